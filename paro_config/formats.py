@@ -1,0 +1,99 @@
+"""Number formats shared by the golden reference and the RTL; `docs/numerics.md` derives them.
+
+Only formats and tables live here, no arithmetic: the golden reference (`firmware_model`) and the
+hardware (`rtl`) each implement the arithmetic, and the benches hold one against the other.
+"""
+
+import math
+from enum import IntEnum
+
+#: Bits of a block's operand for each 2-bit code; code 0 is a skipped block.
+CODE_BITS = (0, 2, 4, 8)
+#: Signed radix-4 digits that an element has at each code.
+CODE_DIGITS = (0, 1, 2, 4)
+#: Digit lanes of one processing element.
+LANES = 4
+
+#: Largest magnitude of an INT8 operand; -128 is never produced.
+OPERAND_MAX = 127
+#: Bits of a key's scale mantissa (unsigned, at least 1).
+KEY_SCALE_BITS = 8
+#: Bits of a query's scale mantissa (unsigned, at least 1).
+QUERY_SCALE_BITS = 17
+#: Bits of the signed product of a score and its key scale, before the query scale.
+SCALED_SCORE_BITS = 18
+#: Right shift after the query scale.
+QUERY_SCALE_SHIFT = 15
+
+#: Fractional bits of a base-2 logit.
+LOGIT_FRAC = 8
+#: Integer bits of a base-2 logit, sign excluded: the row maximum lies in -2047 .. 2047.
+LOGIT_INT = 11
+#: Logits saturate at plus and minus this value (in units of 2**-LOGIT_FRAC).
+LOGIT_MAX = (2**LOGIT_INT - 1) << LOGIT_FRAC
+#: Width of a signed logit.
+LOGIT_BITS = 1 + LOGIT_INT + LOGIT_FRAC
+#: Width of a signed row maximum (an integer).
+MAX_BITS = 1 + LOGIT_INT
+
+#: Fractional bits of 2**-f inside the piecewise-linear table.
+EXP_FRAC = 16
+#: Extra fractional bits of the table's slopes.
+EXP_SLOPE_FRAC = 2
+#: Fractional bits of P: the value 1.0 is 2**P_FRAC.
+P_FRAC = 9
+#: Radix-4 positions of a P digit (0 .. 4); K uses the lower four.
+P_POSITIONS = 5
+
+#: Largest right shift that a rescale names; beyond every accumulator, so the operand is gone.
+RESCALE_MAX = 63
+#: Bits of the reciprocal of a normalised denominator (unsigned).
+RECIPROCAL_BITS = 17
+#: Fractional bits of a numerator aligned to its denominator's leading one.
+NUMERATOR_FRAC = 9
+#: Output word: signed, in units of the V scale, with this many fractional bits.
+OUT_BITS = 16
+OUT_FRAC = 8
+
+
+class Operand(IntEnum):
+    """Operand named by a fetch request of the core."""
+
+    Q = 0
+    K = 1
+    V = 2
+
+
+def exp2_table(segments: int) -> list[tuple[int, int]]:
+    """Piecewise-linear table of 2**-f for f in [0, 1).
+
+    Parameters
+    ----------
+    segments : int
+        Number of equal segments, a power of two, at most ``2**LOGIT_FRAC``.
+
+    Returns
+    -------
+    list of (base, slope)
+        Segment ``s`` starts at ``f = s / segments``. With ``r`` the remaining ``LOGIT_FRAC -
+        log2(segments)`` fraction bits, ``2**(EXP_FRAC - f)`` is approximately
+        ``base - ((slope * r + 2**(EXP_SLOPE_FRAC - 1)) >> EXP_SLOPE_FRAC)``. Each chord is lowered
+        by half of its largest error, except at f = 0, where 1.0 stays exact.
+    """
+    steps = 2**LOGIT_FRAC // segments
+    table = []
+    for segment in range(segments):
+        start, end = 2.0 ** (-segment / segments), 2.0 ** (-(segment + 1) / segments)
+        slope = (start - end) * segments
+        # The chord's largest error is where the curve has the chord's slope.
+        at = -math.log2(slope / math.log(2))
+        error = start - slope * (at - segment / segments) - 2.0**-at
+        low = start - (error / 2 if segment else 0.0)
+        end_low = end - error / 2
+        table.append(
+            (
+                round(low * 2**EXP_FRAC),
+                round((low - end_low) / steps * 2 ** (EXP_FRAC + EXP_SLOPE_FRAC)),
+            )
+        )
+    return table
