@@ -1,15 +1,52 @@
-"""The accelerator core: one attention head, streams in and out."""
+"""The accelerator core: one attention head under one plan, streams in and out."""
 
-from amaranth.hdl import Module
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import fifo, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config
+from paro_config.formats import Operand
 from rtl import interfaces
+from rtl.array import PEArray
+from rtl.blocks import block_layout
+from rtl.drain import DrainRouter
+from rtl.library import replicate
+from rtl.logits import LogitBuffer
+from rtl.normalizer import Normalizer
+from rtl.operand_buffers import KeyBuffer, QueryBuffer, ValueBuffer
+from rtl.operand_former import OperandFormer
+from rtl.output_accumulator import OutputAccumulator
+from rtl.reciprocal import ReciprocalUnit
+from rtl.scheduler import SLOTS, BlockScheduler
+from rtl.sequencer import ArraySequencer
+from rtl.softmax import SoftmaxUnit
+
+__all__ = ["Core"]
 
 
 class Core(wiring.Component):
-    """Attention of one head under one plan."""
+    """Block-sparse mixed-precision attention: scheduler, array, softmax, output.
+
+    Everything between the operand buffers and the output stream is a pipeline that never waits for
+    what is behind it: a block enters only when there is room for it to the end. The streams
+    may stall at any time; the results do not depend on it.
+
+    Parameters
+    ----------
+    config : Config
+        Shape of the core.
+
+    Members
+    -------
+    command, codes, fetch, q, k, v, o : streams
+        See `rtl.interfaces`. A command may be given while the one before is still at work.
+    busy : Out, 1
+        A run is in progress.
+
+    Contract
+    --------
+    Operands arrive in the order in which they were fetched, each on its own stream.
+    """
 
     def __init__(self, config: Config):
         self.config = config
@@ -27,4 +64,138 @@ class Core(wiring.Component):
         )
 
     def elaborate(self, platform):
-        return Module()
+        m = Module()
+        config = self.config
+        m.submodules.scheduler = scheduler = BlockScheduler(config)
+        m.submodules.query_buffer = query_buffer = QueryBuffer(config)
+        m.submodules.key_buffer = key_buffer = KeyBuffer(config)
+        m.submodules.value_buffer = value_buffer = ValueBuffer(config)
+        m.submodules.sequencer = sequencer = ArraySequencer(config)
+        m.submodules.array = array = PEArray(config)
+        m.submodules.drain = drain = DrainRouter(config)
+        m.submodules.logits = logits = LogitBuffer(config)
+        m.submodules.softmax = softmax = SoftmaxUnit(config)
+        m.submodules.accumulator = accumulator = OutputAccumulator(config)
+        m.submodules.reciprocal = reciprocal = ReciprocalUnit(config)
+        m.submodules.normalizer = normalizer = Normalizer(config)
+
+        # Boundary.
+        for name, port in (
+            ("command", scheduler.command),
+            ("codes", scheduler.codes),
+            ("fetch", scheduler.fetch),
+            ("q", query_buffer.input),
+            ("k", key_buffer.input),
+            ("v", value_buffer.input),
+            ("o", normalizer.o),
+        ):
+            connect(m, flipped(getattr(self, name)), port)
+
+        # Loads.
+        for operand, buffer in (
+            (Operand.Q, query_buffer),
+            (Operand.K, key_buffer),
+            (Operand.V, value_buffer),
+        ):
+            m.d.comb += [
+                buffer.request.payload.eq(scheduler.load),
+                buffer.request.valid.eq(scheduler.load_valid[operand]),
+                buffer.take.eq(sequencer.take[operand]),
+            ]
+        m.d.comb += [
+            scheduler.release[Operand.Q].eq(logits.query_release),
+            scheduler.release[Operand.K].eq(logits.key_release),
+            scheduler.release[Operand.V].eq(sequencer.value_release),
+            sequencer.queries_filled.eq(query_buffer.filled),
+            sequencer.keys_filled.eq(key_buffer.filled),
+            sequencer.values_filled.eq(value_buffer.filled),
+        ]
+
+        # Blocks.
+        m.submodules.blocks = blocks = fifo.SyncFIFOBuffered(
+            width=block_layout(config).size, depth=SLOTS
+        )
+        m.d.comb += [
+            blocks.w_data.eq(scheduler.blocks.payload),
+            blocks.w_en.eq(scheduler.blocks.valid),
+            scheduler.blocks.ready.eq(blocks.w_rdy),
+            sequencer.scheduled.payload.eq(blocks.r_data),
+            sequencer.scheduled.valid.eq(blocks.r_rdy),
+            blocks.r_en.eq(sequencer.scheduled.ready),
+        ]
+        connect(m, sequencer.started, softmax.started)
+        connect(m, softmax.weighted, sequencer.weighted)
+
+        # Edges of the array.
+        m.d.comb += [
+            query_buffer.address.eq(sequencer.query_address),
+            key_buffer.address.eq(sequencer.key_address),
+            value_buffer.address.eq(sequencer.value_address),
+            softmax.weight_address.eq(sequencer.weight_address),
+        ]
+        queries = query_buffer.words.as_value()
+        for col, former in enumerate(
+            replicate(m, platform, "paro_operand_former", OperandFormer, config.cols)
+        ):
+            m.d.comb += [
+                former.queries.eq(queries[32 * col : 32 * (col + 1)]),
+                former.values.eq(Cat(key[col] for key in value_buffer.words)),
+                former.is_pv.eq(sequencer.fetch_is_pv),
+                former.code.eq(sequencer.fetch_code),
+                former.phase.eq(sequencer.fetch_phase),
+                array.operands[col].eq(former.operands),
+            ]
+        words = Signal(array.words.shape())
+        with m.If(sequencer.fetch_is_pv):
+            m.d.sync += words.eq(softmax.weights)
+        with m.Else():
+            m.d.sync += words.eq(key_buffer.words)
+        m.d.comb += [array.words.eq(words), array.step.eq(sequencer.step)]
+
+        # Tiles.
+        m.d.comb += [
+            drain.tile.eq(sequencer.tile),
+            drain.drained.eq(array.drained),
+            drain.drained_first.eq(array.drained_first),
+            logits.input.eq(drain.output),
+            logits.input_valid.eq(drain.score_valid),
+            key_buffer.scale_address.eq(logits.key_scale_address),
+            logits.key_scale.eq(key_buffer.scale),
+            query_buffer.scale_address.eq(logits.query_scale_address),
+            logits.query_scales.eq(query_buffer.scales),
+            accumulator.input.eq(drain.output),
+            accumulator.input_valid.eq(drain.partial_valid),
+        ]
+
+        # Softmax.
+        m.d.comb += [
+            softmax.groups.eq(logits.groups),
+            softmax.logits.eq(logits.logits),
+            softmax.maxima.eq(logits.maxima),
+            logits.release.eq(softmax.release),
+            logits.read_key.eq(softmax.read_key),
+            logits.read_part.eq(softmax.read_part),
+            softmax.rescale_slot.eq(accumulator.rescale_slot),
+            softmax.rescale_query.eq(accumulator.rescale_query),
+            accumulator.rescale.eq(softmax.rescale),
+        ]
+
+        # Output.
+        connect(m, accumulator.rows, reciprocal.rows)
+        connect(m, reciprocal.output, normalizer.queries)
+        m.d.comb += [
+            accumulator.denominator_slot.eq(reciprocal.slot),
+            accumulator.denominator_query.eq(reciprocal.query),
+            reciprocal.denominator.eq(accumulator.denominator),
+            accumulator.read_slot.eq(normalizer.read_slot),
+            accumulator.read_query.eq(normalizer.read_query),
+            accumulator.read_part.eq(normalizer.read_part),
+            accumulator.read_enable.eq(normalizer.read_enable),
+            normalizer.numerators.eq(accumulator.numerators),
+            sequencer.output_free.eq(normalizer.row_done),
+        ]
+        # A row is in flight from its Q fetch until its last word is read.
+        rows = Signal(range(4 * SLOTS + 1))
+        m.d.sync += rows.eq(rows + scheduler.load_valid[Operand.Q] - normalizer.row_done)
+        m.d.comb += self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle)
+        return m

@@ -1,0 +1,77 @@
+"""Modules that are elaborated and emitted once, however often they are instantiated.
+
+Amaranth emits one Verilog module per instance: a 32 x 32 array would repeat its PE 1024 times. A
+parent therefore creates repeated children through `replicate`. When Verilog is generated, the
+platform is a `ModuleLibrary`: the child is elaborated once, under its own name, and every use is
+an `Instance` of that name. With any other platform (Amaranth's simulator) the children are
+ordinary submodules, so that the same RTL runs in both.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, ValueCastable
+from amaranth.lib import wiring
+
+__all__ = ["ModuleLibrary", "replicate"]
+
+T = TypeVar("T", bound=wiring.Component)
+
+
+class ModuleLibrary:
+    """Elaboration platform that collects each shared component once, by module name.
+
+    Members
+    -------
+    components : dict of str to Component
+        Collected components, in the order of their first use.
+    """
+
+    def __init__(self) -> None:
+        self.components: dict[str, wiring.Component] = {}
+
+    def prototype(self, name: str, make: Callable[[], T]) -> T:
+        """Return the component that stands for module ``name``, made at its first use."""
+        if name not in self.components:
+            self.components[name] = make()
+        return self.components[name]  # type: ignore[return-value]
+
+
+def replicate(m: Module, platform: Any, name: str, make: Callable[[], T], count: int) -> list[T]:
+    """Add ``count`` copies of a component to ``m``.
+
+    Parameters
+    ----------
+    m : Module
+        Parent under elaboration.
+    platform : object
+        What ``elaborate`` was given.
+    name : str
+        Verilog module name; within one design it must always mean the same ``make``.
+    make : callable
+        Returns a new component.
+    count : int
+        Number of copies, named ``name_0`` .. in the parent.
+
+    Returns
+    -------
+    list
+        Objects with the component's ports as attributes, to be wired by the parent.
+    """
+    if not isinstance(platform, ModuleLibrary):
+        copies = [make() for _ in range(count)]
+        for index, copy in enumerate(copies):
+            m.submodules[f"{name}_{index}"] = copy
+        return copies
+    prototype = platform.prototype(name, make)
+    copies = []
+    for index in range(count):
+        ports = prototype.signature.create(path=(f"{name}_{index}",))
+        connections: dict[str, Any] = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+        for path, member, value in prototype.signature.flatten(ports):
+            direction = "o" if member.flow is wiring.Out else "i"
+            flat = value.as_value() if isinstance(value, ValueCastable) else value
+            connections[f"{direction}_{'__'.join(map(str, path))}"] = flat
+        m.submodules[f"{name}_{index}"] = Instance(name, **connections)
+        copies.append(ports)
+    return copies

@@ -1,0 +1,254 @@
+"""Logit unit: scores from the array to base-2 logits and row maxima, buffered for the softmax."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from paro_config import Config, formats
+from rtl.blocks import log2
+from rtl.drain import drained_layout
+from rtl.library import replicate
+from rtl.scheduler import SLOTS
+
+__all__ = ["LogitBuffer", "round_shift"]
+
+
+def round_shift(value: Value, places: int) -> Value:
+    """Arithmetic shift right by a constant, rounded half up."""
+    if places == 0:
+        return value
+    return (value + (1 << (places - 1))) >> places
+
+
+class LogitLane(wiring.Component):
+    """One score times its key scale and its query scale; section 3 of `docs/numerics.md`.
+
+    Members
+    -------
+    score : In, signed(score_bits)
+    key_scale, query_scale : In
+        Mantissas, one cycle after ``score``.
+    logit : Out, signed(LOGIT_BITS)
+        Base-2 logit with LOGIT_FRAC fractional bits.
+
+    Latency
+    -------
+    `LATENCY` cycles from ``score``.
+    """
+
+    LATENCY = 5
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__(
+            {
+                "score": In(signed(config.score_bits)),
+                "key_scale": In(unsigned(formats.KEY_SCALE_BITS)),
+                "query_scale": In(unsigned(formats.QUERY_SCALE_BITS)),
+                "logit": Out(signed(formats.LOGIT_BITS)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        score = Signal(signed(self._config.score_bits))
+        by_key = Signal(signed(self._config.score_bits + formats.KEY_SCALE_BITS))
+        scaled = Signal(signed(formats.SCALED_SCORE_BITS))
+        query_scale = [
+            Signal(unsigned(formats.QUERY_SCALE_BITS), name=f"query_scale_{i}") for i in range(2)
+        ]
+        by_query = Signal(signed(formats.SCALED_SCORE_BITS + formats.QUERY_SCALE_BITS))
+        rounded = round_shift(by_query, formats.QUERY_SCALE_SHIFT)
+        m.d.sync += [
+            score.eq(self.score),
+            by_key.eq(score * self.key_scale),
+            query_scale[0].eq(self.query_scale),
+            scaled.eq(round_shift(by_key, self._config.key_scale_shift)),
+            query_scale[1].eq(query_scale[0]),
+            by_query.eq(scaled * query_scale[1]),
+        ]
+        with m.If(rounded > formats.LOGIT_MAX):
+            m.d.sync += self.logit.eq(formats.LOGIT_MAX)
+        with m.Elif(rounded < -formats.LOGIT_MAX):
+            m.d.sync += self.logit.eq(-formats.LOGIT_MAX)
+        with m.Else():
+            m.d.sync += self.logit.eq(rounded)
+        return m
+
+
+class LogitBuffer(wiring.Component):
+    """Scales drained scores, tracks each query's maximum, keeps both for the softmax unit.
+
+    The buffer is a ring of groups: one group holds the logits of C queries against the keys of a
+    block. It has room for two blocks, which is as far as QK runs ahead of PV.
+
+    Members
+    -------
+    input, input_valid : In
+        Scores from the drain router.
+    key_scale_address, query_scale_address : Out
+    key_scale, query_scales : In
+        Read ports of the operand buffers' scales (latency 1).
+    key_release, query_release : Out, 1
+        The scales of a K slot, of a Q slot were read for the last time.
+    groups : Out
+        Complete groups in the ring.
+    release : In, 1
+        The oldest group was read.
+    read_key, read_part : In
+        Key and group of drain_words queries of the oldest group to be read.
+    logits : Out, drain_words x signed(LOGIT_BITS)
+    maxima : Out, drain_words x signed(MAX_BITS)
+        One cycle after the address: the logits, and the ceilings of the queries' maxima.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._parts = config.cols // config.drain_words
+        self._ring = SLOTS * config.block // config.cols
+        super().__init__(
+            {
+                "input": In(drained_layout(config)),
+                "input_valid": In(1),
+                "key_scale_address": Out(range(SLOTS * config.block)),
+                "key_scale": In(unsigned(formats.KEY_SCALE_BITS)),
+                "query_scale_address": Out(range(SLOTS * config.block // config.drain_words)),
+                "query_scales": In(
+                    data.ArrayLayout(unsigned(formats.QUERY_SCALE_BITS), config.drain_words)
+                ),
+                "key_release": Out(1),
+                "query_release": Out(1),
+                "groups": Out(range(self._ring + 1)),
+                "release": In(1),
+                "read_key": In(range(config.block)),
+                "read_part": In(range(self._parts)),
+                "logits": Out(data.ArrayLayout(signed(formats.LOGIT_BITS), config.drain_words)),
+                "maxima": Out(data.ArrayLayout(signed(formats.MAX_BITS), config.drain_words)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        tile = self.input.tile
+        key = Signal(range(config.block))
+        m.d.comb += [
+            key.eq(Cat(self.input.row, tile.row_group)),
+            self.key_scale_address.eq(Cat(key, tile.slot)),
+            self.query_scale_address.eq(
+                Cat(
+                    self.input.part,
+                    tile.col_group[: log2(config.block // config.cols)],
+                    tile.query_slot,
+                )
+            ),
+        ]
+        block_done = self.input_valid & self.input.last & tile.last
+        m.d.sync += [
+            self.key_release.eq(block_done),
+            self.query_release.eq(block_done & tile.block.last),
+        ]
+
+        # What travels beside the lanes.
+        beside = data.StructLayout(
+            {
+                "valid": 1,
+                "key": range(config.block),
+                "part": range(self._parts),
+                "in_map": 1,  # the key is a token
+            }
+        )
+        place = Signal(beside)
+        m.d.comb += [
+            place.valid.eq(self.input_valid),
+            place.key.eq(key),
+            place.part.eq(self.input.part),
+            place.in_map.eq(key < tile.block.keys),
+        ]
+        for stage in range(LogitLane.LATENCY):
+            following = Signal(beside, name=f"place_{stage + 1}")
+            m.d.sync += following.eq(place)
+            place = following
+
+        logits = Signal(self.logits.shape())
+        lanes = replicate(
+            m, platform, "paro_logit_lane", lambda: LogitLane(config), config.drain_words
+        )
+        for index, lane in enumerate(lanes):
+            word = self.input.words[index]
+            # In 2-bit blocks K comes out of the array four times too large (rtl/digits.py).
+            m.d.comb += [
+                lane.score.eq(Mux(tile.block.code == 1, word >> 2, word)),
+                lane.key_scale.eq(self.key_scale),
+                lane.query_scale.eq(self.query_scales[index]),
+                logits[index].eq(lane.logit),
+            ]
+
+        # Running maxima of the group being written, one register a query.
+        maxima = [
+            Signal(data.ArrayLayout(signed(formats.LOGIT_BITS), config.drain_words), name=f"max_{i}")
+            for i in range(self._parts)
+        ]
+        updated = Signal(maxima[0].shape())
+        for index in range(config.drain_words):
+            candidate = Signal(signed(formats.LOGIT_BITS), name=f"candidate_{index}")
+            current = Signal(signed(formats.LOGIT_BITS), name=f"current_{index}")
+            with m.Switch(place.part):
+                for part, registers in enumerate(maxima):
+                    with m.Case(part):
+                        m.d.comb += current.eq(registers[index])
+            m.d.comb += [
+                candidate.eq(Mux(place.in_map, logits[index], -formats.LOGIT_MAX)),
+                updated[index].eq(
+                    Mux((place.key == 0) | (candidate > current), candidate, current)
+                ),
+            ]
+        with m.If(place.valid):
+            with m.Switch(place.part):
+                for part, registers in enumerate(maxima):
+                    with m.Case(part):
+                        m.d.sync += registers.eq(updated)
+
+        # The ring.
+        write_group, read_group = (Signal(range(self._ring), name=n) for n in ("write", "read"))
+        group_done, committed = Signal(), Signal()
+        last_key = place.key == config.block - 1
+        m.d.comb += group_done.eq(place.valid & last_key & (place.part == self._parts - 1))
+        m.d.sync += [
+            write_group.eq(write_group + group_done),
+            read_group.eq(read_group + self.release),
+            committed.eq(group_done),
+            self.groups.eq(self.groups + committed - self.release),
+        ]
+        m.submodules.logit_memory = logit_memory = Memory(
+            shape=self.logits.shape(), depth=self._ring * config.block * self._parts, init=[]
+        )
+        write, read = logit_memory.write_port(), logit_memory.read_port()
+        m.d.comb += [
+            write.en.eq(place.valid),
+            write.addr.eq(Cat(place.part, place.key, write_group)),
+            write.data.eq(logits),
+            read.addr.eq(Cat(self.read_part, self.read_key, read_group)),
+            self.logits.eq(read.data),
+        ]
+        m.submodules.maximum_memory = maximum_memory = Memory(
+            shape=self.maxima.shape(), depth=self._ring * self._parts, init=[]
+        )
+        write, read = maximum_memory.write_port(), maximum_memory.read_port()
+        write_maximum = Signal()
+        final = Signal(maxima[0].shape())
+        m.d.sync += [
+            final.eq(updated),
+            write_maximum.eq(place.valid & last_key),
+            write.addr.eq(Cat(place.part, write_group)),
+        ]
+        ceiling = Const((1 << formats.LOGIT_FRAC) - 1)
+        for index in range(config.drain_words):
+            m.d.comb += write.data[index].eq((final[index] + ceiling) >> formats.LOGIT_FRAC)
+        m.d.comb += [
+            write.en.eq(write_maximum),
+            read.addr.eq(Cat(self.read_part, read_group)),
+            self.maxima.eq(read.data),
+        ]
+        return m

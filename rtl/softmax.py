@@ -1,0 +1,228 @@
+"""Softmax unit: logits of a block to quantised weights P and the rows' rescales."""
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from paro_config import Config, formats
+from rtl.banked_memory import BankedMemory
+from rtl.blocks import block_layout, log2
+from rtl.digits import DigitWord
+from rtl.exponential import ExponentialLane
+from rtl.library import replicate
+from rtl.row_state import RowState, rescale_layout
+from rtl.scheduler import SLOTS
+
+__all__ = ["SoftmaxUnit"]
+
+
+class SoftmaxUnit(wiring.Component):
+    """Walks over complete logit groups: L queries at a time, one key a cycle.
+
+    The weights of a query arrive key by key, so a lane collects 1, 2 or 4 of them into a digit word
+    and writes it into the weight buffer of its query's array row.
+
+    Members
+    -------
+    started : In, stream of `block_layout`
+        Blocks whose QK has started, in order.
+    groups, release, read_key, read_part, logits, maxima
+        See `LogitBuffer`.
+    weighted : Out, stream of `block_layout`
+        Blocks whose weights are complete.
+    weight_address : In
+        (slot, group of R queries, digit word).
+    weights : Out, R x `DigitWord`
+        One cycle later.
+    rescale_slot, rescale_query : In
+    rescale : Out, `rescale_layout`
+        One cycle later: how PV of the query joins its row.
+
+    Contract
+    --------
+    At most ``SLOTS`` blocks lie between ``started`` and the end of their PV's issue.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._weights = BankedMemory(
+            data.ArrayLayout(DigitWord, config.softmax_lanes),
+            banks=config.rows // config.softmax_lanes,
+            depth=SLOTS * config.block // config.rows * config.block,
+        )
+        words = config.drain_words
+        block = block_layout(config)
+        super().__init__(
+            {
+                "started": In(stream.Signature(block, always_ready=True)),
+                "groups": In(range(SLOTS * config.block // config.cols + 1)),
+                "release": Out(1),
+                "read_key": Out(range(config.block)),
+                "read_part": Out(range(config.cols // words)),
+                "logits": In(data.ArrayLayout(signed(formats.LOGIT_BITS), words)),
+                "maxima": In(data.ArrayLayout(signed(formats.MAX_BITS), words)),
+                "weighted": Out(stream.Signature(block)),
+                "weight_address": In(self._weights.read_address.shape()),
+                "weights": Out(data.ArrayLayout(DigitWord, config.rows)),
+                "rescale_slot": In(1),
+                "rescale_query": In(range(config.block)),
+                "rescale": Out(rescale_layout(config)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        lanes = config.softmax_lanes
+        block_shape = block_layout(config)
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
+            width=block_shape.size, depth=SLOTS + 1
+        )
+        m.submodules.done = done = fifo.SyncFIFOBuffered(width=block_shape.size, depth=SLOTS + 1)
+        m.d.comb += [
+            queue.w_data.eq(self.started.payload),
+            queue.w_en.eq(self.started.valid),
+            self.weighted.payload.eq(done.r_data),
+            self.weighted.valid.eq(done.r_rdy),
+            done.r_en.eq(self.weighted.ready),
+        ]
+
+        # Issue: key by key, chunk of L queries by chunk, group of C queries by group.
+        issue_block = Signal(block_shape)
+        m.d.comb += issue_block.eq(queue.r_data)
+        chunks = config.cols // lanes
+        key, chunk = Signal(range(config.block)), Signal(range(chunks))
+        group = Signal(range(config.block // config.cols))
+        last_key, last_chunk = key == config.block - 1, chunk == chunks - 1
+        last_group = group == config.block // config.cols - 1
+        issue = Signal()
+        m.d.comb += [
+            issue.eq(queue.r_rdy & self.groups.any()),
+            self.read_key.eq(key),
+            self.read_part.eq(chunk >> log2(config.drain_words // lanes)),
+            self.release.eq(issue & last_key & last_chunk),
+            queue.r_en.eq(self.release & last_group),
+        ]
+        with m.If(issue):
+            m.d.sync += key.eq(key + 1)
+            with m.If(last_key):
+                m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
+                with m.If(last_chunk):
+                    m.d.sync += group.eq(Mux(last_group, 0, group + 1))
+
+        # What travels beside the lanes. The code is needed one stage before the weights leave.
+        beside = data.StructLayout(
+            {
+                "valid": 1,
+                "key": range(config.block),
+                "query_chunk": range(config.block // lanes),
+                "part": range(config.drain_words // lanes),
+                "block": block_shape,
+            }
+        )
+        place = [Signal(beside, name="place_0")]
+        m.d.comb += [
+            place[0].valid.eq(issue),
+            place[0].key.eq(key),
+            place[0].query_chunk.eq(Cat(chunk, group)),
+            place[0].part.eq(chunk[: log2(config.drain_words // lanes)]),
+            place[0].block.eq(issue_block),
+        ]
+        for stage in range(1 + ExponentialLane.LATENCY):
+            place.append(Signal(beside, name=f"place_{stage + 1}"))
+            m.d.sync += place[-1].eq(place[-2])
+        arriving, leaving = place[1], place[-1]
+
+        # The maxima of a chunk are caught with its first key, and kept until its sums are complete.
+        maxima_shape = data.ArrayLayout(signed(formats.MAX_BITS), lanes)
+        maxima_now = Signal(maxima_shape)
+        maxima_caught, maxima_held = Signal(maxima_shape), Signal(maxima_shape)
+        with m.If(arriving.valid & (arriving.key == 0)):
+            m.d.sync += maxima_caught.eq(maxima_now)
+        first_key = leaving.key == 0
+        with m.If(leaving.valid & first_key):
+            m.d.sync += maxima_held.eq(maxima_caught)
+
+        sums = Signal(data.ArrayLayout(unsigned(config.block_sum_bits), lanes))
+        words = Signal(data.ArrayLayout(DigitWord, lanes))
+        copies = replicate(
+            m, platform, "paro_exponential_lane", lambda: ExponentialLane(config), lanes
+        )
+        parts = config.drain_words // lanes
+        for index, lane in enumerate(copies):
+            logits = Array(self.logits[part * lanes + index] for part in range(parts))
+            maxima = Array(self.maxima[part * lanes + index] for part in range(parts))
+            m.d.comb += [
+                maxima_now[index].eq(maxima[arriving.part]),
+                lane.logit.eq(logits[arriving.part]),
+                lane.maximum.eq(maxima[arriving.part]),
+                lane.absent.eq(arriving.key >= arriving.block.keys),
+                lane.code.eq(place[-2].block.code),
+            ]
+            with m.If(leaving.valid):
+                m.d.sync += sums[index].eq(Mux(first_key, 0, sums[index]) + lane.value)
+                with m.Switch(leaving.block.code):
+                    with m.Case(1):
+                        for digit in range(formats.LANES):
+                            with m.If(leaving.key[:2] == digit):
+                                m.d.sync += words[index][digit].eq(lane.word[digit])
+                    with m.Case(2):
+                        for digit in range(formats.LANES):
+                            with m.If(leaving.key[0] == digit // 2):
+                                m.d.sync += words[index][digit].eq(lane.word[digit])
+                    with m.Default():
+                        m.d.sync += words[index].eq(lane.word)
+
+        # A cycle later the word, and with the last key the sums, are complete.
+        slot = Signal()
+        row_state_chunk = Signal(range(config.block // lanes))
+        word_index = Signal(range(config.block))
+        word_complete, chunk_complete, block_complete = Signal(), Signal(), Signal()
+        complete_block = Signal(block_shape)
+        all_keys = leaving.key == config.block - 1
+        all_chunks = leaving.query_chunk == config.block // lanes - 1
+        m.d.sync += [
+            row_state_chunk.eq(leaving.query_chunk),
+            chunk_complete.eq(leaving.valid & all_keys),
+            block_complete.eq(leaving.valid & all_keys & all_chunks),
+            complete_block.eq(leaving.block),
+            slot.eq(slot ^ block_complete),
+        ]
+        with m.Switch(leaving.block.code):
+            with m.Case(1):
+                m.d.sync += [
+                    word_index.eq(leaving.key >> 2),
+                    word_complete.eq(leaving.valid & leaving.key[:2].all()),
+                ]
+            with m.Case(2):
+                m.d.sync += [
+                    word_index.eq(leaving.key >> 1),
+                    word_complete.eq(leaving.valid & leaving.key[0]),
+                ]
+            with m.Default():
+                m.d.sync += [word_index.eq(leaving.key), word_complete.eq(leaving.valid)]
+        bank_bits = log2(config.rows // lanes)
+        m.submodules.weights = weights = self._weights
+        m.d.comb += [
+            weights.write_enable.eq(word_complete),
+            weights.write_bank.eq(row_state_chunk[:bank_bits]),
+            weights.write_address.eq(Cat(word_index, row_state_chunk[bank_bits:], slot)),
+            weights.write_data.eq(words),
+            weights.read_address.eq(self.weight_address),
+            self.weights.eq(weights.read_data),
+            done.w_data.eq(complete_block),
+            done.w_en.eq(block_complete),
+        ]
+        m.submodules.row_state = row_state = RowState(config)
+        m.d.comb += [
+            row_state.chunk.eq(leaving.query_chunk),
+            row_state.update.eq(chunk_complete),
+            row_state.slot.eq(slot),
+            row_state.first.eq(complete_block.first),
+            row_state.maxima.eq(maxima_held),
+            row_state.block_sums.eq(sums),
+            row_state.read_slot.eq(self.rescale_slot),
+            row_state.read_query.eq(self.rescale_query),
+            self.rescale.eq(row_state.rescale),
+        ]
+        return m
