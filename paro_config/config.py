@@ -81,7 +81,9 @@ class Config(BaseModel):
         Chosen so that a drain fits behind the shortest tile (2-bit operands) where one array row
         a cycle suffices for that.
         """
-        return _clamp(formats.LANES * self.rows * self.cols // self.shortest_reduction, 1, self.cols)
+        return _clamp(
+            formats.LANES * self.rows * self.cols // self.shortest_reduction, 1, self.cols
+        )
 
     @property
     def drain_cycles(self) -> int:
@@ -166,7 +168,7 @@ class Config(BaseModel):
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "value_error":
-        return f"configuration: {first['ctx']['error']}"
+        return f"configuration: {first['msg'].removeprefix('Value error, ')}"
     field = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return f"configuration: no field {field!r}; legal fields: {', '.join(Config.model_fields)}"

@@ -10,7 +10,7 @@ from typing import Any
 from paro_config.errors import ParoError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` produce a temporary neighbour of ``path``, then rename it into place.
 
     Parameters
@@ -28,7 +28,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
         os.close(handle)
         temporary = Path(name)
         write(temporary)

@@ -1,6 +1,6 @@
 """The R x C array of PEs: operands broadcast along columns, digits along rows, drained upwards."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -15,9 +15,9 @@ __all__ = ["ArrayStep", "PEArray"]
 class ArrayStep(data.Struct):
     """One cycle of work, given with its operands."""
 
-    valid: 1
-    first: 1  # first step of a tile
-    last: 1  # last step of a tile
+    valid: unsigned(1)
+    first: unsigned(1)  # first step of a tile
+    last: unsigned(1)  # last step of a tile
 
 
 class PERow(wiring.Component):

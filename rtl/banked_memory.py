@@ -54,8 +54,8 @@ class BankedMemory(wiring.Component):
                 write.addr.eq(self.write_address),
                 write.data.eq(self.write_data),
                 read.addr.eq(self.read_address),
-                self.read_data.as_value()[
-                    bank * len(read.data) : (bank + 1) * len(read.data)
-                ].eq(read.data),
+                self.read_data.as_value()[bank * len(read.data) : (bank + 1) * len(read.data)].eq(
+                    read.data
+                ),
             ]
         return m

@@ -11,8 +11,9 @@ __all__ = ["block_layout", "finished_row_layout", "load_layout", "log2"]
 
 def log2(value: int) -> int:
     """Exponent of a power of two; every dimension of the core is one."""
-    assert value > 0 and value & (value - 1) == 0, value
-    return value.bit_length() - 1
+    exponent = value.bit_length() - 1
+    assert value == 1 << exponent, value
+    return exponent
 
 
 def block_layout(config: Config) -> data.StructLayout:

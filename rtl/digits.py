@@ -55,9 +55,7 @@ def _nearest_power(magnitude: Value) -> Value:
 
 def _exponent(power: Value) -> Value:
     """Binary logarithm of a one-hot value (0 for 0), 4 bits."""
-    return Cat(
-        Cat(power[i] for i in range(len(power)) if i >> bit & 1).any() for bit in range(4)
-    )
+    return Cat(Cat(power[i] for i in range(len(power)) if i >> bit & 1).any() for bit in range(4))
 
 
 def _digit(exponent: Value, negative: Value, nonzero: Value) -> Value:
@@ -157,9 +155,7 @@ class KeyEncoder(wiring.Component):
 
         pair = [Signal(signed(8), name=f"pair_{i}") for i in range(2)]
         for i in range(2):
-            m.d.comb += pair[i].eq(
-                Mux(self.phase[0], self.channels[2 + i], self.channels[i])
-            )
+            m.d.comb += pair[i].eq(Mux(self.phase[0], self.channels[2 + i], self.channels[i]))
         two_digits = self.code == 2
         # Odd units round elements; even units round an element (2 bit) or a remainder (4 bit).
         single, double = [Signal(digit_word_bits, name=n) for n in ("single", "double")]

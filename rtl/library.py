@@ -8,7 +8,7 @@ ordinary submodules, so that the same RTL runs in both.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, ValueCastable
 from amaranth.lib import wiring
@@ -34,7 +34,7 @@ class ModuleLibrary:
         """Return the component that stands for module ``name``, made at its first use."""
         if name not in self.components:
             self.components[name] = make()
-        return self.components[name]  # type: ignore[return-value]
+        return cast(T, self.components[name])
 
 
 def replicate(m: Module, platform: Any, name: str, make: Callable[[], T], count: int) -> list[T]:
@@ -61,7 +61,7 @@ def replicate(m: Module, platform: Any, name: str, make: Callable[[], T], count:
     if not isinstance(platform, ModuleLibrary):
         copies = [make() for _ in range(count)]
         for index, copy in enumerate(copies):
-            m.submodules[f"{name}_{index}"] = copy
+            m.submodules[f"{name}_{index}"] = cast(Any, copy)
         return copies
     prototype = platform.prototype(name, make)
     copies = []
@@ -71,7 +71,8 @@ def replicate(m: Module, platform: Any, name: str, make: Callable[[], T], count:
         for path, member, value in prototype.signature.flatten(ports):
             direction = "o" if member.flow is wiring.Out else "i"
             flat = value.as_value() if isinstance(value, ValueCastable) else value
-            connections[f"{direction}_{'__'.join(map(str, path))}"] = flat
+            if len(flat):  # ports of no width do not exist in Verilog
+                connections[f"{direction}_{'__'.join(map(str, path))}"] = flat
         m.submodules[f"{name}_{index}"] = Instance(name, **connections)
         copies.append(ports)
     return copies

@@ -43,9 +43,7 @@ class LoadControl(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
-            width=self._layout.size, depth=SLOTS + 1
-        )
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=self._layout.size, depth=SLOTS + 1)
         m.d.comb += [
             queue.w_data.eq(self.request.payload),
             queue.w_en.eq(self.request.valid),

@@ -1,6 +1,6 @@
 """Logit unit: scores from the array to base-2 logits and row maxima, buffered for the softmax."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -24,13 +24,20 @@ def round_shift(value: Value, places: int) -> Value:
 class LogitLane(wiring.Component):
     """One score times its key scale and its query scale; section 3 of `docs/numerics.md`.
 
+    It also tracks the maxima of its queries, one for each part of the array's columns.
+
     Members
     -------
     score : In, signed(score_bits)
     key_scale, query_scale : In
         Mantissas, one cycle after ``score``.
+    valid, part, first, present : In
+        `LATENCY` cycles after ``score``: it counts; its part; it is its query's first; its key is a
+        token, so that it enters the maximum.
     logit : Out, signed(LOGIT_BITS)
         Base-2 logit with LOGIT_FRAC fractional bits.
+    ceiling : Out, signed(MAX_BITS)
+        Ceiling of its query's maximum so far, one cycle after ``logit``.
 
     Latency
     -------
@@ -41,12 +48,18 @@ class LogitLane(wiring.Component):
 
     def __init__(self, config: Config):
         self._config = config
+        self._parts = config.cols // config.drain_words
         super().__init__(
             {
                 "score": In(signed(config.score_bits)),
                 "key_scale": In(unsigned(formats.KEY_SCALE_BITS)),
                 "query_scale": In(unsigned(formats.QUERY_SCALE_BITS)),
+                "valid": In(1),
+                "part": In(range(self._parts)),
+                "first": In(1),
+                "present": In(1),
                 "logit": Out(signed(formats.LOGIT_BITS)),
+                "ceiling": Out(signed(formats.MAX_BITS)),
             }
         )
 
@@ -74,6 +87,24 @@ class LogitLane(wiring.Component):
             m.d.sync += self.logit.eq(-formats.LOGIT_MAX)
         with m.Else():
             m.d.sync += self.logit.eq(rounded)
+
+        maxima = Array(
+            Signal(signed(formats.LOGIT_BITS), name=f"maximum_{part}")
+            for part in range(self._parts)
+        )
+        candidate, updated, latest = (
+            Signal(signed(formats.LOGIT_BITS), name=name)
+            for name in ("candidate", "updated", "latest")
+        )
+        current = maxima[self.part]
+        m.d.comb += [
+            candidate.eq(Mux(self.present, self.logit, -formats.LOGIT_MAX)),
+            updated.eq(Mux(self.first | (candidate > current), candidate, current)),
+            self.ceiling.eq((latest + ((1 << formats.LOGIT_FRAC) - 1)) >> formats.LOGIT_FRAC),
+        ]
+        m.d.sync += latest.eq(updated)
+        with m.If(self.valid):
+            m.d.sync += current.eq(updated)
         return m
 
 
@@ -156,7 +187,7 @@ class LogitBuffer(wiring.Component):
                 "valid": 1,
                 "key": range(config.block),
                 "part": range(self._parts),
-                "in_map": 1,  # the key is a token
+                "present": 1,  # the key is a token
             }
         )
         place = Signal(beside)
@@ -164,7 +195,7 @@ class LogitBuffer(wiring.Component):
             place.valid.eq(self.input_valid),
             place.key.eq(key),
             place.part.eq(self.input.part),
-            place.in_map.eq(key < tile.block.keys),
+            place.present.eq(key < tile.block.keys),
         ]
         for stage in range(LogitLane.LATENCY):
             following = Signal(beside, name=f"place_{stage + 1}")
@@ -172,6 +203,7 @@ class LogitBuffer(wiring.Component):
             place = following
 
         logits = Signal(self.logits.shape())
+        ceilings = Signal(self.maxima.shape())
         lanes = replicate(
             m, platform, "paro_logit_lane", lambda: LogitLane(config), config.drain_words
         )
@@ -182,33 +214,13 @@ class LogitBuffer(wiring.Component):
                 lane.score.eq(Mux(tile.block.code == 1, word >> 2, word)),
                 lane.key_scale.eq(self.key_scale),
                 lane.query_scale.eq(self.query_scales[index]),
+                lane.valid.eq(place.valid),
+                lane.part.eq(place.part),
+                lane.first.eq(place.key == 0),
+                lane.present.eq(place.present),
                 logits[index].eq(lane.logit),
+                ceilings[index].eq(lane.ceiling),
             ]
-
-        # Running maxima of the group being written, one register a query.
-        maxima = [
-            Signal(data.ArrayLayout(signed(formats.LOGIT_BITS), config.drain_words), name=f"max_{i}")
-            for i in range(self._parts)
-        ]
-        updated = Signal(maxima[0].shape())
-        for index in range(config.drain_words):
-            candidate = Signal(signed(formats.LOGIT_BITS), name=f"candidate_{index}")
-            current = Signal(signed(formats.LOGIT_BITS), name=f"current_{index}")
-            with m.Switch(place.part):
-                for part, registers in enumerate(maxima):
-                    with m.Case(part):
-                        m.d.comb += current.eq(registers[index])
-            m.d.comb += [
-                candidate.eq(Mux(place.in_map, logits[index], -formats.LOGIT_MAX)),
-                updated[index].eq(
-                    Mux((place.key == 0) | (candidate > current), candidate, current)
-                ),
-            ]
-        with m.If(place.valid):
-            with m.Switch(place.part):
-                for part, registers in enumerate(maxima):
-                    with m.Case(part):
-                        m.d.sync += registers.eq(updated)
 
         # The ring.
         write_group, read_group = (Signal(range(self._ring), name=n) for n in ("write", "read"))
@@ -237,16 +249,12 @@ class LogitBuffer(wiring.Component):
         )
         write, read = maximum_memory.write_port(), maximum_memory.read_port()
         write_maximum = Signal()
-        final = Signal(maxima[0].shape())
         m.d.sync += [
-            final.eq(updated),
             write_maximum.eq(place.valid & last_key),
             write.addr.eq(Cat(place.part, write_group)),
         ]
-        ceiling = Const((1 << formats.LOGIT_FRAC) - 1)
-        for index in range(config.drain_words):
-            m.d.comb += write.data[index].eq((final[index] + ceiling) >> formats.LOGIT_FRAC)
         m.d.comb += [
+            write.data.eq(ceilings),
             write.en.eq(write_maximum),
             read.addr.eq(Cat(self.read_part, read_group)),
             self.maxima.eq(read.data),

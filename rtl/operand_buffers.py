@@ -1,6 +1,6 @@
 """Double buffers of Q, K and V between their streams and the array."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -66,9 +66,9 @@ class _OperandBuffer(wiring.Component):
         ]
         return control
 
-    def _count(self, m: Module, control: LoadControl, beats: int, per_beat: int) -> tuple[
-        Signal, Signal, Signal
-    ]:
+    def _count(
+        self, m: Module, control: LoadControl, beats: int, per_beat: int
+    ) -> tuple[Signal, Signal, Signal]:
         """Count beats in a group of tokens and groups in the block.
 
         Parameters
@@ -97,7 +97,7 @@ class _OperandBuffer(wiring.Component):
         return beat, group, advance
 
 
-def _split(group: Signal, banks: int) -> tuple[Signal, Signal]:
+def _split(group: Signal, banks: int) -> tuple[Value, Value]:
     """Bank and row of a group of tokens: consecutive groups lie in consecutive banks."""
     return group[: log2(banks)], group[log2(banks) :]
 

@@ -143,9 +143,7 @@ class OutputAccumulator(wiring.Component):
             place[0].slot.eq(tile.output_slot),
             place[0].first.eq(tile.block.first),
             place[0].last.eq(tile.block.last),
-            place[0].row_done.eq(
-                self.input_valid & self.input.last & tile.last & tile.block.last
-            ),
+            place[0].row_done.eq(self.input_valid & self.input.last & tile.last & tile.block.last),
             place[0].queries.eq(tile.block.queries),
         ]
         for stage in range(1 + OutputLane.LATENCY):

@@ -1,6 +1,6 @@
 """The processing element: four digit lanes, an accumulator and a drain register."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,7 +9,7 @@ from rtl.digits import ODD_LANE_SHIFT, Digit, DigitWord
 
 __all__ = ["PE", "LaneOperands", "PEControl"]
 
-#: Operands of the four lanes. Even lanes have two bits more: INT8, or four times INT8 (2-bit words).
+#: Operands of the four lanes: INT8, and two bits more for four times INT8 in the even lanes.
 LaneOperands = data.StructLayout({f"lane_{i}": signed(8 if i % 2 else 10) for i in range(4)})
 
 _PRODUCT_BITS = 19  # four lanes of at most 127 * 512 each
@@ -18,10 +18,10 @@ _PRODUCT_BITS = 19  # four lanes of at most 127 * 512 each
 class PEControl(data.Struct):
     """What all PEs do in a cycle, aligned to the accumulator (one cycle behind the operands)."""
 
-    accumulate: 1  # add the product
-    first: 1  # ... to zero: the first step of a tile
-    load: 1  # copy the accumulator, whose tile is complete, to the drain register
-    shift: 1  # move the drain chain on by one row
+    accumulate: unsigned(1)  # add the product
+    first: unsigned(1)  # ... to zero: the first step of a tile
+    load: unsigned(1)  # copy the accumulator, whose tile is complete, to the drain register
+    shift: unsigned(1)  # move the drain chain on by one row
 
 
 def _add(a: Value, b: Value, carry: Value, width: int) -> Value:

@@ -214,9 +214,7 @@ class RowState(wiring.Component):
         read_lane = Signal(lane_bits)
         m.d.sync += read_lane.eq(self.read_query[:lane_bits])
         m.d.comb += [
-            read_rescale.addr.eq(
-                self.read_query[lane_bits:] | (self.read_slot << len(self.chunk))
-            ),
+            read_rescale.addr.eq(self.read_query[lane_bits:] | (self.read_slot << len(self.chunk))),
             self.rescale.eq(read_rescale.data[read_lane]),
         ]
         return m

@@ -1,6 +1,6 @@
 """Block scheduler: reads the codes of a block row, skips 0-bit blocks, issues the live ones."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -74,9 +74,9 @@ class BlockScheduler(wiring.Component):
             m.d.comb += self.load_valid[operand].eq(taken)
             m.d.sync += room[operand].eq(room[operand] + self.release[operand] - taken)
 
-        # The run: blocks are counted from the last token, so that partial blocks come out at the end.
+        # The run, kept as the index of the last token: its low bits size the partial block.
         tokens_shape = interfaces.token_count_shape(self._config)
-        last_query, last_key = Signal(tokens_shape), Signal(tokens_shape)  # index of the last token
+        last_query, last_key = Signal(tokens_shape), Signal(tokens_shape)
         row = Signal(len(last_query) - block_bits)
         partial_queries = (last_query[:block_bits] + 1)[: block_bits + 1]
         partial_keys = (last_key[:block_bits] + 1)[: block_bits + 1]

@@ -5,7 +5,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro_config import Config, formats
-from paro_config.config import bits_unsigned
 from rtl.array import ArrayStep
 from rtl.blocks import block_layout, log2
 from rtl.scheduler import SLOTS
@@ -28,9 +27,7 @@ def tile_layout(config: Config) -> data.StructLayout:
             "query_slot": 1,
             "output_slot": 1,
             "row_group": unsigned(log2(config.block // config.rows)),
-            "col_group": unsigned(
-                log2(max(config.block, config.head_dim) // config.cols)
-            ),
+            "col_group": unsigned(log2(max(config.block, config.head_dim) // config.cols)),
             "last": 1,
         }
     )

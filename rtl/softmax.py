@@ -16,11 +16,69 @@ from rtl.scheduler import SLOTS
 __all__ = ["SoftmaxUnit"]
 
 
+class SoftmaxLane(wiring.Component):
+    """One query: its weights, gathered to digit words, and their sum.
+
+    Weights arrive key by key, so that 1, 2 or 4 of them fill a digit word.
+
+    Members
+    -------
+    logit, maximum, absent, code : In
+        See `ExponentialLane`.
+    valid : In, 1
+        A weight is leaving the exponential lane, `ExponentialLane.LATENCY` cycles after its logit.
+    key, gather_code : In
+        Low bits of its key, its block code.
+    first : In, 1
+        It is the first of its sum.
+    word : Out, `DigitWord`
+        Complete one cycle after its last weight.
+    block_sum : Out
+        Sum since ``first``, one cycle after the weight.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__(
+            {
+                "logit": In(signed(formats.LOGIT_BITS)),
+                "maximum": In(signed(formats.MAX_BITS)),
+                "absent": In(1),
+                "code": In(2),
+                "valid": In(1),
+                "key": In(2),
+                "gather_code": In(2),
+                "first": In(1),
+                "word": Out(DigitWord),
+                "block_sum": Out(unsigned(config.block_sum_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.exponential = exponential = ExponentialLane(self._config)
+        m.d.comb += [
+            exponential.logit.eq(self.logit),
+            exponential.maximum.eq(self.maximum),
+            exponential.absent.eq(self.absent),
+            exponential.code.eq(self.code),
+        ]
+        with m.If(self.valid):
+            m.d.sync += self.block_sum.eq(Mux(self.first, 0, self.block_sum) + exponential.value)
+            for digit in range(formats.LANES):
+                place = {1: self.key == digit, 2: self.key[0] == digit // 2, 3: 1}
+                with m.Switch(self.gather_code):
+                    for code, here in place.items():
+                        with m.Case(code):
+                            with m.If(here):
+                                m.d.sync += self.word[digit].eq(exponential.word[digit])
+        return m
+
+
 class SoftmaxUnit(wiring.Component):
     """Walks over complete logit groups: L queries at a time, one key a cycle.
 
-    The weights of a query arrive key by key, so a lane collects 1, 2 or 4 of them into a digit word
-    and writes it into the weight buffer of its query's array row.
+    Complete digit words go into the weight buffer of their query's array row.
 
     Members
     -------
@@ -75,9 +133,7 @@ class SoftmaxUnit(wiring.Component):
         config = self._config
         lanes = config.softmax_lanes
         block_shape = block_layout(config)
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(
-            width=block_shape.size, depth=SLOTS + 1
-        )
+        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=block_shape.size, depth=SLOTS + 1)
         m.submodules.done = done = fifo.SyncFIFOBuffered(width=block_shape.size, depth=SLOTS + 1)
         m.d.comb += [
             queue.w_data.eq(self.started.payload),
@@ -145,9 +201,7 @@ class SoftmaxUnit(wiring.Component):
 
         sums = Signal(data.ArrayLayout(unsigned(config.block_sum_bits), lanes))
         words = Signal(data.ArrayLayout(DigitWord, lanes))
-        copies = replicate(
-            m, platform, "paro_exponential_lane", lambda: ExponentialLane(config), lanes
-        )
+        copies = replicate(m, platform, "paro_softmax_lane", lambda: SoftmaxLane(config), lanes)
         parts = config.drain_words // lanes
         for index, lane in enumerate(copies):
             logits = Array(self.logits[part * lanes + index] for part in range(parts))
@@ -158,20 +212,13 @@ class SoftmaxUnit(wiring.Component):
                 lane.maximum.eq(maxima[arriving.part]),
                 lane.absent.eq(arriving.key >= arriving.block.keys),
                 lane.code.eq(place[-2].block.code),
+                lane.valid.eq(leaving.valid),
+                lane.key.eq(leaving.key),
+                lane.gather_code.eq(leaving.block.code),
+                lane.first.eq(first_key),
+                sums[index].eq(lane.block_sum),
+                words[index].eq(lane.word),
             ]
-            with m.If(leaving.valid):
-                m.d.sync += sums[index].eq(Mux(first_key, 0, sums[index]) + lane.value)
-                with m.Switch(leaving.block.code):
-                    with m.Case(1):
-                        for digit in range(formats.LANES):
-                            with m.If(leaving.key[:2] == digit):
-                                m.d.sync += words[index][digit].eq(lane.word[digit])
-                    with m.Case(2):
-                        for digit in range(formats.LANES):
-                            with m.If(leaving.key[0] == digit // 2):
-                                m.d.sync += words[index][digit].eq(lane.word[digit])
-                    with m.Default():
-                        m.d.sync += words[index].eq(lane.word)
 
         # A cycle later the word, and with the last key the sums, are complete.
         slot = Signal()

@@ -1,0 +1,157 @@
+"""The core's ports, read from its signature: a table for people, JSON for programs."""
+
+import inspect
+import re
+from typing import Any
+
+from amaranth.hdl import Shape
+from amaranth.lib import data, stream, wiring
+
+from gen.verilog import TOP
+from paro_config import Config, formats
+from rtl import interfaces
+from rtl.core import Core
+
+__all__ = ["describe_ports", "ports_markdown"]
+
+
+def describe_ports(config: Config) -> dict[str, Any]:
+    """Every port of the generated module, in order, with the layout of every payload.
+
+    Returns
+    -------
+    dict
+        ``module``, ``clock``, ``reset``, ``ports`` (each ``name``, ``direction``, ``width``,
+        ``meaning`` and, for a stream's port, ``stream``) and ``streams`` (each ``name``,
+        ``direction``, ``meaning`` and the ``payload``'s layout, bit 0 lowest).
+    """
+    core = Core(config)
+    metadata = core.metadata.as_json()["interface"]["members"]
+    member_docs = _member_docs(Core)
+    ports: list[dict[str, Any]] = [
+        _port("clk", "in", 1, "Clock; everything happens on its rising edge."),
+        _port("rst", "in", 1, "Synchronous reset, active high; one cycle is enough."),
+    ]
+    streams = []
+    for name, member in core.signature.members.items():
+        direction = "in" if member.flow is wiring.In else "out"
+        if member.is_port:
+            width = Shape.cast(member.shape).width
+            ports.append(_port(name, direction, width, member_docs.get(name, "")))
+            continue
+        assert isinstance(member.signature, stream.Signature)
+        meaning = _plain(inspect.getdoc(getattr(interfaces, f"{name}_signature")) or "")
+        payload = _describe_layout(member.signature.members["payload"].shape)
+        streams.append(
+            {"name": name, "direction": direction, "meaning": meaning, "payload": payload}
+        )
+        for part, role in (
+            ("payload", meaning.partition("\n")[0]),
+            ("valid", "The sender offers `payload`."),
+            ("ready", "The receiver takes it."),
+        ):
+            port = metadata[name]["members"][part]
+            entry = _port(f"{name}__{part}", port["dir"], port["width"], role)
+            ports.append({**entry, "stream": name})
+    return {"module": TOP, "clock": "clk", "reset": "rst", "ports": ports, "streams": streams}
+
+
+def ports_markdown(config: Config) -> str:
+    """The same as a page: a table of ports, then every payload bit by bit."""
+    ports = describe_ports(config)
+    lines = [
+        f"# Ports of `{ports['module']}`",
+        "",
+        f"Configuration {config.digest()}: "
+        + ", ".join(f"{name} = {value}" for name, value in config.model_dump().items())
+        + ".",
+        "",
+        "Streams: a beat is transferred on each rising edge of `clk` at which `valid` and `ready`"
+        " are both high. `valid` does not wait for `ready`; while `valid` is high and `ready` is"
+        " low, `payload` and `valid` stay.",
+        "",
+        "| port | direction | bits | meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{port['name']}` | {port['direction']} | {port['width']} | {port['meaning']} |"
+        for port in ports["ports"]
+    ]
+    for entry in ports["streams"]:
+        into = "into" if entry["direction"] == "in" else "out of"
+        lines += [
+            "",
+            f"## Stream `{entry['name']}`, {into} the core",
+            "",
+            *entry["meaning"].splitlines(),
+            "",
+            "| field | bits of `payload` | type |",
+            "|---|---|---|",
+            *_rows(entry["payload"]),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _port(name: str, direction: str, width: int, meaning: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "direction": direction,
+        "width": width,
+        "meaning": meaning,
+    }
+
+
+def _plain(doc: str) -> str:
+    """Text of a docstring without the names of Python objects."""
+    doc = re.sub(r"`(\w+)_signature`", r"stream `\1`", doc.replace("``", "`"))
+    operands = ", ".join(f"{operand.name} = {operand.value}" for operand in formats.Operand)
+    return doc.replace("`formats.Operand`", operands)
+
+
+def _member_docs(component: type) -> dict[str, str]:
+    """First sentences of a docstring's *Members* section, by name."""
+    section = re.search(
+        r"^Members\n-+\n(.*?)(?=^\w[^\n]*\n-+\n|\Z)", inspect.getdoc(component) or "", re.M | re.S
+    )
+    entries = re.findall(r"^(\w+) :[^\n]*\n((?:    .*\n?)+)", section[1] if section else "", re.M)
+    return {name: _plain(" ".join(text.split())) for name, text in entries}
+
+
+def _describe_layout(shape: Any) -> dict[str, Any]:
+    if isinstance(shape, data.StructLayout):
+        fields = {
+            name: {"offset": field.offset, **_describe_layout(field.shape)} for name, field in shape
+        }
+        return {"kind": "struct", "width": shape.size, "fields": fields}
+    if isinstance(shape, data.ArrayLayout):
+        element = _describe_layout(shape.elem_shape)
+        return {
+            "kind": "array",
+            "width": shape.size,
+            "length": shape.length,
+            "stride": element["width"],
+            "element": element,
+        }
+    plain = Shape.cast(shape)
+    return {"kind": "signed" if plain.signed else "unsigned", "width": plain.width}
+
+
+def _rows(layout: dict[str, Any], name: str = "", offset: str = "", base: int = 0) -> list[str]:
+    """Table rows of a layout; ``offset`` is the part of the bit position that indices add."""
+    if layout["kind"] == "struct":
+        rows = []
+        for field, inner in layout["fields"].items():
+            full_name = f"{name}.{field}" if name else field
+            rows += _rows(inner, full_name, offset, base + inner["offset"])
+        return rows
+    if layout["kind"] == "array":
+        index = "ijk"[name.count("[")]
+        return _rows(
+            layout["element"],
+            f"{name}[{index}]",
+            f"{offset} + {layout['stride']} {index}",
+            base,
+        )
+    low, high = f"{base}{offset}", f"{base + layout['width'] - 1}{offset}"
+    bits = low if layout["width"] == 1 else f"{high} : {low}"
+    return [f"| `{name or 'value'}` | {bits} | {layout['kind']}({layout['width']}) |"]
