@@ -150,7 +150,8 @@ class Config(BaseModel):
     @property
     def denominator_bits(self) -> int:
         """Width of a softmax denominator, rounding of every rescale included."""
-        return bits_unsigned((self.max_tokens << formats.P_FRAC) + self.blocks_max)
+        frac = formats.P_FRAC + formats.DENOMINATOR_FRAC
+        return bits_unsigned((self.max_tokens << frac) + self.blocks_max)
 
     @property
     def numerator_bits(self) -> int:

@@ -45,6 +45,9 @@ P_FRAC = 9
 #: Radix-4 positions of a P digit (0 .. 4); K uses the lower four.
 P_POSITIONS = 5
 
+#: Fractional bits of a denominator below P's: |numerator| <= denominator then holds in these units
+#: through every rounding, so that a far block never leaves a numerator without its denominator.
+DENOMINATOR_FRAC = 7
 #: Largest right shift that a rescale names; beyond every accumulator, so the operand is gone.
 RESCALE_MAX = 63
 #: Bits of the reciprocal of a normalised denominator (unsigned).

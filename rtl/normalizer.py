@@ -46,15 +46,17 @@ class NormalizerLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # |numerator| < 127 * 2**(exponent + 1): 18 bits are left with NUMERATOR_FRAC of fraction.
+        # |numerator| <= denominator < 2**(exponent + 1): NUMERATOR_FRAC + 9 bits are left of it.
         aligned = Signal(signed(formats.NUMERATOR_FRAC + 9))
         product = Signal(signed(len(aligned) + formats.RECIPROCAL_BITS))
         fraction = formats.NUMERATOR_FRAC + formats.RECIPROCAL_BITS
+        word = round_shift(product, fraction - formats.OUT_FRAC)
+        largest = (1 << (formats.OUT_BITS - 1)) - 1
         with m.If(self.enable):
             m.d.sync += [
                 aligned.eq((self.numerator << 1) >> self.places),
                 product.eq(aligned * self.reciprocal),
-                self.word.eq(round_shift(product, fraction - formats.OUT_FRAC)),
+                self.word.eq(Mux(word > largest, largest, word)),
             ]
         return m
 

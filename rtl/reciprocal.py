@@ -9,8 +9,8 @@ from rtl.blocks import finished_row_layout
 
 __all__ = ["ReciprocalUnit", "reciprocal_layout"]
 
-#: Every row's best key has a weight of at least one half: the smallest denominator is 2**8.
-LEAST_EXPONENT = formats.P_FRAC - 1
+#: Exponent of the smallest denominator: every row's best key has a weight of at least one half.
+LEAST_EXPONENT = formats.P_FRAC - 1 + formats.DENOMINATOR_FRAC
 
 
 def reciprocal_layout(config: Config) -> data.StructLayout:

@@ -43,9 +43,9 @@ class RowStateLane(wiring.Component):
     first : In, 1
         The block is the first of its row: there is no older state.
     maximum, block_sum : In
-        Of the block.
+        Of the block; the sum in units of P.
     old_maximum, old_denominator : In
-        Of the row so far.
+        Of the row so far; denominators have DENOMINATOR_FRAC fractional bits more than P.
     new_maximum : Out
     rescale : Out, `rescale_layout`
         New state, and the shifts that led there.
@@ -88,11 +88,12 @@ class RowStateLane(wiring.Component):
         small, large = Signal(bits), Signal(bits)
         maximum_1 = Signal(signed(formats.MAX_BITS))
         old = Mux(self.first, 0, self.old_denominator)
+        new = self.block_sum << formats.DENOMINATOR_FRAC
         m.d.sync += [
             shift_old.eq(rises),
             shift.eq(Mux(distance > formats.RESCALE_MAX, formats.RESCALE_MAX, distance)),
-            small.eq(Mux(rises, old, self.block_sum)),
-            large.eq(Mux(rises, self.block_sum, old)),
+            small.eq(Mux(rises, old, new)),
+            large.eq(Mux(rises, new, old)),
             maximum_1.eq(Mux(rises, self.maximum, self.old_maximum)),
         ]
 

@@ -16,7 +16,7 @@ def test_joining_blocks(seed: int) -> None:
     rng = random.Random(seed)
     config = Config()
     lane = RowStateLane(config)
-    largest = 2**config.denominator_bits - 2**17
+    largest = 2**config.denominator_bits - 2**24
     cases = [(True, -2047, 300, 2047, 5), (False, 2047, 32768, -2047, largest), (False, 5, 1, 5, 9)]
     for _ in range(400):
         spread = rng.choice([1, 3, 20, 70, 2047])
@@ -42,7 +42,9 @@ def test_joining_blocks(seed: int) -> None:
             new_maximum = maximum if first else max(maximum, old_maximum)
             by_old = min(new_maximum - old_maximum, RESCALE_MAX)
             by_new = min(new_maximum - maximum, RESCALE_MAX)
-            total = block_sum if first else rshift(old, by_old) + rshift(block_sum, by_new)
+            total = (
+                128 * block_sum if first else rshift(old, by_old) + rshift(128 * block_sum, by_new)
+            )
             assert ctx.get(lane.new_maximum) == new_maximum
             assert ctx.get(lane.rescale.denominator) == total
             if not first:

@@ -1,0 +1,36 @@
+"""The six token orders of PAROAttention: axis orders of the token grid."""
+
+import torch
+
+#: Name of each order: its axes from slowest to fastest. The index is what plans store.
+ORDERS = ("FHW", "FWH", "HWF", "HFW", "WHF", "WFH")
+
+
+def token_permutation(grid: tuple[int, int, int], prefix_tokens: int, order: int) -> torch.Tensor:
+    """Which token of the capture stands at each position of an order.
+
+    Parameters
+    ----------
+    grid : (int, int, int)
+        Frames, height, width.
+    prefix_tokens : int
+        Tokens that stay first, in their own sequence.
+    order : int
+        Index in `ORDERS`.
+
+    Returns
+    -------
+    torch.Tensor
+        int64 [tokens]: ``x[permutation]`` is ``x`` in the order.
+    """
+    axes = ["FHW".index(axis) for axis in ORDERS[order]]
+    frames, height, width = grid
+    positions = torch.arange(frames * height * width).reshape(grid).permute(axes).reshape(-1)
+    return torch.cat([torch.arange(prefix_tokens), prefix_tokens + positions])
+
+
+def inverse_permutation(permutation: torch.Tensor) -> torch.Tensor:
+    """Position in the order of each token of the capture; int64 [tokens]."""
+    inverse = torch.empty_like(permutation)
+    inverse[permutation] = torch.arange(len(permutation))
+    return inverse

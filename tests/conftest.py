@@ -1,0 +1,32 @@
+"""What all tests share: seeded randomness that can be repeated from the printed seed."""
+
+import random
+import zlib
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seed",
+        type=int,
+        default=1,
+        help="base seed of every random test; a negative value draws one",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed < 0:
+        config.option.seed = random.SystemRandom().randrange(2**31)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.option.seed} (repeat with --seed {config.option.seed})"
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Seed of this test alone, printed when it fails; the order of the tests does not matter."""
+    value = zlib.crc32(f"{request.config.option.seed}:{request.node.nodeid}".encode())
+    print(f"seed of {request.node.nodeid}: {value}")
+    return value

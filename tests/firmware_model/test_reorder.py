@@ -1,0 +1,25 @@
+import itertools
+
+import pytest
+import torch
+
+from firmware_model.reorder import ORDERS, inverse_permutation, token_permutation
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_orders_nest_the_axes_as_named(order):
+    grid, prefix = (2, 3, 4), 5
+    sizes = dict(zip("FHW", grid, strict=True))
+    expected = list(range(prefix))
+    for position in itertools.product(*(range(sizes[axis]) for axis in ORDERS[order])):
+        at = dict(zip(ORDERS[order], position, strict=True))
+        expected.append(prefix + (at["F"] * grid[1] + at["H"]) * grid[2] + at["W"])
+    assert token_permutation(grid, prefix, order).tolist() == expected
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_inverse(order):
+    permutation = token_permutation((3, 2, 5), 4, order)
+    inverse = inverse_permutation(permutation)
+    assert torch.equal(permutation[inverse], torch.arange(34))
+    assert torch.equal(inverse[permutation], torch.arange(34))
