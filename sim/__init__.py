@@ -1,0 +1,1 @@
+"""Co-simulation of the generated Verilog with the golden reference, under cocotb."""
