@@ -1,0 +1,54 @@
+"""Figures out of what the FPGA tools write."""
+
+from typing import Any
+
+__all__ = ["cell_counts", "critical_path", "fmax_mhz", "utilisation"]
+
+#: Name of each figure and the ECP5 cell that it counts.
+_CELLS = {
+    "lut4": "LUT4",
+    "carry": "CCU2C",
+    "ff": "TRELLIS_FF",
+    "dsp": "MULT18X18D",
+    "bram": "DP16KD",
+    "lutram": "TRELLIS_DPR16X4",
+}
+
+
+def cell_counts(statistics: dict[str, Any]) -> dict[str, Any]:
+    """Figures and all cells out of the JSON that Yosys' ``stat`` prints for a flat design."""
+    cells = statistics["design"]["num_cells_by_type"]
+    counts: dict[str, Any] = {name: cells.get(cell, 0) for name, cell in _CELLS.items()}
+    return counts | {"cells": dict(sorted(cells.items()))}
+
+
+def fmax_mhz(timing: dict[str, Any]) -> float:
+    """Frequency that the slowest clock of nextpnr's report reaches."""
+    return min(clock["achieved"] for clock in timing["fmax"].values())
+
+
+def utilisation(timing: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Cells used and available, of the kinds that the design uses."""
+    return {
+        name: {"used": count["used"], "available": count["available"]}
+        for name, count in timing["utilization"].items()
+        if count["used"]
+    }
+
+
+def critical_path(timing: dict[str, Any]) -> dict[str, Any] | None:
+    """Slowest path within one clock: its delay, what part is routing, where it starts and ends."""
+    paths = [path for path in timing["critical_paths"] if path["from"] == path["to"]]
+    if not paths:
+        return None
+    slowest = max(paths, key=lambda path: sum(element["delay"] for element in path["path"]))
+    elements = slowest["path"]
+    routing = sum(element["delay"] for element in elements if element["type"] == "routing")
+    logic = [element for element in elements if element["type"] == "logic"]
+    return {
+        "delay_ns": round(sum(element["delay"] for element in elements), 2),
+        "routing_ns": round(routing, 2),
+        "logic_levels": len(logic),
+        "from": elements[0]["from"]["cell"],
+        "to": elements[-1]["to"]["cell"],
+    }

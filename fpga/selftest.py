@@ -1,0 +1,208 @@
+# amaranth: UnusedElaboratable=no
+"""A design that a board can run: the core computes a built-in tile and checks the result itself."""
+
+from amaranth.hdl import Module, Signal, Value, unsigned
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from fpga.tile import Tile, signature_parameters
+from fpga.top import LEDS
+from gen.verilog import TOP as CORE
+from paro_config import Config
+from paro_config.formats import Operand
+from rtl.core import Core
+from rtl.library import ModuleLibrary, replicate
+
+__all__ = ["BeatPlayer", "SelfTest"]
+
+#: Bit of the run counter that blinks: some thousand runs make a second.
+_BLINK_BIT = 11
+
+
+class BeatPlayer(wiring.Component):
+    """Sends ranges of a ROM as a stream.
+
+    Parameters
+    ----------
+    beats : list of int
+        Content of the ROM.
+    width : int
+        Bits of a beat.
+    ranges : list of (int, int)
+        First beat and number of beats of each range that can be asked for.
+
+    Members
+    -------
+    request : In, stream of a range's index
+        Taken when the range before has left the ROM.
+    output : Out, stream of ``width`` bits
+
+    Latency
+    -------
+    2 cycles from a request to its first beat, then a beat a cycle.
+    """
+
+    def __init__(self, beats: list[int], width: int, ranges: list[tuple[int, int]]):
+        self._beats = beats
+        self._ranges = ranges
+        super().__init__(
+            {
+                "request": In(stream.Signature(range(len(ranges)))),
+                "output": Out(stream.Signature(unsigned(width))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = len(self._beats)
+        width = len(self.output.payload)
+        rom = memory.Memory(shape=unsigned(width), depth=depth, init=self._beats)
+        m.submodules.rom = rom
+        port = rom.read_port()
+        address, last = Signal(range(depth)), Signal(range(depth))
+        running, advance = Signal(), Signal()
+        m.d.comb += [
+            advance.eq(~self.output.valid | self.output.ready),
+            self.request.ready.eq(~running),
+            port.addr.eq(address),
+            port.en.eq(advance),
+            self.output.payload.eq(port.data),
+        ]
+        with m.If(advance):
+            m.d.sync += self.output.valid.eq(running)
+            with m.If(running):
+                m.d.sync += [address.eq(address + 1), running.eq(address != last)]
+        with m.If(self.request.valid & self.request.ready):
+            m.d.sync += running.eq(1)
+            with m.Switch(self.request.payload):
+                for index, (first, count) in enumerate(self._ranges):
+                    with m.Case(index):
+                        m.d.sync += [address.eq(first), last.eq(first + count - 1)]
+        return m
+
+
+class SelfTest(wiring.Component):
+    """The core, fed from block RAM, run after run; each run's output is checked by its CRC.
+
+    The core is an instance of the generated Verilog module, not elaborated again.
+
+    Parameters
+    ----------
+    config : Config
+        The core.
+    tile : Tile
+        What it computes.
+
+    Members
+    -------
+    ended : Out, 1
+        At least one run has ended.
+    passed : Out, 1
+        At least one run has ended, and all so far were right.
+    failed : Out, 1
+        A run was wrong: another signature, or a beat that belongs to no run.
+    crc : Out, 32
+        CRC of the last run.
+    leds : Out, 8
+        0 blinks with the runs; 1 ended; 2 passed; 3 failed; 4 to 7 low bits of the signature.
+    """
+
+    ended: Out(1)
+    passed: Out(1)
+    failed: Out(1)
+    crc: Out(32)
+    leds: Out(LEDS)
+
+    def __init__(self, config: Config, tile: Tile):
+        self.config = config
+        self.tile = tile
+        super().__init__()
+
+    def elaborate(self, platform):
+        m = Module()
+        tile = self.tile
+        (core,) = replicate(m, ModuleLibrary(), CORE, lambda: Core(self.config), 1)
+
+        # The streams that the core reads: all from ROMs.
+        start = Signal()
+        ranges = {
+            "command": [(0, 1)],
+            "codes": [(0, len(tile.beats["codes"]))],
+            **{operand.name.lower(): tile.blocks[operand] for operand in Operand},
+        }
+        players = {}
+        for name, blocks in ranges.items():
+            port = getattr(core, name)
+            width = len(Value.cast(port.payload))
+            players[name] = player = BeatPlayer(tile.beats[name], width, blocks)
+            m.submodules[f"{name}_player"] = player
+            m.d.comb += [
+                Value.cast(port.payload).eq(player.output.payload),
+                port.valid.eq(player.output.valid),
+                player.output.ready.eq(port.ready),
+            ]
+        for name in ("command", "codes"):
+            m.d.comb += players[name].request.valid.eq(start)
+
+        fetch = core.fetch
+        for operand in Operand:
+            chosen = players[operand.name.lower()].request
+            asked = fetch.payload.operand == operand
+            m.d.comb += [
+                chosen.payload.eq(fetch.payload.block),
+                chosen.valid.eq(fetch.valid & asked),
+            ]
+            with m.If(asked):
+                m.d.comb += fetch.ready.eq(chosen.ready)
+
+        # What comes out. One register before the CRC keeps its XORs off the core's last path.
+        parameters = signature_parameters(self.config)
+        m.submodules.crc = checker = parameters.create()
+        beat, beat_valid = Signal(parameters.data_width), Signal()
+        left = Signal(range(tile.output_beats + 1))
+        runs = Signal(_BLINK_BIT + 1)
+        m.d.comb += [
+            core.o.ready.eq(1),
+            checker.data.eq(beat),
+            checker.valid.eq(beat_valid),
+            checker.start.eq(start),
+        ]
+        m.d.sync += [beat.eq(Value.cast(core.o.payload)), beat_valid.eq(core.o.valid)]
+
+        right = Signal()
+        m.d.comb += [
+            right.eq(self.crc == tile.signature),
+            self.passed.eq(self.ended & ~self.failed),
+        ]
+        with m.FSM():
+            with m.State("START"):
+                m.d.comb += start.eq(1)
+                m.d.sync += left.eq(tile.output_beats)
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.sync += left.eq(left - beat_valid)
+                with m.If(left == 0):
+                    m.d.sync += self.crc.eq(checker.crc)
+                    m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.sync += [
+                    self.ended.eq(1),
+                    self.failed.eq(self.failed | ~right),
+                    runs.eq(runs + 1),
+                ]
+                m.next = "SETTLE"
+            with m.State("SETTLE"):
+                with m.If(~core.busy):
+                    m.next = "START"
+        # A beat too many: one that comes when none is left.
+        with m.If(beat_valid & (left == 0)):
+            m.d.sync += self.failed.eq(1)
+        blink = runs[_BLINK_BIT]
+        m.d.comb += [
+            self.leds[0].eq(blink),
+            self.leds[1].eq(self.ended),
+            self.leds[2].eq(self.passed),
+            self.leds[3].eq(self.failed),
+            self.leds[4:].eq(self.crc[: LEDS - 4]),
+        ]
+        return m

@@ -1,0 +1,1 @@
+"""The command line `paro`: thin commands over the packages that do the work."""

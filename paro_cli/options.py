@@ -1,0 +1,156 @@
+"""Options that several commands share, and the configuration that they make."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paro_config import PRESETS, Config, ParoError, load_config
+
+#: Mean bits of a plan unless the user says otherwise.
+AVG_BITS_DEFAULT = 4.8
+
+CaptureArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CAPTURE",
+        help="safetensors file with q, k, v [heads, tokens, head_dim] and the token grid",
+        show_default=False,
+    ),
+]
+OutputDirectory = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", help="folder for the results"),
+]
+HeadsOption = Annotated[
+    str | None,
+    typer.Option("--heads", metavar="LIST", help="heads, such as 0,3 or 0-2,5; all by default"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON in place of tables")]
+
+_CONFIG_PANEL = "Configuration of the core"
+
+
+@dataclass(frozen=True)
+class ConfigChoice:
+    """What the user said about the configuration.
+
+    Parameters
+    ----------
+    preset : str or None
+        Value of ``--preset``.
+    file : Path or None
+        Value of ``--config``.
+    fields : dict
+        Single fields given as options; they win over both.
+    """
+
+    preset: str | None
+    file: Path | None
+    fields: dict[str, Any]
+
+    def build(self, **implied: Any) -> Config:
+        """Build the configuration.
+
+        ``implied`` holds the fields that the command's input settles (the head size of a capture,
+        the block of a plan). They win over the defaults and over a preset, not over a field that
+        the user gave as an option or in a file.
+        """
+        given = {name: value for name, value in self.fields.items() if value is not None}
+        if self.file is not None:
+            load_config(preset=self.preset, file=self.file, overrides=given)  # refuse it as it is
+            implied = {}
+        return load_config(preset=self.preset, file=self.file, overrides=implied | given)
+
+
+def with_config(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of a configuration.
+
+    The command's parameter ``config: ConfigChoice`` is replaced by ``--preset``, ``--config`` and
+    one option for each field of `Config`, with the field's own description as its help.
+    """
+    signature = inspect.signature(command)
+    options = {
+        "preset": _option(str, "--preset", "NAME", f"start from: {', '.join(PRESETS)}"),
+        "file": _option(Path, "--config", "FILE.toml", "start from the fields in a TOML file"),
+    }
+    for name, field in Config.model_fields.items():
+        legal = typing.get_args(field.annotation)
+        values = f" ({', '.join(map(str, legal))})" if legal else ""
+        help_text = f"{field.description}{values}, default {field.default}"
+        options[name] = _option(int, f"--{name.replace('_', '-')}", "N", help_text)
+
+    parameters = [value for name, value in signature.parameters.items() if name != "config"]
+    for name, annotation in options.items():
+        parameters.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
+            )
+        )
+
+    def with_choice(**values: Any) -> None:
+        given = {name: values.pop(name) for name in options}
+        preset, file = given.pop("preset"), given.pop("file")
+        command(**values, config=ConfigChoice(preset, file, given))
+
+    wrapper: Any = functools.wraps(command)(with_choice)
+    # What typer reads: the signature, and the annotations that must agree with it.
+    wrapper.__signature__ = signature.replace(parameters=parameters)
+    wrapper.__annotations__ = {value.name: value.annotation for value in parameters}
+    return wrapper
+
+
+def _option(kind: type, flag: str, metavar: str, help_text: str) -> Any:
+    info = typer.Option(flag, metavar=metavar, help=help_text, rich_help_panel=_CONFIG_PANEL)
+    return Annotated[kind | None, info]
+
+
+def parse_heads(text: str | None, heads: int) -> list[int]:
+    """Read a list of heads such as ``0,3`` or ``0-2,5``.
+
+    Parameters
+    ----------
+    text : str or None
+        Value of ``--heads``; ``None`` means all.
+    heads : int
+        Number of heads that there are.
+
+    Raises
+    ------
+    ParoError
+        If the text is no such list, or names a head twice or one that does not exist.
+    """
+    if text is None:
+        return list(range(heads))
+    chosen: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not _is_number(first) or (dash and not _is_number(last)):
+            raise ParoError(f"heads = {text!r} is not a list of heads; legal: such as 0,3 or 0-2,5")
+        chosen.extend(range(int(first), int(last if dash else first) + 1))
+    if not chosen or len(set(chosen)) != len(chosen):
+        raise ParoError(f"heads = {text!r} names a head twice or none")
+    beyond = [head for head in chosen if head >= heads]
+    if beyond:
+        raise ParoError(f"heads = {text!r}: there is no head {beyond[0]}; legal: 0 .. {heads - 1}")
+    return chosen
+
+
+def parse_range(name: str, text: str | None) -> tuple[int, int | None] | None:
+    """Read a half-open range such as ``0:4``, ``2:`` or ``:4``; ``None`` stays ``None``."""
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    legal = all(not part or _is_number(part) for part in (first, last))
+    if not colon or not legal or (last and int(last) <= int(first or 0)):
+        raise ParoError(f"{name} = {text!r} is not a range; legal: such as 0:4, 2: or :4")
+    return int(first or 0), int(last) if last else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9

@@ -1,0 +1,28 @@
+"""Tables of what a run reports."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from paro_cli.console import format_value
+
+__all__ = ["heads_table"]
+
+
+def heads_table(title: str, report: dict[str, Any]) -> Table:
+    """One line for each head of a report of `paro cosim` or `paro evaluate`."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    heads = report["heads"]
+    columns = [name for name, value in heads[0].items() if not isinstance(value, list | dict)]
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    for head in heads:
+        table.add_row(*(_cell(name, head[name]) for name in columns))
+    return table
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "inf" if name == "snr_db" else ""
+    return f"{value:.5f}" if name == "cosine" else format_value(value)

@@ -1,0 +1,135 @@
+"""The commands on the capture that ships: what they write, what they print, how they exit."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from safetensors.numpy import load_file
+
+from firmware_model import DEMO_CAPTURE
+from paro_cli.main import COMMANDS
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """A plan of head 3 with blocks of 64, written by the command itself."""
+    path = tmp_path_factory.mktemp("plan") / "plan.safetensors"
+    arguments = ["calibrate", DEMO_CAPTURE, "--heads", "3", "--avg-bits", "4", "-o", path]
+    code = "from paro_cli.main import run; run()"
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+    return path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_examples(paro, command):
+    outcome = paro(command, "--help")
+    assert outcome.status == 0
+    assert re.search(rf"^\s+paro {command}", outcome.out, re.MULTILINE)
+
+
+def test_help_lists_every_command_and_the_exit_statuses(paro):
+    outcome = paro("--help")
+    assert outcome.status == 0
+    assert all(command in outcome.out for command in COMMANDS)
+    assert "Exit status: 0 it holds" in outcome.out
+
+
+def test_help_does_not_load_torch():
+    code = (
+        "import paro_cli.main, sys; assert not {'torch', 'amaranth', 'cocotb'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_version(paro):
+    assert paro("--version").out == "paro 0.1.0\n"
+
+
+def test_generate_writes_the_core(paro, tmp_path):
+    outcome = paro("generate", "--preset", "tiny", "-o", tmp_path / "core")
+    assert outcome.status == 0
+    assert "4 x 4" in outcome.out
+    config = json.loads((tmp_path / "core/config.json").read_text())["configuration"]
+    assert (config["rows"], config["block"], config["head_dim"]) == (4, 16, 32)
+    assert "module paro_core(" in (tmp_path / "core/paro_core.v").read_text()
+
+
+def test_generate_takes_a_file_and_options_on_top(paro, tmp_path):
+    (tmp_path / "core.toml").write_text("rows = 4\ncols = 4\nblock = 16\nhead_dim = 32\n")
+    outcome = paro(
+        "generate", "--config", tmp_path / "core.toml", "--cols", 8, "-o", tmp_path / "core"
+    )
+    assert outcome.status == 0
+    config = json.loads((tmp_path / "core/config.json").read_text())["configuration"]
+    assert (config["rows"], config["cols"], config["block"]) == (4, 8, 16)
+
+
+def test_evaluate_writes_report_and_outputs(paro, plan, tmp_path):
+    outcome = paro("evaluate", DEMO_CAPTURE, "--plan", plan, "-o", tmp_path)
+    assert outcome.status == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    (head,) = report["heads"]
+    assert head["head"] == 3
+    assert head["snr_db"] > 30
+    assert load_file(tmp_path / "outputs.safetensors")["o"].shape == (1, 512, 32)
+
+
+def test_picture_draws_the_heads_of_the_plan(paro, plan, tmp_path):
+    outcome = paro("picture", DEMO_CAPTURE, "--plan", plan, "-o", tmp_path)
+    assert outcome.status == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["head_3.png"]
+    assert (tmp_path / "head_3.png").read_bytes().startswith(b"\x89PNG")
+
+
+CAPTURE = str(DEMO_CAPTURE)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "arguments"),
+    [
+        ("no preset 'nope'; legal: tiny", ["generate", "--preset", "nope"]),
+        ("rows = 5 is not legal; legal: 4, 8", ["generate", "--rows", "5"]),
+        ("block = 24 is not legal", ["generate", "--block", "24"]),
+        ("head_dim = 48 is not legal", ["generate", "--head-dim", "48"]),
+        ("cannot read configuration missing.toml", ["generate", "--config", "missing.toml"]),
+        ("either a preset or", ["generate", "--config", "x.toml", "--preset", "tiny"]),
+        ("missing.safetensors does not exist", ["calibrate", "missing.safetensors"]),
+        ("block = 8 is not legal", ["calibrate", CAPTURE, "--block", "8"]),
+        ("avg_bits = 9.0 is not legal", ["calibrate", CAPTURE, "--avg-bits", "9"]),
+        ("there is no head 16; legal: 0 .. 15", ["calibrate", CAPTURE, "--heads", "16"]),
+        ("heads = 'a' is not a list", ["calibrate", CAPTURE, "--heads", "a"]),
+        ("heads = '1,1' names a head twice", ["calibrate", CAPTURE, "--heads", "1,1"]),
+        ("no simulator 'vcs'; legal: verilator, icarus", ["cosim", CAPTURE, "--sim", "vcs"]),
+        ("plan missing does not exist", ["cosim", CAPTURE, "--plan", "missing"]),
+        ("plan missing does not exist", ["evaluate", CAPTURE, "--plan", "missing"]),
+        ("plan missing does not exist", ["picture", CAPTURE, "--plan", "missing"]),
+        ("no board 'de10'; legal: ulx3s-12f", ["synth", "--board", "de10"]),
+        ("clock = 3 MHz cannot be made", ["synth", "--min-mhz", "3"]),
+    ],
+)
+def test_bad_input_is_one_sentence(refused, tmp_path, sentence, arguments):
+    refused(sentence, *arguments, "-o", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "options"),
+    [
+        ("query blocks 8:9 are not legal", ["--query-blocks", "8:9"]),
+        ("query-blocks = '4' is not a range", ["--query-blocks", "4"]),
+        ("query-blocks = '4:2' is not a range", ["--query-blocks", "4:2"]),
+        ("block = 32 does not fit the plan", ["--block", "32"]),
+        ("head_dim = 64 does not fit capture", ["--head-dim", "64"]),
+        ("the plan has no head 0; legal: 3", ["--heads", "0"]),
+    ],
+)
+def test_what_does_not_fit_the_plan_is_one_sentence(refused, plan, tmp_path, sentence, options):
+    refused(sentence, "cosim", CAPTURE, "--plan", plan, *options, "-o", tmp_path / "out")
+
+
+@pytest.mark.parametrize("arguments", [["generate"], ["nope"], ["cosim", CAPTURE, "--nope"]])
+def test_bad_usage_is_status_2(paro, arguments):
+    outcome = paro(*arguments)
+    assert outcome.status == 2
+    assert "Usage:" in outcome.err
