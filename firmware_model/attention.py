@@ -2,6 +2,8 @@
 
 import torch
 
+from firmware_model.parallel import map_rows
+
 #: Rows computed at once: bounds the memory to this times the number of keys.
 ROWS_AT_ONCE = 512
 
@@ -31,6 +33,8 @@ def reference_attention(
     """
     queries = (q if rows is None else q[rows]).double() * scale
     keys, values = k.double().T.contiguous(), v.double()
-    return torch.cat(
-        [torch.softmax(part @ keys, dim=1) @ values for part in queries.split(ROWS_AT_ONCE)]
-    )
+
+    def output(part: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(part @ keys, dim=1) @ values
+
+    return torch.cat(map_rows(output, queries.split(ROWS_AT_ONCE)))

@@ -12,6 +12,7 @@ import torch
 
 from firmware_model.capture import Capture
 from firmware_model.integer import BLOCKS_AT_ONCE, BlockedHead, check_exact_products
+from firmware_model.parallel import map_rows
 from firmware_model.plan import Plan, check_block, mean_bits
 from firmware_model.progress import Progress, Steps
 from firmware_model.quantize import padded_head_dim, quantize_head
@@ -218,19 +219,21 @@ def _order_terms(
     keys = (k - k.mean(dim=0)).T.contiguous()
     first = -(-capture.prefix_tokens // block)
     last = capture.tokens // block
-    dense = spread = 0.0
-    for row in range(-(-capture.tokens // block)):
-        if first <= row < last:
-            queries = q[row * block : (row + 1) * block] * capture.scale
-            weights = torch.softmax(queries @ keys, dim=1)[:, first * block : last * block]
-            weights = weights.unflatten(1, (last - first, block))
-            negligible = (weights < NEGLIGIBLE).float().mean(dim=(0, 2))
-            largest, mean = weights.amax(dim=(0, 2)), weights.mean(dim=(0, 2))
-            dense += (negligible < SPARSE_SHARE).sum().item()
-            spread += torch.where(mean > 0, largest / mean, 1.0).sum().item()
-        steps.advance()
+
+    def terms(row: int) -> tuple[float, float]:
+        if not first <= row < last:
+            return 0.0, 0.0
+        queries = q[row * block : (row + 1) * block] * capture.scale
+        weights = torch.softmax(queries @ keys, dim=1)[:, first * block : last * block]
+        weights = weights.unflatten(1, (last - first, block))
+        negligible = (weights < NEGLIGIBLE).float().mean(dim=(0, 2))
+        largest, mean = weights.amax(dim=(0, 2)), weights.mean(dim=(0, 2))
+        dense = (negligible < SPARSE_SHARE).sum().item()
+        return dense, torch.where(mean > 0, largest / mean, 1.0).sum().item()
+
+    dense, spread = zip(*map_rows(terms, range(-(-capture.tokens // block)), steps), strict=True)
     free = max(last - first, 1) ** 2
-    return dense / free, spread / free
+    return sum(dense) / free, sum(spread) / free
 
 
 # -- widths --------------------------------------------------------------------------------------
@@ -288,7 +291,8 @@ def block_errors(
     values = values.unflatten(0, (count, block))
 
     errors = torch.empty(len(CODE_BITS), count, count, dtype=torch.float64)
-    for row in range(count):
+
+    def measure(row: int) -> None:
         queries = q[row * block : (row + 1) * block]
         logits = k @ queries.T
         logits[tokens:] = -torch.inf
@@ -306,7 +310,8 @@ def block_errors(
                 difference = (weights * unit - exact[columns]).transpose(1, 2)
                 products = torch.bmm(difference, values[columns])
                 errors[code, row, part] = _squared_error(products, output)
-        steps.advance()
+
+    map_rows(measure, range(count), steps)
     return errors
 
 

@@ -10,6 +10,7 @@ from functools import cache
 import torch
 
 from firmware_model.digits import key_table, probability_table
+from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress, Steps
 from firmware_model.quantize import QuantizedHead
 from paro_config.config import Config
@@ -198,15 +199,14 @@ def integer_attention(
     blocks = BlockedHead(head, config)
     rows = checked_query_blocks(query_blocks, blocks.count)
     check_codes(codes, blocks.count)
-    steps = Steps(progress, len(rows))
-    outputs = []
-    for row in rows:
+
+    def output(row: int) -> torch.Tensor:
         maxima, sums, products = _attend(blocks, row, codes[row], config)
         denominator, numerator = _accumulate(maxima, sums, products, config)
         out = _normalise(denominator, numerator)
-        outputs.append(out[: blocks.last_tokens] if row == blocks.count - 1 else out)
-        steps.advance()
-    return torch.cat(outputs)
+        return out[: blocks.last_tokens] if row == blocks.count - 1 else out
+
+    return torch.cat(map_rows(output, rows, Steps(progress, len(rows))))
 
 
 def checked_query_blocks(query_blocks: range | None, count: int) -> range:
