@@ -125,7 +125,10 @@ def _naf_lanes(value: Value, positions: int) -> list[Value]:
 
 
 class KeyEncoder(wiring.Component):
-    """Four INT8 key channels to one digit word; combinational.
+    """Four INT8 key channels to one digit word.
+
+    Four rounding units serve both narrow widths: the odd ones round elements; the even ones round
+    an element each (2 bit) or what the odd ones have left (4 bit).
 
     Members
     ----------
@@ -136,9 +139,14 @@ class KeyEncoder(wiring.Component):
     phase : In, 2
         Which digit word of the four channels: 0 (2 bit), 0 .. 1 (4 bit), 0 .. 3 (8 bit).
     word : Out, `DigitWord`
-        Digits. Four rounding units serve both narrow widths: in 4-bit words two of them round the
-        elements and the other two round what is left.
+        Digits.
+
+    Latency
+    -------
+    `LATENCY` cycles, one word a cycle.
     """
+
+    LATENCY = 3
 
     channels: In(data.ArrayLayout(signed(8), formats.LANES))
     code: In(2)
@@ -148,50 +156,50 @@ class KeyEncoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        def magnitude(value: Signal) -> Signal:
-            result = Signal(8)
-            m.d.comb += result.eq(Mux(value[-1], -value, value))
-            return result
+        def magnitude(value: Signal) -> Value:
+            return Mux(value[-1], -value, value)[:8]
 
-        pair = [Signal(signed(8), name=f"pair_{i}") for i in range(2)]
-        for i in range(2):
-            m.d.comb += pair[i].eq(Mux(self.phase[0], self.channels[2 + i], self.channels[i]))
-        two_digits = self.code == 2
-        # Odd units round elements; even units round an element (2 bit) or a remainder (4 bit).
-        single, double = [Signal(digit_word_bits, name=n) for n in ("single", "double")]
-        singles: list[Value] = [Const(0)] * formats.LANES
-        doubles: list[Value] = [Const(0)] * formats.LANES
-        for i in range(2):
-            upper = Signal(signed(8), name=f"upper_{i}")
-            m.d.comb += upper.eq(Mux(two_digits, pair[i], self.channels[2 * i + 1]))
-            upper_magnitude = magnitude(upper)
-            upper_power = Signal(8, name=f"upper_power_{i}")
-            m.d.comb += upper_power.eq(_nearest_power(upper_magnitude))
-            rest = Signal(signed(9), name=f"rest_{i}")
-            m.d.comb += rest.eq(upper_magnitude - upper_power)
-            lower = Signal(signed(8), name=f"lower_{i}")
-            m.d.comb += lower.eq(Mux(two_digits, rest, self.channels[2 * i]))
-            lower_magnitude = magnitude(lower)
-            lower_power = Signal(8, name=f"lower_power_{i}")
-            m.d.comb += lower_power.eq(_nearest_power(lower_magnitude))
-            singles[2 * i] = _digit(_exponent(lower_power), lower[-1], lower_power.any())
-            singles[2 * i + 1] = _digit(_exponent(upper_power), upper[-1], upper_power.any())
-            doubles[2 * i], doubles[2 * i + 1] = _sorted_pair(
-                upper_power, upper[-1], lower_power, upper[-1] ^ lower[-1]
-            )
-        element = Signal(signed(8))
-        m.d.comb += [
+        code_1, code_2 = Signal(2), Signal(2)
+        element, naf = Signal(signed(8)), Signal(digit_word_bits)
+        m.d.sync += [
+            code_1.eq(self.code),
+            code_2.eq(code_1),
             element.eq(self.channels[self.phase]),
-            single.eq(Cat(singles)),
-            double.eq(Cat(doubles)),
+            naf.eq(Cat(_naf_lanes(element, formats.LANES))),
         ]
-        with m.Switch(self.code):
+        singles, doubles = [], []
+        for i in range(2):
+            # 1: the elements of the word.
+            upper_1, lower_1 = (Signal(signed(8), name=f"{n}_{i}_1") for n in ("upper", "lower"))
+            pair = Mux(self.phase[0], self.channels[2 + i], self.channels[i])
+            m.d.sync += [
+                upper_1.eq(Mux(self.code == 2, pair, self.channels[2 * i + 1])),
+                lower_1.eq(self.channels[2 * i]),
+            ]
+            # 2: the odd units round.
+            upper, negative = Signal(8, name=f"upper_{i}"), Signal(name=f"negative_{i}")
+            lower = Signal(signed(8), name=f"lower_{i}")
+            power = _nearest_power(magnitude(upper_1))
+            m.d.sync += [
+                upper.eq(power),
+                negative.eq(upper_1[-1]),
+                lower.eq(Mux(code_1 == 2, magnitude(upper_1) - power, lower_1)),
+            ]
+            # 3: the even units round.
+            rounded = Signal(8, name=f"rounded_{i}")
+            m.d.comb += rounded.eq(_nearest_power(magnitude(lower)))
+            singles += [
+                _digit(_exponent(rounded), lower[-1], rounded.any()),
+                _digit(_exponent(upper), negative, upper.any()),
+            ]
+            doubles += _sorted_pair(upper, negative, rounded, negative ^ lower[-1])
+        with m.Switch(code_2):
             with m.Case(1):
-                m.d.comb += self.word.as_value().eq(single)
+                m.d.sync += self.word.as_value().eq(Cat(singles))
             with m.Case(2):
-                m.d.comb += self.word.as_value().eq(double)
+                m.d.sync += self.word.as_value().eq(Cat(doubles))
             with m.Default():
-                m.d.comb += self.word.as_value().eq(Cat(_naf_lanes(element, formats.LANES)))
+                m.d.sync += self.word.as_value().eq(naf)
         return m
 
 

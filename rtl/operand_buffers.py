@@ -209,11 +209,16 @@ class KeyBuffer(_OperandBuffer):
                 m.d.comb += word.eq(Cat(phase[0], chunk))
             with m.Default():
                 m.d.comb += word.eq(Cat(phase, chunk))
-        m.d.comb += [
-            self._memory.write_enable.eq(writing),
-            self._memory.write_bank.eq(bank),
-            self._memory.write_address.eq(Cat(word, row, control.slot)),
-        ]
+        # The encoder's latency. A block is counted as filled that much before its last words are
+        # written; the array reads them later still, after all other words of the block's last keys.
+        place = Cat(writing, bank, word, row, control.slot)
+        for stage in range(KeyEncoder.LATENCY):
+            following = Signal(len(place), name=f"place_{stage + 1}")
+            m.d.sync += following.eq(place)
+            place = following
+        m.d.comb += Cat(
+            self._memory.write_enable, self._memory.write_bank, self._memory.write_address
+        ).eq(place)
         for index, encoder in enumerate(
             replicate(m, platform, "paro_key_encoder", KeyEncoder, tokens)
         ):

@@ -17,10 +17,3 @@ def simulate(component: wiring.Component, testbench: Testbench, *background: Tes
     for other in background:
         simulator.add_testbench(other, background=True)
     simulator.run()
-
-
-def evaluate(component: wiring.Component, testbench: Testbench) -> None:
-    """Run ``testbench`` on a component without state."""
-    simulator = Simulator(component)
-    simulator.add_testbench(testbench)
-    simulator.run()

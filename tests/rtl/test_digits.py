@@ -5,7 +5,7 @@ import pytest
 from firmware_model.digits import key_value, probability_value
 from paro_config.formats import CODE_BITS, LANES
 from rtl.digits import ODD_LANE_SHIFT, KeyEncoder, WeightEncoder
-from tests.rtl.simulate import evaluate, simulate
+from tests.rtl.simulate import simulate
 
 CODES = (1, 2, 3)
 
@@ -32,6 +32,7 @@ def test_every_key_at_every_width() -> None:
                 ctx.set(encoder.code, code)
                 for phase in range(CODE_BITS[code] // 2):
                     ctx.set(encoder.phase, phase)
+                    await ctx.tick().repeat(encoder.LATENCY)
                     word = ctx.get(encoder.word).as_bits()
                     lanes = [lane_value(word, lane, code) for lane in range(LANES)]
                     per_element = CODE_BITS[code] // 2
@@ -47,7 +48,7 @@ def test_every_key_at_every_width() -> None:
                     frame = 4 if code == 1 else 1
                     assert got == [frame * value for value in expected], (channels, code, phase)
 
-    evaluate(encoder, testbench)
+    simulate(encoder, testbench)
 
 
 @pytest.mark.parametrize("code", CODES)
