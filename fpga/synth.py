@@ -141,7 +141,7 @@ def build(
         BoardTop(design, board, clock),
         _TOP,
         script_after_synth=f"tee -q -o {_STATISTICS} stat -json",
-        nextpnr_opts=f"--report {_TIMING} --timing-allow-fail --seed {seed}",
+        nextpnr_opts=f"--router router2 --report {_TIMING} --timing-allow-fail --seed {seed}",
     )
     folder = out_dir / "build"
     results = [out_dir / REPORT_FILE, out_dir / f"{_TOP}.bit"]

@@ -87,11 +87,13 @@ class RowStateLane(wiring.Component):
         shift_old, shift = Signal(), Signal(_SHIFT_BITS)
         small, large = Signal(bits), Signal(bits)
         maximum_1 = Signal(signed(formats.MAX_BITS))
+        farthest = formats.RESCALE_MAX
         old = Mux(self.first, 0, self.old_denominator)
         new = self.block_sum << formats.DENOMINATOR_FRAC
         m.d.sync += [
             shift_old.eq(rises),
-            shift.eq(Mux(distance > formats.RESCALE_MAX, formats.RESCALE_MAX, distance)),
+            # The first block is not shifted, whatever the state was before.
+            shift.eq(Mux(self.first, 0, Mux(distance > farthest, farthest, distance))),
             small.eq(Mux(rises, old, new)),
             large.eq(Mux(rises, new, old)),
             maximum_1.eq(Mux(rises, self.maximum, self.old_maximum)),
