@@ -26,6 +26,8 @@ def describe_ports(config: Config) -> dict[str, Any]:
         ``direction``, ``meaning`` and the ``payload``'s layout, bit 0 lowest).
     """
     core = Core(config)
+    # Only looked at, never elaborated: Amaranth would warn.
+    core._MustUse__used = True  # pyright: ignore[reportAttributeAccessIssue]
     metadata = core.metadata.as_json()["interface"]["members"]
     member_docs = _member_docs(Core)
     ports: list[dict[str, Any]] = [

@@ -1,12 +1,16 @@
 """Verilog of a component, each shared module once."""
 
+import gc
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
+from typing import Any
 
-from amaranth.back import rtlil
-from amaranth.hdl import ClockDomain, Fragment, ValueCastable
+from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]
+from amaranth.hdl import ClockDomain, Const, Fragment, Value
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 
@@ -21,12 +25,15 @@ TOP = "paro_core"
 
 #: Yosys passes between Amaranth's RTLIL and Verilog text. `proc` turns every choice into a
 #: multiplexer, written as a continuous assignment: the `always` blocks that `amaranth.back.verilog`
-#: leaves stay X on Icarus until one of their inputs moves (amaranth issue 1629). `opt` halves the
-#: time that Icarus needs. Names that Yosys makes up are not kept (no -norename): as names of
-#: functions Icarus does not take them.
+#: leaves stay X on Icarus until one of their inputs moves (amaranth issue 1629). The `opt` passes
+#: halve the time that Icarus needs. Names that Yosys made up are replaced (no -norename): Icarus
+#: does not take them as names of functions.
 _PASSES = (
     "proc -norom",
-    "opt",
+    "opt_expr",
+    "opt_merge",
+    "opt_dff",
+    "opt_clean",
     "memory_collect",
     "opt_clean -purge",
     "write_verilog -noattr",
@@ -70,13 +77,14 @@ def convert(component: wiring.Component, name: str, *, header: list[str] | None 
     Raises
     ------
     ParoError
-        If a module has no logic at all, if two modules share a name, or if Yosys fails.
+        If two modules share a name or if Yosys fails.
     """
     library = ModuleLibrary()
-    converted = {name: _to_rtlil(component, name, library)}
-    while pending := [shared for shared in library.components if shared not in converted]:
-        for shared in pending:
-            converted[shared] = _to_rtlil(library.components[shared], shared, library)
+    with _paused_garbage_collection():
+        converted = {name: _to_rtlil(component, name, library)}
+        while pending := [shared for shared in library.components if shared not in converted]:
+            for shared in pending:
+                converted[shared] = _to_rtlil(library.components[shared], shared, library)
     text = _plain_module_names("\n".join(converted.values()))
     script = [f"read_rtlil <<rtlil\n{text}\nrtlil", f"hierarchy -check -top {name}", *_PASSES]
     verilog = _run_yosys("\n".join(script) + "\n")
@@ -87,22 +95,32 @@ def convert(component: wiring.Component, name: str, *, header: list[str] | None 
     return "".join(f"// {line}\n" for line in comments) + "\n" + _fold_memory_fills(body)
 
 
+@contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """Amaranth makes millions of small objects that live until the end: a third of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _to_rtlil(component: wiring.Component, name: str, library: ModuleLibrary) -> str:
     fragment = Fragment.get(component, library)
-    domain = ClockDomain("sync")
+    domain: Any = ClockDomain("sync")
     fragment.add_domains(domain)
-    assert domain.rst is not None
     ports = {"clk": (domain.clk, PortDirection.Input), "rst": (domain.rst, PortDirection.Input)}
     for path, member, port in component.signature.flatten(component):
-        value = port.as_value() if isinstance(port, ValueCastable) else port
-        if len(value) == 0:  # has no place in Verilog, and nothing depends on it
+        value = Value.cast(port)
+        # A signal of no bits has no place in Verilog; a constant is the ready of a stream that is
+        # always ready.
+        if len(value) == 0 or isinstance(value, Const):
             continue
         direction = PortDirection.Input if member.flow is wiring.In else PortDirection.Output
         ports["__".join(map(str, path))] = (value, direction)
-    text, _ = rtlil.convert_fragment(fragment, ports, name, emit_src=False)
-    if f"module \\{name}\n" not in text:
-        raise ParoError(f"module {name} has no logic, so that there is no Verilog of it")
-    return text
+    return rtlil.convert_fragment(fragment, ports, name, emit_src=False)[0]
 
 
 def _plain_module_names(text: str) -> str:
@@ -127,12 +145,14 @@ def _fold_memory_fills(verilog: str) -> str:
     def fold(match: re.Match[str]) -> str:
         nonlocal blocks
         words = re.findall(r"^ +(\S+ ?)\[(\d+)\] = (\S+);$", match[1], re.M)
+        if not words:
+            return match[0]
         same = {(name, value) for name, _, value in words}
-        if len(words) != match[1].count("\n") or len(same) != 1:
+        first, last = int(words[0][1]), int(words[-1][1])
+        if match[1].count("\n") != len(words) or last - first + 1 != len(words) or len(same) > 1:
             return match[0]
         blocks += 1
         name, value = same.pop()
-        first, last = int(words[0][1]), int(words[-1][1])
         return (
             f"  initial begin : fill_{blocks}\n    integer i;\n"
             f"    for (i = {first}; i <= {last}; i = i + 1) {name}[i] = {value};\n  end\n"

@@ -43,7 +43,6 @@ class Bench:
         self.settings = stimulus
         self.bits: dict[str, int] = stimulus["status_bits"]
         self.results: list[dict[str, int]] = []
-        self.progress = Path("progress").open("wb", buffering=0)
 
     def begin(self) -> None:
         """Offer the first command; nothing has been asked for yet."""
@@ -154,7 +153,8 @@ class Bench:
             )
         self.pending[names[operand].lower()].append(blocks[block])
         if names[operand] == "Q":
-            self.progress.write(b".")
+            with Path("progress").open("ab") as progress:
+                progress.write(b".")
 
     async def stay_quiet(self) -> None:
         """Check that nothing follows the last output."""

@@ -123,6 +123,7 @@ def simulate(
         waves=waves,
     )
     shutil.rmtree(run_dir, ignore_errors=True)
+    request: Any = interfaces.fetch_signature(config).members["payload"].shape
     stimulus.write(
         run_dir,
         stall_seed=stall_seed,
@@ -130,10 +131,7 @@ def simulate(
         idle_limit=IDLE_LIMIT,
         status_bits=status_bits(config),
         operands=[operand.name for operand in Operand],
-        fetch_block_offset=interfaces.fetch_signature(config)
-        .members["payload"]
-        .shape["block"]
-        .offset,
+        fetch_block_offset=request["block"].offset,
     )
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
@@ -164,6 +162,7 @@ def _read_result(
     seconds: float,
 ) -> Simulation:
     result_file, output_file = run_dir / "result.json", run_dir / "o.hex"
+    result: dict[str, Any]
     if result_file.exists():
         result = json.loads(result_file.read_text())
     else:
@@ -174,7 +173,7 @@ def _read_result(
     for run in runs:
         words.append(unpack_words(lines[first : first + run["output_beats"]]))
         first += run["output_beats"]
-    spans = result.get("runs", [])
+    spans: list[dict[str, int]] = result.get("runs", [])
     finished = [span for span in spans if "end" in span]
     waves_path = run_dir / simulator.waves_file
     return Simulation(

@@ -16,27 +16,18 @@ from gen.ports import describe_ports
 from gen.verilog import TOP
 from paro_config import Config
 
-__all__ = [
-    "ALARM",
-    "BENCH_TOP",
-    "BROKEN",
-    "HUNG",
-    "OUTPUT_GOAL",
-    "harness_verilog",
-    "visible_ports",
-]
+__all__ = ["BENCH_TOP", "harness_verilog", "status_bits", "visible_ports"]
 
 #: Top module of a co-simulation.
 BENCH_TOP = "paro_bench"
-
-# Bits of `status`. Those of the streams come first, in the order of the core's ports.
-HUNG, ALARM, OUTPUT_GOAL, BROKEN = "hung", "alarm", "output_goal", "broken"
 
 
 def status_bits(config: Config) -> dict[str, int]:
     """Bit numbers of ``status``: one a stream (player done, fetch taken), then the others."""
     streams = [entry["name"] for entry in describe_ports(config)["streams"] if entry["name"] != "o"]
-    return {name: bit for bit, name in enumerate([*streams, OUTPUT_GOAL, HUNG, ALARM, BROKEN])}
+    return {
+        name: bit for bit, name in enumerate([*streams, "output_goal", "hung", "alarm", "broken"])
+    }
 
 
 def visible_ports(config: Config) -> list[str]:
@@ -96,10 +87,10 @@ def harness_verilog(config: Config, depth: int) -> str:
     moves = " | ".join(f"{entry['name']}_move" for entry in streams)
     sources = {
         **{entry["name"]: f"{entry['name']}_done" for entry in streams if entry["name"] != "o"},
-        OUTPUT_GOAL: "o_move & (o_count + 32'd1 == output_goal)",
-        HUNG: "idle == idle_limit",
-        ALARM: "cycle == alarm_at",
-        BROKEN: "fetch_broken | o_broken",
+        "output_goal": "o_move & (o_count + 32'd1 == output_goal)",
+        "hung": "idle == idle_limit",
+        "alarm": "cycle == alarm_at",
+        "broken": "fetch_broken | o_broken",
     }
     bits = status_bits(config)
     status = [f"  assign status[{bits[name]}] = {value};" for name, value in sources.items()]
@@ -197,6 +188,6 @@ _RECORDER = """\
     {name}_offered <= {name}_payload;
     if (~rst & {name}_held & (~{name}_valid | ({name}_payload !== {name}_offered)))
       {name}_broken <= 1;
-    if (({name}_move !== 1'b0) & (^{name}_payload === 1'bx)) {name}_broken <= 1;
+    if ((rst === 1'b0) & ({name}_move !== 1'b0) & (^{name}_payload === 1'bx)) {name}_broken <= 1;
   end
 """

@@ -193,6 +193,8 @@ def _value_beats(config: Config, values: torch.Tensor) -> np.ndarray:
 
 def unpack_words(lines: list[str]) -> np.ndarray:
     """Output words int16, in order, from lines of ``o.hex``; unknown digits count as 0."""
+    if not lines:
+        return np.zeros(0, np.int16)
     digits = re.sub(r"[^0-9a-fA-F]", "0", "".join(lines))
     rows = np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(len(lines), -1)
-    return rows[:, ::-1].copy().view("<i2").reshape(-1) if lines else np.zeros(0, np.int16)
+    return rows[:, ::-1].copy().view("<i2").reshape(-1)

