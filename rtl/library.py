@@ -10,7 +10,7 @@ ordinary submodules, so that the same RTL runs in both.
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, ValueCastable
+from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value
 from amaranth.lib import wiring
 
 __all__ = ["ModuleLibrary", "replicate"]
@@ -70,7 +70,7 @@ def replicate(m: Module, platform: Any, name: str, make: Callable[[], T], count:
         connections: dict[str, Any] = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
         for path, member, value in prototype.signature.flatten(ports):
             direction = "o" if member.flow is wiring.Out else "i"
-            flat = value.as_value() if isinstance(value, ValueCastable) else value
+            flat = Value.cast(value)
             if len(flat):  # ports of no width do not exist in Verilog
                 connections[f"{direction}_{'__'.join(map(str, path))}"] = flat
         m.submodules[f"{name}_{index}"] = Instance(name, **connections)

