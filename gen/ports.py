@@ -10,7 +10,7 @@ from amaranth.lib import data, stream, wiring
 from gen.verilog import TOP
 from paro_config import Config, formats
 from rtl import interfaces
-from rtl.core import Core
+from rtl.core import Core, core_signature
 
 __all__ = ["describe_ports", "ports_markdown"]
 
@@ -25,17 +25,13 @@ def describe_ports(config: Config) -> dict[str, Any]:
         ``meaning`` and, for a stream's port, ``stream``) and ``streams`` (each ``name``,
         ``direction``, ``meaning`` and the ``payload``'s layout, bit 0 lowest).
     """
-    core = Core(config)
-    # Only looked at, never elaborated: Amaranth would warn.
-    core._MustUse__used = True  # pyright: ignore[reportAttributeAccessIssue]
-    metadata = core.metadata.as_json()["interface"]["members"]
     member_docs = _member_docs(Core)
     ports: list[dict[str, Any]] = [
         _port("clk", "in", 1, "Clock; everything happens on its rising edge."),
         _port("rst", "in", 1, "Synchronous reset, active high; one cycle is enough."),
     ]
     streams = []
-    for name, member in core.signature.members.items():
+    for name, member in core_signature(config).members.items():
         direction = "in" if member.flow is wiring.In else "out"
         if member.is_port:
             width = Shape.cast(member.shape).width
@@ -52,9 +48,9 @@ def describe_ports(config: Config) -> dict[str, Any]:
             ("valid", "The sender offers `payload`."),
             ("ready", "The receiver takes it."),
         ):
-            port = metadata[name]["members"][part]
-            entry = _port(f"{name}__{part}", port["dir"], port["width"], role)
-            ports.append({**entry, "stream": name})
+            width = payload["width"] if part == "payload" else 1
+            flow = direction if part != "ready" else {"in": "out", "out": "in"}[direction]
+            ports.append({**_port(f"{name}__{part}", flow, width, role), "stream": name})
     return {"module": TOP, "clock": "clk", "reset": "rst", "ports": ports, "streams": streams}
 
 

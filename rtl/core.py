@@ -21,7 +21,23 @@ from rtl.scheduler import SLOTS, BlockScheduler
 from rtl.sequencer import ArraySequencer
 from rtl.softmax import SoftmaxUnit
 
-__all__ = ["Core"]
+__all__ = ["Core", "core_signature"]
+
+
+def core_signature(config: Config) -> wiring.Signature:
+    """Ports of the core, for those who need to know them without building it."""
+    return wiring.Signature(
+        {
+            "command": In(interfaces.command_signature(config)),
+            "codes": In(interfaces.codes_signature(config)),
+            "fetch": Out(interfaces.fetch_signature(config)),
+            "q": In(interfaces.q_signature(config)),
+            "k": In(interfaces.k_signature(config)),
+            "v": In(interfaces.v_signature(config)),
+            "o": Out(interfaces.o_signature(config)),
+            "busy": Out(1),
+        }
+    )
 
 
 class Core(wiring.Component):
@@ -50,18 +66,7 @@ class Core(wiring.Component):
 
     def __init__(self, config: Config):
         self.config = config
-        super().__init__(
-            {
-                "command": In(interfaces.command_signature(config)),
-                "codes": In(interfaces.codes_signature(config)),
-                "fetch": Out(interfaces.fetch_signature(config)),
-                "q": In(interfaces.q_signature(config)),
-                "k": In(interfaces.k_signature(config)),
-                "v": In(interfaces.v_signature(config)),
-                "o": Out(interfaces.o_signature(config)),
-                "busy": Out(1),
-            }
-        )
+        super().__init__(core_signature(config))
 
     def elaborate(self, platform):
         m = Module()

@@ -231,10 +231,12 @@ class Verilator(Simulator):
         "OPT_SLOW": "-O0",
     }
 
-    def version(self) -> str:  # noqa: D102
+    def version(self) -> str:
+        """Version of the Python package."""
         return importlib.metadata.version("verilator")
 
-    def lint(self, verilog: Path, top: str) -> None:  # noqa: D102
+    def lint(self, verilog: Path, top: str) -> None:
+        """Hold ``verilog`` against all warnings but `WAIVERS`."""
         waivers = [f"-Wno-{warning}" for warning in self.WAIVERS]
         command = ["verilator", "--lint-only", "-Wall", *waivers, "--top-module", top, str(verilog)]
         with _environment(self._build_environment()):
@@ -320,11 +322,13 @@ class Icarus(Simulator):
     name = "icarus"
     waves_file = "waves.fst"
 
-    def version(self) -> str:  # noqa: D102
+    def version(self) -> str:
+        """First line that ``iverilog -V`` prints."""
         run = subprocess.run(["iverilog", "-V"], capture_output=True, text=True, check=False)
         return run.stdout.partition("\n")[0]
 
-    def lint(self, verilog: Path, top: str) -> None:  # noqa: D102
+    def lint(self, verilog: Path, top: str) -> None:
+        """Hold ``verilog`` against all warnings."""
         command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", top, str(verilog)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode or run.stderr.strip():

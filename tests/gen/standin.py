@@ -19,10 +19,10 @@ from rtl.library import replicate
 class Choose(wiring.Component):
     """Combinational: a sum or a difference."""
 
-    a: In(signed(16))  # type: ignore[valid-type]
-    b: In(signed(16))  # type: ignore[valid-type]
-    minus: In(1)  # type: ignore[valid-type]
-    y: Out(signed(17))  # type: ignore[valid-type]
+    a: In(signed(16))
+    b: In(signed(16))
+    minus: In(1)
+    y: Out(signed(17))
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -36,10 +36,10 @@ class Choose(wiring.Component):
 class Cell(wiring.Component):
     """Multiply and accumulate; ``index`` words leave through ``y``."""
 
-    a: In(signed(8))  # type: ignore[valid-type]
-    b: In(signed(8))  # type: ignore[valid-type]
-    en: In(1)  # type: ignore[valid-type]
-    y: Out(signed(16))  # type: ignore[valid-type]
+    a: In(signed(8))
+    b: In(signed(8))
+    en: In(1)
+    y: Out(signed(16))
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
@@ -98,7 +98,10 @@ class StandIn(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        make = lambda: Row(self.cols)  # noqa: E731
+
+        def make() -> Row:
+            return Row(self.cols)
+
         rows = replicate(m, platform, f"standin_row{self.cols}", make, self.rows)
         m.submodules.memory = memory = Memory(shape=signed(16), depth=16, init=[])
         write, read = memory.write_port(), memory.read_port(domain="comb")
