@@ -1,405 +1,356 @@
-"""Calibration of one head at a time: its token order, then the width of every block.
+"""Calibration of whole models: the token order of each head, the code of each block.
 
-The order minimises PAROAttention's metric (their Eq. 3 with the sign of the sparsity mended). The
-widths minimise the summed output error at a mean width, by Lagrangian; the error of each block at
-each width is measured with the hardware's own formats.
+The input is a number of captures, each of one attention layer at one time of the denoising. Those
+of one model (`Capture.model`) go into one plan. All heads of all layers, step groups and models
+share one budget, unless each shall have its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import torch
 
+from firmware_model.allocation import (
+    EIGHT_BITS,
+    HeadErrors,
+    allocate_codes,
+    allocate_masks,
+    check_avg_bits,
+    forced_blocks,
+)
 from firmware_model.capture import Capture
-from firmware_model.integer import BLOCKS_AT_ONCE, BlockedHead, check_exact_products
-from firmware_model.parallel import map_rows
-from firmware_model.plan import Plan, check_block, mean_bits
+from firmware_model.order import alike_orders, order_metric
+from firmware_model.plan import ModelPlan, check_block, step_group
 from firmware_model.progress import Progress, Steps
-from firmware_model.quantize import padded_head_dim, quantize_head
-from firmware_model.reorder import ORDERS, token_permutation
-from paro_config.config import Config
+from firmware_model.reorder import ORDERS
+from firmware_model.sensitivity import Rounding, block_errors, block_sums
 from paro_config.errors import ParoError
-from paro_config.formats import CODE_BITS, P_FRAC
+from paro_config.formats import CODE_BITS
 
-#: Code of an 8-bit block.
-EIGHT_BITS = len(CODE_BITS) - 1
-#: Weights below this count as negligible in the order metric.
-NEGLIGIBLE = 1e-3
-#: Share of negligible weights from which on a block counts as sparse.
-SPARSE_SHARE = 0.9
-#: Share of the sparsity term in the order metric; the rest is the quantisation term. The paper
-#: does not tell. Chosen of 0, 0.25, 0.5, 0.75, 0.9, 1 on `dinov2_video_l3`: the mean loss against
-#: the best order of each head at 3.0 bits is 0.02 dB (at 0.5: 2.5 dB). It is no optimum everywhere:
-#: on the two photographs 0.75 would lose 0.4 and 2.2 dB instead of 2.5 and 3.0 dB.
-ALPHA = 0.25
-#: Halvings of the multiplier's interval; resolves errors that span 30 orders of magnitude.
-BISECTIONS = 100
+#: Ways to choose a head's order: PAROAttention's metric; least error after an allocation of its own
+#: (for widths, not for masks); or one order for all, FHW being none.
+ORDER_CHOICES = ("metric", "error", *ORDERS)
 
 
-@dataclass(frozen=True, eq=False)
-class HeadCalibration:
-    """What calibration found for one head.
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What calibration shall reach.
 
     Parameters
     ----------
-    order : int
-        Index in `reorder.ORDERS`.
-    codes : torch.Tensor
-        uint8 [blocks, blocks].
-    order_metric : tuple of float
-        Metric of each of the six orders, lower is better; the order is the lowest (of equal ones
-        the first).
-    mean_bits : float
-        Mean width reached. It exceeds the one asked for only if the blocks that must be kept cost
-        more.
-    """
-
-    order: int
-    codes: torch.Tensor
-    order_metric: tuple[float, ...]
-    mean_bits: float
-
-
-def calibrate(
-    capture: Capture,
-    heads: Sequence[int],
-    avg_bits: float = 4.8,
-    block: int = 64,
-    progress: Progress | None = None,
-) -> Plan:
-    """Calibrate some heads of a capture.
-
-    Parameters
-    ----------
-    capture : Capture
-        Source of the heads.
-    heads : sequence of int
-        Heads to calibrate; each gets the same mean width.
     avg_bits : float
-        Mean width over all blocks of a head's map, above 0, at most 8.
+        Mean width over all blocks, above 0, at most 8.
+    density : float, optional
+        Instead of widths a mask: the share of blocks that live, at 8 bits; above 0, at most 1.
+        ``avg_bits`` is not used then.
     block : int
         16, 32 or 64.
-    progress : Progress, optional
-        Told as the work goes on.
+    order : str
+        One of `ORDER_CHOICES`.
+    rounding : {"digit", "paper"}
+        Number format that the widths' errors are measured with.
+    step_groups : tuple of float
+        Where each group of denoising steps begins, as a share of all steps; ascending from 0.
+    per_head : bool
+        Whether each head (of each layer and step group) has a budget of its own.
+    floor_bits : float
+        Mean bits that no head may fall below; 0 to ``avg_bits``.
 
     Raises
     ------
     ParoError
-        If a parameter is not legal or a head's logits are beyond the number format.
+        If one of them is not legal.
     """
-    check_block(block)
-    check_avg_bits(avg_bits)
-    steps = Steps(progress, len(heads) * _steps_of_head(capture, block))
-    found = [_calibrate_head(capture, head, avg_bits, block, steps) for head in heads]
-    return Plan(
-        capture_digest=capture.digest,
-        block=block,
-        grid=capture.grid,
-        prefix_tokens=capture.prefix_tokens,
-        avg_bits=float(avg_bits),
-        heads=tuple(heads),
-        orders=tuple(result.order for result in found),
-        codes=torch.stack([result.codes for result in found]),
-    )
+
+    avg_bits: float = 4.8
+    density: float | None = None
+    block: int = 64
+    order: str = "metric"
+    rounding: Rounding = "digit"
+    step_groups: tuple[float, ...] = (0.0,)
+    per_head: bool = False
+    floor_bits: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_block(self.block)
+        check_avg_bits(self.avg_bits)
+        if self.density is not None and not 0 < self.density <= 1:
+            raise ParoError(f"density = {self.density} is not legal; legal: above 0, at most 1")
+        if self.order not in ORDER_CHOICES:
+            raise ParoError(
+                f"order = {self.order!r} is not legal; legal: {', '.join(ORDER_CHOICES)}"
+            )
+        if self.order == "error" and self.density is not None:
+            raise ParoError("order = 'error' is not legal with a density; legal: metric, FHW ...")
+        if self.rounding not in ("digit", "paper"):
+            raise ParoError(f"format = {self.rounding!r} is not legal; legal: digit, paper")
+        starts = self.step_groups
+        ascending = all(a < b for a, b in pairwise((*starts, 1.0)))
+        if not starts or starts[0] != 0 or not ascending:
+            raise ParoError(
+                f"step groups {','.join(map(str, starts))} are not legal; legal: shares of the "
+                "steps, ascending from 0, below 1"
+            )
+        if not 0 <= self.floor_bits <= self.avg_bits:
+            raise ParoError(
+                f"floor_bits = {self.floor_bits} is not legal; legal: 0 to {self.avg_bits:g}"
+            )
 
 
-def calibrate_head(
-    capture: Capture,
-    head: int,
-    avg_bits: float = 4.8,
-    block: int = 64,
+def step_group_starts(groups: int) -> tuple[float, ...]:
+    """Starts of PAROAttention's step groups: all but one in the first half, one for the second.
+
+    Raises
+    ------
+    ParoError
+        If ``groups`` is below 1.
+    """
+    if groups < 1:
+        raise ParoError(f"step groups = {groups} is not legal; legal: 1 or more")
+    if groups == 1:
+        return (0.0,)
+    return tuple(0.5 * index / (groups - 1) for index in range(groups))
+
+
+@dataclass
+class _Layer:
+    """Captures of one layer, by step group."""
+
+    groups: list[list[Capture]]
+    #: Order of each head, as they are measured.
+    orders: list[int] = field(default_factory=list)
+
+    @property
+    def captures(self) -> list[Capture]:
+        return [capture for group in self.groups for capture in group]
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """A head in one step group, as allocation sees it: errors for widths, sums for a mask."""
+
+    errors: HeadErrors
+    sums: torch.Tensor
+
+
+def calibrate(
+    captures: Sequence[Capture],
+    goal: Goal,
+    heads: Sequence[int] | None = None,
     progress: Progress | None = None,
-) -> HeadCalibration:
-    """Calibrate one head; parameters and errors as `calibrate`."""
-    check_block(block)
-    check_avg_bits(avg_bits)
-    steps = Steps(progress, _steps_of_head(capture, block))
-    return _calibrate_head(capture, head, avg_bits, block, steps)
+) -> list[ModelPlan]:
+    """Calibrate all models that some captures are of, under one budget.
+
+    Parameters
+    ----------
+    captures : sequence of Capture
+        At least one. Several of one layer and step group are averaged.
+    goal : Goal
+        What to reach.
+    heads : sequence of int, optional
+        Heads of every layer to calibrate; all by default.
+    progress : Progress, optional
+        Told as the work goes on.
+
+    Returns
+    -------
+    list of ModelPlan
+        One for each model, in the sequence of their first captures.
+
+    Raises
+    ------
+    ParoError
+        If captures of a model differ in shape, a layer or step group of one has no capture, a head
+        does not exist or its logits are beyond the number format.
+    """
+    return Calibration(captures, goal, heads, progress).plans()
 
 
-def check_avg_bits(avg_bits: float) -> None:
-    """Raise ParoError unless ``avg_bits`` is a legal mean width."""
-    if not 0 < avg_bits <= CODE_BITS[EIGHT_BITS]:
-        raise ParoError(
-            f"avg_bits = {avg_bits} is not legal; legal: above 0, at most {CODE_BITS[EIGHT_BITS]}"
+class Calibration:
+    """What was measured of some captures; plans of several widths can be made from it.
+
+    Parameters and errors as `calibrate`.
+    """
+
+    def __init__(
+        self,
+        captures: Sequence[Capture],
+        goal: Goal,
+        heads: Sequence[int] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._goal = goal
+        self._models: dict[str, list[Capture]] = {}
+        for capture in captures:
+            self._models.setdefault(capture.model, []).append(capture)
+        self._layers = {model: _layers(parts, goal) for model, parts in self._models.items()}
+        self._heads = {
+            model: _checked_heads(parts[0], heads) for model, parts in self._models.items()
+        }
+        tries = 1 + (len(ORDERS) if goal.order in ("metric", "error") else 0)
+        total = sum(
+            tries * len(self._heads[capture.model]) * -(-capture.tokens // goal.block)
+            for capture in captures
         )
+        steps = Steps(progress, total)
+        self._cells: list[_Cell] = []
+        for model, layers in self._layers.items():
+            for layer in layers.values():
+                for head in self._heads[model]:
+                    order, found = _measure(layer, head, goal, steps)
+                    layer.orders.append(order)
+                    self._cells += [replace(cell, errors=cell.errors.relative()) for cell in found]
+
+    def plans(self, avg_bits: float | None = None, density: float | None = None) -> list[ModelPlan]:
+        """Make the plans; ``avg_bits`` or ``density`` in place of those of the goal.
+
+        Raises
+        ------
+        ValueError
+            If that was not measured: widths of a goal with a density or of 8 bits, or a density of
+            a goal without one.
+        """
+        measured = self._goal
+        if (density is not None and measured.density is None) or (
+            avg_bits is not None
+            and avg_bits != measured.avg_bits
+            and (measured.density is not None or measured.avg_bits == CODE_BITS[EIGHT_BITS])
+        ):
+            raise ValueError("plans of a kind that was not measured")
+        goal = replace(
+            self._goal,
+            avg_bits=self._goal.avg_bits if avg_bits is None else avg_bits,
+            density=self._goal.density if density is None else density,
+        )
+        codes = iter(_allocate(self._cells, goal))
+        return [
+            _assemble(self._models[model], layers, self._heads[model], goal, codes)
+            for model, layers in self._layers.items()
+        ]
 
 
-def _steps_of_head(capture: Capture, block: int) -> int:
-    return (len(ORDERS) + 1) * -(-capture.tokens // block)
+def _checked_heads(capture: Capture, heads: Sequence[int] | None) -> tuple[int, ...]:
+    chosen = range(capture.heads) if heads is None else heads
+    beyond = [head for head in chosen if not 0 <= head < capture.heads]
+    if beyond:
+        raise ParoError(
+            f"capture {capture.path} has no head {beyond[0]}; legal: 0 to {capture.heads - 1}"
+        )
+    return tuple(chosen)
 
 
-def _calibrate_head(
-    capture: Capture, head: int, avg_bits: float, block: int, steps: Steps
-) -> HeadCalibration:
-    forced = forced_blocks(capture.tokens, capture.prefix_tokens, block)
-    metric = order_metric(capture, head, block, steps)
-    order = metric.index(min(metric))
-    if avg_bits == CODE_BITS[EIGHT_BITS] or forced.all():
-        codes = torch.full(forced.shape, EIGHT_BITS, dtype=torch.uint8)
-        steps.advance(len(forced))
-    else:
-        errors = block_errors(capture, head, order, block, steps)
-        codes = allocate_codes(errors, forced, avg_bits)
-    return HeadCalibration(order, codes, metric, mean_bits(codes))
+def _layers(captures: Sequence[Capture], goal: Goal) -> dict[int, _Layer]:
+    """Sort the captures of a model by layer and step group."""
+    first = captures[0]
+    layers: dict[int, _Layer] = {}
+    for capture in captures:
+        for name in ("grid", "prefix_tokens", "suffix_tokens", "heads", "head_dim"):
+            if getattr(capture, name) != getattr(first, name):
+                raise ParoError(
+                    f"captures {first.path} and {capture.path} are of one model, but have {name} "
+                    f"{getattr(first, name)} and {getattr(capture, name)}"
+                )
+        layer = layers.setdefault(capture.layer, _Layer([[] for _ in goal.step_groups]))
+        layer.groups[step_group(goal.step_groups, capture.progress)].append(capture)
+    for index, layer in layers.items():
+        for group, start in zip(layer.groups, goal.step_groups, strict=True):
+            if not group:
+                raise ParoError(
+                    f"no capture of layer {index} lies in the step group that begins at {start:g}; "
+                    f"legal: one or more in each group, for each layer (as {first.path})"
+                )
+    return dict(sorted(layers.items()))
 
 
-def forced_blocks(tokens: int, prefix_tokens: int, block: int) -> torch.Tensor:
-    """Blocks that stay at 8 bits: bool [blocks, blocks].
+def _measure(layer: _Layer, head: int, goal: Goal, steps: Steps) -> tuple[int, list[_Cell]]:
+    """Order of one head, and what allocation needs to know of it in each step group."""
+    capture = layer.captures[0]
 
-    They are the rows and columns of blocks with prefix tokens, the last row and column if the last
-    block is partial, and a map of a single block.
-    """
-    count = -(-tokens // block)
-    side = torch.zeros(count, dtype=torch.bool)
-    side[: -(-prefix_tokens // block)] = True
-    if tokens % block or count == 1:
-        side[-1] = True
-    return side.unsqueeze(0) | side.unsqueeze(1)
+    def cells(order: int) -> list[_Cell]:
+        return [_cell(group, head, order, goal, steps) for group in layer.groups]
 
-
-# -- order ---------------------------------------------------------------------------------------
-
-
-def order_metric(
-    capture: Capture, head: int, block: int, steps: Steps | None = None
-) -> tuple[float, ...]:
-    """PAROAttention's metric of the six orders; lower is better.
-
-    For each block of the softmax map (those that `forced_blocks` keeps are left out) the
-    sparsity term asks whether a share `SPARSE_SHARE` of its weights lies below `NEGLIGIBLE`, the
-    quantisation term is its largest weight over its mean. Both are averaged over the blocks,
-    normalised by their sum over the orders and mixed `ALPHA` : 1 - `ALPHA`.
-
-    Parameters
-    ----------
-    capture : Capture
-        Source of the head.
-    head : int
-        Index in the capture.
-    block : int
-        Tokens on a side of a block.
-    steps : Steps, optional
-        Advanced by six times the blocks on a side.
-
-    Returns
-    -------
-    tuple of float
-        One for each of `reorder.ORDERS`; equal ones for orders that permute alike.
-    """
-    steps = steps or Steps(None, 0)
-    dense: list[float] = []
-    spread: list[float] = []
-    permutations: list[torch.Tensor] = []
-    blocks = -(-capture.tokens // block)
-    for order in range(len(ORDERS)):
-        permutation = token_permutation(capture.grid, capture.prefix_tokens, order)
-        same = [index for index, other in enumerate(permutations) if permutation.equal(other)]
-        permutations.append(permutation)
-        if same:
-            dense.append(dense[same[0]])
-            spread.append(spread[same[0]])
-            steps.advance(blocks)
+    if goal.order in ORDERS:
+        order = ORDERS.index(goal.order)
+        return order, cells(order)
+    if goal.order == "metric":
+        metric = order_metric(layer.captures, head, goal.block, steps)
+        order = metric.index(min(metric))
+        return order, cells(order)
+    found = {}
+    blocks = len(layer.captures) * -(-capture.tokens // goal.block)
+    for order, alike in enumerate(alike_orders(capture)):
+        if order == alike:
+            found[order] = cells(order)
         else:
-            terms = _order_terms(capture, head, permutation, block, steps)
-            dense.append(terms[0])
-            spread.append(terms[1])
-    dense_sum, spread_sum = sum(dense) or 1.0, sum(spread) or 1.0
-    return tuple(
-        ALPHA * d / dense_sum + (1 - ALPHA) * s / spread_sum
-        for d, s in zip(dense, spread, strict=True)
+            steps.advance(blocks)
+    steps.advance(blocks)
+    best = min(found, key=lambda order: _own_loss(found[order], goal))
+    return best, found[best]
+
+
+def _cell(captures: Sequence[Capture], head: int, order: int, goal: Goal, steps: Steps) -> _Cell:
+    """Measure a head in one step group, in one order."""
+    first = captures[0]
+    forced = forced_blocks(first.tokens, first.text_tokens, goal.block)
+    nothing = torch.zeros(len(CODE_BITS), *forced.shape)
+    if goal.density is not None:
+        sums = [block_sums(capture, head, order, goal.block, steps) for capture in captures]
+        return _Cell(HeadErrors(nothing, forced), torch.stack(sums).mean(dim=0))
+    if goal.avg_bits == CODE_BITS[EIGHT_BITS] or forced.all():
+        steps.advance(len(captures) * len(forced))
+        return _Cell(HeadErrors(nothing, torch.ones_like(forced)), nothing[0])
+    errors = [
+        block_errors(capture, head, order, goal.block, goal.rounding, steps) for capture in captures
+    ]
+    return _Cell(HeadErrors(torch.stack(errors).mean(dim=0), forced), nothing[0])
+
+
+def _own_loss(cells: Sequence[_Cell], goal: Goal) -> float:
+    """What a head loses in an order under a budget of its own; lower is better."""
+    codes = _allocate(cells, goal)
+    return sum(
+        cell.errors.errors.gather(0, chosen.long().unsqueeze(0)).sum().item()
+        for cell, chosen in zip(cells, codes, strict=True)
     )
 
 
-def _order_terms(
-    capture: Capture, head: int, permutation: torch.Tensor, block: int, steps: Steps
-) -> tuple[float, float]:
-    """Share of blocks that are not sparse, and mean of largest over mean weight."""
-    q, k = (tensor[head].float()[permutation] for tensor in (capture.q, capture.k))
-    keys = (k - k.mean(dim=0)).T.contiguous()
-    first = -(-capture.prefix_tokens // block)
-    last = capture.tokens // block
-
-    def terms(row: int) -> tuple[float, float]:
-        if not first <= row < last:
-            return 0.0, 0.0
-        queries = q[row * block : (row + 1) * block] * capture.scale
-        weights = torch.softmax(queries @ keys, dim=1)[:, first * block : last * block]
-        weights = weights.unflatten(1, (last - first, block))
-        negligible = (weights < NEGLIGIBLE).float().mean(dim=(0, 2))
-        largest, mean = weights.amax(dim=(0, 2)), weights.mean(dim=(0, 2))
-        dense = (negligible < SPARSE_SHARE).sum().item()
-        return dense, torch.where(mean > 0, largest / mean, 1.0).sum().item()
-
-    dense, spread = zip(*map_rows(terms, range(-(-capture.tokens // block)), steps), strict=True)
-    free = max(last - first, 1) ** 2
-    return sum(dense) / free, sum(spread) / free
+def _allocate(cells: Sequence[_Cell], goal: Goal) -> list[torch.Tensor]:
+    """Codes of each cell, under one budget or one for each."""
+    if goal.per_head and len(cells) > 1:
+        return [codes for cell in cells for codes in _allocate([cell], goal)]
+    heads = [cell.errors for cell in cells]
+    if goal.density is not None:
+        return allocate_masks(heads, [cell.sums for cell in cells], goal.density)
+    if goal.avg_bits == CODE_BITS[EIGHT_BITS]:
+        return [torch.full_like(head.forced, EIGHT_BITS, dtype=torch.uint8) for head in heads]
+    return allocate_codes(heads, goal.avg_bits, goal.floor_bits)
 
 
-# -- widths --------------------------------------------------------------------------------------
-
-
-def block_errors(
-    capture: Capture, head: int, order: int, block: int, steps: Steps | None = None
-) -> torch.Tensor:
-    """Squared output error that each block adds at each width, to first order.
-
-    With p the exact softmax weights of a query, o its exact output and P those that the hardware
-    forms at some width, a block moves the output by sum over its keys of (P - p) (V - o): the
-    second part is what it does to the denominator.
-
-    Parameters
-    ----------
-    capture : Capture
-        Source of the head.
-    head : int
-        Index in the capture.
-    order : int
-        Index in `reorder.ORDERS`.
-    block : int
-        Tokens on a side of a block.
-    steps : Steps, optional
-        Advanced by the blocks on a side.
-
-    Returns
-    -------
-    torch.Tensor
-        float64 [4, blocks, blocks]: for each code, query block and key block, the square summed
-        over the block's queries and all channels.
-    """
-    config = Config(
-        rows=4,
-        cols=4,
-        block=block,  # type: ignore[arg-type]  # checked against the legal values
-        head_dim=padded_head_dim(capture.head_dim),  # type: ignore[arg-type]
-        max_tokens=max(capture.tokens, 64),
+def _assemble(
+    captures: Sequence[Capture],
+    layers: dict[int, _Layer],
+    heads: tuple[int, ...],
+    goal: Goal,
+    codes: Iterator[torch.Tensor],
+) -> ModelPlan:
+    """Build a model's plan, taking from ``codes`` what is its own."""
+    first = captures[0]
+    by_layer = [
+        torch.stack([torch.stack([next(codes) for _ in goal.step_groups]) for _ in heads], dim=1)
+        for _ in layers
+    ]
+    return ModelPlan(
+        model=first.model,
+        calibrated_on=tuple(capture.digest for capture in captures),
+        block=goal.block,
+        grid=first.grid,
+        prefix_tokens=first.prefix_tokens,
+        suffix_tokens=first.suffix_tokens,
+        avg_bits=float(goal.avg_bits if goal.density is None else goal.density * 8),
+        layers=tuple(layers),
+        heads=heads,
+        step_groups=goal.step_groups,
+        orders=torch.tensor([layer.orders for layer in layers.values()], dtype=torch.uint8),
+        codes=torch.stack(by_layer, dim=1),
     )
-    check_exact_products(config)
-    quantized = quantize_head(capture, head, order, config)
-    blocked = BlockedHead(quantized, config)
-    steps = steps or Steps(None, 0)
-    tokens, count = capture.tokens, blocked.count
-
-    q, k, v = (
-        tensor[head].float()[quantized.permutation] for tensor in (capture.q, capture.k, capture.v)
-    )
-    q, k, v = q * (capture.scale * LOG2_E), k - k.mean(dim=0), v - v.mean(dim=0)
-    # The column of ones sums the weights beside their products with V.
-    values = torch.cat([v, torch.ones(tokens, 1)], dim=1)
-    padding = count * block - tokens
-    k, values = (torch.nn.functional.pad(x, (0, 0, 0, padding)) for x in (k, values))
-    values = values.unflatten(0, (count, block))
-
-    errors = torch.empty(len(CODE_BITS), count, count, dtype=torch.float64)
-
-    def measure(row: int) -> None:
-        queries = q[row * block : (row + 1) * block]
-        logits = k @ queries.T
-        logits[tokens:] = -torch.inf
-        total = torch.logsumexp(logits * LN_2, dim=0) / LN_2
-        exact = torch.exp2(logits - total).unflatten(0, (count, block))
-        exact_products = torch.bmm(exact.transpose(1, 2), values)
-        output = exact_products.sum(dim=0)[:, :-1]
-        errors[0, row] = _squared_error(-exact_products, output)
-        for code in range(1, len(CODE_BITS)):
-            for part in torch.arange(count).split(BLOCKS_AT_ONCE):
-                m, weights = blocked.weights(row, part, torch.full_like(part, code))
-                weights, m = weights[..., : len(queries)], m[:, : len(queries)]
-                unit = torch.exp2(m - P_FRAC - total).unsqueeze(1)
-                columns = slice(int(part[0]), int(part[-1]) + 1)
-                difference = (weights * unit - exact[columns]).transpose(1, 2)
-                products = torch.bmm(difference, values[columns])
-                errors[code, row, part] = _squared_error(products, output)
-
-    map_rows(measure, range(count), steps)
-    return errors
-
-
-#: Base-2 logits per natural one, and back.
-LOG2_E = 1.4426950408889634
-LN_2 = 0.6931471805599453
-
-
-def _squared_error(products: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """Square of the output's move for each block: float64 [blocks].
-
-    ``products`` [blocks, queries, channels + 1] are weight changes times V, their sums last.
-    """
-    moved = products[..., :-1] - products[..., -1:] * output
-    return moved.square().sum(dim=(1, 2)).double()
-
-
-def allocate_codes(errors: torch.Tensor, forced: torch.Tensor, avg_bits: float) -> torch.Tensor:
-    """Choose the width of every block: least summed error at a mean width.
-
-    For a multiplier, each block takes the code of least error + multiplier * bits; the multiplier
-    is bisected until the mean is met. Bits left over then go to the blocks that gain most per bit.
-
-    Parameters
-    ----------
-    errors : torch.Tensor
-        float64 [4, blocks, blocks]: error of each block at each code, as `block_errors`.
-    forced : torch.Tensor
-        bool [blocks, blocks]: blocks that stay at 8 bits.
-    avg_bits : float
-        Mean bits over all blocks, forced ones included.
-
-    Returns
-    -------
-    torch.Tensor
-        uint8 [blocks, blocks]. Every row keeps a live block. The mean is at most ``avg_bits``
-        unless forced blocks and the live block of each row alone need more.
-    """
-    bits = torch.tensor(CODE_BITS)
-    budget = int(avg_bits * forced.numel() + 1e-6)
-
-    def spent(codes: torch.Tensor) -> int:
-        return int(bits[codes].sum())
-
-    low, high = 0.0, errors.max().item()
-    codes = _codes_at(errors, forced, low)
-    if spent(codes) > budget:
-        codes = _codes_at(errors, forced, high)
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            candidate = _codes_at(errors, forced, middle)
-            if spent(candidate) > budget:
-                low = middle
-                continue
-            high, codes = middle, candidate
-            if spent(codes) == budget:
-                break
-    return _spend(errors, codes, budget - spent(codes)).byte()
-
-
-def _codes_at(errors: torch.Tensor, forced: torch.Tensor, multiplier: float) -> torch.Tensor:
-    """Best codes for one price of a bit, int64 [blocks, blocks]; every row has a live block."""
-    cost = errors + multiplier * torch.tensor(CODE_BITS).view(-1, 1, 1)
-    codes = cost.argmin(dim=0)
-    codes[forced] = EIGHT_BITS
-    dead = (codes == 0).all(dim=1).nonzero().flatten()
-    live_cost, live_codes = cost[1:, dead].min(dim=0)
-    cheapest = (live_cost - cost[0, dead]).argmin(dim=1)
-    codes[dead, cheapest] = 1 + live_codes[torch.arange(len(dead)), cheapest]
-    return codes
-
-
-def _spend(errors: torch.Tensor, codes: torch.Tensor, left: int) -> torch.Tensor:
-    """Widen blocks by falling gain per bit until no widening that helps fits into ``left``."""
-    bits = torch.tensor(CODE_BITS)
-    codes = codes.clone()
-    while left > 0:
-        gain = errors.gather(0, codes.unsqueeze(0)) - errors
-        extra = bits.view(-1, 1, 1) - bits[codes]
-        index = ((gain > 0) & (extra > 0) & (extra <= left)).nonzero()
-        if not len(index):
-            break
-        rate = gain[tuple(index.T)] / extra[tuple(index.T)]
-        widened = set()
-        for code, row, column in index[rate.argsort(descending=True, stable=True)].tolist():
-            cost = int(extra[code, row, column])
-            if cost <= left and (row, column) not in widened:
-                codes[row, column] = code
-                widened.add((row, column))
-                left -= cost
-    return codes

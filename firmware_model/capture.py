@@ -1,12 +1,14 @@
 """Captured attention inputs of a network: the files every command starts from."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from firmware_model.tensorfile import parse_integers, read_tensors
+from firmware_model.reorder import token_permutation
+from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
 from paro_config.errors import ParoError
 
 #: Data types a capture may hold.
@@ -29,13 +31,23 @@ class Capture:
     grid : (int, int, int)
         Frames F, height H, width W of the token grid, W fastest.
     prefix_tokens : int
-        Tokens before the grid (text, class tokens); tokens = prefix_tokens + F * H * W.
+        Tokens before the grid (text, class tokens).
     scale : float
         Factor of the logits before softmax.
     source : str
         Where the capture comes from, in words; may be empty.
     digest : str
-        SHA-256 of the file, hexadecimal: what plans refer to.
+        SHA-256 of the file, hexadecimal; empty if it was not read from one.
+    model : str
+        Tells the weights that it was taken from apart from any others: what plans belong to. A
+        file that does not tell is a model of its own, and this its digest.
+    suffix_tokens : int
+        Tokens after the grid (text of models that put it last);
+        tokens = prefix_tokens + F * H * W + suffix_tokens.
+    layer : int
+        Attention layer of the model.
+    progress : float
+        Share of the denoising steps that lay behind when it was taken, 0 <= progress < 1.
     """
 
     path: Path
@@ -47,6 +59,10 @@ class Capture:
     scale: float
     source: str
     digest: str
+    model: str
+    suffix_tokens: int = 0
+    layer: int = 0
+    progress: float = 0.0
 
     @property
     def name(self) -> str:
@@ -68,6 +84,15 @@ class Capture:
         """Channels of a head, as captured (the hardware pads them to 32, 64 or 128)."""
         return self.q.shape[2]
 
+    @property
+    def text_tokens(self) -> int:
+        """Tokens outside the grid; they come first in every order."""
+        return self.prefix_tokens + self.suffix_tokens
+
+    def permutation(self, order: int) -> torch.Tensor:
+        """Which token stands at each position of an order: int64 [tokens]."""
+        return token_permutation(self.grid, self.prefix_tokens, order, self.suffix_tokens)
+
 
 def load_capture(path: Path) -> Capture:
     """Read and check a capture.
@@ -76,7 +101,8 @@ def load_capture(path: Path) -> Capture:
     ----------
     path : Path
         safetensors file with tensors ``q``, ``k``, ``v`` and metadata ``grid`` ("F,H,W"),
-        ``prefix_tokens``, optionally ``scale`` (default 1/sqrt(head_dim)) and ``source``.
+        ``prefix_tokens``, optionally ``scale`` (default 1/sqrt(head_dim)), ``source``, ``model``
+        and, each 0 by default, ``suffix_tokens``, ``layer`` and ``progress``.
 
     Raises
     ------
@@ -87,13 +113,25 @@ def load_capture(path: Path) -> Capture:
     tensors, metadata, digest = read_tensors(path, "capture", ("q", "k", "v"))
     _check_tensors(path, tensors)
     _, tokens, head_dim = tensors["q"].shape
-    grid, prefix_tokens = _token_layout(path, metadata)
+    grid = _token_grid(path, metadata)
+    prefix_tokens = _count(path, metadata, "prefix_tokens")
+    suffix_tokens = _count(path, {"suffix_tokens": "0"} | metadata, "suffix_tokens")
     frames, height, width = grid
-    if tokens != prefix_tokens + frames * height * width:
+    expected = prefix_tokens + frames * height * width + suffix_tokens
+    if tokens != expected:
+        suffix = f" + {suffix_tokens} suffix tokens" if suffix_tokens else ""
         raise ParoError(
             f"capture {path} has {tokens} tokens, but its metadata tell {prefix_tokens} prefix "
-            f"tokens + {frames} x {height} x {width} = {prefix_tokens + frames * height * width}"
+            f"tokens + {frames} x {height} x {width}{suffix} = {expected}"
         )
+    progress = _number(path, {"progress": "0"} | metadata, "progress")
+    if not 0 <= progress < 1:
+        raise ParoError(
+            f"capture {path}: progress = {progress} is not legal; legal: 0 or more, below 1"
+        )
+    scale = _number(path, {"scale": repr(head_dim**-0.5)} | metadata, "scale")
+    if scale <= 0:
+        raise ParoError(f"capture {path}: scale = {scale} is not legal; legal: above 0")
     return Capture(
         path=path,
         q=tensors["q"],
@@ -101,10 +139,47 @@ def load_capture(path: Path) -> Capture:
         v=tensors["v"],
         grid=grid,
         prefix_tokens=prefix_tokens,
-        scale=_softmax_scale(path, metadata, head_dim),
+        scale=scale,
         source=metadata.get("source", ""),
         digest=digest,
+        model=metadata.get("model", digest),
+        suffix_tokens=suffix_tokens,
+        layer=_count(path, {"layer": "0"} | metadata, "layer"),
+        progress=progress,
     )
+
+
+def save_capture(capture: Capture) -> None:
+    """Write a capture to its path, whole or not at all; ParoError if that fails."""
+    metadata = {
+        "grid": ",".join(map(str, capture.grid)),
+        "prefix_tokens": str(capture.prefix_tokens),
+        "suffix_tokens": str(capture.suffix_tokens),
+        "scale": repr(capture.scale),
+        "source": capture.source,
+        "model": capture.model,
+        "layer": str(capture.layer),
+        "progress": repr(capture.progress),
+    }
+    tensors = {name: getattr(capture, name).contiguous() for name in ("q", "k", "v")}
+    write_tensors(capture.path, tensors, metadata)
+
+
+def load_captures(paths: Sequence[Path]) -> list[Capture]:
+    """Read captures; a folder stands for all ``.safetensors`` files directly in it, by name.
+
+    Raises
+    ------
+    ParoError
+        If a folder holds none, or as `load_capture`.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        found = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        if not found:
+            raise ParoError(f"folder {path} holds no capture; legal: one with .safetensors files")
+        files += found
+    return [load_capture(path) for path in files]
 
 
 def _check_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -136,66 +211,41 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _token_layout(path: Path, metadata: dict[str, str]) -> tuple[tuple[int, int, int], int]:
-    for key in ("grid", "prefix_tokens"):
-        if key not in metadata:
-            raise ParoError(f"capture {path} has no metadata {key!r}")
-    grid = parse_integers(metadata["grid"])
+def _token_grid(path: Path, metadata: dict[str, str]) -> tuple[int, int, int]:
+    text = _text(path, metadata, "grid")
+    grid = parse_integers(text)
     if grid is None or len(grid) != 3 or 0 in grid:
         raise ParoError(
-            f"capture {path}: grid = {metadata['grid'][:60]!r} is not legal; "
+            f"capture {path}: grid = {text[:60]!r} is not legal; "
             'legal: three positive integers "F,H,W"'
         )
-    prefix_tokens = parse_integers(metadata["prefix_tokens"])
-    if prefix_tokens is None or len(prefix_tokens) != 1:
+    return (grid[0], grid[1], grid[2])
+
+
+def _count(path: Path, metadata: dict[str, str], name: str) -> int:
+    text = _text(path, metadata, name)
+    count = parse_integers(text)
+    if count is None or len(count) != 1:
         raise ParoError(
-            f"capture {path}: prefix_tokens = {metadata['prefix_tokens'][:60]!r} is not legal; "
-            "legal: an integer, 0 or more"
+            f"capture {path}: {name} = {text[:60]!r} is not legal; legal: an integer, 0 or more"
         )
-    return (grid[0], grid[1], grid[2]), prefix_tokens[0]
+    return count[0]
 
 
-def _softmax_scale(path: Path, metadata: dict[str, str], head_dim: int) -> float:
-    text = metadata.get("scale")
-    if text is None:
-        return head_dim**-0.5
+def _number(path: Path, metadata: dict[str, str], name: str) -> float:
+    text = _text(path, metadata, name)
     try:
-        scale = float(text)
+        number = float(text)
     except ValueError:
-        scale = math.nan
-    if not (math.isfinite(scale) and scale > 0):
+        number = math.nan
+    if not math.isfinite(number):
         raise ParoError(
-            f"capture {path}: scale = {text[:60]!r} is not legal; legal: a positive finite number"
+            f"capture {path}: {name} = {text[:60]!r} is not legal; legal: a finite number"
         )
-    return scale
+    return number
 
 
-def select_heads(capture: Capture, text: str | None) -> tuple[int, ...]:
-    """Heads named on a command line.
-
-    Parameters
-    ----------
-    capture : Capture
-        Whose heads.
-    text : str or None
-        Comma-separated indices such as ``"0,3"``; ``None`` selects all heads.
-
-    Returns
-    -------
-    tuple of int
-        In the order given.
-
-    Raises
-    ------
-    ParoError
-        If ``text`` is not a list of distinct heads of the capture.
-    """
-    if text is None:
-        return tuple(range(capture.heads))
-    heads = parse_integers(text)
-    if heads is None or len(set(heads)) != len(heads) or max(heads) >= capture.heads:
-        raise ParoError(
-            f"heads = {text[:60]!r} is not legal; legal: distinct indices from 0 to "
-            f"{capture.heads - 1}, separated by commas"
-        )
-    return heads
+def _text(path: Path, metadata: dict[str, str], name: str) -> str:
+    if name not in metadata:
+        raise ParoError(f"capture {path} has no metadata {name!r}")
+    return metadata[name]

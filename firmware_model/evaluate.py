@@ -1,6 +1,7 @@
-"""Scoring output words against float64 attention, and the two files of a run.
+"""Scoring attention against float64, and the two files of a run.
 
-`evaluate` runs the integer model; co-simulation scores the RTL's words with the same functions.
+`evaluate` runs the integer model or another method; co-simulation scores the RTL's words with the
+same functions.
 """
 
 import math
@@ -14,11 +15,12 @@ import torch
 
 from firmware_model.attention import reference_attention
 from firmware_model.capture import Capture
-from firmware_model.integer import checked_query_blocks, integer_attention
-from firmware_model.metrics import cosine, snr_db
+from firmware_model.integer import checked_query_blocks
+from firmware_model.methods import Method, in_capture_order
+from firmware_model.metrics import cosine, relative_l1, rmse, snr_db
 from firmware_model.plan import Plan, density, mean_bits
 from firmware_model.progress import Progress, Steps
-from firmware_model.quantize import QuantizedHead, dequantize, quantize_head
+from firmware_model.quantize import QuantizedHead, dequantize
 from firmware_model.reorder import ORDERS
 from paro_config.config import Config
 from paro_config.errors import ParoError
@@ -42,7 +44,7 @@ class HeadResult:
         int64 [rows], ascending: tokens of the capture.
     output : torch.Tensor
         float32 [rows, captured head_dim], row by row for ``token_index``.
-    snr_db, cosine : float
+    snr_db, cosine, relative_l1, rmse : float
         Against float64 attention of the same rows.
     mean_bits, density : float
         Of the block rows computed.
@@ -54,6 +56,8 @@ class HeadResult:
     output: torch.Tensor
     snr_db: float
     cosine: float
+    relative_l1: float
+    rmse: float
     mean_bits: float
     density: float
 
@@ -62,11 +66,18 @@ class HeadResult:
         return {
             "head": self.head,
             "order": ORDERS[self.order],
-            "snr_db": round(self.snr_db, 3) if math.isfinite(self.snr_db) else None,
+            "snr_db": _rounded(self.snr_db),
             "cosine": round(self.cosine, 9),
+            "relative_l1": _rounded(self.relative_l1),
+            "rmse": _rounded(self.rmse),
             "mean_bits": round(self.mean_bits, 6),
             "density": round(self.density, 6),
         }
+
+
+def _rounded(value: float) -> float | None:
+    """Six significant digits; null in JSON if not finite."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +88,15 @@ class Evaluation:
     report: dict[str, Any]
 
 
-def score_head(
+def score(
     capture: Capture,
     head: int,
-    quantized: QuantizedHead,
+    order: int,
     codes: torch.Tensor,
-    words: torch.Tensor,
-    config: Config,
-    query_blocks: range | None = None,
+    token_index: torch.Tensor,
+    output: torch.Tensor,
 ) -> HeadResult:
-    """Dequantise output words of one head, put them in the capture's order and score them.
+    """Score rows of one head against float64 attention.
 
     Parameters
     ----------
@@ -94,42 +104,46 @@ def score_head(
         Source of the head.
     head : int
         Index in the capture.
-    quantized : QuantizedHead
-        The head as it was computed.
+    order : int
+        Index in `reorder.ORDERS`.
     codes : torch.Tensor
-        uint8 [blocks, blocks].
-    words : torch.Tensor
-        int16 [rows, config.head_dim]: outputs of the query blocks, in the head's order.
-    config : Config
-        The core.
-    query_blocks : range, optional
-        Block rows that were computed; all by default.
+        uint8 [block rows computed, blocks].
+    token_index : torch.Tensor
+        int64 [rows], ascending: tokens of the capture.
+    output : torch.Tensor
+        float32 [rows, head_dim], row by row for ``token_index``.
     """
-    rows = checked_query_blocks(query_blocks, len(codes))
-    positions = computed_positions(quantized.tokens, rows, config.block)
-    token_index, by_token = quantized.permutation[positions].sort()
-    output = dequantize(words, quantized)[by_token]
     reference = reference_attention(
         capture.q[head], capture.k[head], capture.v[head], capture.scale, token_index
     )
-    computed = codes[list(rows)]
     return HeadResult(
         head=head,
-        order=quantized.order,
+        order=order,
         token_index=token_index,
         output=output,
         snr_db=snr_db(output, reference),
         cosine=cosine(output, reference),
-        mean_bits=mean_bits(computed),
-        density=density(computed),
+        relative_l1=relative_l1(output, reference),
+        rmse=rmse(output, reference),
+        mean_bits=mean_bits(codes),
+        density=density(codes),
     )
 
 
-def computed_positions(tokens: int, query_blocks: range, block: int) -> torch.Tensor:
-    """Positions (in a head's order) of the queries in some block rows, int64 [rows]."""
-    starts = torch.tensor(list(query_blocks)) * block
-    positions = (starts.unsqueeze(1) + torch.arange(block)).flatten()
-    return positions[positions < tokens]
+def score_words(
+    capture: Capture,
+    head: int,
+    quantized: QuantizedHead,
+    codes: torch.Tensor,
+    words: torch.Tensor,
+    config: Config,
+    query_blocks: range,
+) -> HeadResult:
+    """Score output words, int16 [rows, config.head_dim], in the head's order; otherwise `score`."""
+    token_index, output = in_capture_order(
+        quantized.permutation, query_blocks, config.block, dequantize(words, quantized)
+    )
+    return score(capture, head, quantized.order, codes[list(query_blocks)], token_index, output)
 
 
 def check_plan_config(plan: Plan, config: Config) -> None:
@@ -147,19 +161,24 @@ def common_report(
     """Fields that the reports of evaluation and co-simulation share.
 
     ``mean_bits`` and ``density`` are means over the heads, of the block rows computed;
-    ``worst_snr_db`` is the smallest of the heads, null if none is finite.
+    ``worst_snr_db`` is the smallest of the heads and ``worst_head`` that head; both are null if
+    none is finite.
     """
-    finite = [result.snr_db for result in results if math.isfinite(result.snr_db)]
+    finite = [result for result in results if math.isfinite(result.snr_db)]
+    worst = min(finite, key=lambda result: result.snr_db) if finite else None
     return {
         "capture": capture.name,
         "capture_sha256": capture.digest,
+        "layer": capture.layer,
+        "progress": capture.progress,
         "config": config.model_dump(),
         "avg_bits": avg_bits,
         "tokens": capture.tokens,
         "rows": len(results[0].token_index),
         "mean_bits": round(sum(result.mean_bits for result in results) / len(results), 6),
         "density": round(sum(result.density for result in results) / len(results), 6),
-        "worst_snr_db": round(min(finite), 3) if finite else None,
+        "worst_head": worst.head if worst else None,
+        "worst_snr_db": _rounded(worst.snr_db) if worst else None,
         "heads": [result.report() for result in results],
     }
 
@@ -171,8 +190,9 @@ def evaluate(
     config: Config,
     query_blocks: range | None = None,
     progress: Progress | None = None,
+    method: Method | None = None,
 ) -> Evaluation:
-    """Run the integer model and score it.
+    """Compute some heads and score them.
 
     Nothing is compared bit for bit here: in the report ``outputs_compared`` is 0 and ``bit_exact``
     and ``mismatches`` are null, so that no reader takes an evaluation for a co-simulation.
@@ -191,6 +211,8 @@ def evaluate(
         Block rows to compute; all by default.
     progress : Progress, optional
         Told after each block row of each head.
+    method : Method, optional
+        What computes them; the integer model by default.
 
     Raises
     ------
@@ -201,16 +223,54 @@ def evaluate(
     rows = checked_query_blocks(query_blocks, plan.blocks)
     parts = [(head, plan.head_order(head), plan.head_codes(head)) for head in heads]
     steps = Steps(progress, len(rows) * len(parts))
+    method = method or Method()
     results = []
     for head, order, codes in parts:
-        quantized = quantize_head(capture, head, order, config)
-        words = integer_attention(
-            quantized, codes, config, rows, progress=lambda _done, _total: steps.advance()
-        )
-        results.append(score_head(capture, head, quantized, codes, words, config, rows))
+        token_index, output = method.attend(capture, head, order, codes, config, rows, steps)
+        results.append(score(capture, head, order, codes[list(rows)], token_index, output))
     report = {"bit_exact": None, "outputs_compared": 0, "mismatches": None}
+    report |= {"format": method.name, "groups": method.groups}
     report |= common_report(capture, config, plan.avg_bits, results)
     return Evaluation(tuple(results), report)
+
+
+def summary(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sum up the reports of several evaluations.
+
+    Returns
+    -------
+    dict
+        ``all``: number of heads, mean and worst quality over them, and which one is the worst;
+        ``captures``: the reports themselves. What is not finite is left out of means.
+    """
+    heads = [(report["capture"], head) for report in reports for head in report["heads"]]
+    finite = [(capture, head) for capture, head in heads if head["snr_db"] is not None]
+    capture, worst = min(finite, key=lambda entry: entry[1]["snr_db"], default=(None, None))
+    blocks = [report["tokens"] ** 2 for report in reports for _ in report["heads"]]
+
+    def over_blocks(name: str) -> float:
+        # By the area of the map, as the budget counts.
+        values = [head[name] for _, head in heads]
+        return round(sum(v * n for v, n in zip(values, blocks, strict=True)) / sum(blocks), 6)
+
+    return {
+        "all": {
+            "heads": len(heads),
+            "mean_bits": over_blocks("mean_bits"),
+            "density": over_blocks("density"),
+            "mean_snr_db": _mean([head["snr_db"] for _, head in finite]),
+            "mean_cosine": _mean([head["cosine"] for _, head in heads]),
+            "worst_snr_db": worst and worst["snr_db"],
+            "worst_cosine": min(head["cosine"] for _, head in heads),
+            "worst_capture": capture,
+            "worst_head": worst and worst["head"],
+        },
+        "captures": list(reports),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return _rounded(sum(values) / len(values)) if values else None
 
 
 def write_outputs(directory: Path, results: Sequence[HeadResult], report: dict[str, Any]) -> None:

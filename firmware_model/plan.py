@@ -1,4 +1,8 @@
-"""Calibration plans: for each head its token order and the 2-bit code of every block."""
+"""Calibration plans: for each head its token order and the 2-bit code of every block.
+
+A `ModelPlan` holds all layers, heads and step groups of a model and is what plan files store; a
+`Plan` is the part of it that one capture needs.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +19,7 @@ from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS
 
 #: Version of the file format; a plan of another version is refused.
-VERSION = "paro-plan-1"
+VERSION = "paro-plan-2"
 #: Codes in a byte of the file, the lowest block in the lowest bits.
 CODES_PER_BYTE = 4
 #: Legal block sizes.
@@ -24,32 +28,23 @@ BLOCKS: tuple[int, ...] = get_args(Config.model_fields["block"].annotation)
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Orders and codes of some heads of one capture.
+    """Orders and codes of some heads of one attention layer at one time.
 
     Parameters
     ----------
-    capture_digest : str
-        `Capture.digest` of the capture that it was calibrated on.
     block : int
         Tokens on a side of a block.
-    grid : (int, int, int)
-        Token grid of the capture.
-    prefix_tokens : int
-        Prefix tokens of the capture.
     avg_bits : float
-        Mean bits that were asked for.
+        Mean bits that were asked for, over the whole model.
     heads : tuple of int
-        Heads of the capture that it holds.
+        Heads of the layer that it holds.
     orders : tuple of int
         Index in `reorder.ORDERS` for each of ``heads``.
     codes : torch.Tensor
         uint8 [heads, blocks, blocks]: code 0 .. 3 of each (query block, key block).
     """
 
-    capture_digest: str
     block: int
-    grid: tuple[int, int, int]
-    prefix_tokens: int
     avg_bits: float
     heads: tuple[int, ...]
     orders: tuple[int, ...]
@@ -73,6 +68,98 @@ class Plan:
             legal = ", ".join(map(str, self.heads))
             raise ParoError(f"the plan has no head {head}; legal: {legal}")
         return self.heads.index(head)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ModelPlan:
+    """Orders and codes of a whole model.
+
+    Parameters
+    ----------
+    model : str
+        `Capture.model` of what it was calibrated on: the weights that it belongs to.
+    calibrated_on : tuple of str
+        `Capture.digest` of each capture that went into it.
+    block : int
+        Tokens on a side of a block.
+    grid : (int, int, int)
+        Token grid.
+    prefix_tokens, suffix_tokens : int
+        Tokens before and after the grid.
+    avg_bits : float
+        Mean bits over all blocks that were asked for.
+    layers : tuple of int
+        Attention layers of the model that it holds, ascending.
+    heads : tuple of int
+        Heads of each layer that it holds.
+    step_groups : tuple of float
+        Where each group of denoising steps begins, as a share of all steps: ascending from 0.
+    orders : torch.Tensor
+        uint8 [layers, heads]: index in `reorder.ORDERS`, the same for all steps.
+    codes : torch.Tensor
+        uint8 [step groups, layers, heads, blocks, blocks].
+    """
+
+    model: str
+    calibrated_on: tuple[str, ...]
+    block: int
+    grid: tuple[int, int, int]
+    prefix_tokens: int
+    suffix_tokens: int
+    avg_bits: float
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    step_groups: tuple[float, ...]
+    orders: torch.Tensor
+    codes: torch.Tensor
+
+    def at(self, layer: int, progress: float) -> Plan:
+        """Select what an attention layer needs after a share ``progress`` of the steps.
+
+        Raises
+        ------
+        ParoError
+            If the plan does not hold the layer.
+        """
+        if layer not in self.layers:
+            legal = ", ".join(map(str, self.layers))
+            raise ParoError(f"the plan has no layer {layer}; legal: {legal}")
+        index, group = self.layers.index(layer), step_group(self.step_groups, progress)
+        return Plan(
+            block=self.block,
+            avg_bits=self.avg_bits,
+            heads=self.heads,
+            orders=tuple(self.orders[index].tolist()),
+            codes=self.codes[group, index],
+        )
+
+    def for_capture(self, capture: Capture) -> Plan:
+        """Select the part for a capture of the same model.
+
+        Raises
+        ------
+        ParoError
+            If the capture is of another model, or the plan does not hold its layer.
+        """
+        if capture.model != self.model:
+            raise ParoError(
+                f"the plan is of another capture or model than {capture.path}; calibrate this one, "
+                "or give the one that the plan was made from"
+            )
+        layout = (capture.grid, capture.prefix_tokens, capture.suffix_tokens)
+        if layout != (self.grid, self.prefix_tokens, self.suffix_tokens):
+            raise ParoError(f"the plan has another token grid than capture {capture.path}")
+        if max(self.heads) >= capture.heads:
+            raise ParoError(
+                f"the plan has a head {max(self.heads)}, but capture {capture.path} only heads 0 "
+                f"to {capture.heads - 1}"
+            )
+        return self.at(capture.layer, capture.progress)
+
+
+def step_group(step_groups: Sequence[float], progress: float) -> int:
+    """Index of the group of steps that a share ``progress`` of all steps lies in."""
+    return sum(start <= progress for start in step_groups) - 1
 
 
 def mean_bits(codes: torch.Tensor) -> float:
@@ -113,10 +200,7 @@ def uniform_plan(
         raise ParoError(f"code = {code} is not legal in a uniform plan; legal: 1, 2, 3")
     blocks = -(-capture.tokens // block)
     return Plan(
-        capture_digest=capture.digest,
         block=block,
-        grid=capture.grid,
-        prefix_tokens=capture.prefix_tokens,
         avg_bits=float(CODE_BITS[code]),
         heads=tuple(heads),
         orders=(order,) * len(heads),
@@ -146,7 +230,7 @@ def unpack_codes(packed: torch.Tensor, count: int) -> torch.Tensor:
     return ((packed.unsqueeze(-1) >> shifts) & 3).flatten(-2)[..., :count]
 
 
-def save_plan(plan: Plan, path: Path) -> None:
+def save_plan(plan: ModelPlan, path: Path) -> None:
     """Write a plan, whole or not at all.
 
     Raises
@@ -155,97 +239,145 @@ def save_plan(plan: Plan, path: Path) -> None:
         If the file cannot be written.
     """
     tensors = {
+        "layers": torch.tensor(plan.layers, dtype=torch.int32),
         "heads": torch.tensor(plan.heads, dtype=torch.int32),
-        "orders": torch.tensor(plan.orders, dtype=torch.uint8),
+        "step_groups": torch.tensor(plan.step_groups, dtype=torch.float64),
+        "orders": plan.orders,
         "codes": pack_codes(plan.codes),
     }
     metadata = {
         "format": VERSION,
-        "capture": plan.capture_digest,
+        "model": plan.model,
+        "calibrated_on": ",".join(plan.calibrated_on),
         "block": str(plan.block),
         "grid": ",".join(map(str, plan.grid)),
         "prefix_tokens": str(plan.prefix_tokens),
+        "suffix_tokens": str(plan.suffix_tokens),
         "avg_bits": repr(plan.avg_bits),
     }
     write_tensors(path, tensors, metadata)
 
 
 def load_plan(path: Path, capture: Capture) -> Plan:
-    """Read a plan and check that it belongs to ``capture``.
+    """Read a plan and select the part for ``capture``; errors as the two functions behind it."""
+    plan = load_model_plan(path)
+    try:
+        return plan.for_capture(capture)
+    except ParoError as error:
+        raise ParoError(f"plan {path}: {error}") from error
+
+
+def load_model_plan(path: Path) -> ModelPlan:
+    """Read and check a plan.
 
     Raises
     ------
     ParoError
-        If the file is missing, truncated, of another version or of another capture, or if anything
-        in it is not as `Plan` states.
+        If the file is missing, truncated or of another version, or if anything in it is not as
+        `ModelPlan` states.
     """
     path = Path(path)
-    tensors, metadata, _ = read_tensors(path, "plan", ("heads", "orders", "codes"))
+    tensors, metadata, _ = read_tensors(
+        path, "plan", ("layers", "heads", "step_groups", "orders", "codes")
+    )
     version = metadata.get("format")
     if version != VERSION:
         raise ParoError(f"plan {path} has format {version!r}; legal: {VERSION!r}")
-    if metadata.get("capture") != capture.digest:
-        raise ParoError(
-            f"plan {path} is of another capture than {capture.path}; "
-            "calibrate this capture, or give the one that the plan was made from"
-        )
-    fields = {name: parse_integers(metadata.get(name, "")) for name in ("block", "prefix_tokens")}
-    block = fields["block"][0] if fields["block"] else 0
+    block = _integers(path, metadata, "block", 1)[0]
     if block not in BLOCKS:
-        raise ParoError(f"plan {path}: block = {metadata.get('block', '')[:60]!r} is not legal")
-    grid = parse_integers(metadata.get("grid", ""))
-    if grid != capture.grid or fields["prefix_tokens"] != (capture.prefix_tokens,):
-        raise ParoError(f"plan {path} has another token grid than capture {capture.path}")
-    try:
-        avg_bits = float(metadata.get("avg_bits", ""))
-    except ValueError:
-        avg_bits = 0.0
-    if not 0 < avg_bits <= CODE_BITS[-1]:
+        raise ParoError(f"plan {path}: block = {block} is not legal")
+    frames, height, width = _integers(path, metadata, "grid", 3)
+    prefix_tokens = _integers(path, metadata, "prefix_tokens", 1)[0]
+    suffix_tokens = _integers(path, metadata, "suffix_tokens", 1)[0]
+    avg_bits = _avg_bits(path, metadata)
+    layers = _indices(path, tensors, "layers")
+    heads = _indices(path, tensors, "heads")
+    step_groups = _step_groups(path, tensors["step_groups"])
+
+    orders, packed = tensors["orders"], tensors["codes"]
+    expected = [len(layers), len(heads)]
+    if orders.dtype != torch.uint8 or list(orders.shape) != expected or orders.max() >= len(ORDERS):
         raise ParoError(
-            f"plan {path}: avg_bits = {metadata.get('avg_bits', '')[:60]!r} is not legal; "
-            f"legal: above 0, at most {CODE_BITS[-1]}"
+            f"plan {path}: orders are not legal; legal: uint8 {expected}, 0 to {len(ORDERS) - 1}"
         )
-    heads, orders, packed = tensors["heads"], tensors["orders"], tensors["codes"]
-    _check_heads(path, heads, orders, capture)
-    blocks = -(-capture.tokens // block)
-    expected = [len(heads), blocks, -(-blocks // CODES_PER_BYTE)]
+    tokens = prefix_tokens + frames * height * width + suffix_tokens
+    blocks = -(-tokens // block)
+    expected = [len(step_groups), *expected, blocks, -(-blocks // CODES_PER_BYTE)]
     if packed.dtype != torch.uint8 or list(packed.shape) != expected:
         raise ParoError(
             f"plan {path}: codes are {packed.dtype} {list(packed.shape)}; legal: uint8 {expected}"
         )
     codes = unpack_codes(packed, blocks)
-    dead = (codes == 0).all(dim=2).nonzero()
+    dead = (codes == 0).all(dim=-1).nonzero()
     if len(dead):
-        head, row = int(heads[dead[0, 0]]), int(dead[0, 1])
-        raise ParoError(f"plan {path}: block row {row} of head {head} has no live block")
-    return Plan(
-        capture_digest=capture.digest,
+        _, layer, head, row = dead[0].tolist()
+        raise ParoError(
+            f"plan {path}: block row {row} of head {heads[head]} in layer {layers[layer]} has no "
+            "live block"
+        )
+    return ModelPlan(
+        model=metadata.get("model", ""),
+        calibrated_on=tuple(metadata.get("calibrated_on", "").split(",")),
         block=block,
-        grid=capture.grid,
-        prefix_tokens=capture.prefix_tokens,
+        grid=(frames, height, width),
+        prefix_tokens=prefix_tokens,
+        suffix_tokens=suffix_tokens,
         avg_bits=avg_bits,
-        heads=tuple(heads.tolist()),
-        orders=tuple(orders.tolist()),
+        layers=layers,
+        heads=heads,
+        step_groups=step_groups,
+        orders=orders,
         codes=codes,
     )
 
 
-def _check_heads(path: Path, heads: torch.Tensor, orders: torch.Tensor, capture: Capture) -> None:
+def _integers(path: Path, metadata: dict[str, str], name: str, count: int) -> tuple[int, ...]:
+    text = metadata.get(name, "")
+    numbers = parse_integers(text)
+    if numbers is None or len(numbers) != count:
+        raise ParoError(f"plan {path}: {name} = {text[:60]!r} is not legal")
+    return numbers
+
+
+def _avg_bits(path: Path, metadata: dict[str, str]) -> float:
+    text = metadata.get("avg_bits", "")
+    try:
+        avg_bits = float(text)
+    except ValueError:
+        avg_bits = 0.0
+    if not 0 < avg_bits <= CODE_BITS[-1]:
+        raise ParoError(
+            f"plan {path}: avg_bits = {text[:60]!r} is not legal; "
+            f"legal: above 0, at most {CODE_BITS[-1]}"
+        )
+    return avg_bits
+
+
+def _indices(path: Path, tensors: dict[str, torch.Tensor], name: str) -> tuple[int, ...]:
+    values = tensors[name]
     legal = (
-        heads.dtype == torch.int32
-        and heads.dim() == 1
-        and len(heads) > 0
-        and len(heads.unique()) == len(heads)
-        and heads.min() >= 0
-        and heads.max() < capture.heads
+        values.dtype == torch.int32
+        and values.dim() == 1
+        and len(values) > 0
+        and len(values.unique()) == len(values)
+        and values.min() >= 0
+    )
+    if not legal:
+        raise ParoError(f"plan {path}: {name} are not legal; legal: int32 [{name}], distinct")
+    return tuple(values.tolist())
+
+
+def _step_groups(path: Path, starts: torch.Tensor) -> tuple[float, ...]:
+    legal = (
+        starts.dtype == torch.float64
+        and starts.dim() == 1
+        and len(starts) > 0
+        and starts[0] == 0
+        and (starts.diff() > 0).all()
+        and starts[-1] < 1
     )
     if not legal:
         raise ParoError(
-            f"plan {path}: heads are not legal; legal: int32 [heads], distinct, 0 to "
-            f"{capture.heads - 1}"
+            f"plan {path}: step_groups are not legal; legal: float64, ascending from 0, below 1"
         )
-    if orders.dtype != torch.uint8 or orders.shape != heads.shape or orders.max() >= len(ORDERS):
-        raise ParoError(
-            f"plan {path}: orders are not legal; legal: uint8 [{len(heads)}], 0 to "
-            f"{len(ORDERS) - 1}"
-        )
+    return tuple(starts.tolist())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from firmware_model.capture import Capture
-from firmware_model.reorder import token_permutation
 from paro_config.config import Config
 from paro_config.errors import ParoError
 from paro_config.formats import (
@@ -94,7 +93,7 @@ def quantize_head(capture: Capture, head: int, order: int, config: Config) -> Qu
             f"max_tokens = {config.max_tokens} is too small for capture {capture.path}; "
             f"legal: {capture.tokens} or more"
         )
-    permutation = token_permutation(capture.grid, capture.prefix_tokens, order)
+    permutation = capture.permutation(order)
     q, k, v = (tensor[head].double()[permutation] for tensor in (capture.q, capture.k, capture.v))
 
     k = k - k.mean(dim=0)

@@ -6,7 +6,9 @@ import torch
 ORDERS = ("FHW", "FWH", "HWF", "HFW", "WHF", "WFH")
 
 
-def token_permutation(grid: tuple[int, int, int], prefix_tokens: int, order: int) -> torch.Tensor:
+def token_permutation(
+    grid: tuple[int, int, int], prefix_tokens: int, order: int, suffix_tokens: int = 0
+) -> torch.Tensor:
     """Which token of the capture stands at each position of an order.
 
     Parameters
@@ -14,9 +16,12 @@ def token_permutation(grid: tuple[int, int, int], prefix_tokens: int, order: int
     grid : (int, int, int)
         Frames, height, width.
     prefix_tokens : int
-        Tokens that stay first, in their own sequence.
+        Tokens before the grid. They stay first, in their own sequence.
     order : int
         Index in `ORDERS`.
+    suffix_tokens : int
+        Tokens after the grid. They come to stand between prefix and grid, so that all text lies in
+        the first blocks.
 
     Returns
     -------
@@ -26,7 +31,8 @@ def token_permutation(grid: tuple[int, int, int], prefix_tokens: int, order: int
     axes = ["FHW".index(axis) for axis in ORDERS[order]]
     frames, height, width = grid
     positions = torch.arange(frames * height * width).reshape(grid).permute(axes).reshape(-1)
-    return torch.cat([torch.arange(prefix_tokens), prefix_tokens + positions])
+    suffix = torch.arange(suffix_tokens) + prefix_tokens + len(positions)
+    return torch.cat([torch.arange(prefix_tokens), suffix, prefix_tokens + positions])
 
 
 def inverse_permutation(permutation: torch.Tensor) -> torch.Tensor:

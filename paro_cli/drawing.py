@@ -1,21 +1,35 @@
-"""The picture of a head: its attention map before and after the reorder, and its bit map."""
+"""Pictures: a head's attention map and bit map, quality against bits, videos side by side."""
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from PIL import Image
 
 from firmware_model.capture import Capture
 from firmware_model.plan import Plan, density, mean_bits
-from firmware_model.reorder import ORDERS, token_permutation
+from firmware_model.reorder import ORDERS
 from paro_config.files import write_atomically
 from paro_config.formats import CODE_BITS
 
-__all__ = ["attention_image", "draw_head"]
+__all__ = [
+    "attention_image",
+    "draw_head",
+    "figure_png",
+    "format_figure",
+    "head_figure",
+    "save_contact_sheet",
+    "save_figure",
+    "save_film",
+]
 
 #: Most points on a side of an attention map.
 _POINTS = 512
@@ -29,13 +43,18 @@ _WEIGHT_RANGE = (1e-2, 1e2)
 
 def draw_head(capture: Capture, plan: Plan, head: int, path: Path) -> None:
     """Draw one head of a plan as a PNG file, whole or not at all."""
+    save_figure(head_figure(capture, plan, head), path)
+
+
+def head_figure(capture: Capture, plan: Plan, head: int) -> Figure:
+    """Attention map of a head before and after the reorder, and its bit map."""
     order, codes = plan.head_order(head), plan.head_codes(head)
     orders = {"as captured": 0, f"reordered {' '.join(ORDERS[order])}": order}
     figure = Figure(figsize=(13.5, 4.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     image = None
     for axes, (title, index) in zip((left, middle), orders.items(), strict=True):
-        permutation = token_permutation(capture.grid, capture.prefix_tokens, index)
+        permutation = capture.permutation(index)
         weights = attention_image(capture, head, permutation)
         image = axes.imshow(
             weights.clamp(min=_WEIGHT_RANGE[0]).numpy(),
@@ -62,9 +81,105 @@ def draw_head(capture: Capture, plan: Plan, head: int, path: Path) -> None:
     bar = _colour_bar(figure, bits, [right], "bits")
     bar.set_ticks(range(len(CODE_BITS)), labels=[str(bits) for bits in CODE_BITS])
     grid = " x ".join(map(str, capture.grid))
-    prefix = f"{capture.prefix_tokens} + " if capture.prefix_tokens else ""
-    figure.suptitle(f"{capture.name}, head {head}: {prefix}{grid} tokens")
-    write_atomically(path, lambda temporary: _save(figure, temporary))
+    text = f"{capture.text_tokens} + " if capture.text_tokens else ""
+    figure.suptitle(f"{capture.name}, head {head}: {text}{grid} tokens")
+    return figure
+
+
+def format_figure(study: dict[str, Any]) -> Figure:
+    """Quality against mean bits for each format of a `firmware_model.study.format_study`."""
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.subplots()
+    labels = {"integer": "digit format (integer model)", "paper": "paper: uniform P, truncated K"}
+    for index, (name, label) in enumerate(labels.items()):
+        rows = [row for row in study["rows"] if row["format"] == name]
+        bits = [row["mean_bits"] for row in rows]
+        colour = f"C{index}"
+        axes.plot(bits, [row["mean_snr_db"] for row in rows], "o-", color=colour, label=label)
+        worst = [row["worst_snr_db"] for row in rows]
+        axes.plot(bits, worst, ".:", color=colour, label="worst head")
+    axes.axhline(
+        study["all_8_bit_mean_snr_db"], color="0.6", linewidth=1, label="all blocks at 8 bits"
+    )
+    axes.set(
+        xlabel="mean width of a block / bits",
+        ylabel="SNR of the output / dB",
+        title=f"{study['heads']} heads under one budget (solid: mean of the heads)",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file, the same for the same figure."""
+    stream = io.BytesIO()
+    # The default software tag names a version: the same picture must be the same bytes.
+    with matplotlib.rc_context({"savefig.dpi": 110}):
+        figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, whole or not at all."""
+    content = figure_png(figure)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def save_film(
+    own: Sequence[torch.Tensor], planned: Sequence[torch.Tensor], path: Path, scale: int = 4
+) -> None:
+    """Write videos as one GIF: above through float attention, below through the planned one.
+
+    Parameters
+    ----------
+    own, planned : sequence of torch.Tensor
+        float32 [frames, height, width, colours], 0 .. 1, one for each sample.
+    path : Path
+        File to write.
+    scale : int
+        Screen pixels on a side of a pixel.
+    """
+    rows = [torch.cat([_framed(video) for video in videos], dim=2) for videos in (own, planned)]
+    frames = [_image(frame, scale) for frame in torch.cat(rows, dim=1)]
+    write_atomically(
+        path,
+        lambda temporary: frames[0].save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=frames[1:],
+            duration=150,
+            loop=0,
+        ),
+    )
+
+
+def save_contact_sheet(
+    own: Sequence[torch.Tensor], planned: Sequence[torch.Tensor], path: Path, scale: int = 3
+) -> None:
+    """Write all frames as one PNG; parameters as `save_film`.
+
+    A line for each sample: its frames through float attention, then through the planned one, then
+    four times their difference.
+    """
+    lines = []
+    for first, second in zip(own, planned, strict=True):
+        strips = (first, second, ((second - first).abs() * 4).clamp(0, 1))
+        lines.append(torch.cat([torch.cat(list(_framed(strip)), dim=1) for strip in strips], dim=1))
+    sheet = _image(torch.cat(lines, dim=0), scale)
+    write_atomically(path, lambda temporary: sheet.save(temporary, format="PNG"))
+
+
+def _framed(video: torch.Tensor) -> torch.Tensor:
+    """A grey line of one pixel at the right and below."""
+    return torch.nn.functional.pad(video, (0, 0, 0, 1, 0, 1), value=0.5)
+
+
+def _image(picture: torch.Tensor, scale: int) -> Image.Image:
+    colours = picture.expand(-1, -1, 3) if picture.shape[-1] == 1 else picture
+    pixels = (colours * 255).round().byte().numpy()
+    return Image.fromarray(np.kron(pixels, np.ones((scale, scale, 1), np.uint8)))
 
 
 def attention_image(capture: Capture, head: int, permutation: torch.Tensor) -> torch.Tensor:
@@ -89,9 +204,3 @@ def attention_image(capture: Capture, head: int, permutation: torch.Tensor) -> t
 
 def _colour_bar(figure: Figure, image: AxesImage, axes: list[Axes], label: str):
     return figure.colorbar(image, ax=axes, label=label, shrink=0.74)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # The default software tag names a version: the same picture must be the same bytes.
-    with matplotlib.rc_context({"savefig.dpi": 110}):
-        figure.savefig(path, format="png", metadata={"Software": None})

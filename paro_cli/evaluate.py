@@ -1,44 +1,182 @@
-"""`paro evaluate`: the integer model alone, whole heads."""
+"""`paro evaluate`: what quantised attention does to captured heads, or to a model's videos."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from paro_cli.console import progress_bar, stdout
-from paro_cli.options import CaptureArgument, HeadsOption, OutputDirectory, parse_heads
+from paro_cli.console import key_value_table, progress_bar, stdout
+from paro_cli.options import (
+    FramesOption,
+    HeadsOption,
+    HeightOption,
+    OutputDirectory,
+    PromptOption,
+    StepsOption,
+    WidthOption,
+    parse_heads,
+)
 from paro_cli.results import heads_table
+from paro_config import ParoError
 
 
 def evaluate(
-    capture: CaptureArgument,
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CAPTURE...|MODEL",
+            help="captures or folders of them; or a model, as `paro capture` takes it",
+            show_default=False,
+        ),
+    ],
     plan: Annotated[
-        Path, typer.Option("--plan", metavar="PLAN", help="plan that `paro calibrate` wrote")
+        Path,
+        typer.Option(
+            "--plan", metavar="PLAN", help="plan that `paro calibrate` wrote, or its folder of them"
+        ),
     ],
     output: OutputDirectory,
     heads: HeadsOption = None,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="integer (bit exact), float (mask only), digit, paper, int8, int4, pv-int8, "
+            "pv-int4",
+        ),
+    ] = "integer",
+    groups: Annotated[
+        str, typer.Option("--groups", metavar="WHAT", help="scales of uniform P: block or row")
+    ] = "block",
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="also DIR/report.html: maps, bit maps, quality against bits"),
+    ] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            help="videos, default 4",
+            rich_help_panel="Running a model",
+        ),
+    ] = None,
+    steps: StepsOption = None,
+    prompt: PromptOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    frames: FramesOption = None,
 ) -> None:
-    """Run the integer model on whole heads and score it against float64 attention.
+    """Compute attention as a plan says and score it against the exact one.
 
-    Writes DIR/report.json and DIR/outputs.safetensors, as `paro cosim` does. Without --heads, all
-    heads of the plan.
+    Of a capture: whole heads against float64; DIR/report.json and DIR/outputs.safetensors, as `paro
+    cosim` writes them. Of several: a folder in DIR for each, and DIR/report.json over all of them.
+    Of a model: it generates videos through float attention and through the planned one;
+    DIR/report.json (PSNR, SSIM, error of each attention by step and layer), DIR/film.gif and
+    DIR/contact_sheet.png.
 
     [bold]Examples[/bold]
 
-      paro evaluate capture.safetensors --plan plan.safetensors -o evaluation
+      paro evaluate capture.safetensors --plan plan.safetensors -o evaluation --report
 
-      paro evaluate capture.safetensors --plan plan.safetensors --heads 0,3 -o evaluation
+      paro evaluate captures/ --plan plan.safetensors -o evaluation --format paper
+
+      paro evaluate moving-digits --plan plan.safetensors -o videos --samples 20
     """
-    from firmware_model import evaluate as evaluation
-    from firmware_model.capture import load_capture
-    from firmware_model.plan import load_plan
-    from paro_cli.workload import model_config
+    from firmware_model.methods import Method
+    from firmware_model.models import is_model
 
-    source = load_capture(capture)
-    loaded = load_plan(plan, source)
-    chosen = list(loaded.heads) if heads is None else parse_heads(heads, source.heads)
-    config = model_config(source, loaded.block)
-    with progress_bar("integer model") as progress:
-        result = evaluation.evaluate(source, loaded, chosen, config, progress=progress)
-    evaluation.write_outputs(output, result.results, result.report)
-    stdout.print(heads_table(f"evaluation {output}", result.report))
+    method = Method(format_, groups)  # type: ignore[arg-type]  # refused if not legal
+    running = {
+        "samples": samples,
+        "steps": steps,
+        "prompt": prompt,
+        "height": height,
+        "width": width,
+        "frames": frames,
+    }
+    if len(sources) == 1 and is_model(sources[0]):
+        if heads is not None or report:
+            raise ParoError("--heads and --report are for captures, not for a model")
+        _evaluate_model(sources[0], plan, method, output, running)
+        return
+    for name, value in running.items():
+        if value is not None:
+            raise ParoError(f"--{name} is for a model, but {sources[0]} is a capture")
+    _evaluate_captures(sources, plan, method, output, heads, report)
+
+
+def _evaluate_captures(
+    paths: list[Path], plan: Path, method: Any, output: Path, heads: str | None, report: bool
+) -> None:
+    from firmware_model import evaluate as evaluation
+    from firmware_model.capture import load_captures
+    from firmware_model.progress import Steps
+    from firmware_model.sensitivity import model_config
+    from paro_cli.workload import find_plan
+
+    captures = load_captures(paths)
+    names = [capture.name for capture in captures]
+    if len(set(names)) < len(names):
+        raise ParoError("two captures have one name; give them names of their own")
+    plans = [find_plan(plan, capture) for capture in captures]
+    chosen = [
+        list(found.heads) if heads is None else parse_heads(heads, capture.heads)
+        for capture, found in zip(captures, plans, strict=True)
+    ]
+    results = []
+    with progress_bar(method.name) as progress:
+        rows = sum(len(some) * found.blocks for some, found in zip(chosen, plans, strict=True))
+        counter = Steps(progress, rows)
+        for capture, found, some in zip(captures, plans, chosen, strict=True):
+            config = model_config(capture, found.block)
+            result = evaluation.evaluate(
+                capture,
+                found,
+                some,
+                config,
+                progress=lambda _done, _total: counter.advance(),
+                method=method,
+            )
+            results.append(result)
+    for capture, result in zip(captures, results, strict=True):
+        folder = output if len(captures) == 1 else output / capture.name
+        evaluation.write_outputs(folder, result.results, result.report)
+        stdout.print(heads_table(f"evaluation {folder}", result.report))
+    summary = evaluation.summary([result.report for result in results])
+    if len(captures) > 1:
+        evaluation.write_json(output / evaluation.REPORT_FILE, summary)
+    table = {name.replace("_", " "): value for name, value in summary["all"].items()}
+    stdout.print(key_value_table("all heads", table))
+    if report:
+        from paro_cli.report import write_report
+
+        path = output / "report.html"
+        with progress_bar("report") as progress:
+            write_report(path, captures, plans, results, summary["all"], progress)
+        stdout.print(f"drawn: {path}", highlight=False)
+
+
+def _evaluate_model(
+    path: Path, plan: Path, method: Any, output: Path, running: dict[str, Any]
+) -> None:
+    from firmware_model.generation import compare_generation
+    from firmware_model.models import open_model
+    from firmware_model.plan import load_model_plan
+    from paro_cli.drawing import save_contact_sheet, save_film
+    from paro_config.files import write_json
+
+    samples = running.pop("samples")
+    loaded = load_model_plan(plan)
+    pipeline = open_model(path, **running)
+    with progress_bar("generate") as progress:
+        result = compare_generation(
+            pipeline, loaded, method, 4 if samples is None else samples, progress
+        )
+    save_film(result.own, result.planned, output / "film.gif")
+    save_contact_sheet(result.own, result.planned, output / "contact_sheet.png")
+    write_json(output / "report.json", {"model": str(path), **result.report})
+    shown = ("format", "mean_bits", "density", "samples", "psnr_db", "ssim", "worst_psnr_db")
+    table = {name.replace("_", " "): result.report[name] for name in shown}
+    stdout.print(key_value_table(f"videos {output}", table))

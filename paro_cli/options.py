@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,14 @@ CaptureArgument = Annotated[
         show_default=False,
     ),
 ]
+CapturesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="CAPTURE...",
+        help="captures (safetensors), or folders of them",
+        show_default=False,
+    ),
+]
 OutputDirectory = Annotated[
     Path,
     typer.Option("--output", "-o", metavar="DIR", help="folder for the results"),
@@ -30,6 +39,37 @@ OutputDirectory = Annotated[
 HeadsOption = Annotated[
     str | None,
     typer.Option("--heads", metavar="LIST", help="heads, such as 0,3 or 0-2,5; all by default"),
+]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL",
+        help="moving-digits, a checkpoint of it, or a folder of a diffusers pipeline",
+        show_default=False,
+    ),
+]
+_MODEL_PANEL = "Running a model"
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", metavar="N", help="denoising steps, default 25", rich_help_panel=_MODEL_PANEL
+    ),
+]
+PromptOption = Annotated[
+    str | None,
+    typer.Option("--prompt", metavar="TEXT", help="its text", rich_help_panel=_MODEL_PANEL),
+]
+HeightOption = Annotated[
+    int | None,
+    typer.Option("--height", metavar="N", help="in pixels", rich_help_panel=_MODEL_PANEL),
+]
+WidthOption = Annotated[
+    int | None,
+    typer.Option("--width", metavar="N", help="in pixels", rich_help_panel=_MODEL_PANEL),
+]
+FramesOption = Annotated[
+    int | None,
+    typer.Option("--frames", metavar="N", help="of a video", rich_help_panel=_MODEL_PANEL),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON in place of tables")]
 
@@ -139,6 +179,17 @@ def parse_heads(text: str | None, heads: int) -> list[int]:
     if beyond:
         raise ParoError(f"heads = {text!r}: there is no head {beyond[0]}; legal: 0 .. {heads - 1}")
     return chosen
+
+
+def parse_numbers(name: str, text: str) -> tuple[float, ...]:
+    """Read comma-separated numbers such as ``2,3,4.8``."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(math.isfinite(number) for number in numbers):
+        raise ParoError(f"{name} = {text!r} is not a list of numbers; legal: such as 2,3,4.8")
+    return numbers
 
 
 def parse_range(name: str, text: str | None) -> tuple[int, int | None] | None:

@@ -26,11 +26,11 @@ def picture(
       paro picture capture.safetensors --plan plan.safetensors --heads 3 -o pictures
     """
     from firmware_model.capture import load_capture
-    from firmware_model.plan import load_plan
     from paro_cli.drawing import draw_head
+    from paro_cli.workload import find_plan
 
     source = load_capture(capture)
-    loaded = load_plan(plan, source)
+    loaded = find_plan(plan, source)
     chosen = list(loaded.heads) if heads is None else parse_heads(heads, source.heads)
     with progress_bar("draw") as progress:
         for done, head in enumerate(chosen):

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from firmware_model.calibrate import calibrate
+from firmware_model.calibrate import Goal, calibrate
 from firmware_model.capture import Capture
-from firmware_model.plan import Plan, load_plan
+from firmware_model.plan import Plan, load_model_plan, load_plan
 from firmware_model.quantize import padded_head_dim
 from paro_cli.console import progress_bar
 from paro_cli.options import AVG_BITS_DEFAULT, ConfigChoice, parse_heads
-from paro_config import Config
+from paro_config import Config, ParoError
 
-__all__ = ["as_range", "capture_config", "choose_plan", "model_config"]
+__all__ = ["as_range", "capture_config", "choose_plan", "find_plan"]
 
 
 def capture_config(choice: ConfigChoice, capture: Capture, plan: Plan | None) -> Config:
@@ -19,13 +19,6 @@ def capture_config(choice: ConfigChoice, capture: Capture, plan: Plan | None) ->
     if plan is not None:
         implied["block"] = plan.block
     return choice.build(**implied)
-
-
-def model_config(capture: Capture, block: int) -> Config:
-    """Configuration for the integer model alone, which does not see the array."""
-    choice = ConfigChoice(preset=None, file=None, fields={"block": block})
-    longest = max(capture.tokens, Config.model_fields["max_tokens"].default)
-    return choice.build(head_dim=padded_head_dim(capture.head_dim), max_tokens=longest)
 
 
 def choose_plan(
@@ -48,13 +41,28 @@ def choose_plan(
         Its block is that of a new plan.
     """
     if path is not None:
-        plan = load_plan(path, capture)
+        plan = find_plan(path, capture)
         chosen = list(plan.heads) if heads is None else parse_heads(heads, capture.heads)
         return plan, chosen
     chosen = parse_heads(heads, capture.heads)
-    block = capture_config(choice, capture, None).block
+    goal = Goal(avg_bits=AVG_BITS_DEFAULT, block=capture_config(choice, capture, None).block)
     with progress_bar("calibrate") as progress:
-        return calibrate(capture, chosen, AVG_BITS_DEFAULT, block, progress), chosen
+        found = calibrate([capture], goal, chosen, progress)
+    return found[0].for_capture(capture), chosen
+
+
+def find_plan(path: Path, capture: Capture) -> Plan:
+    """Read the plan for a capture: a file, or the one of a folder that is of the same model."""
+    if not path.is_dir():
+        return load_plan(path, capture)
+    files = sorted(path.glob("*.safetensors"))
+    for file in files:
+        plan = load_model_plan(file)
+        if plan.model == capture.model:
+            return load_plan(file, capture)
+    raise ParoError(
+        f"folder {path} holds {len(files)} plans, none of the model of capture {capture.path}"
+    )
 
 
 def as_range(bounds: tuple[int, int | None] | None, count: int) -> range | None:

@@ -16,11 +16,11 @@ from firmware_model.capture import Capture
 from firmware_model.evaluate import (
     check_plan_config,
     common_report,
-    computed_positions,
-    score_head,
+    score_words,
     write_outputs,
 )
 from firmware_model.integer import checked_query_blocks, integer_attention
+from firmware_model.methods import computed_positions
 from firmware_model.plan import Plan
 from firmware_model.quantize import quantize_head
 from gen.verilog import TOP, generate_verilog
@@ -283,7 +283,7 @@ def cosim(
         words = np.zeros(want.numel(), np.int16)
         words[: len(got)] = got
         words = torch.from_numpy(words.reshape(want.shape))
-        results.append(score_head(capture, head, run.head, run.codes, words, config, rows))
+        results.append(score_words(capture, head, run.head, run.codes, words, config, rows))
     complete = compared == sum(want.numel() for want in expected) > 0
     common = common_report(capture, config, plan.avg_bits, results)
     ideal = [ideal_cycles(config, run) for run in runs]

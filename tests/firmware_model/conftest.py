@@ -67,3 +67,41 @@ def make_capture(tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def random_capture():
+    """Build a random capture in memory."""
+
+    def build(
+        grid=(2, 3, 5),
+        prefix=0,
+        suffix=0,
+        heads=2,
+        head_dim=20,
+        gain=3.0,
+        seed=0,
+        model="a" * 64,
+        layer=0,
+        progress=0.0,
+    ) -> Capture:
+        generator = torch.Generator().manual_seed(seed)
+        tokens = prefix + grid[0] * grid[1] * grid[2] + suffix
+        q, k, v = torch.randn(3, heads, tokens, head_dim, generator=generator).unbind()
+        return Capture(
+            path=Path(f"random_{seed}.safetensors"),
+            q=gain * q,
+            k=k,
+            v=v,
+            grid=grid,
+            prefix_tokens=prefix,
+            scale=head_dim**-0.5,
+            source="random",
+            digest=f"{seed:064x}",
+            model=model,
+            suffix_tokens=suffix,
+            layer=layer,
+            progress=progress,
+        )
+
+    return build

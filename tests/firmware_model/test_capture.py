@@ -1,9 +1,10 @@
+import dataclasses
 import struct
 
 import pytest
 import torch
 
-from firmware_model.capture import load_capture, select_heads
+from firmware_model.capture import load_capture, load_captures, save_capture
 from paro_config import ParoError
 
 
@@ -73,11 +74,14 @@ def test_bad_tensors(make_capture, tensors, sentence):
         ({"prefix_tokens": "3.0"}, "prefix_tokens = "),
         ({"prefix_tokens": "3,4"}, "prefix_tokens = "),
         ({"prefix_tokens": ""}, "prefix_tokens = "),
-        ({"scale": "0"}, "scale = '0' is not legal; legal: a positive finite number"),
+        ({"scale": "0"}, "scale = 0.0 is not legal; legal: above 0"),
         ({"scale": "-1"}, "scale = "),
         ({"scale": "nan"}, "scale = "),
         ({"scale": "inf"}, "scale = "),
-        ({"scale": "big"}, "scale = "),
+        ({"scale": "big"}, "scale = 'big' is not legal; legal: a finite number"),
+        ({"suffix_tokens": "2"}, r"\+ 2 suffix tokens = 35"),
+        ({"layer": "-1"}, "layer = '-1' is not legal; legal: an integer, 0 or more"),
+        ({"progress": "1"}, "progress = 1.0 is not legal; legal: 0 or more, below 1"),
     ],
 )
 def test_bad_metadata(make_capture, metadata, sentence):
@@ -99,9 +103,22 @@ def test_bad_files(make_capture, tmp_path):
     refused(path, "has no tensor")
 
 
-def test_select_heads(demo):
-    assert select_heads(demo, None) == tuple(range(16))
-    assert select_heads(demo, "3, 0") == (3, 0)
-    for text in ("", "a", "0,", "-1", "16", "0,0", "0.5", "9" * 5000):
-        with pytest.raises(ParoError, match="legal: distinct indices from 0 to 15"):
-            select_heads(demo, text)
+def test_round_trip(make_capture, tmp_path):
+    read = load_capture(make_capture(metadata={"prefix_tokens": "1", "suffix_tokens": "2"}))
+    assert (read.model, read.text_tokens) == (read.digest, 3)
+    written = dataclasses.replace(
+        read, path=tmp_path / "b.safetensors", model="m", layer=4, progress=0.3, source="here"
+    )
+    save_capture(written)
+    again = load_capture(written.path)
+    assert torch.equal(again.q, read.q)
+    for field in ("grid", "prefix_tokens", "suffix_tokens", "scale", "source", "model", "layer"):
+        assert getattr(again, field) == getattr(written, field)
+    assert again.progress == 0.3
+    both = load_captures([tmp_path, read.path])
+    assert [capture.path.name for capture in both] == [
+        "b.safetensors", "capture.safetensors", "capture.safetensors",
+    ]  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ParoError, match="holds no capture"):
+        load_captures([tmp_path / "empty"])

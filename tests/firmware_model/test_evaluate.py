@@ -7,9 +7,10 @@ from safetensors.torch import load_file
 
 from firmware_model import metrics
 from firmware_model.attention import reference_attention
-from firmware_model.calibrate import calibrate
+from firmware_model.calibrate import Goal, calibrate
 from firmware_model.capture import load_capture
 from firmware_model.evaluate import evaluate, write_outputs
+from firmware_model.methods import METHODS, Method
 from firmware_model.plan import uniform_plan
 from paro_config import Config, ParoError
 
@@ -29,7 +30,7 @@ def test_reference_attention():
 
 def test_outputs_stand_in_the_order_of_the_capture(capture, tmp_path):
     config = Config(block=16, head_dim=32)
-    plan = calibrate(capture, (0, 1), 8.0, 16)
+    plan = calibrate([capture], Goal(avg_bits=8.0, block=16), (0, 1))[0].for_capture(capture)
     calls = []
     evaluation = evaluate(
         capture, plan, (1, 0), config, range(3, 6), lambda *call: calls.append(call)
@@ -57,6 +58,40 @@ def test_outputs_stand_in_the_order_of_the_capture(capture, tmp_path):
     assert report["bit_exact"] is None
     assert report["outputs_compared"] == 0
     assert (report["mean_bits"], report["density"]) == (8.0, 1.0)
+
+
+def test_every_method_can_be_scored(capture):
+    config = Config(block=16, head_dim=32)
+    plan = uniform_plan(capture, (0, 1), 16, order=4)
+    assert len(METHODS) > 5
+    for name in METHODS:
+        calls = []
+        evaluation = evaluate(
+            capture,
+            plan,
+            (1, 0),
+            config,
+            range(3, 6),
+            lambda *call, calls=calls: calls.append(call),
+            Method(name),
+        )
+        assert calls == [(step, 6) for step in range(1, 7)]
+        report = evaluation.report
+        assert (report["format"], report["groups"]) == (name, "block")
+        assert report["outputs_compared"] == 0
+        assert report["bit_exact"] is None
+        for result in evaluation.results:
+            assert result.output.shape == (48, 20)
+            assert result.output.dtype == torch.float32
+            assert (result.token_index.diff() > 0).all()
+            assert result.snr_db > (120 if name == "float" else 5)
+            assert name not in ("integer", "digit", "paper", "int8", "pv-int8") or (
+                result.snr_db > 25
+            )
+    rows = evaluate(capture, plan, (0,), config, method=Method("int8", "row")).report
+    assert (rows["format"], rows["groups"]) == ("int8", "row")
+    default = evaluate(capture, plan, (0,), config).report
+    assert (default["format"], default["groups"]) == ("integer", "block")
 
 
 def test_what_does_not_fit_is_refused(capture):

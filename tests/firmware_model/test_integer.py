@@ -5,9 +5,9 @@ import torch
 
 from firmware_model import integer
 from firmware_model.capture import load_capture
-from firmware_model.formats_paper import format_attention, truncated_key_table
 from firmware_model.integer import integer_attention
 from firmware_model.metrics import snr_db
+from firmware_model.number_formats import FORMATS, FormatHead
 from firmware_model.quantize import QuantizedHead, dequantize, quantize_head
 from paro_config import Config, ParoError
 from paro_config.formats import exp2_table
@@ -254,15 +254,8 @@ def test_digit_format_in_floating_point_tells_the_same(demo):
     head = quantize_head(demo, 5, 2, config)
     codes = random_codes(8, 1)
     words = integer_attention(head, codes, config)
-    floating = format_attention(head, codes, config, "digit")
+    floating = FormatHead.from_quantized(head, config, FORMATS["digit"]).attend(codes)
     assert snr_db(dequantize(words, head), floating) > 40
-
-
-def test_truncated_keys():
-    assert truncated_key_table(2)[128:].tolist()[:8] == [0, 1, 2, 2, 4, 4, 4, 4]
-    assert truncated_key_table(4)[128 + 0b1011011] == 0b1010000
-    assert truncated_key_table(4)[128 - 0b1011011] == -0b1010000
-    assert truncated_key_table(8).tolist() == list(range(-128, 128))
 
 
 def test_a_sink_does_not_swallow_the_denominator_of_a_diffuse_tail():
@@ -281,7 +274,7 @@ def test_a_sink_does_not_swallow_the_denominator_of_a_diffuse_tail():
     )  # fmt: skip
     codes = torch.full((64, 64), 3, dtype=torch.uint8)
     words = dequantize(integer_attention(head, codes, config, range(1)), head).double()
-    exact = format_attention(head, codes, config, "digit")[:64]
+    exact = FormatHead.from_quantized(head, config, FORMATS["digit"]).attend(codes, range(1))
     score = 127 * 127 * d
     logit = score * 24 * 11_600 / 2 ** (config.key_scale_shift + 15 + 8)
     tail_share = (tokens - 1) / (tokens - 1 + 2**logit)

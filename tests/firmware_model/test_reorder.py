@@ -18,6 +18,14 @@ def test_orders_nest_the_axes_as_named(order):
 
 
 @pytest.mark.parametrize("order", range(6))
+def test_text_behind_the_grid_comes_first(order):
+    without = token_permutation((2, 3, 4), 2, order)
+    found = token_permutation((2, 3, 4), 2, order, 3).tolist()
+    assert found[:5] == [0, 1, 26, 27, 28]
+    assert found[5:] == without[2:].tolist()
+
+
+@pytest.mark.parametrize("order", range(6))
 def test_inverse(order):
     permutation = token_permutation((3, 2, 5), 4, order)
     inverse = inverse_permutation(permutation)

@@ -53,6 +53,7 @@ def random_capture(tokens: int, head_dim: int, seed: int, heads: int = 2) -> Cap
         scale=head_dim**-0.5,
         source="random",
         digest="0" * 64,
+        model="0" * 64,
     )
 
 

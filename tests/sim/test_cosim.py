@@ -13,7 +13,7 @@ import torch
 import sim.cosim
 import sim.simulators
 from firmware_model import DEMO_CAPTURE
-from firmware_model.calibrate import calibrate
+from firmware_model.calibrate import Goal, calibrate
 from firmware_model.capture import load_capture
 from firmware_model.integer import integer_attention
 from firmware_model.plan import uniform_plan
@@ -207,7 +207,8 @@ def test_cosim_writes_report_and_outputs(build_dir, tmp_path):
     from safetensors.torch import load_file
 
     capture = load_capture(DEMO_CAPTURE)
-    plan = calibrate(capture, [3, 1], 3.0, TINY.block)
+    goal = Goal(avg_bits=3.0, block=TINY.block, per_head=True)
+    plan = calibrate([capture], goal, [3, 1])[0].for_capture(capture)
     seen = []
     report = cosim(
         capture,
@@ -303,7 +304,8 @@ def test_captures(name, heads, rows, avg_bits, build_dir, tmp_path):
         pytest.skip(f"no {name} in ../shared/data")
     capture = load_capture(path)
     config = Config(**{**PRESETS["video"].model_dump(), "head_dim": capture.head_dim})
-    plan = calibrate(capture, heads, avg_bits, config.block)
+    goal = Goal(avg_bits=avg_bits, block=config.block, per_head=True)
+    plan = calibrate([capture], goal, heads)[0].for_capture(capture)
     report = cosim(
         capture,
         plan,

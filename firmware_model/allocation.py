@@ -1,0 +1,222 @@
+"""Choosing the code of every block of many heads at once: one budget for all of them.
+
+By Lagrangian: at a price for a bit each block takes the code of least error + price x bits, and the
+price is bisected until the mean is met. No solver is needed, and the result is optimal to within
+a block. Heads that need little so pay for those that need much.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from paro_config.errors import ParoError
+from paro_config.formats import CODE_BITS
+
+#: Code of an 8-bit block.
+EIGHT_BITS = len(CODE_BITS) - 1
+#: Halvings of the logarithm of the price.
+BISECTIONS = 50
+#: Prices tried, relative to the largest error: 2**-100 is below what float32 resolves.
+PRICE_OCTAVES = 100
+#: Bits that a block gains at least when it is widened.
+LEAST_GAIN = 2
+
+_BITS = torch.tensor(CODE_BITS)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadErrors:
+    """What allocation knows of one head.
+
+    Parameters
+    ----------
+    errors : torch.Tensor
+        float32 [4, blocks, blocks]: error of each block at each code.
+    forced : torch.Tensor
+        bool [blocks, blocks]: blocks that stay at 8 bits.
+    """
+
+    errors: torch.Tensor
+    forced: torch.Tensor
+
+    def relative(self) -> "HeadErrors":
+        """Divide the errors by that of the whole head at 8 bits.
+
+        A budget that heads share then minimises the sum of their losses against their own best,
+        and no head starves because its output is small.
+        """
+        total = self.errors[EIGHT_BITS].sum()
+        return HeadErrors(self.errors / total if total > 0 else self.errors, self.forced)
+
+
+def check_avg_bits(avg_bits: float) -> None:
+    """Raise ParoError unless ``avg_bits`` is a legal mean width."""
+    if not 0 < avg_bits <= CODE_BITS[EIGHT_BITS]:
+        raise ParoError(
+            f"avg_bits = {avg_bits} is not legal; legal: above 0, at most {CODE_BITS[EIGHT_BITS]}"
+        )
+
+
+def forced_blocks(tokens: int, text_tokens: int, block: int) -> torch.Tensor:
+    """Blocks that stay at 8 bits: bool [blocks, blocks].
+
+    They are the rows and columns of blocks with text tokens, the last row and column if the last
+    block is partial, and a map of a single block.
+    """
+    count = -(-tokens // block)
+    side = torch.zeros(count, dtype=torch.bool)
+    side[: -(-text_tokens // block)] = True
+    if tokens % block or count == 1:
+        side[-1] = True
+    return side.unsqueeze(0) | side.unsqueeze(1)
+
+
+def allocate_codes(
+    heads: Sequence[HeadErrors], avg_bits: float, floor_bits: float = 0.0
+) -> list[torch.Tensor]:
+    """Choose the width of every block of some heads: least summed error at one mean width.
+
+    Bits left over by the Lagrangian go to the blocks that gain most per bit.
+
+    Parameters
+    ----------
+    heads : sequence of HeadErrors
+        They share the budget.
+    avg_bits : float
+        Mean bits over all blocks of all heads, forced ones included.
+    floor_bits : float
+        Mean bits that no head may fall below, as long as more would lessen its error.
+
+    Returns
+    -------
+    list of torch.Tensor
+        For each head uint8 [blocks, blocks]. Every row keeps a live block. The mean is at most
+        ``avg_bits`` unless forced blocks, floors and the live block of each row need more.
+    """
+    budget = int(avg_bits * sum(head.forced.numel() for head in heads) + 1e-6)
+    floors = [_floor_codes(head, floor_bits) for head in heads]
+    price = _price(heads, budget, floors)
+    codes = [_codes_at(head, price, floor) for head, floor in zip(heads, floors, strict=True)]
+    left = budget - sum(map(_bits, codes))
+    return [chosen.byte() for chosen in _spend(heads, codes, left)]
+
+
+def allocate_masks(
+    heads: Sequence[HeadErrors], sums: Sequence[torch.Tensor], density: float
+) -> list[torch.Tensor]:
+    """Keep the blocks with the largest sums of weights: a density for all heads together.
+
+    Parameters
+    ----------
+    heads : sequence of HeadErrors
+        Their forced blocks are kept.
+    sums : sequence of torch.Tensor
+        For each head float32 [blocks, blocks], as `sensitivity.block_sums`.
+    density : float
+        Share of all blocks to keep, forced ones included.
+
+    Returns
+    -------
+    list of torch.Tensor
+        For each head uint8 [blocks, blocks]: 0 or 3. Every row keeps its largest block.
+    """
+    kept = []
+    for head, weights in zip(heads, sums, strict=True):
+        mask = head.forced.clone()
+        mask[torch.arange(len(mask)), weights.argmax(dim=1)] = True
+        kept.append(mask)
+    total = sum(mask.numel() for mask in kept)
+    left = int(density * total + 1e-6) - sum(int(mask.sum()) for mask in kept)
+    if left > 0:
+        open_sums = torch.cat([w[~mask] for w, mask in zip(sums, kept, strict=True)])
+        chosen = torch.zeros(len(open_sums), dtype=torch.bool)
+        chosen[open_sums.topk(min(left, len(open_sums))).indices] = True
+        for mask, part in zip(kept, chosen.split([int((~m).sum()) for m in kept]), strict=True):
+            mask[~mask] = part
+    return [mask.byte() * EIGHT_BITS for mask in kept]
+
+
+def _bits(codes: torch.Tensor) -> int:
+    return int(_BITS[codes].sum())
+
+
+def _floor_codes(head: HeadErrors, floor_bits: float) -> torch.Tensor | None:
+    """Best codes of a head at the least mean it may have; ``None`` without a floor."""
+    if floor_bits <= 0:
+        return None
+    need = math.ceil(floor_bits * head.forced.numel() - 1e-6)
+    codes = _codes_at(head, _price([head], need, [None]), None)
+    # Rather a widening too much than a mean below the floor.
+    for slack in (0, *CODE_BITS[1:]):
+        if _bits(codes) < need:
+            codes = _spend([head], [codes], need - _bits(codes) + slack)[0]
+    return codes
+
+
+def _price(
+    heads: Sequence[HeadErrors], budget: int, floors: Sequence[torch.Tensor | None]
+) -> float:
+    """Lowest price of a bit at which the heads together cost at most ``budget``."""
+    largest = max(head.errors.max().item() for head in heads)
+
+    def spent(price: float) -> int:
+        return sum(
+            _bits(_codes_at(head, price, floor)) for head, floor in zip(heads, floors, strict=True)
+        )
+
+    if spent(0.0) <= budget:
+        return 0.0
+    low, high = -float(PRICE_OCTAVES), 0.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        cost = spent(largest * 2**middle)
+        low, high = (middle, high) if cost > budget else (low, middle)
+        if cost == budget:
+            break
+    return largest * 2**high
+
+
+def _codes_at(head: HeadErrors, price: float, floor: torch.Tensor | None) -> torch.Tensor:
+    """Best codes for one price of a bit, int64 [blocks, blocks]; every row has a live block.
+
+    They are those of the floor where the price would lead below it.
+    """
+    cost = head.errors + price * _BITS.view(-1, 1, 1)
+    codes = cost.argmin(dim=0)
+    codes[head.forced] = EIGHT_BITS
+    dead = (codes == 0).all(dim=1).nonzero().flatten()
+    live_cost, live_codes = cost[1:, dead].min(dim=0)
+    cheapest = (live_cost - cost[0, dead]).argmin(dim=1)
+    codes[dead, cheapest] = 1 + live_codes[torch.arange(len(dead)), cheapest]
+    return codes if floor is None or _bits(codes) >= _bits(floor) else floor
+
+
+def _spend(
+    heads: Sequence[HeadErrors], codes: Sequence[torch.Tensor], left: int
+) -> list[torch.Tensor]:
+    """Widen blocks by falling gain per bit until no widening that helps fits into ``left``."""
+    codes = [chosen.clone() for chosen in codes]
+    while left >= LEAST_GAIN:
+        widenings: list[tuple[float, int, int, int]] = []
+        for index, (head, chosen) in enumerate(zip(heads, codes, strict=True)):
+            gain = head.errors.gather(0, chosen.unsqueeze(0)) - head.errors
+            extra = _BITS.view(-1, 1, 1) - _BITS[chosen]
+            rate = torch.where((gain > 0) & (extra > 0) & (extra <= left), gain / extra, 0.0)
+            # No more than these can be paid for.
+            best = rate.flatten(1).topk(min(left // LEAST_GAIN, chosen.numel()))
+            for code in range(1, len(CODE_BITS)):
+                pairs = zip(best.values[code].tolist(), best.indices[code].tolist(), strict=True)
+                widenings += [(r, index, code, block) for r, block in pairs if r > 0]
+        if not widenings:
+            break
+        widened = set()
+        for _, index, code, block in sorted(widenings, key=lambda entry: -entry[0]):
+            flat = codes[index].view(-1)
+            cost = CODE_BITS[code] - CODE_BITS[int(flat[block])]
+            if cost <= left and (index, block) not in widened:
+                flat[block] = code
+                widened.add((index, block))
+                left -= cost
+    return codes

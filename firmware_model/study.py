@@ -1,0 +1,325 @@
+"""Comparisons behind the docs: formats at many widths, sparsity, ablations, plans that carry over.
+
+Every study calibrates captures anew and scores heads against float64 attention.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from firmware_model.attention import reference_attention
+from firmware_model.calibrate import Calibration, Goal
+from firmware_model.capture import Capture
+from firmware_model.methods import INTEGER, Method
+from firmware_model.metrics import cosine, snr_db
+from firmware_model.plan import ModelPlan
+from firmware_model.progress import Progress, Steps
+from firmware_model.reorder import ORDERS
+from firmware_model.sensitivity import model_config
+from paro_config.errors import ParoError
+from paro_config.formats import CODE_BITS
+
+#: Mean width that the papers report.
+PAPER_BITS = 4.8
+#: Index of the order FHW: no reorder.
+NATURAL = "FHW"
+
+
+@dataclass(frozen=True)
+class _Score:
+    """Quality of one head: in dB, and as a cosine."""
+
+    snr_db: float
+    cosine: float
+
+
+class _Heads:
+    """All heads of some captures and their float64 outputs."""
+
+    def __init__(self, captures: Sequence[Capture], progress: Progress | None, runs: int) -> None:
+        """``runs`` is how often all heads will be scored; measuring counts as much as scoring."""
+        self.captures = captures
+        self.keys = [(capture, head) for capture in captures for head in range(capture.heads)]
+        self._steps = Steps(progress, runs * len(self.keys))
+        self._references = [
+            reference_attention(c.q[head], c.k[head], c.v[head], c.scale) for c, head in self.keys
+        ]
+
+    def score(self, plans: Sequence[ModelPlan], method: Method) -> list[_Score]:
+        """Score every head as the plan of its model says."""
+        by_model = {plan.model: plan for plan in plans}
+        scores = []
+        for (capture, head), exact in zip(self.keys, self._references, strict=True):
+            plan = by_model[capture.model].for_capture(capture)
+            config = model_config(capture, plan.block)
+            _, output = method.attend(
+                capture, head, plan.head_order(head), plan.head_codes(head), config
+            )
+            scores.append(_Score(snr_db(output, exact), cosine(output, exact)))
+            self._steps.advance()
+        return scores
+
+    def name(self, index: int) -> str:
+        """Capture and head, in words."""
+        capture, head = self.keys[index]
+        return f"{capture.name}:{head}"
+
+
+def format_study(
+    captures: Sequence[Capture],
+    widths: Sequence[float],
+    goal: Goal,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Quality against mean bits: the integer model beside the paper's formats.
+
+    Both calibrate with their own errors, under the same budget.
+
+    Parameters
+    ----------
+    captures : sequence of Capture
+        Whose heads share the budget.
+    widths : sequence of float
+        Mean bits to try; `PAPER_BITS` is added.
+    goal : Goal
+        Block, order and the like; its mean bits and format are not used.
+    progress : Progress, optional
+        Told after each head scored.
+
+    Returns
+    -------
+    dict
+        ``rows``: for each format and width ``mean_snr_db``, ``worst_snr_db``, ``worst_head`` and
+        ``mean_loss_db``, ``worst_loss_db`` against all-8-bit integer attention.
+        ``equal_bits``: the mean width, interpolated, at which the integer model's mean quality is
+        that of the paper's formats at `PAPER_BITS`; null if it is outside ``widths``.
+    """
+    ladder = sorted({float(width) for width in widths} | {PAPER_BITS})
+    heads = _Heads(captures, progress, 2 * len(ladder) + 1)
+    full = Calibration(captures, replace(goal, avg_bits=8.0)).plans()
+    best = [score.snr_db for score in heads.score(full, Method())]
+    rows = []
+    for method, rounding in ((Method(INTEGER), "digit"), (Method("paper"), "paper")):
+        # Any width below 8 makes it measure the errors.
+        measured = Calibration(captures, replace(goal, avg_bits=1.0, rounding=rounding))
+        for width in ladder:
+            plans = measured.plans(avg_bits=width)
+            found = [score.snr_db for score in heads.score(plans, method)]
+            losses = [own - snr for own, snr in zip(best, found, strict=True)]
+            rows.append(
+                {
+                    "format": method.name,
+                    "avg_bits": width,
+                    "mean_bits": round(_mean_bits(plans), 4),
+                    "mean_snr_db": round(fmean(found), 3),
+                    "worst_snr_db": round(min(found), 3),
+                    "worst_head": heads.name(found.index(min(found))),
+                    "mean_loss_db": round(fmean(losses), 3),
+                    "worst_loss_db": round(max(losses), 3),
+                }
+            )
+    return {
+        "heads": len(heads.keys),
+        "all_8_bit_mean_snr_db": round(fmean(best), 3),
+        "equal_bits": _equal_bits(rows),
+        "rows": rows,
+    }
+
+
+def _mean_bits(plans: Sequence[ModelPlan]) -> float:
+    bits = torch.tensor(CODE_BITS)
+    total = sum(int(bits[plan.codes.long()].sum()) for plan in plans)
+    return total / sum(plan.codes.numel() for plan in plans)
+
+
+def _equal_bits(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Width at which the integer model is as good as the paper's formats at `PAPER_BITS`."""
+    goal = next(
+        row["mean_snr_db"]
+        for row in rows
+        if row["format"] == "paper" and row["avg_bits"] == PAPER_BITS
+    )
+    ours = [(row["mean_bits"], row["mean_snr_db"]) for row in rows if row["format"] == INTEGER]
+    for (low, snr_low), (high, snr_high) in pairwise(ours):
+        if snr_low <= goal <= snr_high:
+            share = (goal - snr_low) / (snr_high - snr_low) if snr_high > snr_low else 0.0
+            return round(low + share * (high - low), 3)
+    return None
+
+
+def sparsity_study(
+    captures: Sequence[Capture],
+    densities: Sequence[float],
+    block: int = 64,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Exact attention under a mask, each head at the same density, with and without reorder.
+
+    Returns
+    -------
+    list of dict
+        For each head: ``capture``, ``head``, the preferred ``order``, and for each density
+        ``cosine`` and ``snr_db`` with and without reorder.
+    """
+    heads = _Heads(captures, progress, 2 * len(densities))
+    found: dict[tuple[str, float], list[_Score]] = {}
+    orders: list[str] = []
+    for order in ("metric", NATURAL):
+        goal = Goal(density=1.0, block=block, order=order, per_head=True)
+        measured = Calibration(captures, goal)
+        for density in densities:
+            plans = measured.plans(density=density)
+            found[order, density] = heads.score(plans, Method("float"))
+            if not orders:
+                by_model = {plan.model: plan for plan in plans}
+                orders = [
+                    ORDERS[by_model[c.model].for_capture(c).head_order(h)] for c, h in heads.keys
+                ]
+    return [
+        {
+            "capture": capture.name,
+            "head": head,
+            "order": orders[index],
+            "densities": [
+                {
+                    "density": density,
+                    "cosine": round(found["metric", density][index].cosine, 6),
+                    "cosine_without_reorder": round(found[NATURAL, density][index].cosine, 6),
+                    "snr_db": round(found["metric", density][index].snr_db, 3),
+                    "snr_db_without_reorder": round(found[NATURAL, density][index].snr_db, 3),
+                }
+                for density in densities
+            ],
+        }
+        for index, (capture, head) in enumerate(heads.keys)
+    ]
+
+
+#: Variants of the ablation: density, format, groups of uniform scales.
+ABLATIONS: tuple[tuple[float, Method], ...] = (
+    (1.0, Method("pv-int8", "row")),
+    (1.0, Method("pv-int8")),
+    (1.0, Method("int8")),
+    (1.0, Method("pv-int4", "row")),
+    (1.0, Method("pv-int4")),
+    (1.0, Method("int4")),
+    (0.5, Method("float")),
+    (0.3, Method("float")),
+    (0.2, Method("float")),
+    (0.5, Method("int8")),
+    (0.3, Method("int8")),
+    (0.5, Method("int4")),
+)
+
+
+def ablation_study(
+    captures: Sequence[Capture], block: int = 64, progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """PAROAttention's ablations: sparse, INT8, INT4 and both; row or block groups; reorder or not.
+
+    Every head has the same density.
+
+    Returns
+    -------
+    list of dict
+        For each variant ``density``, ``format``, ``groups``, ``reorder``, mean and worst cosine and
+        mean and worst signal-to-noise ratio over all heads, and the worst head.
+    """
+    orders = (NATURAL, "metric")
+    heads = _Heads(captures, progress, len(orders) * len(ABLATIONS))
+    plans = {
+        (density, order): Calibration(
+            captures, Goal(density=density, block=block, order=order, per_head=True)
+        ).plans()
+        for density in sorted({density for density, _ in ABLATIONS})
+        for order in orders
+    }
+    rows = []
+    for density, method in ABLATIONS:
+        for order in orders:
+            scores = heads.score(plans[density, order], method)
+            cosines, snrs = [s.cosine for s in scores], [s.snr_db for s in scores]
+            rows.append(
+                {
+                    "density": density,
+                    "format": method.name,
+                    "groups": method.groups,
+                    "reorder": order != NATURAL,
+                    "mean_cosine": round(fmean(cosines), 6),
+                    "worst_cosine": round(min(cosines), 6),
+                    "mean_snr_db": round(fmean(snrs), 3),
+                    "worst_snr_db": round(min(snrs), 3),
+                    "worst_head": heads.name(snrs.index(min(snrs))),
+                }
+            )
+    return rows
+
+
+def carry_over_study(
+    captures: Sequence[Capture],
+    at: float,
+    goal: Goal,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """How well a static plan does at other noise levels than it was calibrated at.
+
+    Parameters
+    ----------
+    captures : sequence of Capture
+        One model at several times of its denoising.
+    at : float
+        The plan is calibrated on the captures of the time nearest to this share of the steps.
+    goal : Goal
+        Mean bits, block and the like.
+    progress : Progress, optional
+        Told after each head scored.
+
+    Returns
+    -------
+    list of dict
+        For each time ``progress``, whether the plan was ``calibrated_here``, and over the heads the
+        mean and worst quality under the static plan and under one of the time's own, and what is
+        lost.
+
+    Raises
+    ------
+    ParoError
+        If the captures are of several models or all of one time.
+    """
+    times = sorted({capture.progress for capture in captures})
+    if len({capture.model for capture in captures}) > 1 or len(times) < 2:
+        raise ParoError(
+            "captures do not suit this study; legal: of one model, at two or more times of its "
+            "denoising, as `paro capture --at 0,0.5 ...` writes them"
+        )
+    home = min(times, key=lambda time: abs(time - at))
+    by_time = {time: [c for c in captures if c.progress == time] for time in times}
+    runs = {time: _Heads(by_time[time], None, 1) for time in times}
+    steps = Steps(progress, 2 * len(times))
+    static = Calibration(by_time[home], goal).plans()
+    rows = []
+    for time in times:
+        fixed = [score.snr_db for score in runs[time].score(static, Method())]
+        steps.advance()
+        own_plans = static if time == home else Calibration(by_time[time], goal).plans()
+        own = [score.snr_db for score in runs[time].score(own_plans, Method())]
+        steps.advance()
+        losses = [best - found for best, found in zip(own, fixed, strict=True)]
+        rows.append(
+            {
+                "progress": time,
+                "calibrated_here": math.isclose(time, home),
+                "mean_snr_db": round(fmean(fixed), 3),
+                "worst_snr_db": round(min(fixed), 3),
+                "own_mean_snr_db": round(fmean(own), 3),
+                "own_worst_snr_db": round(min(own), 3),
+                "mean_loss_db": round(fmean(losses), 3),
+                "worst_loss_db": round(max(losses), 3),
+            }
+        )
+    return rows

@@ -1,0 +1,118 @@
+"""`paro study`: the comparisons behind the docs, over captures of your own."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from paro_cli.console import format_value, progress_bar, stdout
+from paro_cli.options import AVG_BITS_DEFAULT, OutputDirectory, parse_numbers
+from paro_config import ParoError
+
+#: What can be studied.
+STUDIES = ("formats", "sparsity", "ablation", "carry-over")
+
+
+def study(
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help=", ".join(STUDIES), show_default=False)
+    ],
+    captures: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CAPTURE...", help="captures, or folders of them", show_default=False
+        ),
+    ],
+    output: OutputDirectory,
+    bits: Annotated[
+        str, typer.Option("--bits", metavar="LIST", help="formats: mean widths to try")
+    ] = "2,2.5,3,3.5,4,4.8,6",
+    density: Annotated[
+        str, typer.Option("--density", metavar="LIST", help="sparsity: shares of live blocks")
+    ] = "0.5,0.3,0.2",
+    at: Annotated[
+        float,
+        typer.Option("--at", metavar="SHARE", help="carry-over: where the plan is calibrated"),
+    ] = 0.7,
+    avg_bits: Annotated[
+        float, typer.Option("--avg-bits", metavar="BITS", help="carry-over: mean width")
+    ] = AVG_BITS_DEFAULT,
+    block: Annotated[
+        int, typer.Option("--block", metavar="B", help="tokens on a side of a block: 16, 32, 64")
+    ] = 64,
+    order: Annotated[
+        str, typer.Option("--order", metavar="HOW", help="formats: as `paro calibrate --order`")
+    ] = "metric",
+) -> None:
+    """Calibrate captures in many ways and tabulate the quality.
+
+    formats: the integer model beside the paper's formats at many mean widths, all heads under one
+    budget. sparsity: exact attention under masks, with and without reorder, head by head. ablation:
+    sparse, INT8, INT4 and both, row or block groups, with and without reorder. carry-over: a plan
+    of one noise level at the others.
+
+    Writes DIR/WHAT.json; formats also DIR/formats.png.
+
+    [bold]Examples[/bold]
+
+      paro study formats captures/ -o study --bits 3,4,4.8
+
+      paro study sparsity capture.safetensors -o study --density 0.3,0.2
+
+      paro study ablation captures/ -o study --block 16
+
+      paro study carry-over captures/ -o study --at 0.7 --avg-bits 4.8
+    """
+    from firmware_model import study as studies
+    from firmware_model.calibrate import Goal
+    from firmware_model.capture import load_captures
+    from paro_cli.drawing import format_figure, save_figure
+    from paro_config.files import write_json
+
+    if what not in STUDIES:
+        raise ParoError(f"there is no study {what!r}; legal: {', '.join(STUDIES)}")
+    widths, densities = parse_numbers("bits", bits), parse_numbers("density", density)
+    sources = load_captures(captures)
+    result: Any
+    with progress_bar(what) as progress:
+        if what == "formats":
+            goal = Goal(block=block, order=order)
+            result = studies.format_study(sources, widths, goal, progress)
+            rows = result["rows"]
+        elif what == "sparsity":
+            result = rows = studies.sparsity_study(sources, densities, block, progress)
+        elif what == "ablation":
+            result = rows = studies.ablation_study(sources, block, progress)
+        else:
+            goal = Goal(avg_bits=avg_bits, block=block, order=order)
+            result = rows = studies.carry_over_study(sources, at, goal, progress)
+    write_json(output / f"{what}.json", result)
+    if what == "sparsity":
+        rows = [
+            {name: row[name] for name in ("capture", "head", "order")} | part
+            for row in rows
+            for part in row["densities"]
+        ]
+    stdout.print(_table(f"study {output / what}.json", rows))
+    if what == "formats":
+        save_figure(format_figure(result), output / "formats.png")
+        equal = result["equal_bits"]
+        stdout.print(
+            f"The integer model is as good as the paper's formats at 4.8 bits at {equal} bits."
+            if equal is not None
+            else "No width tried is as good as the paper's formats at 4.8 bits."
+        )
+        stdout.print(f"drawn: {output / 'formats.png'}", highlight=False)
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(
+            *(f"{v:.4f}" if "cosine" in name else format_value(v) for name, v in row.items())
+        )
+    return table

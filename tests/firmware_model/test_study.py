@@ -1,0 +1,76 @@
+"""The studies, on the shipped capture; the figures of the docs come from the shared ones."""
+
+import pytest
+
+from firmware_model.calibrate import Goal
+from firmware_model.study import ABLATIONS, ablation_study, format_study, sparsity_study
+
+
+def test_formats(demo):
+    told = []
+    study = format_study([demo], (2.5, 3.0, 4.0), Goal(), lambda *done: told.append(done))
+    assert told[-1] == (9 * 16, 9 * 16)
+    assert study["heads"] == 16
+    by_format = {
+        name: [row for row in study["rows"] if row["format"] == name]
+        for name in ("integer", "paper")
+    }
+    for rows in by_format.values():
+        assert [row["avg_bits"] for row in rows] == [2.5, 3.0, 4.0, 4.8]
+        quality = [row["mean_snr_db"] for row in rows]
+        assert quality == sorted(quality)
+        for row in rows:
+            assert row["mean_bits"] == pytest.approx(row["avg_bits"], abs=0.01)
+            assert row["worst_snr_db"] <= row["mean_snr_db"]
+            assert row["mean_loss_db"] == pytest.approx(
+                study["all_8_bit_mean_snr_db"] - row["mean_snr_db"], abs=2e-3
+            )
+            assert row["worst_head"].startswith("tiny_video_dit_t03:")
+    for ours, paper in zip(by_format["integer"], by_format["paper"], strict=True):
+        assert ours["mean_snr_db"] > paper["mean_snr_db"]
+    assert 2.5 <= study["equal_bits"] < 4.8
+
+
+def test_no_width_equals_the_paper(demo):
+    assert format_study([demo], (4.8,), Goal())["equal_bits"] is None
+
+
+def test_sparsity(demo):
+    rows = sparsity_study([demo], (0.5, 0.25))
+    assert [row["head"] for row in rows] == list(range(16))
+    for row in rows:
+        half, quarter = row["densities"]
+        assert (half["density"], quarter["density"]) == (0.5, 0.25)
+        assert quarter["cosine"] < half["cosine"] <= 1
+        assert quarter["snr_db"] < half["snr_db"]
+        if row["order"] == "FHW":
+            assert half["cosine"] == half["cosine_without_reorder"]
+    assert len({row["order"] for row in rows}) > 1
+
+
+def test_reorder_helps_where_another_order_is_preferred(shared_capture):
+    rows = sparsity_study([shared_capture("dinov2_video_l3")], (0.3, 0.2))
+    for head in (1, 4, 5):
+        assert rows[head]["order"] != "FHW"
+        for part in rows[head]["densities"]:
+            assert part["cosine"] > part["cosine_without_reorder"]
+            assert part["snr_db"] > part["snr_db_without_reorder"] + 3
+
+
+def test_ablation(demo):
+    rows = ablation_study([demo])
+    assert len(rows) == 2 * len(ABLATIONS)
+
+    def mean(density, name, groups="block"):
+        (row,) = [
+            row
+            for row in rows
+            if row["reorder"]
+            and (row["density"], row["format"], row["groups"]) == (density, name, groups)
+        ]
+        return row["mean_snr_db"]
+
+    assert mean(1.0, "pv-int8") > mean(1.0, "pv-int8", "row")
+    assert mean(1.0, "pv-int8") > mean(1.0, "int8") > mean(1.0, "int4")
+    assert mean(0.5, "float") > mean(0.3, "float") > mean(0.2, "float")
+    assert mean(0.5, "float") > mean(0.5, "int8") > mean(0.5, "int4")
