@@ -12,11 +12,13 @@ from paro_config import ParoError
 
 #: Commands in the order of the help; each is a function of its own name in its own module.
 COMMANDS = (
+    "capture",
     "calibrate",
     "generate",
     "cosim",
     "evaluate",
     "picture",
+    "study",
     "synth",
     "benchmark",
     "doctor",

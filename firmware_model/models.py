@@ -1,0 +1,126 @@
+"""Opening a generating model: the project's own, or a folder that diffusers wrote."""
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from firmware_model.capture import Capture
+from firmware_model.diffusers_adapter import load_diffusers
+from firmware_model.pipeline import AttentionCall, Pipeline, float_attention
+from firmware_model.progress import Progress, Steps
+from firmware_model.replacement import call_capture
+from firmware_model.tensorfile import read_tensors
+from firmware_model.video.checkpoint import VERSION
+from firmware_model.video.pipeline import STEPS, VideoPipeline
+from paro_config.errors import ParoError
+
+#: Name of the model that comes with the project, and its checkpoint.
+OWN_MODEL = "moving-digits"
+OWN_CHECKPOINT = Path(str(resources.files("firmware_model") / "data" / "moving_digits.safetensors"))
+
+
+def is_model(path: Path) -> bool:
+    """Whether ``path`` names a model, and not a capture."""
+    if str(path) == OWN_MODEL or (path / "model_index.json").is_file():
+        return True
+    if not path.is_file():
+        return False
+    try:
+        return read_tensors(path, "file", ()).metadata.get("format") == VERSION
+    except ParoError:
+        return False
+
+
+def open_model(
+    path: Path,
+    steps: int | None = None,
+    prompt: str | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    frames: int | None = None,
+) -> Pipeline:
+    """Open a model.
+
+    Parameters
+    ----------
+    path : Path
+        `OWN_MODEL`, a checkpoint of `firmware_model.video`, or a folder of a diffusers pipeline.
+    steps : int, optional
+        Denoising steps; 25 by default.
+    prompt : str, optional
+        Text of a diffusers pipeline.
+    height, width, frames : int, optional
+        Size of what a diffusers pipeline generates, in pixels; its own default otherwise.
+
+    Raises
+    ------
+    ParoError
+        If it cannot be opened, diffusers is missing, or an option is given that the model has not.
+    """
+    steps = STEPS if steps is None else steps
+    if (path / "model_index.json").is_file():
+        return load_diffusers(
+            path, prompt=prompt, height=height, width=width, frames=frames, steps=steps
+        )
+    given = {"prompt": prompt, "height": height, "width": width, "frames": frames}
+    for name, value in given.items():
+        if value is not None:
+            raise ParoError(f"{name} = {value!r} is not legal: model {path} has no such choice")
+    return VideoPipeline(OWN_CHECKPOINT if str(path) == OWN_MODEL else path, steps)
+
+
+def capture_model(
+    pipeline: Pipeline,
+    folder: Path,
+    samples: int,
+    at: tuple[float, ...],
+    progress: Progress | None = None,
+) -> list[Capture]:
+    """Run a model and keep the inputs of its attention.
+
+    Of a batch (the halves of guidance) the last item is kept, of several runs of the model in one
+    step the first.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        The model.
+    folder : Path
+        Where the captures' paths lie.
+    samples : int
+        Runs, of samples 0, 1, ...
+    at : tuple of float
+        When to capture, as shares of the steps, 0 <= share < 1: the step that begins there.
+    progress : Progress, optional
+        Told after each denoising step.
+
+    Returns
+    -------
+    list of Capture
+        One for each sample, time and layer; not yet written.
+    """
+    if samples < 1:
+        raise ParoError(f"samples = {samples} is not legal; legal: 1 or more")
+    if not at or not all(0 <= share < 1 for share in at):
+        raise ParoError(
+            f"at = {','.join(map(str, at))} is not legal; legal: shares of the steps, 0 or more, "
+            "below 1"
+        )
+    shape = pipeline.shape
+    wanted = {int(share * shape.steps + 1e-9) for share in at}
+    steps = Steps(progress, samples * shape.steps)
+    captures: dict[Path, Capture] = {}
+
+    def record(call: AttentionCall) -> torch.Tensor:
+        if call.step in wanted:
+            capture = call_capture(call, len(call.q) - 1, shape, pipeline.identity)
+            path = folder / f"sample_{sample:02}_{capture.path.name}"
+            copies = {name: getattr(capture, name).cpu().clone() for name in ("q", "k", "v")}
+            captures.setdefault(path, replace(capture, path=path, **copies))
+        return float_attention(call)
+
+    for sample in range(samples):
+        pipeline.generate(sample, record, lambda _done, _total: steps.advance())
+    return list(captures.values())

@@ -1,0 +1,81 @@
+"""Generating moving digits: the video transformer as a `firmware_model.pipeline.Pipeline`."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from firmware_model.pipeline import Attention, AttentionCall, ModelShape
+from firmware_model.progress import Progress, Steps
+from firmware_model.video.checkpoint import load_model
+from firmware_model.video.dataset import CLASSES, FRAMES, HEIGHT, WIDTH
+from firmware_model.video.transformer import GRID, NO_CLASS, float_attention
+from paro_config.errors import ParoError
+
+#: Denoising steps unless the user says otherwise.
+STEPS = 25
+#: How much further than the classless prediction the one for the class is followed.
+GUIDANCE = 2.0
+
+
+class VideoPipeline:
+    """The trained video transformer with its sampler.
+
+    The sampler follows the velocity from noise to video in equal Euler steps; both halves of
+    the guidance (with class and without) run as one batch.
+
+    Parameters
+    ----------
+    path : Path
+        Checkpoint.
+    steps : int
+        Denoising steps.
+
+    Raises
+    ------
+    ParoError
+        If the checkpoint is not legal or ``steps`` is below 1.
+    """
+
+    def __init__(self, path: Path, steps: int = STEPS) -> None:
+        if steps < 1:
+            raise ParoError(f"steps = {steps} is not legal; legal: 1 or more")
+        self._model, self.identity = load_model(path)
+        shape = self._model.shape
+        self.shape = ModelShape(
+            layers=shape.layers,
+            heads=shape.heads,
+            head_dim=shape.head_dim,
+            grid=GRID,
+            steps=steps,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+    ) -> torch.Tensor:
+        """Generate a video of the digit ``sample`` modulo 10; as `Pipeline.generate`."""
+        random = torch.Generator().manual_seed(sample)
+        video = torch.randn(1, FRAMES, HEIGHT, WIDTH, generator=random)
+        classes = torch.tensor([NO_CLASS, sample % CLASSES])
+        levels = torch.linspace(1, 0, self.shape.steps + 1)
+        told = Steps(progress, self.shape.steps)
+        for step, (level, following) in enumerate(pairwise(levels)):
+            classless, velocity = self._model(
+                video.expand(2, -1, -1, -1), level.expand(2), classes, _hook(attention, step)
+            )
+            velocity = classless + GUIDANCE * (velocity - classless)
+            video = video + (following - level) * velocity
+            told.advance()
+        return ((video[0] + 1) / 2).clamp(0, 1).unsqueeze(-1)
+
+
+def _hook(attention: Attention | None, step: int):
+    """Attention of the transformer at one step."""
+    if attention is None:
+        return float_attention
+
+    def replaced(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attention(AttentionCall(layer, step, q, k, v, q.shape[-1] ** -0.5))
+
+    return replaced

@@ -1,0 +1,67 @@
+"""`paro capture`: the inputs of a running model's attention, as files."""
+
+from typing import Annotated
+
+import typer
+
+from paro_cli.console import progress_bar, stdout
+from paro_cli.options import (
+    FramesOption,
+    HeightOption,
+    ModelArgument,
+    OutputDirectory,
+    PromptOption,
+    StepsOption,
+    WidthOption,
+    parse_numbers,
+)
+
+
+def capture(
+    model: ModelArgument,
+    output: OutputDirectory,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", help="runs: videos 0 .. N - 1")
+    ] = 1,
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at", metavar="LIST", help="when, as shares of the denoising steps, below 1"
+        ),
+    ] = "0,0.25,0.5,0.75",
+    steps: StepsOption = None,
+    prompt: PromptOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    frames: FramesOption = None,
+) -> None:
+    """Run a model and write Q, K and V of its attention, after rotation.
+
+    Writes one capture for each layer, time and sample. All carry the model's identity, so that a
+    plan that is calibrated on some of them fits the others. MODEL is moving-digits (the video
+    transformer that comes with the project), a checkpoint of it, or a folder that a diffusers
+    pipeline was saved to (CogVideoX, Wan, HunyuanVideo, Flux, DiT, PixArt).
+
+    [bold]Examples[/bold]
+
+      paro capture moving-digits -o captures
+
+      paro capture moving-digits -o captures --samples 2 --at 0,0.3,0.6,0.9 --steps 10
+
+      paro capture CogVideoX-2b/ -o captures --prompt "a panda" --frames 9 --at 0.1,0.5
+    """
+    from firmware_model.capture import save_capture
+    from firmware_model.models import capture_model, open_model
+
+    times = parse_numbers("at", at)
+    pipeline = open_model(model, steps, prompt, height, width, frames)
+    with progress_bar("capture") as progress:
+        captures = capture_model(pipeline, output, samples, times, progress)
+    for found in captures:
+        save_capture(found)
+    shape = pipeline.shape
+    stdout.print(
+        f"written: {len(captures)} captures in {output} ({shape.layers} layers, {shape.heads} "
+        f"heads of {shape.head_dim}, {shape.tokens} tokens)",
+        highlight=False,
+    )

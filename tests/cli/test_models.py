@@ -1,0 +1,138 @@
+"""Commands on whole models: several captures, plans in a folder, generation, studies."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from firmware_model import DEMO_CAPTURE
+from firmware_model.capture import load_capture, save_capture
+from firmware_model.plan import load_model_plan
+from firmware_model.video.checkpoint import save_model
+from firmware_model.video.transformer import Shape, VideoTransformer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(2)
+    network = VideoTransformer(Shape(layers=2, heads=1, head_dim=32))
+    torch.nn.init.normal_(network.output.weight, std=0.2)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(network, path)
+    return path
+
+
+def some_heads(name, folder, heads, **fields):
+    """A capture with some heads of the shipped one."""
+    whole = load_capture(DEMO_CAPTURE)
+    tensors = {key: getattr(whole, key)[heads].clone() for key in "qkv"}
+    path = folder / f"{name}.safetensors"
+    save_capture(replace(whole, path=path, model=name, **tensors, **fields))
+    return path
+
+
+def test_a_model_is_captured_calibrated_and_evaluated(paro, model, tmp_path):
+    outcome = paro("capture", model, "--steps", "2", "--at", "0,0.5", "-o", tmp_path / "captures")
+    assert outcome.status == 0
+    assert "written: 4 captures" in outcome.out
+    plan = tmp_path / "plan.safetensors"
+    outcome = paro("calibrate", tmp_path / "captures", "--step-groups", "2", "-o", plan)
+    assert outcome.status == 0
+    assert load_model_plan(plan).codes.shape == (2, 2, 1, 8, 8)
+    videos = tmp_path / "videos"
+    outcome = paro(
+        "evaluate", model, "--plan", plan, "--steps", "2", "--samples", "1", "-o", videos
+    )
+    assert outcome.status == 0
+    report = json.loads((videos / "report.json").read_text())
+    assert report["psnr_db"] > 20
+    assert len(report["attention"]) == 4
+    with Image.open(videos / "film.gif") as film:
+        assert film.n_frames == 8
+        assert film.size == (4 * 17, 4 * 34)
+    with Image.open(videos / "contact_sheet.png") as sheet:
+        assert sheet.size == (3 * 3 * 8 * 17, 3 * 17)
+    outcome = paro("evaluate", tmp_path / "captures", "--plan", plan, "-o", tmp_path / "heads")
+    assert outcome.status == 0
+    summary = json.loads((tmp_path / "heads/report.json").read_text())
+    assert summary["all"]["heads"] == 4
+    assert len(list((tmp_path / "heads").glob("*/outputs.safetensors"))) == 4
+    outcome = paro("study", "carry-over", tmp_path / "captures", "-o", tmp_path / "study")
+    assert outcome.status == 0
+    assert len(json.loads((tmp_path / "study/carry-over.json").read_text())) == 2
+
+
+def test_models_share_a_budget(paro, tmp_path):
+    one = some_heads("one", tmp_path, [2])
+    other = some_heads("other", tmp_path, [6, 10])
+    outcome = paro("calibrate", one, other, "-o", tmp_path / "plans")
+    assert outcome.status == 0
+    found = [load_model_plan(tmp_path / f"plans/{name}.safetensors") for name in ("one", "other")]
+    assert [len(plan.heads) for plan in found] == [1, 2]
+    output = tmp_path / "run"
+    outcome = paro("evaluate", one, other, "--plan", tmp_path / "plans", "-o", output, "--report")
+    assert outcome.status == 0
+    summary = json.loads((output / "report.json").read_text())["all"]
+    assert summary["mean_bits"] == pytest.approx(4.8, abs=0.02)
+    assert (summary["heads"], summary["worst_capture"]) == (3, "other")
+    page = (output / "report.html").read_text()
+    assert page.count("<img") == 4
+    assert '<tr class="worst"><td>other</td>' in page
+
+
+@pytest.mark.parametrize("what", ["formats", "sparsity", "ablation"])
+def test_studies(paro, tmp_path, what):
+    source = some_heads("one", tmp_path, [2, 6])
+    options = {"formats": ("--bits", "3,6"), "sparsity": ("--density", "0.5"), "ablation": ()}
+    outcome = paro("study", what, source, *options[what], "-o", tmp_path / "study")
+    assert outcome.status == 0
+    written = {path.name for path in (tmp_path / "study").iterdir()}
+    assert written == {f"{what}.json"} | ({"formats.png"} if what == "formats" else set())
+    assert json.loads((tmp_path / f"study/{what}.json").read_text())
+
+
+def test_bad_input(refused, model, tmp_path):
+    capture = some_heads("one", tmp_path, [2])
+    other = some_heads("other", tmp_path, [2])
+    output = ("-o", tmp_path / "out")
+    refused("does not exist", "calibrate", tmp_path / "none", *output)
+    refused("is a file; legal: a folder", "calibrate", capture, other, "-o", "p.safetensors")
+    refused("density = 2.0 is not legal", "calibrate", capture, "--density", "2", *output)
+    refused("order = 'XYZ' is not legal", "calibrate", capture, "--order", "XYZ", *output)
+    refused("format = 'fp8' is not legal", "calibrate", capture, "--format", "fp8", *output)
+    refused("floor_bits = 5.0", "calibrate", capture, "--floor-bits", "5", *output)
+    refused("step groups = 0", "calibrate", capture, "--step-groups", "0", *output)
+    refused(
+        "lies in the step group that begins at 0.5", "calibrate", capture, "--step-groups", "2",
+        *output,
+    )  # fmt: skip
+    refused("there is no study 'x'", "study", "x", capture, *output)
+    refused("bits = 'x' is not a list of numbers", "study", "formats", capture, "--bits", "x",
+            *output)  # fmt: skip
+    refused("captures do not suit this study", "study", "carry-over", capture, *output)
+    refused("does not exist", "capture", tmp_path / "none", *output)
+    refused("at = 1.5 is not legal", "capture", model, "--at", "1.5", *output)
+    refused("prompt = 'x' is not legal", "capture", model, "--prompt", "x", *output)
+    refused("format = 'x' is not legal", "evaluate", capture, "--plan", "p", "--format", "x",
+            *output)  # fmt: skip
+    refused("--steps is for a model", "evaluate", capture, "--plan", "p", "--steps", "2", *output)
+    refused("--heads and --report are for captures", "evaluate", model, "--plan", "p", "--report",
+            *output)  # fmt: skip
+    refused("plan p does not exist", "evaluate", model, "--plan", "p", *output)
+
+
+def test_a_plan_of_another_model_is_refused(paro, refused, model, tmp_path):
+    source = some_heads("one", tmp_path, [2])
+    plan = tmp_path / "plan.safetensors"
+    paro("calibrate", source, "-o", plan)
+    other = some_heads("other", tmp_path, [2])
+    output = ("-o", tmp_path / "out")
+    refused("is of another capture or model", "evaluate", other, "--plan", plan, *output)
+    refused("the plan is of another model", "evaluate", model, "--plan", plan, *output)
+    (tmp_path / "plans").mkdir()
+    plan.rename(tmp_path / "plans/plan.safetensors")
+    refused(
+        "holds 1 plans, none of the model", "evaluate", other, "--plan", tmp_path / "plans", *output
+    )

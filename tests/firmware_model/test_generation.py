@@ -1,0 +1,126 @@
+"""Models as they are opened, captured and compared."""
+
+import math
+
+import pytest
+import torch
+
+from firmware_model import metrics
+from firmware_model.calibrate import Goal, calibrate, step_group_starts
+from firmware_model.generation import compare_generation
+from firmware_model.methods import Method
+from firmware_model.models import OWN_CHECKPOINT, OWN_MODEL, capture_model, is_model, open_model
+from firmware_model.study import carry_over_study
+from firmware_model.video.checkpoint import save_model
+from firmware_model.video.transformer import TOKENS, Shape, VideoTransformer
+from paro_config import ParoError
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    torch.manual_seed(1)
+    model = VideoTransformer(Shape(layers=2, heads=2, head_dim=32))
+    torch.nn.init.normal_(model.output.weight, std=0.2)
+    for name, parameter in model.named_parameters():
+        if name.endswith("q_norm.weight"):
+            # Attention that is not flat, as that of a trained model.
+            torch.nn.init.constant_(parameter, 2.5)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(model, path)
+    return open_model(path, steps=4)
+
+
+@pytest.fixture(scope="module")
+def captures(pipeline, tmp_path_factory):
+    return capture_model(pipeline, tmp_path_factory.mktemp("captures"), 1, (0.0, 0.5, 0.75))
+
+
+def test_models_are_told_from_captures(pipeline, demo, tmp_path):
+    assert is_model(tmp_path.joinpath(OWN_MODEL).relative_to(tmp_path))
+    assert is_model(OWN_CHECKPOINT)
+    assert not is_model(demo.path)
+    assert not is_model(tmp_path)
+    assert not is_model(tmp_path / "nothing")
+    with pytest.raises(ParoError, match=r"prompt = 'x' is not legal: model .* has no such choice"):
+        open_model(OWN_CHECKPOINT, prompt="x")
+
+
+def test_captures_of_a_model(pipeline, captures):
+    assert len(captures) == 3 * 2
+    assert {(c.layer, c.progress) for c in captures} == {
+        (layer, progress) for layer in (0, 1) for progress in (0.0, 0.5, 0.75)
+    }
+    for capture in captures:
+        assert capture.model == pipeline.identity
+        assert capture.q.shape == (2, TOKENS, 32)
+    assert len({capture.path for capture in captures}) == 6
+    assert not torch.equal(captures[0].q, captures[2].q)
+    with pytest.raises(ParoError, match=r"at = 1.0 is not legal; legal: shares of the steps"):
+        capture_model(pipeline, captures[0].path.parent, 1, (1.0,))
+    with pytest.raises(ParoError, match="samples = 0 is not legal"):
+        capture_model(pipeline, captures[0].path.parent, 0, (0.0,))
+
+
+def test_generation_through_a_plan(pipeline, captures):
+    plans = {
+        bits: calibrate(captures, Goal(avg_bits=bits, step_groups=step_group_starts(2)))[0]
+        for bits in (8.0, 3.0)
+    }
+    results = {
+        bits: compare_generation(pipeline, plan, Method(), 2) for bits, plan in plans.items()
+    }
+    for bits, result in results.items():
+        report = result.report
+        assert report["mean_bits"] == pytest.approx(bits, abs=0.1)
+        assert [entry["sample"] for entry in report["per_sample"]] == [0, 1]
+        for entry, own, planned in zip(
+            report["per_sample"], result.own, result.planned, strict=True
+        ):
+            assert entry["psnr_db"] == pytest.approx(metrics.psnr_db(planned, own), abs=1e-3)
+        assert {(e["step"], e["layer"]) for e in report["attention"]} == {
+            (step, layer) for step in range(4) for layer in range(2)
+        }
+        assert report["worst_psnr_db"] <= report["psnr_db"]
+    assert results[8.0].report["psnr_db"] > results[3.0].report["psnr_db"] > 20
+    exact = compare_generation(pipeline, plans[8.0], Method("float"), 1)
+    assert exact.report["psnr_db"] is None or exact.report["psnr_db"] > 90
+    with pytest.raises(ParoError, match="samples = 0 is not legal"):
+        compare_generation(pipeline, plans[8.0], Method(), 0)
+
+
+def test_step_groups():
+    assert step_group_starts(1) == (0.0,)
+    assert step_group_starts(2) == (0.0, 0.5)
+    assert step_group_starts(5) == (0.0, 0.125, 0.25, 0.375, 0.5)
+    with pytest.raises(ParoError, match="step groups = 0 is not legal"):
+        step_group_starts(0)
+
+
+def test_carry_over(captures, demo):
+    rows = carry_over_study(captures, 0.7, Goal(avg_bits=4.0))
+    assert [row["progress"] for row in rows] == [0.0, 0.5, 0.75]
+    assert [row["calibrated_here"] for row in rows] == [False, False, True]
+    assert rows[-1]["mean_loss_db"] == rows[-1]["worst_loss_db"] == 0
+    assert rows[0]["mean_loss_db"] == pytest.approx(
+        rows[0]["own_mean_snr_db"] - rows[0]["mean_snr_db"], abs=2e-3
+    )
+    with pytest.raises(ParoError, match="captures do not suit this study"):
+        carry_over_study([demo], 0.7, Goal())
+
+
+def test_picture_metrics():
+    g = torch.Generator().manual_seed(0)
+    video = torch.rand(2, 16, 16, 3, generator=g)
+    assert metrics.psnr_db(video, video) == math.inf
+    assert metrics.psnr_db(video + 0.1, video) == pytest.approx(20, abs=1e-4)
+    assert metrics.ssim(video, video) == pytest.approx(1)
+    noise = 0.1 * torch.randn(video.shape, generator=g)
+    assert 0.5 < metrics.ssim(video + noise, video) < 0.98
+    assert metrics.ssim(1 - video, video) < 0
+    # One window, computed by hand from its definition.
+    a, b = video[:1, :7, :7, :1].double(), (video + noise)[:1, :7, :7, :1].double()
+    mean_a, mean_b, c1, c2 = a.mean(), b.mean(), 1e-4, 9e-4
+    covariance = ((a - mean_a) * (b - mean_b)).sum() / 48
+    expected = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    expected /= (mean_a**2 + mean_b**2 + c1) * (a.var() + b.var() + c2)
+    assert metrics.ssim(b, a) == pytest.approx(expected.item(), abs=1e-9)
