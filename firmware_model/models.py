@@ -1,5 +1,6 @@
 """Opening a generating model: the project's own, or a folder that diffusers wrote."""
 
+import math
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -92,7 +93,8 @@ def capture_model(
     samples : int
         Runs, of samples 0, 1, ...
     at : tuple of float
-        When to capture, as shares of the steps, 0 <= share < 1: the step that begins there.
+        When to capture, as shares of the steps, 0 <= share < 1: the first step that begins there
+        or behind.
     progress : Progress, optional
         Told after each denoising step.
 
@@ -109,7 +111,12 @@ def capture_model(
             "below 1"
         )
     shape = pipeline.shape
-    wanted = {int(share * shape.steps + 1e-9) for share in at}
+    wanted = {math.ceil(share * shape.steps - 1e-9) for share in at}
+    if len(wanted) < len(at) or max(wanted) >= shape.steps:
+        raise ParoError(
+            f"at = {','.join(map(str, at))} is not legal with {shape.steps} steps; legal: shares "
+            "at or behind which a step begins, no two of them the same step"
+        )
     steps = Steps(progress, samples * shape.steps)
     captures: dict[Path, Capture] = {}
 

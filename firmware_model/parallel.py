@@ -1,4 +1,4 @@
-"""Block rows in parallel: one thread a core, each working alone.
+"""Block rows (or heads) in parallel: one thread a core, each working alone.
 
 The tensors of a block row are small. Sharing each operation among torch's own threads costs more
 in waiting than it gains, and many times more on a busy machine.
@@ -6,6 +6,7 @@ in waiting than it gains, and many times more on a busy machine.
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TypeVar
 
 import torch
@@ -26,9 +27,11 @@ def map_rows(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with ExitStack() as stack:
+            # Within the rows of another call there is one thread: no pool then.
+            each = map if threads == 1 else stack.enter_context(ThreadPoolExecutor(threads)).map
             results = []
-            for result in pool.map(work, rows):
+            for result in each(work, rows):
                 results.append(result)
                 if steps is not None:
                     steps.advance()

@@ -1,6 +1,7 @@
 """A planned attention in place of a running model's own."""
 
 import math
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.methods import Method
 from firmware_model.metrics import cosine, snr_db
+from firmware_model.parallel import map_rows
 from firmware_model.pipeline import AttentionCall, ModelShape, Pipeline, float_attention
 from firmware_model.plan import ModelPlan
 from firmware_model.sensitivity import model_config
@@ -85,13 +87,20 @@ class PlannedAttention:
         shape = self._pipeline.shape
         plan = self._plan.at(call.layer, call.step / shape.steps)
         output = torch.empty_like(call.q)
-        for sample in range(len(call.q)):
-            capture = call_capture(call, sample, shape, self._pipeline.identity)
-            config = model_config(capture, plan.block)
-            for head in range(capture.heads):
-                _, output[sample, head] = self._method.attend(
-                    capture, head, plan.head_order(head), plan.head_codes(head), config
-                )
+
+        def attend(place: tuple[int, int]) -> None:
+            sample, head = place
+            capture = captures[sample]
+            _, output[sample, head] = self._method.attend(
+                capture, head, plan.head_order(head), plan.head_codes(head), config
+            )
+
+        captures = [
+            call_capture(call, sample, shape, self._pipeline.identity)
+            for sample in range(len(call.q))
+        ]
+        config = model_config(captures[0], plan.block)
+        map_rows(attend, product(range(len(captures)), range(shape.heads)))
         if self._measure:
             exact = float_attention(call)
             found = self.errors.setdefault((call.step, call.layer), [])

@@ -21,6 +21,7 @@ from paro_config.files import write_atomically
 from paro_config.formats import CODE_BITS
 
 __all__ = [
+    "attention_figure",
     "attention_image",
     "draw_head",
     "figure_png",
@@ -109,6 +110,30 @@ def format_figure(study: dict[str, Any]) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def attention_figure(report: dict[str, Any]) -> Figure:
+    """Quality of each attention by step and layer, of a `firmware_model.generation` report."""
+    steps, layers = (1 + max(entry[key] for entry in report["attention"]) for key in _AXES)
+    quality = torch.full((layers, steps), torch.nan)
+    for entry in report["attention"]:
+        if entry["snr_db"] is not None:
+            quality[entry["layer"], entry["step"]] = entry["snr_db"]
+    figure = Figure(figsize=(7.5, 1.6 + 0.3 * layers), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(quality.numpy(), aspect="auto", interpolation="nearest", cmap="viridis")
+    axes.set(
+        title=f"attention against float, format {report['format']}, {report['mean_bits']:.2f} bits",
+        xlabel="denoising step",
+        ylabel="layer",
+    )
+    axes.set_yticks(range(0, layers, -(-layers // 10)))
+    figure.colorbar(image, ax=axes, label="SNR / dB")
+    return figure
+
+
+#: Axes of `attention_figure`.
+_AXES = ("step", "layer")
 
 
 def figure_png(figure: Figure) -> bytes:

@@ -73,8 +73,8 @@ def evaluate(
     Of a capture: whole heads against float64; DIR/report.json and DIR/outputs.safetensors, as `paro
     cosim` writes them. Of several: a folder in DIR for each, and DIR/report.json over all of them.
     Of a model: it generates videos through float attention and through the planned one;
-    DIR/report.json (PSNR, SSIM, error of each attention by step and layer), DIR/film.gif and
-    DIR/contact_sheet.png.
+    DIR/report.json (PSNR, SSIM, error of each attention by step and layer), DIR/attention.png,
+    DIR/film.gif (above float, below planned) and DIR/contact_sheet.png.
 
     [bold]Examples[/bold]
 
@@ -164,7 +164,7 @@ def _evaluate_model(
     from firmware_model.generation import compare_generation
     from firmware_model.models import open_model
     from firmware_model.plan import load_model_plan
-    from paro_cli.drawing import save_contact_sheet, save_film
+    from paro_cli.drawing import attention_figure, save_contact_sheet, save_figure, save_film
     from paro_config.files import write_json
 
     samples = running.pop("samples")
@@ -176,6 +176,7 @@ def _evaluate_model(
         )
     save_film(result.own, result.planned, output / "film.gif")
     save_contact_sheet(result.own, result.planned, output / "contact_sheet.png")
+    save_figure(attention_figure(result.report), output / "attention.png")
     write_json(output / "report.json", {"model": str(path), **result.report})
     shown = ("format", "mean_bits", "density", "samples", "psnr_db", "ssim", "worst_psnr_db")
     table = {name.replace("_", " "): result.report[name] for name in shown}

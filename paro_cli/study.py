@@ -80,7 +80,11 @@ def study(
         if what == "formats":
             goal = Goal(block=block, order=order)
             result = studies.format_study(sources, widths, goal, progress)
-            rows = result["rows"]
+            hidden = ("avg_bits", "worst_head")
+            rows = [
+                {name: value for name, value in row.items() if name not in hidden}
+                for row in result["rows"]
+            ]
         elif what == "sparsity":
             result = rows = studies.sparsity_study(sources, densities, block, progress)
         elif what == "ablation":
@@ -109,10 +113,14 @@ def study(
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="right", overflow="fold")
+    for name, value in rows[0].items():
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=isinstance(value, str))
     for row in rows:
-        table.add_row(
-            *(f"{v:.4f}" if "cosine" in name else format_value(v) for name, v in row.items())
-        )
+        table.add_row(*(_cell(name, value) for name, value in row.items()))
     return table
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if "cosine" in name else f"{value:.2f}"
+    return format_value(value)

@@ -12,6 +12,7 @@ from firmware_model.capture import load_capture, save_capture
 from firmware_model.plan import load_model_plan
 from firmware_model.video.checkpoint import save_model
 from firmware_model.video.transformer import Shape, VideoTransformer
+from tests.firmware_model.tiny_pipelines import CASES, write
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,27 @@ def test_a_model_is_captured_calibrated_and_evaluated(paro, model, tmp_path):
     outcome = paro("study", "carry-over", tmp_path / "captures", "-o", tmp_path / "study")
     assert outcome.status == 0
     assert len(json.loads((tmp_path / "study/carry-over.json").read_text())) == 2
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", ["CogVideoX", "HunyuanVideo"])
+def test_a_pipeline_of_diffusers(paro, tmp_path, name):
+    """Text first, and text last: capture, calibrate, replace attention by the integer model."""
+    case = CASES[name]
+    folder = write(case.build, tmp_path / "pipeline")
+    size = [word for key, value in case.size.items() for word in (f"--{key}", value)]
+    running = (*size, "--steps", "2")
+    assert paro("capture", folder, *running, "--at", "0", "-o", tmp_path / "captures").status == 0
+    capture = load_capture(next((tmp_path / "captures").iterdir()))
+    assert (capture.grid, capture.prefix_tokens) == (case.grid, case.prefix)
+    assert capture.suffix_tokens == case.suffix
+    plan = tmp_path / "plan.safetensors"
+    assert paro("calibrate", tmp_path / "captures", "--block", "16", "-o", plan).status == 0
+    arguments = ("--plan", plan, "--samples", "1", "-o", tmp_path / "run")
+    assert paro("evaluate", folder, *running, *arguments).status == 0
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert 25 < report["psnr_db"] < 120
+    assert len(report["attention"]) == 2 * case.layers
 
 
 def test_models_share_a_budget(paro, tmp_path):
