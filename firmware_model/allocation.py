@@ -7,7 +7,7 @@ a block. Heads that need little so pay for those that need much.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,6 +22,8 @@ BISECTIONS = 50
 PRICE_OCTAVES = 100
 #: Bits that a block gains at least when it is widened.
 LEAST_GAIN = 2
+#: What a budget may be missed by, in bits: above the rounding of sums.
+SLACK = 1e-6
 
 _BITS = torch.tensor(CODE_BITS)
 
@@ -36,10 +38,13 @@ class HeadErrors:
         float32 [4, blocks, blocks]: error of each block at each code.
     forced : torch.Tensor
         bool [blocks, blocks]: blocks that stay at 8 bits.
+    weight : float
+        What its blocks count in budgets: its share of the denoising steps.
     """
 
     errors: torch.Tensor
     forced: torch.Tensor
+    weight: float = 1.0
 
     def relative(self) -> "HeadErrors":
         """Divide the errors by that of the whole head at 8 bits.
@@ -48,7 +53,7 @@ class HeadErrors:
         and no head starves because its output is small.
         """
         total = self.errors[EIGHT_BITS].sum()
-        return HeadErrors(self.errors / total if total > 0 else self.errors, self.forced)
+        return replace(self, errors=self.errors / total) if total > 0 else self
 
 
 def check_avg_bits(avg_bits: float) -> None:
@@ -85,7 +90,7 @@ def allocate_codes(
     heads : sequence of HeadErrors
         They share the budget.
     avg_bits : float
-        Mean bits over all blocks of all heads, forced ones included.
+        Mean bits over all blocks of all heads, weighted by the heads' weights; forced blocks count.
     floor_bits : float
         Mean bits that no head may fall below, as long as more would lessen its error.
 
@@ -95,11 +100,11 @@ def allocate_codes(
         For each head uint8 [blocks, blocks]. Every row keeps a live block. The mean is at most
         ``avg_bits`` unless forced blocks, floors and the live block of each row need more.
     """
-    budget = int(avg_bits * sum(head.forced.numel() for head in heads) + 1e-6)
+    budget = avg_bits * sum(head.weight * head.forced.numel() for head in heads) + SLACK
     floors = [_floor_codes(head, floor_bits) for head in heads]
     price = _price(heads, budget, floors)
     codes = [_codes_at(head, price, floor) for head, floor in zip(heads, floors, strict=True)]
-    left = budget - sum(map(_bits, codes))
+    left = budget - sum(map(_cost, heads, codes))
     return [chosen.byte() for chosen in _spend(heads, codes, left)]
 
 
@@ -127,14 +132,23 @@ def allocate_masks(
         mask = head.forced.clone()
         mask[torch.arange(len(mask)), weights.argmax(dim=1)] = True
         kept.append(mask)
-    total = sum(mask.numel() for mask in kept)
-    left = int(density * total + 1e-6) - sum(int(mask.sum()) for mask in kept)
-    if left > 0:
-        open_sums = torch.cat([w[~mask] for w, mask in zip(sums, kept, strict=True)])
-        chosen = torch.zeros(len(open_sums), dtype=torch.bool)
-        chosen[open_sums.topk(min(left, len(open_sums))).indices] = True
-        for mask, part in zip(kept, chosen.split([int((~m).sum()) for m in kept]), strict=True):
-            mask[~mask] = part
+    weights = [head.weight for head in heads]
+    left = SLACK + sum(
+        weight * (density * mask.numel() - int(mask.sum()))
+        for weight, mask in zip(weights, kept, strict=True)
+    )
+    open_sums = torch.cat([w[~mask] for w, mask in zip(sums, kept, strict=True)])
+    costs = torch.cat(
+        [
+            torch.full((int((~mask).sum()),), weight, dtype=torch.float64)
+            for weight, mask in zip(weights, kept, strict=True)
+        ]
+    )
+    best = open_sums.argsort(descending=True, stable=True)
+    chosen = torch.zeros(len(open_sums), dtype=torch.bool)
+    chosen[best[costs[best].cumsum(0) <= left]] = True
+    for mask, part in zip(kept, chosen.split([int((~m).sum()) for m in kept]), strict=True):
+        mask[~mask] = part
     return [mask.byte() * EIGHT_BITS for mask in kept]
 
 
@@ -142,11 +156,16 @@ def _bits(codes: torch.Tensor) -> int:
     return int(_BITS[codes].sum())
 
 
+def _cost(head: HeadErrors, codes: torch.Tensor) -> float:
+    return head.weight * _bits(codes)
+
+
 def _floor_codes(head: HeadErrors, floor_bits: float) -> torch.Tensor | None:
     """Best codes of a head at the least mean it may have; ``None`` without a floor."""
     if floor_bits <= 0:
         return None
     need = math.ceil(floor_bits * head.forced.numel() - 1e-6)
+    head = replace(head, weight=1.0)
     codes = _codes_at(head, _price([head], need, [None]), None)
     # Rather a widening too much than a mean below the floor.
     for slack in (0, *CODE_BITS[1:]):
@@ -156,14 +175,15 @@ def _floor_codes(head: HeadErrors, floor_bits: float) -> torch.Tensor | None:
 
 
 def _price(
-    heads: Sequence[HeadErrors], budget: int, floors: Sequence[torch.Tensor | None]
+    heads: Sequence[HeadErrors], budget: float, floors: Sequence[torch.Tensor | None]
 ) -> float:
     """Lowest price of a bit at which the heads together cost at most ``budget``."""
     largest = max(head.errors.max().item() for head in heads)
 
-    def spent(price: float) -> int:
+    def spent(price: float) -> float:
         return sum(
-            _bits(_codes_at(head, price, floor)) for head, floor in zip(heads, floors, strict=True)
+            _cost(head, _codes_at(head, price, floor))
+            for head, floor in zip(heads, floors, strict=True)
         )
 
     if spent(0.0) <= budget:
@@ -194,18 +214,20 @@ def _codes_at(head: HeadErrors, price: float, floor: torch.Tensor | None) -> tor
 
 
 def _spend(
-    heads: Sequence[HeadErrors], codes: Sequence[torch.Tensor], left: int
+    heads: Sequence[HeadErrors], codes: Sequence[torch.Tensor], left: float
 ) -> list[torch.Tensor]:
     """Widen blocks by falling gain per bit until no widening that helps fits into ``left``."""
     codes = [chosen.clone() for chosen in codes]
-    while left >= LEAST_GAIN:
+    cheapest = LEAST_GAIN * min(head.weight for head in heads)
+    while left >= cheapest:
         widenings: list[tuple[float, int, int, int]] = []
         for index, (head, chosen) in enumerate(zip(heads, codes, strict=True)):
             gain = head.errors.gather(0, chosen.unsqueeze(0)) - head.errors
             extra = _BITS.view(-1, 1, 1) - _BITS[chosen]
-            rate = torch.where((gain > 0) & (extra > 0) & (extra <= left), gain / extra, 0.0)
+            paid = (extra > 0) & (extra * head.weight <= left)
+            rate = torch.where((gain > 0) & paid, gain / extra, 0.0)
             # No more than these can be paid for.
-            best = rate.flatten(1).topk(min(left // LEAST_GAIN, chosen.numel()))
+            best = rate.flatten(1).topk(min(int(left / cheapest), chosen.numel()))
             for code in range(1, len(CODE_BITS)):
                 pairs = zip(best.values[code].tolist(), best.indices[code].tolist(), strict=True)
                 widenings += [(r, index, code, block) for r, block in pairs if r > 0]
@@ -214,7 +236,7 @@ def _spend(
         widened = set()
         for _, index, code, block in sorted(widenings, key=lambda entry: -entry[0]):
             flat = codes[index].view(-1)
-            cost = CODE_BITS[code] - CODE_BITS[int(flat[block])]
+            cost = heads[index].weight * (CODE_BITS[code] - CODE_BITS[int(flat[block])])
             if cost <= left and (index, block) not in widened:
                 flat[block] = code
                 widened.add((index, block))

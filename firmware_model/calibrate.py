@@ -21,12 +21,12 @@ from firmware_model.allocation import (
 )
 from firmware_model.capture import Capture
 from firmware_model.order import alike_orders, order_metric
-from firmware_model.plan import ModelPlan, check_block, step_group
+from firmware_model.plan import ModelPlan, check_block, group_shares, step_group
 from firmware_model.progress import Progress, Steps
 from firmware_model.reorder import ORDERS
 from firmware_model.sensitivity import Rounding, block_errors, block_sums
 from paro_config.errors import ParoError
-from paro_config.formats import CODE_BITS
+from paro_config.formats import CODE_BITS, PAPER_BITS
 
 #: Ways to choose a head's order: PAROAttention's metric; least error after an allocation of its own
 #: (for widths, not for masks); or one order for all, FHW being none.
@@ -40,7 +40,7 @@ class Goal:
     Parameters
     ----------
     avg_bits : float
-        Mean width over all blocks, above 0, at most 8.
+        Mean width over all blocks and denoising steps, above 0, at most 8.
     density : float, optional
         Instead of widths a mask: the share of blocks that live, at 8 bits; above 0, at most 1.
         ``avg_bits`` is not used then.
@@ -63,7 +63,7 @@ class Goal:
         If one of them is not legal.
     """
 
-    avg_bits: float = 4.8
+    avg_bits: float = PAPER_BITS
     density: float | None = None
     block: int = 64
     order: str = "metric"
@@ -81,6 +81,8 @@ class Goal:
             raise ParoError(
                 f"order = {self.order!r} is not legal; legal: {', '.join(ORDER_CHOICES)}"
             )
+        if self.density is not None and (self.floor_bits or self.rounding != "digit"):
+            raise ParoError("floor_bits and format are for widths; a density has neither")
         if self.order == "error" and self.density is not None:
             raise ParoError("order = 'error' is not legal with a density; legal: metric, FHW ...")
         if self.rounding not in ("digit", "paper"):
@@ -208,14 +210,18 @@ class Calibration:
         Raises
         ------
         ValueError
-            If that was not measured: widths of a goal with a density or of 8 bits, or a density of
-            a goal without one.
+            If that was not measured: widths of a goal with a density, of 8 bits or with orders
+            chosen by error, or a density of a goal without one.
         """
         measured = self._goal
         if (density is not None and measured.density is None) or (
             avg_bits is not None
             and avg_bits != measured.avg_bits
-            and (measured.density is not None or measured.avg_bits == CODE_BITS[EIGHT_BITS])
+            and (
+                measured.density is not None
+                or measured.order == "error"
+                or measured.avg_bits == CODE_BITS[EIGHT_BITS]
+            )
         ):
             raise ValueError("plans of a kind that was not measured")
         goal = replace(
@@ -266,9 +272,14 @@ def _layers(captures: Sequence[Capture], goal: Goal) -> dict[int, _Layer]:
 def _measure(layer: _Layer, head: int, goal: Goal, steps: Steps) -> tuple[int, list[_Cell]]:
     """Order of one head, and what allocation needs to know of it in each step group."""
     capture = layer.captures[0]
+    # A single group weighs 1, whatever its share is called.
+    weights = [share * len(layer.groups) for share in group_shares(goal.step_groups)]
 
     def cells(order: int) -> list[_Cell]:
-        return [_cell(group, head, order, goal, steps) for group in layer.groups]
+        return [
+            _cell(group, head, order, goal, weight, steps)
+            for group, weight in zip(layer.groups, weights, strict=True)
+        ]
 
     if goal.order in ORDERS:
         order = ORDERS.index(goal.order)
@@ -289,21 +300,23 @@ def _measure(layer: _Layer, head: int, goal: Goal, steps: Steps) -> tuple[int, l
     return best, found[best]
 
 
-def _cell(captures: Sequence[Capture], head: int, order: int, goal: Goal, steps: Steps) -> _Cell:
+def _cell(
+    captures: Sequence[Capture], head: int, order: int, goal: Goal, weight: float, steps: Steps
+) -> _Cell:
     """Measure a head in one step group, in one order."""
     first = captures[0]
     forced = forced_blocks(first.tokens, first.text_tokens, goal.block)
     nothing = torch.zeros(len(CODE_BITS), *forced.shape)
     if goal.density is not None:
         sums = [block_sums(capture, head, order, goal.block, steps) for capture in captures]
-        return _Cell(HeadErrors(nothing, forced), torch.stack(sums).mean(dim=0))
+        return _Cell(HeadErrors(nothing, forced, weight), torch.stack(sums).mean(dim=0))
     if goal.avg_bits == CODE_BITS[EIGHT_BITS] or forced.all():
         steps.advance(len(captures) * len(forced))
-        return _Cell(HeadErrors(nothing, torch.ones_like(forced)), nothing[0])
+        return _Cell(HeadErrors(nothing, torch.ones_like(forced), weight), nothing[0])
     errors = [
         block_errors(capture, head, order, goal.block, goal.rounding, steps) for capture in captures
     ]
-    return _Cell(HeadErrors(torch.stack(errors).mean(dim=0), forced), nothing[0])
+    return _Cell(HeadErrors(torch.stack(errors).mean(dim=0), forced, weight), nothing[0])
 
 
 def _own_loss(cells: Sequence[_Cell], goal: Goal) -> float:

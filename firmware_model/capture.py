@@ -171,7 +171,7 @@ def load_captures(paths: Sequence[Path]) -> list[Capture]:
     Raises
     ------
     ParoError
-        If a folder holds none, or as `load_capture`.
+        If a folder holds none or two have one name, or as `load_capture`.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -179,6 +179,10 @@ def load_captures(paths: Sequence[Path]) -> list[Capture]:
         if not found:
             raise ParoError(f"folder {path} holds no capture; legal: one with .safetensors files")
         files += found
+    names = [file.stem for file in files]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ParoError(f"two captures are named {twice}; legal: a name of its own for each")
     return [load_capture(path) for path in files]
 
 

@@ -17,7 +17,7 @@ from firmware_model.attention import reference_attention
 from firmware_model.capture import Capture
 from firmware_model.integer import checked_query_blocks
 from firmware_model.methods import Method, in_capture_order
-from firmware_model.metrics import cosine, relative_l1, rmse, snr_db
+from firmware_model.metrics import cosine, finite, finite_mean, relative_l1, rmse, snr_db
 from firmware_model.plan import Plan, density, mean_bits
 from firmware_model.progress import Progress, Steps
 from firmware_model.quantize import QuantizedHead, dequantize
@@ -66,18 +66,13 @@ class HeadResult:
         return {
             "head": self.head,
             "order": ORDERS[self.order],
-            "snr_db": _rounded(self.snr_db),
+            "snr_db": finite(self.snr_db),
             "cosine": round(self.cosine, 9),
-            "relative_l1": _rounded(self.relative_l1),
-            "rmse": _rounded(self.rmse),
+            "relative_l1": finite(self.relative_l1),
+            "rmse": finite(self.rmse),
             "mean_bits": round(self.mean_bits, 6),
             "density": round(self.density, 6),
         }
-
-
-def _rounded(value: float) -> float | None:
-    """Six significant digits; null in JSON if not finite."""
-    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,8 +159,8 @@ def common_report(
     ``worst_snr_db`` is the smallest of the heads and ``worst_head`` that head; both are null if
     none is finite.
     """
-    finite = [result for result in results if math.isfinite(result.snr_db)]
-    worst = min(finite, key=lambda result: result.snr_db) if finite else None
+    scored = [result for result in results if math.isfinite(result.snr_db)]
+    worst = min(scored, key=lambda result: result.snr_db, default=None)
     return {
         "capture": capture.name,
         "capture_sha256": capture.digest,
@@ -178,7 +173,7 @@ def common_report(
         "mean_bits": round(sum(result.mean_bits for result in results) / len(results), 6),
         "density": round(sum(result.density for result in results) / len(results), 6),
         "worst_head": worst.head if worst else None,
-        "worst_snr_db": _rounded(worst.snr_db) if worst else None,
+        "worst_snr_db": finite(worst.snr_db) if worst else None,
         "heads": [result.report() for result in results],
     }
 
@@ -244,12 +239,16 @@ def summary(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ``captures``: the reports themselves. What is not finite is left out of means.
     """
     heads = [(report["capture"], head) for report in reports for head in report["heads"]]
-    finite = [(capture, head) for capture, head in heads if head["snr_db"] is not None]
-    capture, worst = min(finite, key=lambda entry: entry[1]["snr_db"], default=(None, None))
-    blocks = [report["tokens"] ** 2 for report in reports for _ in report["heads"]]
+    scored = [(capture, head) for capture, head in heads if head["snr_db"] is not None]
+    capture, worst = min(scored, key=lambda entry: entry[1]["snr_db"], default=(None, None))
+    blocks = [
+        (-(-report["tokens"] // report["config"]["block"])) ** 2
+        for report in reports
+        for _ in report["heads"]
+    ]
 
     def over_blocks(name: str) -> float:
-        # By the area of the map, as the budget counts.
+        # As the budget counts.
         values = [head[name] for _, head in heads]
         return round(sum(v * n for v, n in zip(values, blocks, strict=True)) / sum(blocks), 6)
 
@@ -258,8 +257,8 @@ def summary(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "heads": len(heads),
             "mean_bits": over_blocks("mean_bits"),
             "density": over_blocks("density"),
-            "mean_snr_db": _mean([head["snr_db"] for _, head in finite]),
-            "mean_cosine": _mean([head["cosine"] for _, head in heads]),
+            "mean_snr_db": finite_mean(head["snr_db"] for _, head in scored),
+            "mean_cosine": finite_mean(head["cosine"] for _, head in heads),
             "worst_snr_db": worst and worst["snr_db"],
             "worst_cosine": min(head["cosine"] for _, head in heads),
             "worst_capture": capture,
@@ -267,10 +266,6 @@ def summary(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
         },
         "captures": list(reports),
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return _rounded(sum(values) / len(values)) if values else None
 
 
 def write_outputs(directory: Path, results: Sequence[HeadResult], report: dict[str, Any]) -> None:

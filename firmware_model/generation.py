@@ -1,16 +1,14 @@
 """What a planned attention does to the videos of a model: quality against float attention."""
 
-import math
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import torch
 
 from firmware_model.methods import Method
-from firmware_model.metrics import psnr_db, ssim
+from firmware_model.metrics import finite, finite_mean, psnr_db, ssim
 from firmware_model.pipeline import Pipeline
-from firmware_model.plan import ModelPlan, density, mean_bits
+from firmware_model.plan import ModelPlan
 from firmware_model.progress import Progress, Steps
 from firmware_model.reorder import ORDERS
 from firmware_model.replacement import PlannedAttention
@@ -64,7 +62,8 @@ def compare_generation(
     if samples < 1:
         raise ParoError(f"samples = {samples} is not legal; legal: 1 or more")
     attention = PlannedAttention(pipeline, plan, method, measure=True)
-    own, planned, entries = [], [], []
+    own, planned = [], []
+    quality, likeness = [], []
     steps = Steps(progress, 2 * samples * pipeline.shape.steps)
 
     def tell(_done: int, _total: int) -> None:
@@ -73,46 +72,37 @@ def compare_generation(
     for sample in range(samples):
         own.append(pipeline.generate(sample, None, tell))
         planned.append(pipeline.generate(sample, attention, tell))
-        entries.append(
-            {
-                "sample": sample,
-                "psnr_db": _finite(psnr_db(planned[-1], own[-1])),
-                "ssim": round(ssim(planned[-1], own[-1]), 6),
-            }
-        )
+        for video, through in ((own[-1], "its own"), (planned[-1], "the planned")):
+            if not torch.isfinite(video).all():
+                raise ParoError(f"sample {sample} through {through} attention is not finite")
+        quality.append(psnr_db(planned[-1], own[-1]))
+        likeness.append(ssim(planned[-1], own[-1]))
     by_step = [
         {
             "step": step,
             "layer": layer,
-            "snr_db": _finite(fmean(snr for snr, _ in found)),
-            "cosine": round(fmean(cosine for _, cosine in found), 9),
+            "snr_db": finite_mean(snr for snr, _ in found),
+            "cosine": finite_mean(cosine for _, cosine in found),
         }
         for (step, layer), found in sorted(attention.errors.items())
     ]
-    worst = min(entries, key=lambda entry: _value(entry["psnr_db"]))
     report = {
         "format": method.name,
         "groups": method.groups,
         "avg_bits": plan.avg_bits,
-        "mean_bits": round(mean_bits(plan.codes), 6),
-        "density": round(density(plan.codes), 6),
+        "mean_bits": round(plan.mean_bits(), 6),
+        "density": round(plan.density(), 6),
         "orders": [[ORDERS[order] for order in layer] for layer in plan.orders.tolist()],
         "samples": samples,
         "denoising_steps": pipeline.shape.steps,
-        "psnr_db": _finite(fmean(_value(entry["psnr_db"]) for entry in entries)),
-        "ssim": round(fmean(entry["ssim"] for entry in entries), 6),
-        "worst_sample": worst["sample"],
-        "worst_psnr_db": worst["psnr_db"],
-        "per_sample": entries,
+        "psnr_db": finite_mean(quality),
+        "ssim": finite_mean(likeness),
+        "worst_sample": quality.index(min(quality)),
+        "worst_psnr_db": finite(min(quality)),
+        "per_sample": [
+            {"sample": sample, "psnr_db": finite(psnr), "ssim": finite(like)}
+            for sample, (psnr, like) in enumerate(zip(quality, likeness, strict=True))
+        ],
         "attention": by_step,
     }
     return Generation(own, planned, report)
-
-
-def _finite(value: float) -> float | None:
-    """Null in JSON for the infinite ratio of equal videos."""
-    return round(value, 3) if math.isfinite(value) else None
-
-
-def _value(value: float | None) -> float:
-    return math.inf if value is None else value

@@ -1,8 +1,20 @@
 """How close an output is to the reference. All take tensors of one shape, any float type."""
 
 import math
+from collections.abc import Iterable
 
 import torch
+
+
+def finite(value: float) -> float | None:
+    """Six significant digits of a figure for a report; ``None`` if it is not finite."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def finite_mean(values: Iterable[float]) -> float | None:
+    """Mean of the finite ones, as `finite`; ``None`` if there are none."""
+    found = [value for value in values if math.isfinite(value)]
+    return finite(sum(found) / len(found)) if found else None
 
 
 def snr_db(output: torch.Tensor, reference: torch.Tensor) -> float:

@@ -1,6 +1,7 @@
 """Opening a generating model: the project's own, or a folder that diffusers wrote."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,7 @@ from firmware_model.diffusers_adapter import load_diffusers
 from firmware_model.pipeline import AttentionCall, Pipeline, float_attention
 from firmware_model.progress import Progress, Steps
 from firmware_model.replacement import call_capture
-from firmware_model.tensorfile import read_tensors
+from firmware_model.tensorfile import read_metadata
 from firmware_model.video.checkpoint import VERSION
 from firmware_model.video.pipeline import STEPS, VideoPipeline
 from paro_config.errors import ParoError
@@ -24,14 +25,11 @@ OWN_CHECKPOINT = Path(str(resources.files("firmware_model") / "data" / "moving_d
 
 def is_model(path: Path) -> bool:
     """Whether ``path`` names a model, and not a capture."""
-    if str(path) == OWN_MODEL or (path / "model_index.json").is_file():
-        return True
-    if not path.is_file():
-        return False
-    try:
-        return read_tensors(path, "file", ()).metadata.get("format") == VERSION
-    except ParoError:
-        return False
+    if not path.exists():
+        return str(path) == OWN_MODEL
+    if path.is_dir():
+        return (path / "model_index.json").is_file()
+    return read_metadata(path).get("format") == VERSION
 
 
 def open_model(
@@ -69,7 +67,8 @@ def open_model(
     for name, value in given.items():
         if value is not None:
             raise ParoError(f"{name} = {value!r} is not legal: model {path} has no such choice")
-    return VideoPipeline(OWN_CHECKPOINT if str(path) == OWN_MODEL else path, steps)
+    own = str(path) == OWN_MODEL and not path.exists()
+    return VideoPipeline(OWN_CHECKPOINT if own else path, steps)
 
 
 def capture_model(
@@ -77,8 +76,9 @@ def capture_model(
     folder: Path,
     samples: int,
     at: tuple[float, ...],
+    keep: Callable[[Capture], object],
     progress: Progress | None = None,
-) -> list[Capture]:
+) -> None:
     """Run a model and keep the inputs of its attention.
 
     Of a batch (the halves of guidance) the last item is kept, of several runs of the model in one
@@ -95,13 +95,15 @@ def capture_model(
     at : tuple of float
         When to capture, as shares of the steps, 0 <= share < 1: the first step that begins there
         or behind.
+    keep : callable
+        Called with each capture, one for each sample, time and layer.
     progress : Progress, optional
         Told after each denoising step.
 
-    Returns
-    -------
-    list of Capture
-        One for each sample, time and layer; not yet written.
+    Raises
+    ------
+    ParoError
+        If ``samples`` or ``at`` is not legal.
     """
     if samples < 1:
         raise ParoError(f"samples = {samples} is not legal; legal: 1 or more")
@@ -118,16 +120,17 @@ def capture_model(
             "at or behind which a step begins, no two of them the same step"
         )
     steps = Steps(progress, samples * shape.steps)
-    captures: dict[Path, Capture] = {}
+    kept: set[Path] = set()
 
     def record(call: AttentionCall) -> torch.Tensor:
         if call.step in wanted:
             capture = call_capture(call, len(call.q) - 1, shape, pipeline.identity)
-            path = folder / f"sample_{sample:02}_{capture.path.name}"
-            copies = {name: getattr(capture, name).cpu().clone() for name in ("q", "k", "v")}
-            captures.setdefault(path, replace(capture, path=path, **copies))
+            path = folder / f"sample_{sample:02}_{capture.path.name}.safetensors"
+            if path not in kept:
+                kept.add(path)
+                copies = {name: getattr(capture, name).clone() for name in ("q", "k", "v")}
+                keep(replace(capture, path=path, **copies))
         return float_attention(call)
 
     for sample in range(samples):
         pipeline.generate(sample, record, lambda _done, _total: steps.advance())
-    return list(captures.values())

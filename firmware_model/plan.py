@@ -6,6 +6,7 @@ A `ModelPlan` holds all layers, heads and step groups of a model and is what pla
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -113,6 +114,21 @@ class ModelPlan:
     orders: torch.Tensor
     codes: torch.Tensor
 
+    @property
+    def group_shares(self) -> tuple[float, ...]:
+        """Share of the denoising steps that lies in each step group."""
+        return group_shares(self.step_groups)
+
+    def mean_bits(self) -> float:
+        """Mean width over all blocks and all denoising steps."""
+        means = map(mean_bits, self.codes)
+        return sum(s * mean for s, mean in zip(self.group_shares, means, strict=True))
+
+    def density(self) -> float:
+        """Share of the blocks that are live, over all denoising steps."""
+        means = map(density, self.codes)
+        return sum(s * mean for s, mean in zip(self.group_shares, means, strict=True))
+
     def at(self, layer: int, progress: float) -> Plan:
         """Select what an attention layer needs after a share ``progress`` of the steps.
 
@@ -160,6 +176,11 @@ class ModelPlan:
 def step_group(step_groups: Sequence[float], progress: float) -> int:
     """Index of the group of steps that a share ``progress`` of all steps lies in."""
     return sum(start <= progress for start in step_groups) - 1
+
+
+def group_shares(step_groups: Sequence[float]) -> tuple[float, ...]:
+    """Share of the steps in each group, from where the groups begin."""
+    return tuple(end - start for start, end in pairwise((*step_groups, 1.0)))
 
 
 def mean_bits(codes: torch.Tensor) -> float:
@@ -291,6 +312,8 @@ def load_model_plan(path: Path) -> ModelPlan:
     suffix_tokens = _integers(path, metadata, "suffix_tokens", 1)[0]
     avg_bits = _avg_bits(path, metadata)
     layers = _indices(path, tensors, "layers")
+    if list(layers) != sorted(layers):
+        raise ParoError(f"plan {path}: layers are not legal; legal: ascending")
     heads = _indices(path, tensors, "heads")
     step_groups = _step_groups(path, tensors["step_groups"])
 

@@ -30,9 +30,9 @@ def call_capture(call: AttentionCall, sample: int, shape: ModelShape, model: str
     model : str
         The model's identity.
     """
-    q, k, v = (tensor[sample].detach() for tensor in (call.q, call.k, call.v))
+    q, k, v = (tensor[sample].detach().cpu() for tensor in (call.q, call.k, call.v))
     return Capture(
-        path=Path(f"layer_{call.layer:02}_step_{call.step:03}.safetensors"),
+        path=Path(f"layer_{call.layer:02}_step_{call.step:03}"),
         q=q,
         k=k,
         v=v,

@@ -7,26 +7,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from statistics import fmean
 from typing import Any
 
 import torch
 
+from firmware_model.allocation import check_avg_bits
 from firmware_model.attention import reference_attention
-from firmware_model.calibrate import Calibration, Goal
+from firmware_model.calibrate import Calibration, Goal, calibrate
 from firmware_model.capture import Capture
 from firmware_model.methods import INTEGER, Method
-from firmware_model.metrics import cosine, snr_db
+from firmware_model.metrics import cosine, finite, finite_mean, snr_db
 from firmware_model.plan import ModelPlan
 from firmware_model.progress import Progress, Steps
 from firmware_model.reorder import ORDERS
-from firmware_model.sensitivity import model_config
+from firmware_model.sensitivity import Rounding, model_config
 from paro_config.errors import ParoError
-from paro_config.formats import CODE_BITS
+from paro_config.formats import CODE_BITS, PAPER_BITS
 
-#: Mean width that the papers report.
-PAPER_BITS = 4.8
-#: Index of the order FHW: no reorder.
+#: The order of the capture: no reorder.
 NATURAL = "FHW"
 
 
@@ -39,12 +37,21 @@ class _Score:
 
 
 class _Heads:
-    """All heads of some captures and their float64 outputs."""
+    """Heads of some captures (all by default) and their float64 outputs."""
 
-    def __init__(self, captures: Sequence[Capture], progress: Progress | None, runs: int) -> None:
-        """``runs`` is how often all heads will be scored; measuring counts as much as scoring."""
-        self.captures = captures
-        self.keys = [(capture, head) for capture in captures for head in range(capture.heads)]
+    def __init__(
+        self,
+        captures: Sequence[Capture],
+        progress: Progress | None,
+        runs: int,
+        heads: Sequence[int] | None = None,
+    ) -> None:
+        """``runs`` is how often the heads will be scored."""
+        self.keys = [
+            (capture, head)
+            for capture in captures
+            for head in (range(capture.heads) if heads is None else heads)
+        ]
         self._steps = Steps(progress, runs * len(self.keys))
         self._references = [
             reference_attention(c.q[head], c.k[head], c.v[head], c.scale) for c, head in self.keys
@@ -73,7 +80,9 @@ class _Heads:
 def format_study(
     captures: Sequence[Capture],
     widths: Sequence[float],
-    goal: Goal,
+    block: int = 64,
+    order: str = "metric",
+    heads: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Quality against mean bits: the integer model beside the paper's formats.
@@ -86,8 +95,12 @@ def format_study(
         Whose heads share the budget.
     widths : sequence of float
         Mean bits to try; `PAPER_BITS` is added.
-    goal : Goal
-        Block, order and the like; its mean bits and format are not used.
+    block : int
+        16, 32 or 64.
+    order : str
+        One of `calibrate.ORDER_CHOICES`.
+    heads : sequence of int, optional
+        Heads of every capture; all by default.
     progress : Progress, optional
         Told after each head scored.
 
@@ -97,35 +110,49 @@ def format_study(
         ``rows``: for each format and width ``mean_snr_db``, ``worst_snr_db``, ``worst_head`` and
         ``mean_loss_db``, ``worst_loss_db`` against all-8-bit integer attention.
         ``equal_bits``: the mean width, interpolated, at which the integer model's mean quality is
-        that of the paper's formats at `PAPER_BITS`; null if it is outside ``widths``.
+        that of the paper's formats at `PAPER_BITS`; null if it is outside ``widths``. What is not
+        finite is left out of means, and null.
+
+    Raises
+    ------
+    ParoError
+        If a width is not legal, or as `calibrate`.
     """
+    for width in widths:
+        check_avg_bits(width)
     ladder = sorted({float(width) for width in widths} | {PAPER_BITS})
-    heads = _Heads(captures, progress, 2 * len(ladder) + 1)
-    full = Calibration(captures, replace(goal, avg_bits=8.0)).plans()
-    best = [score.snr_db for score in heads.score(full, Method())]
+    scored = _Heads(captures, progress, 2 * len(ladder) + 1, heads)
+    full = Calibration(captures, Goal(avg_bits=8.0, block=block, order=order), heads).plans()
+    best = [score.snr_db for score in scored.score(full, Method())]
     rows = []
-    for method, rounding in ((Method(INTEGER), "digit"), (Method("paper"), "paper")):
-        # Any width below 8 makes it measure the errors.
-        measured = Calibration(captures, replace(goal, avg_bits=1.0, rounding=rounding))
+    formats: tuple[tuple[str, Rounding], ...] = ((INTEGER, "digit"), ("paper", "paper"))
+    for name, rounding in formats:
+        method = Method(name)
+        goal = Goal(avg_bits=PAPER_BITS, block=block, order=order, rounding=rounding)
+        measured = Calibration(captures, goal, heads)
         for width in ladder:
-            plans = measured.plans(avg_bits=width)
-            found = [score.snr_db for score in heads.score(plans, method)]
+            if order == "error" and width != PAPER_BITS:
+                # The best order depends on the width.
+                plans = calibrate(captures, replace(goal, avg_bits=width), heads)
+            else:
+                plans = measured.plans(avg_bits=width)
+            found = [score.snr_db for score in scored.score(plans, method)]
             losses = [own - snr for own, snr in zip(best, found, strict=True)]
             rows.append(
                 {
                     "format": method.name,
                     "avg_bits": width,
                     "mean_bits": round(_mean_bits(plans), 4),
-                    "mean_snr_db": round(fmean(found), 3),
-                    "worst_snr_db": round(min(found), 3),
-                    "worst_head": heads.name(found.index(min(found))),
-                    "mean_loss_db": round(fmean(losses), 3),
-                    "worst_loss_db": round(max(losses), 3),
+                    "mean_snr_db": finite_mean(found),
+                    "worst_snr_db": finite(min(found)),
+                    "worst_head": scored.name(found.index(min(found))),
+                    "mean_loss_db": finite_mean(losses),
+                    "worst_loss_db": finite(max(losses)),
                 }
             )
     return {
-        "heads": len(heads.keys),
-        "all_8_bit_mean_snr_db": round(fmean(best), 3),
+        "heads": len(scored.keys),
+        "all_8_bit_mean_snr_db": finite_mean(best),
         "equal_bits": _equal_bits(rows),
         "rows": rows,
     }
@@ -144,7 +171,13 @@ def _equal_bits(rows: Sequence[dict[str, Any]]) -> float | None:
         for row in rows
         if row["format"] == "paper" and row["avg_bits"] == PAPER_BITS
     )
-    ours = [(row["mean_bits"], row["mean_snr_db"]) for row in rows if row["format"] == INTEGER]
+    ours = [
+        (row["mean_bits"], row["mean_snr_db"])
+        for row in rows
+        if row["format"] == INTEGER and row["mean_snr_db"] is not None
+    ]
+    if goal is None:
+        return None
     for (low, snr_low), (high, snr_high) in pairwise(ours):
         if snr_low <= goal <= snr_high:
             share = (goal - snr_low) / (snr_high - snr_low) if snr_high > snr_low else 0.0
@@ -188,10 +221,10 @@ def sparsity_study(
             "densities": [
                 {
                     "density": density,
-                    "cosine": round(found["metric", density][index].cosine, 6),
-                    "cosine_without_reorder": round(found[NATURAL, density][index].cosine, 6),
-                    "snr_db": round(found["metric", density][index].snr_db, 3),
-                    "snr_db_without_reorder": round(found[NATURAL, density][index].snr_db, 3),
+                    "cosine": finite(found["metric", density][index].cosine),
+                    "cosine_without_reorder": finite(found[NATURAL, density][index].cosine),
+                    "snr_db": finite(found["metric", density][index].snr_db),
+                    "snr_db_without_reorder": finite(found[NATURAL, density][index].snr_db),
                 }
                 for density in densities
             ],
@@ -250,10 +283,10 @@ def ablation_study(
                     "format": method.name,
                     "groups": method.groups,
                     "reorder": order != NATURAL,
-                    "mean_cosine": round(fmean(cosines), 6),
-                    "worst_cosine": round(min(cosines), 6),
-                    "mean_snr_db": round(fmean(snrs), 3),
-                    "worst_snr_db": round(min(snrs), 3),
+                    "mean_cosine": finite_mean(cosines),
+                    "worst_cosine": finite(min(cosines)),
+                    "mean_snr_db": finite_mean(snrs),
+                    "worst_snr_db": finite(min(snrs)),
                     "worst_head": heads.name(snrs.index(min(snrs))),
                 }
             )
@@ -277,7 +310,7 @@ def carry_over_study(
     goal : Goal
         Mean bits, block and the like.
     progress : Progress, optional
-        Told after each head scored.
+        Told twice for each time.
 
     Returns
     -------
@@ -289,8 +322,10 @@ def carry_over_study(
     Raises
     ------
     ParoError
-        If the captures are of several models or all of one time.
+        If the captures are of several models or all of one time, or ``at`` is not legal.
     """
+    if not 0 <= at < 1:
+        raise ParoError(f"at = {at} is not legal; legal: a share of the steps, 0 or more, below 1")
     times = sorted({capture.progress for capture in captures})
     if len({capture.model for capture in captures}) > 1 or len(times) < 2:
         raise ParoError(
@@ -314,12 +349,12 @@ def carry_over_study(
             {
                 "progress": time,
                 "calibrated_here": math.isclose(time, home),
-                "mean_snr_db": round(fmean(fixed), 3),
-                "worst_snr_db": round(min(fixed), 3),
-                "own_mean_snr_db": round(fmean(own), 3),
-                "own_worst_snr_db": round(min(own), 3),
-                "mean_loss_db": round(fmean(losses), 3),
-                "worst_loss_db": round(max(losses), 3),
+                "mean_snr_db": finite_mean(fixed),
+                "worst_snr_db": finite(min(fixed)),
+                "own_mean_snr_db": finite_mean(own),
+                "own_worst_snr_db": finite(min(own)),
+                "mean_loss_db": finite_mean(losses),
+                "worst_loss_db": finite(max(losses)),
             }
         )
     return rows

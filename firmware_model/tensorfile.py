@@ -67,6 +67,16 @@ def read_tensors(path: Path, kind: str, names: tuple[str, ...]) -> TensorFile:
     return TensorFile(tensors, metadata, digest)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """String metadata of a file, of which only the header is read; empty if it is none such."""
+    try:
+        with safe_open(path, framework="pt") as content:
+            return content.metadata() or {}
+    # safetensors raises errors of several unrelated classes on malformed headers.
+    except Exception:
+        return {}
+
+
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:

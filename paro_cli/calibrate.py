@@ -7,8 +7,9 @@ import typer
 from rich.table import Table
 
 from paro_cli.console import progress_bar, stdout
-from paro_cli.options import AVG_BITS_DEFAULT, CapturesArgument, HeadsOption, parse_heads
+from paro_cli.options import CapturesArgument, HeadsOption, parse_heads
 from paro_config import ParoError
+from paro_config.formats import PAPER_BITS
 
 #: Longest table of heads that is printed; a plan of more is summed up by layer.
 _HEADS_SHOWN = 64
@@ -24,7 +25,7 @@ def calibrate(
     ],
     avg_bits: Annotated[
         float, typer.Option("--avg-bits", metavar="BITS", help="mean width of a block, up to 8")
-    ] = AVG_BITS_DEFAULT,
+    ] = PAPER_BITS,
     density: Annotated[
         float | None,
         typer.Option("--density", metavar="SHARE", help="a mask in place of widths: live blocks"),
@@ -119,8 +120,7 @@ def _table(path: Path, plan) -> Table:
     from firmware_model.reorder import ORDERS
 
     table = Table(
-        title=f"plan {path}: {mean_bits(plan.codes):.2f} bits, "
-        f"{density(plan.codes):.0%} of the blocks live",
+        title=f"plan {path}: {plan.mean_bits():.2f} bits, {plan.density():.0%} of the blocks live",
         title_justify="left",
     )
     single = len(plan.layers) * len(plan.heads) <= _HEADS_SHOWN

@@ -15,6 +15,7 @@ from paro_cli.options import (
     WidthOption,
     parse_numbers,
 )
+from paro_config import ParoError
 
 
 def capture(
@@ -50,18 +51,25 @@ def capture(
 
       paro capture CogVideoX-2b/ -o captures --prompt "a panda" --frames 9 --at 0.1,0.5
     """
-    from firmware_model.capture import save_capture
+    from firmware_model.capture import Capture, save_capture
     from firmware_model.models import capture_model, open_model
 
     times = parse_numbers("at", at)
     pipeline = open_model(model, steps, prompt, height, width, frames)
-    with progress_bar("capture") as progress:
-        captures = capture_model(pipeline, output, samples, times, progress)
-    for found in captures:
+    if output.is_dir() and any(output.glob("*.safetensors")):
+        raise ParoError(f"folder {output} holds captures already; legal: an empty or a new one")
+    written = 0
+
+    def keep(found: Capture) -> None:
+        nonlocal written
         save_capture(found)
+        written += 1
+
+    with progress_bar("capture") as progress:
+        capture_model(pipeline, output, samples, times, keep, progress)
     shape = pipeline.shape
     stdout.print(
-        f"written: {len(captures)} captures in {output} ({shape.layers} layers, {shape.heads} "
+        f"written: {written} captures in {output} ({shape.layers} layers, {shape.heads} "
         f"heads of {shape.head_dim}, {shape.tokens} tokens)",
         highlight=False,
     )

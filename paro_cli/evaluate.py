@@ -96,7 +96,13 @@ def evaluate(
         "width": width,
         "frames": frames,
     }
-    if len(sources) == 1 and is_model(sources[0]):
+    models = [source for source in sources if is_model(source)]
+    if models and len(sources) > 1:
+        raise ParoError(f"{models[0]} is a model, and stands alone; legal: captures, or one model")
+    missing = [source for source in sources if source not in models and not source.exists()]
+    if missing:
+        raise ParoError(f"{missing[0]} does not exist; legal: captures, or a model")
+    if models:
         if heads is not None or report:
             raise ParoError("--heads and --report are for captures, not for a model")
         _evaluate_model(sources[0], plan, method, output, running)
@@ -114,17 +120,24 @@ def _evaluate_captures(
     from firmware_model.capture import load_captures
     from firmware_model.progress import Steps
     from firmware_model.sensitivity import model_config
-    from paro_cli.workload import find_plan
+    from paro_cli.workload import find_plans
 
     captures = load_captures(paths)
-    names = [capture.name for capture in captures]
-    if len(set(names)) < len(names):
-        raise ParoError("two captures have one name; give them names of their own")
-    plans = [find_plan(plan, capture) for capture in captures]
+    plans = find_plans(plan, captures)
     chosen = [
         list(found.heads) if heads is None else parse_heads(heads, capture.heads)
         for capture, found in zip(captures, plans, strict=True)
     ]
+    studied = None
+    if report:
+        whole = all(
+            len(some) == capture.heads for some, capture in zip(chosen, captures, strict=True)
+        )
+        studied = None if whole else chosen[0]
+        if (studied and any(some != studied for some in chosen)) or len(
+            {found.block for found in plans}
+        ) > 1:
+            raise ParoError("--report needs the same heads of all captures, and one block size")
     results = []
     with progress_bar(method.name) as progress:
         rows = sum(len(some) * found.blocks for some, found in zip(chosen, plans, strict=True))
@@ -154,7 +167,7 @@ def _evaluate_captures(
 
         path = output / "report.html"
         with progress_bar("report") as progress:
-            write_report(path, captures, plans, results, summary["all"], progress)
+            write_report(path, captures, plans, results, summary["all"], studied, progress)
         stdout.print(f"drawn: {path}", highlight=False)
 
 

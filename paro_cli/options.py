@@ -13,9 +13,6 @@ import typer
 
 from paro_config import PRESETS, Config, ParoError, load_config
 
-#: Mean bits of a plan unless the user says otherwise.
-AVG_BITS_DEFAULT = 4.8
-
 CaptureArgument = Annotated[
     Path,
     typer.Argument(

@@ -27,10 +27,10 @@ def picture(
     """
     from firmware_model.capture import load_capture
     from paro_cli.drawing import draw_head
-    from paro_cli.workload import find_plan
+    from paro_cli.workload import find_plans
 
     source = load_capture(capture)
-    loaded = find_plan(plan, source)
+    (loaded,) = find_plans(plan, [source])
     chosen = list(loaded.heads) if heads is None else parse_heads(heads, source.heads)
     with progress_bar("draw") as progress:
         for done, head in enumerate(chosen):

@@ -8,7 +8,6 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from firmware_model.calibrate import Goal
 from firmware_model.capture import Capture
 from firmware_model.evaluate import Evaluation
 from firmware_model.plan import Plan
@@ -16,13 +15,14 @@ from firmware_model.progress import Progress
 from firmware_model.study import format_study
 from paro_cli.drawing import figure_png, format_figure, head_figure
 from paro_config.files import write_text
+from paro_config.formats import PAPER_BITS
 
 __all__ = ["write_report"]
 
 #: Heads that are drawn, the worst first.
 _HEADS_DRAWN = 6
 #: Mean widths of the curve.
-_WIDTHS = (2.0, 3.0, 4.0, 4.8, 6.0)
+_WIDTHS = (2.0, 3.0, 4.0, 6.0)
 
 
 def write_report(
@@ -31,6 +31,7 @@ def write_report(
     plans: Sequence[Plan],
     evaluations: Sequence[Evaluation],
     summary: dict[str, Any],
+    heads_studied: Sequence[int] | None,
     progress: Progress | None = None,
 ) -> None:
     """Write the report, whole or not at all.
@@ -43,6 +44,8 @@ def write_report(
         What was evaluated, one for one.
     summary : dict
         Figures over all heads.
+    heads_studied : sequence of int or None
+        Heads of every capture that the curve is about; all for ``None``.
     progress : Progress, optional
         Told while the quality at other widths is measured, by far the longest part.
     """
@@ -52,7 +55,7 @@ def write_report(
         for entry, result in zip(evaluation.report["heads"], evaluation.results, strict=True)
     ]
     worst = sorted(heads, key=lambda head: head[1].snr_db)[:_HEADS_DRAWN]
-    study = format_study(captures, _WIDTHS, Goal(block=plans[0].block), progress)
+    study = format_study(captures, _WIDTHS, plans[0].block, heads=heads_studied, progress=progress)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("paro_cli"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -63,6 +66,7 @@ def write_report(
         heads=[(capture.name, entry) for entry, _, capture, _ in heads],
         curve=_embedded(format_figure(study)),
         equal_bits=study["equal_bits"],
+        paper_bits=PAPER_BITS,
         drawings=[
             (
                 f"{capture.name}, head {entry['head']}: {result.snr_db:.1f} dB",

@@ -8,11 +8,17 @@ from rich import box
 from rich.table import Table
 
 from paro_cli.console import format_value, progress_bar, stdout
-from paro_cli.options import AVG_BITS_DEFAULT, OutputDirectory, parse_numbers
+from paro_cli.options import OutputDirectory, parse_numbers
 from paro_config import ParoError
+from paro_config.formats import PAPER_BITS
 
-#: What can be studied.
-STUDIES = ("formats", "sparsity", "ablation", "carry-over")
+#: What can be studied, and the options that each takes beside --block.
+STUDIES = {
+    "formats": ("bits", "order"),
+    "sparsity": ("density",),
+    "ablation": (),
+    "carry-over": ("at", "avg_bits", "order"),
+}
 
 
 def study(
@@ -27,24 +33,38 @@ def study(
     ],
     output: OutputDirectory,
     bits: Annotated[
-        str, typer.Option("--bits", metavar="LIST", help="formats: mean widths to try")
-    ] = "2,2.5,3,3.5,4,4.8,6",
+        str | None,
+        typer.Option(
+            "--bits", metavar="LIST", help="formats: mean widths, default 2,2.5,3,3.5,4,4.8,6"
+        ),
+    ] = None,
     density: Annotated[
-        str, typer.Option("--density", metavar="LIST", help="sparsity: shares of live blocks")
-    ] = "0.5,0.3,0.2",
+        str | None,
+        typer.Option(
+            "--density", metavar="LIST", help="sparsity: live blocks, default 0.5,0.3,0.2"
+        ),
+    ] = None,
     at: Annotated[
-        float,
-        typer.Option("--at", metavar="SHARE", help="carry-over: where the plan is calibrated"),
-    ] = 0.7,
+        float | None,
+        typer.Option(
+            "--at", metavar="SHARE", help="carry-over: where the plan is calibrated, default 0.7"
+        ),
+    ] = None,
     avg_bits: Annotated[
-        float, typer.Option("--avg-bits", metavar="BITS", help="carry-over: mean width")
-    ] = AVG_BITS_DEFAULT,
+        float | None,
+        typer.Option(
+            "--avg-bits", metavar="BITS", help=f"carry-over: mean width, default {PAPER_BITS}"
+        ),
+    ] = None,
     block: Annotated[
         int, typer.Option("--block", metavar="B", help="tokens on a side of a block: 16, 32, 64")
     ] = 64,
     order: Annotated[
-        str, typer.Option("--order", metavar="HOW", help="formats: as `paro calibrate --order`")
-    ] = "metric",
+        str | None,
+        typer.Option(
+            "--order", metavar="HOW", help="formats, carry-over: as `paro calibrate --order`"
+        ),
+    ] = None,
 ) -> None:
     """Calibrate captures in many ways and tabulate the quality.
 
@@ -73,13 +93,24 @@ def study(
 
     if what not in STUDIES:
         raise ParoError(f"there is no study {what!r}; legal: {', '.join(STUDIES)}")
-    widths, densities = parse_numbers("bits", bits), parse_numbers("density", density)
+    given = {"bits": bits, "density": density, "at": at, "avg_bits": avg_bits, "order": order}
+    for name, value in given.items():
+        if value is not None and name not in STUDIES[what]:
+            raise ParoError(f"--{name.replace('_', '-')} is not for the study {what!r}")
+    widths = parse_numbers("bits", bits or "2,2.5,3,3.5,4,4.8,6")
+    densities = parse_numbers("density", density or "0.5,0.3,0.2")
+    goal = Goal(
+        avg_bits=PAPER_BITS if avg_bits is None else avg_bits,
+        block=block,
+        order="metric" if order is None else order,
+    )
     sources = load_captures(captures)
     result: Any
     with progress_bar(what) as progress:
         if what == "formats":
-            goal = Goal(block=block, order=order)
-            result = studies.format_study(sources, widths, goal, progress)
+            result = studies.format_study(
+                sources, widths, goal.block, goal.order, progress=progress
+            )
             hidden = ("avg_bits", "worst_head")
             rows = [
                 {name: value for name, value in row.items() if name not in hidden}
@@ -90,8 +121,8 @@ def study(
         elif what == "ablation":
             result = rows = studies.ablation_study(sources, block, progress)
         else:
-            goal = Goal(avg_bits=avg_bits, block=block, order=order)
-            result = rows = studies.carry_over_study(sources, at, goal, progress)
+            static = 0.7 if at is None else at
+            result = rows = studies.carry_over_study(sources, static, goal, progress)
     write_json(output / f"{what}.json", result)
     if what == "sparsity":
         rows = [
@@ -104,9 +135,10 @@ def study(
         save_figure(format_figure(result), output / "formats.png")
         equal = result["equal_bits"]
         stdout.print(
-            f"The integer model is as good as the paper's formats at 4.8 bits at {equal} bits."
+            f"The integer model is as good as the paper's formats at {PAPER_BITS} bits at {equal}."
             if equal is not None
-            else "No width tried is as good as the paper's formats at 4.8 bits."
+            else f"The integer model meets the paper's formats at {PAPER_BITS} bits at none of the "
+            "widths between those tried."
         )
         stdout.print(f"drawn: {output / 'formats.png'}", highlight=False)
 
@@ -121,6 +153,8 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
 
 
 def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:.4f}" if "cosine" in name else f"{value:.2f}"
     return format_value(value)

@@ -1,16 +1,17 @@
 """What a command computes: a capture, a plan and the configuration that suits both."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from firmware_model.calibrate import Goal, calibrate
 from firmware_model.capture import Capture
-from firmware_model.plan import Plan, load_model_plan, load_plan
+from firmware_model.plan import ModelPlan, Plan, load_model_plan
 from firmware_model.quantize import padded_head_dim
 from paro_cli.console import progress_bar
-from paro_cli.options import AVG_BITS_DEFAULT, ConfigChoice, parse_heads
+from paro_cli.options import ConfigChoice, parse_heads
 from paro_config import Config, ParoError
 
-__all__ = ["as_range", "capture_config", "choose_plan", "find_plan"]
+__all__ = ["as_range", "capture_config", "choose_plan", "find_plans"]
 
 
 def capture_config(choice: ConfigChoice, capture: Capture, plan: Plan | None) -> Config:
@@ -41,28 +42,38 @@ def choose_plan(
         Its block is that of a new plan.
     """
     if path is not None:
-        plan = find_plan(path, capture)
+        (plan,) = find_plans(path, [capture])
         chosen = list(plan.heads) if heads is None else parse_heads(heads, capture.heads)
         return plan, chosen
     chosen = parse_heads(heads, capture.heads)
-    goal = Goal(avg_bits=AVG_BITS_DEFAULT, block=capture_config(choice, capture, None).block)
+    goal = Goal(block=capture_config(choice, capture, None).block)
     with progress_bar("calibrate") as progress:
         found = calibrate([capture], goal, chosen, progress)
     return found[0].for_capture(capture), chosen
 
 
-def find_plan(path: Path, capture: Capture) -> Plan:
-    """Read the plan for a capture: a file, or the one of a folder that is of the same model."""
+def find_plans(path: Path, captures: Sequence[Capture]) -> list[Plan]:
+    """Read the plan for each capture: a file, or those of a folder that are of their models."""
     if not path.is_dir():
-        return load_plan(path, capture)
+        plan = load_model_plan(path)
+        return [_part(path, plan, capture) for capture in captures]
     files = sorted(path.glob("*.safetensors"))
-    for file in files:
-        plan = load_model_plan(file)
-        if plan.model == capture.model:
-            return load_plan(file, capture)
-    raise ParoError(
-        f"folder {path} holds {len(files)} plans, none of the model of capture {capture.path}"
-    )
+    by_model = {plan.model: (file, plan) for file in files for plan in (load_model_plan(file),)}
+    found = []
+    for capture in captures:
+        if capture.model not in by_model:
+            raise ParoError(
+                f"folder {path} holds {len(files)} plans, none of the model of {capture.path}"
+            )
+        found.append(_part(*by_model[capture.model], capture))
+    return found
+
+
+def _part(path: Path, plan: ModelPlan, capture: Capture) -> Plan:
+    try:
+        return plan.for_capture(capture)
+    except ParoError as error:
+        raise ParoError(f"plan {path}: {error}") from error
 
 
 def as_range(bounds: tuple[int, int | None] | None, count: int) -> range | None:

@@ -9,6 +9,8 @@ from enum import IntEnum
 
 #: Bits of a block's operand for each 2-bit code; code 0 is a skipped block.
 CODE_BITS = (0, 2, 4, 8)
+#: Mean width in bits that the papers report; the default of everything here.
+PAPER_BITS = 4.8
 #: Signed radix-4 digits that an element has at each code.
 CODE_DIGITS = (0, 1, 2, 4)
 #: Digit lanes of one processing element.

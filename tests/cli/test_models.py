@@ -139,6 +139,15 @@ def test_bad_input(refused, model, tmp_path):
     refused("prompt = 'x' is not legal", "capture", model, "--prompt", "x", *output)
     refused("format = 'x' is not legal", "evaluate", capture, "--plan", "p", "--format", "x",
             *output)  # fmt: skip
+    refused("--bits is not for the study 'ablation'", "study", "ablation", capture, "--bits", "3",
+            *output)  # fmt: skip
+    refused("avg_bits = 9.0 is not legal", "study", "formats", capture, "--bits", "3,9", *output)
+    refused("at = 7.0 is not legal", "study", "carry-over", capture, "--at", "7", *output)
+    refused("floor_bits and format are for widths", "calibrate", capture, "--density", "0.5",
+            "--floor-bits", "3", *output)  # fmt: skip
+    refused("movingdigits does not exist", "evaluate", "movingdigits", "--plan", "p", *output)
+    refused("is a model, and stands alone", "evaluate", model, capture, "--plan", "p", *output)
+    refused("holds captures already", "capture", model, "-o", tmp_path)
     refused("--steps is for a model", "evaluate", capture, "--plan", "p", "--steps", "2", *output)
     refused("--heads and --report are for captures", "evaluate", model, "--plan", "p", "--report",
             *output)  # fmt: skip

@@ -436,3 +436,23 @@ def test_quality_of_all_heads_under_one_budget(shared_capture):
     few_bits = calibrated(3.0)
     assert min(few_bits) >= 24, few_bits
     assert sum(few_bits) / len(few_bits) >= 34
+
+
+def test_step_groups_count_by_their_length(make_capture):
+    """The mean is over the denoising steps, of which the second half is one group."""
+    path = make_capture(grid=(8, 8, 8), prefix=0)
+    starts = step_group_starts(3)
+    captures = [
+        dataclasses.replace(
+            load_capture(path), model="m", progress=start, q=load_capture(path).q * gain
+        )
+        for start, gain in zip(starts, (1.0, 1.5, 0.3), strict=True)
+    ]
+    goal = Goal(avg_bits=4.0, block=16, step_groups=starts)
+    (plan,) = calibrate(captures, goal)
+    means = [mean_bits(codes) for codes in plan.codes]
+    assert max(means) - min(means) > 0.3
+    assert plan.mean_bits() == pytest.approx((means[0] + means[1]) / 4 + means[2] / 2)
+    assert 4.0 - 0.01 < plan.mean_bits() <= 4.0 + 1e-6
+    (mask,) = calibrate(captures, dataclasses.replace(goal, density=0.4))
+    assert mask.density() == pytest.approx(0.4, abs=2e-3)

@@ -10,6 +10,7 @@ from firmware_model.calibrate import Goal, calibrate, step_group_starts
 from firmware_model.generation import compare_generation
 from firmware_model.methods import Method
 from firmware_model.models import OWN_CHECKPOINT, OWN_MODEL, capture_model, is_model, open_model
+from firmware_model.plan import step_group
 from firmware_model.study import carry_over_study
 from firmware_model.video.checkpoint import save_model
 from firmware_model.video.transformer import TOKENS, Shape, VideoTransformer
@@ -32,7 +33,10 @@ def pipeline(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def captures(pipeline, tmp_path_factory):
-    return capture_model(pipeline, tmp_path_factory.mktemp("captures"), 1, (0.0, 0.5, 0.75))
+    found = []
+    folder = tmp_path_factory.mktemp("captures")
+    capture_model(pipeline, folder, 1, (0.0, 0.5, 0.75), found.append)
+    return found
 
 
 def test_models_are_told_from_captures(pipeline, demo, tmp_path):
@@ -56,9 +60,21 @@ def test_captures_of_a_model(pipeline, captures):
     assert len({capture.path for capture in captures}) == 6
     assert not torch.equal(captures[0].q, captures[2].q)
     with pytest.raises(ParoError, match=r"at = 1.0 is not legal; legal: shares of the steps"):
-        capture_model(pipeline, captures[0].path.parent, 1, (1.0,))
+        capture_model(pipeline, captures[0].path.parent, 1, (1.0,), print)
     with pytest.raises(ParoError, match="samples = 0 is not legal"):
-        capture_model(pipeline, captures[0].path.parent, 0, (0.0,))
+        capture_model(pipeline, captures[0].path.parent, 0, (0.0,), print)
+
+
+def test_times_of_captures_reach_into_their_step_groups(pipeline, tmp_path):
+    """Shares that fall between two steps take the later one, never the group before."""
+    found = []
+    capture_model(open_model(OWN_CHECKPOINT, 25), tmp_path, 1, step_group_starts(5), found.append)
+    starts = step_group_starts(5)
+    assert sorted({step_group(starts, c.progress) for c in found}) == [0, 1, 2, 3, 4]
+    assert sorted({round(c.progress * 25) for c in found}) == [0, 4, 7, 10, 13]
+    for at in ((0.9,), (0.3, 0.4)):
+        with pytest.raises(ParoError, match="no two of them the same step"):
+            capture_model(pipeline, tmp_path, 1, at, print)
 
 
 def test_generation_through_a_plan(pipeline, captures):

@@ -2,13 +2,12 @@
 
 import pytest
 
-from firmware_model.calibrate import Goal
 from firmware_model.study import ABLATIONS, ablation_study, format_study, sparsity_study
 
 
 def test_formats(demo):
     told = []
-    study = format_study([demo], (2.5, 3.0, 4.0), Goal(), lambda *done: told.append(done))
+    study = format_study([demo], (2.5, 3.0, 4.0), progress=lambda *done: told.append(done))
     assert told[-1] == (9 * 16, 9 * 16)
     assert study["heads"] == 16
     by_format = {
@@ -32,7 +31,7 @@ def test_formats(demo):
 
 
 def test_no_width_equals_the_paper(demo):
-    assert format_study([demo], (4.8,), Goal())["equal_bits"] is None
+    assert format_study([demo], (4.8,))["equal_bits"] is None
 
 
 def test_sparsity(demo):
