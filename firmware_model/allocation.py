@@ -46,13 +46,9 @@ class HeadErrors:
     forced: torch.Tensor
     weight: float = 1.0
 
-    def relative(self) -> "HeadErrors":
-        """Divide the errors by that of the whole head at 8 bits.
-
-        A budget that heads share then minimises the sum of their losses against their own best,
-        and no head starves because its output is small.
-        """
-        total = self.errors[EIGHT_BITS].sum()
+    def relative_to(self, code: int) -> "HeadErrors":
+        """Divide the errors by that of the whole head at ``code``."""
+        total = self.errors[code].sum()
         return replace(self, errors=self.errors / total) if total > 0 else self
 
 

@@ -8,6 +8,7 @@ share one budget, unless each shall have its own.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Literal
 
 import torch
 
@@ -28,6 +29,8 @@ from firmware_model.sensitivity import Rounding, block_errors, block_sums
 from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS, PAPER_BITS
 
+#: Code at which a head's error is the measure of its errors.
+RELATIVE_TO = {"best": EIGHT_BITS, "signal": 0}
 #: Ways to choose a head's order: PAROAttention's metric; least error after an allocation of its own
 #: (for widths, not for masks); or one order for all, FHW being none.
 ORDER_CHOICES = ("metric", "error", *ORDERS)
@@ -56,6 +59,10 @@ class Goal:
         Whether each head (of each layer and step group) has a budget of its own.
     floor_bits : float
         Mean bits that no head may fall below; 0 to ``avg_bits``.
+    relative_to : {"best", "signal"}
+        What a head's errors are divided by before heads share a budget. "best": its own error at 8
+        bits, so that no head loses much against its best. "signal": the error of skipping it, which
+        is about the power of its output, so that the model's output is closest to the exact one.
 
     Raises
     ------
@@ -71,6 +78,7 @@ class Goal:
     step_groups: tuple[float, ...] = (0.0,)
     per_head: bool = False
     floor_bits: float = 0.0
+    relative_to: Literal["best", "signal"] = "best"
 
     def __post_init__(self) -> None:
         check_block(self.block)
@@ -85,6 +93,10 @@ class Goal:
             raise ParoError("floor_bits and format are for widths; a density has neither")
         if self.order == "error" and self.density is not None:
             raise ParoError("order = 'error' is not legal with a density; legal: metric, FHW ...")
+        if self.relative_to not in RELATIVE_TO:
+            raise ParoError(
+                f"relative to {self.relative_to!r} is not legal; legal: {', '.join(RELATIVE_TO)}"
+            )
         if self.rounding not in ("digit", "paper"):
             raise ParoError(f"format = {self.rounding!r} is not legal; legal: digit, paper")
         starts = self.step_groups
@@ -197,12 +209,15 @@ class Calibration:
         )
         steps = Steps(progress, total)
         self._cells: list[_Cell] = []
+        code = RELATIVE_TO[goal.relative_to]
         for model, layers in self._layers.items():
             for layer in layers.values():
                 for head in self._heads[model]:
                     order, found = _measure(layer, head, goal, steps)
                     layer.orders.append(order)
-                    self._cells += [replace(cell, errors=cell.errors.relative()) for cell in found]
+                    self._cells += [
+                        replace(cell, errors=cell.errors.relative_to(code)) for cell in found
+                    ]
 
     def plans(self, avg_bits: float | None = None, density: float | None = None) -> list[ModelPlan]:
         """Make the plans; ``avg_bits`` or ``density`` in place of those of the goal.

@@ -40,6 +40,15 @@ def calibrate(
     floor_bits: Annotated[
         float, typer.Option("--floor-bits", metavar="BITS", help="least mean width of a head")
     ] = 0.0,
+    relative_to: Annotated[
+        str,
+        typer.Option(
+            "--relative-to",
+            metavar="WHAT",
+            help="a head's errors count against its best (at 8 bits) or its signal; the latter "
+            "keeps generated videos closest",
+        ),
+    ] = "best",
     order: Annotated[
         str,
         typer.Option(
@@ -67,9 +76,9 @@ def calibrate(
     """Choose the token order of every head and the width (0, 2, 4 or 8 bit) of every block.
 
     All heads share one budget: those that need little pay for those that need much. The error of a
-    block at a width is measured with the hardware's own formats, against the head's own error at
-    8 bits. Captures of one model (its layers, its times) make one plan; with captures of several
-    models PLAN is a folder, with a plan for each.
+    block at a width is measured with the hardware's own formats. Captures of one model (its layers,
+    its times) make one plan; with captures of several models PLAN is a folder, with a plan for
+    each.
 
     [bold]Examples[/bold]
 
@@ -77,7 +86,7 @@ def calibrate(
 
       paro calibrate capture.safetensors -o plan.safetensors --avg-bits 3 --block 32 --heads 0,3
 
-      paro calibrate captures/ -o plan.safetensors --step-groups 5 --floor-bits 2
+      paro calibrate captures/ -o plan.safetensors --step-groups 5 --relative-to signal
 
       paro calibrate one.safetensors other.safetensors -o plans/ --density 0.3 --order FHW
     """
@@ -94,6 +103,7 @@ def calibrate(
         step_groups=calibration.step_group_starts(step_groups),
         per_head=per_head,
         floor_bits=floor_bits,
+        relative_to=relative_to,  # type: ignore[arg-type]  # refused if not legal
     )
     sources = load_captures(captures)
     names = {}

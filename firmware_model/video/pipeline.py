@@ -15,7 +15,7 @@ from paro_config.errors import ParoError
 #: Denoising steps unless the user says otherwise.
 STEPS = 25
 #: How much further than the classless prediction the one for the class is followed.
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 
 
 class VideoPipeline:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from firmware_model.allocation import (
+    EIGHT_BITS,
     HeadErrors,
     allocate_codes,
     allocate_masks,
@@ -144,12 +145,14 @@ def test_a_floor_holds_where_all_blocks_are_alike():
 
 def test_errors_relative_to_the_best_are_those_of_any_scale():
     head = random_head(8, 0)
-    small = HeadErrors(head.errors * 1e-6, head.forced).relative()
-    assert torch.allclose(small.errors, head.relative().errors, rtol=1e-12)
+    small = HeadErrors(head.errors * 1e-6, head.forced).relative_to(EIGHT_BITS)
+    assert torch.allclose(small.errors, head.relative_to(EIGHT_BITS).errors, rtol=1e-12)
     assert small.errors[3].sum().item() == pytest.approx(1)
     perfect = steady_head(4, (1.0, 0.5, 0.1, 0.0))
-    assert torch.equal(perfect.relative().errors, perfect.errors)
-    fair = allocate_codes([head.relative(), random_head(8, 1, 1e-6).relative()], 4.0)
+    assert torch.equal(perfect.relative_to(EIGHT_BITS).errors, perfect.errors)
+    fair = allocate_codes(
+        [head.relative_to(EIGHT_BITS), random_head(8, 1, 1e-6).relative_to(EIGHT_BITS)], 4.0
+    )
     assert all(3.5 < mean_bits(codes) < 4.5 for codes in fair)
 
 

@@ -12,7 +12,7 @@ from firmware_model.methods import Method
 from firmware_model.plan import density, load_model_plan, mean_bits, save_plan, uniform_plan
 from firmware_model.quantize import quantize_head
 from firmware_model.reorder import ORDERS
-from firmware_model.sensitivity import block_sums, model_config
+from firmware_model.sensitivity import block_errors, block_sums, model_config
 from paro_config import Config, ParoError
 from paro_config.formats import CODE_BITS
 
@@ -456,3 +456,26 @@ def test_step_groups_count_by_their_length(make_capture):
     assert 4.0 - 0.01 < plan.mean_bits() <= 4.0 + 1e-6
     (mask,) = calibrate(captures, dataclasses.replace(goal, density=0.4))
     assert mask.density() == pytest.approx(0.4, abs=2e-3)
+
+
+def test_what_errors_are_relative_to(demo):
+    """Against its best no head loses much; against its signal the summed error is less."""
+    heads = (2, 3, 6, 10)
+    codes = {
+        what: calibrate([demo], Goal(avg_bits=3.0, relative_to=what), heads)[0].codes[0, 0]
+        for what in ("best", "signal")
+    }
+    loss = {"best": {}, "signal": {}}
+    for what, chosen in codes.items():
+        for index, head in enumerate(heads):
+            order = calibrate([demo], Goal(avg_bits=8.0), [head])[0].orders[0, 0]
+            errors = block_errors(demo, head, int(order), 64)
+            error = errors.gather(0, chosen[index].long().unsqueeze(0)).sum()
+            loss[what][head] = (error / errors[3].sum()).item(), (error / errors[0].sum()).item()
+    for index, what in enumerate(("best", "signal")):
+        other = "signal" if what == "best" else "best"
+        assert sum(pair[index] for pair in loss[what].values()) < sum(
+            pair[index] for pair in loss[other].values()
+        )
+    with pytest.raises(ParoError, match="relative to 'x' is not legal; legal: best, signal"):
+        Goal(relative_to="x")  # type: ignore[arg-type]
