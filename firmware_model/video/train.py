@@ -75,7 +75,7 @@ def main() -> None:
     """Train and write the checkpoint."""
     parser = argparse.ArgumentParser(description="Train the video transformer on moving digits.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

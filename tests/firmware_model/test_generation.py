@@ -1,6 +1,7 @@
 """Models as they are opened, captured and compared."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -140,3 +141,28 @@ def test_picture_metrics():
     expected = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     expected /= (mean_a**2 + mean_b**2 + c1) * (a.var() + b.var() + c2)
     assert metrics.ssim(b, a) == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_the_shipped_model_generates_moving_digits():
+    pipeline = open_model(Path(OWN_MODEL))
+    assert OWN_CHECKPOINT.stat().st_size < 6e6
+    video = pipeline.generate(0)[..., 0]
+    ink = (video > 0.5).float().mean(dim=(1, 2))
+    # A digit covers about a tenth of the frame, in every frame.
+    assert 0.03 < ink.min() <= ink.max() < 0.3
+    rows = torch.arange(video.shape[1]).float()
+    height = (video.sum(dim=2) * rows).sum(dim=1) / video.sum(dim=(1, 2))
+    assert height.max() - height.min() > 1
+
+
+@pytest.mark.slow
+def test_videos_survive_the_integer_model(tmp_path):
+    """Two samples, every attention of every layer and step bit-exact hardware arithmetic."""
+    pipeline = open_model(Path(OWN_MODEL))
+    found = []
+    capture_model(pipeline, tmp_path, 1, (0.0, 0.2, 0.4, 0.6, 0.8), found.append)
+    (plan,) = calibrate(found, Goal(avg_bits=4.8, relative_to="signal"))
+    report = compare_generation(pipeline, plan, Method(), 2).report
+    assert report["mean_bits"] == pytest.approx(4.8, abs=0.01)
+    assert report["psnr_db"] >= 30
+    assert report["ssim"] >= 0.97
