@@ -14,11 +14,12 @@ def heads_table(title: str, report: dict[str, Any]) -> Table:
     """One line for each head of a report of `paro cosim` or `paro evaluate`."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     heads = report["heads"]
-    # Without the ideal cycles, which the utilisation tells, the table fits 80 columns.
+    # A table with cycles fits 80 columns without what other columns nearly tell.
+    hidden = ("ideal_cycles", "relative_l1", "rmse") if "cycles" in heads[0] else ()
     columns = [
         name
         for name, value in heads[0].items()
-        if not isinstance(value, list | dict) and name != "ideal_cycles"
+        if not isinstance(value, list | dict) and name not in hidden
     ]
     for name in columns:
         table.add_column(name.replace("_", " "), justify="right")
