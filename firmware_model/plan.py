@@ -4,7 +4,7 @@ A `ModelPlan` holds all layers, heads and step groups of a model and is what pla
 `Plan` is the part of it that one capture needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -114,20 +114,17 @@ class ModelPlan:
     orders: torch.Tensor
     codes: torch.Tensor
 
-    @property
-    def group_shares(self) -> tuple[float, ...]:
-        """Share of the denoising steps that lies in each step group."""
-        return group_shares(self.step_groups)
-
     def mean_bits(self) -> float:
         """Mean width over all blocks and all denoising steps."""
-        means = map(mean_bits, self.codes)
-        return sum(s * mean for s, mean in zip(self.group_shares, means, strict=True))
+        return self._over_steps(mean_bits)
 
     def density(self) -> float:
         """Share of the blocks that are live, over all denoising steps."""
-        means = map(density, self.codes)
-        return sum(s * mean for s, mean in zip(self.group_shares, means, strict=True))
+        return self._over_steps(density)
+
+    def _over_steps(self, mean: Callable[[torch.Tensor], float]) -> float:
+        shares = group_shares(self.step_groups)
+        return sum(share * mean(codes) for share, codes in zip(shares, self.codes, strict=True))
 
     def at(self, layer: int, progress: float) -> Plan:
         """Select what an attention layer needs after a share ``progress`` of the steps.
@@ -281,7 +278,11 @@ def save_plan(plan: ModelPlan, path: Path) -> None:
 
 def load_plan(path: Path, capture: Capture) -> Plan:
     """Read a plan and select the part for ``capture``; errors as the two functions behind it."""
-    plan = load_model_plan(path)
+    return plan_part(path, load_model_plan(path), capture)
+
+
+def plan_part(path: Path, plan: ModelPlan, capture: Capture) -> Plan:
+    """Select the part of the plan of a file for a capture; errors also name the file."""
     try:
         return plan.for_capture(capture)
     except ParoError as error:

@@ -121,6 +121,7 @@ def _evaluate_captures(
     from firmware_model.progress import Steps
     from firmware_model.sensitivity import model_config
     from paro_cli.workload import find_plans
+    from paro_config.files import write_json
 
     captures = load_captures(paths)
     plans = find_plans(plan, captures)
@@ -159,7 +160,7 @@ def _evaluate_captures(
         stdout.print(heads_table(f"evaluation {folder}", result.report))
     summary = evaluation.summary([result.report for result in results])
     if len(captures) > 1:
-        evaluation.write_json(output / evaluation.REPORT_FILE, summary)
+        write_json(output / evaluation.REPORT_FILE, summary)
     table = {name.replace("_", " "): value for name, value in summary["all"].items()}
     stdout.print(key_value_table("all heads", table))
     if report:

@@ -1,6 +1,5 @@
 """`paro study`: the comparisons behind the docs, over captures of your own."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from paro_cli.console import format_value, progress_bar, stdout
-from paro_cli.options import OutputDirectory, parse_numbers
+from paro_cli.options import CapturesArgument, OutputDirectory, parse_numbers
 from paro_config import ParoError
 from paro_config.formats import PAPER_BITS
 
@@ -25,12 +24,7 @@ def study(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help=", ".join(STUDIES), show_default=False)
     ],
-    captures: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="CAPTURE...", help="captures, or folders of them", show_default=False
-        ),
-    ],
+    captures: CapturesArgument,
     output: OutputDirectory,
     bits: Annotated[
         str | None,

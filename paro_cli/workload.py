@@ -5,7 +5,7 @@ from pathlib import Path
 
 from firmware_model.calibrate import Goal, calibrate
 from firmware_model.capture import Capture
-from firmware_model.plan import ModelPlan, Plan, load_model_plan
+from firmware_model.plan import Plan, load_model_plan, plan_part
 from firmware_model.quantize import padded_head_dim
 from paro_cli.console import progress_bar
 from paro_cli.options import ConfigChoice, parse_heads
@@ -56,7 +56,7 @@ def find_plans(path: Path, captures: Sequence[Capture]) -> list[Plan]:
     """Read the plan for each capture: a file, or those of a folder that are of their models."""
     if not path.is_dir():
         plan = load_model_plan(path)
-        return [_part(path, plan, capture) for capture in captures]
+        return [plan_part(path, plan, capture) for capture in captures]
     files = sorted(path.glob("*.safetensors"))
     by_model = {plan.model: (file, plan) for file in files for plan in (load_model_plan(file),)}
     found = []
@@ -65,15 +65,8 @@ def find_plans(path: Path, captures: Sequence[Capture]) -> list[Plan]:
             raise ParoError(
                 f"folder {path} holds {len(files)} plans, none of the model of {capture.path}"
             )
-        found.append(_part(*by_model[capture.model], capture))
+        found.append(plan_part(*by_model[capture.model], capture))
     return found
-
-
-def _part(path: Path, plan: ModelPlan, capture: Capture) -> Plan:
-    try:
-        return plan.for_capture(capture)
-    except ParoError as error:
-        raise ParoError(f"plan {path}: {error}") from error
 
 
 def as_range(bounds: tuple[int, int | None] | None, count: int) -> range | None:
