@@ -51,6 +51,9 @@ class Config(BaseModel):
     exp_segments: Literal[4, 8, 16] = Field(
         8, description="segments of the piecewise-linear 2**-f in each softmax lane"
     )
+    axi_bits: Literal[64, 128, 256, 512] = Field(
+        128, description="data bits of the shell's AXI4 master"
+    )
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -103,6 +106,11 @@ class Config(BaseModel):
     def load_tokens(self) -> int:
         """Tokens side by side in one beat of the Q and K streams (4 channels of each)."""
         return _clamp(self.rows * self.cols // self.block, 1, min(self.rows, self.cols))
+
+    @property
+    def load_bytes(self) -> int:
+        """Bytes in one beat of an operand's stream."""
+        return formats.LANES * self.load_tokens
 
     @property
     def output_words(self) -> int:
