@@ -104,8 +104,15 @@ class Config(BaseModel):
 
     @property
     def load_tokens(self) -> int:
-        """Tokens side by side in one beat of the Q and K streams (4 channels of each)."""
-        return _clamp(self.rows * self.cols // self.block, 1, min(self.rows, self.cols))
+        """Tokens side by side in one beat of the Q and K streams (4 channels of each).
+
+        K and V of a 2-bit block then load in half of the time that it takes, one after the other.
+        """
+        return _clamp(
+            2 * self.rows * self.cols // self.block,
+            1,
+            min(self.rows, self.cols, self.head_dim // formats.LANES),
+        )
 
     @property
     def load_bytes(self) -> int:
@@ -114,8 +121,15 @@ class Config(BaseModel):
 
     @property
     def output_words(self) -> int:
-        """Words in one beat of the O stream."""
-        return max(1, self.drain_words // 4)
+        """Words in one beat of the O stream: what one read of the numerators gives."""
+        return self.drain_words
+
+    @property
+    def reciprocal_lanes(self) -> int:
+        """Dividers that work side by side: enough for rows of a single 2-bit block."""
+        cycles = 2 * self.block * self.head_dim // (formats.LANES * self.rows * self.cols)
+        wanted = -(-(formats.RECIPROCAL_BITS + 4) // max(cycles, 1))
+        return _clamp(1 << (wanted - 1).bit_length(), 1, self.softmax_lanes)
 
     # -- widths, each proven from the largest value it must hold -------------------------------
 

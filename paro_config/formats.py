@@ -69,6 +69,23 @@ class Operand(IntEnum):
     V = 2
 
 
+class Stage(IntEnum):
+    """Stage of the core whose cycles are counted: busy, starved (by what comes before) or blocked.
+
+    The array has two, one a product: it is starved in QK when keys or queries are missing, in PV
+    when weights or values are.
+    """
+
+    SCHEDULER = 0
+    LOAD_Q = 1
+    LOAD_K = 2
+    LOAD_V = 3
+    QK = 4
+    PV = 5
+    SOFTMAX = 6
+    OUTPUT = 7
+
+
 def exp2_table(segments: int) -> list[tuple[int, int]]:
     """Piecewise-linear table of 2**-f for f in [0, 1).
 

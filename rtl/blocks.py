@@ -6,7 +6,7 @@ from amaranth.lib import data
 from paro_config import Config
 from paro_config.config import bits_unsigned
 
-__all__ = ["block_layout", "finished_row_layout", "load_layout", "log2"]
+__all__ = ["block_layout", "load_layout", "log2", "weighted_chunk_layout"]
 
 
 def log2(value: int) -> int:
@@ -27,10 +27,21 @@ def block_layout(config: Config) -> data.StructLayout:
 
 
 def load_layout(config: Config) -> data.StructLayout:
-    """A block of tokens to be loaded: how many tokens, and the code that K is encoded for."""
-    return data.StructLayout({"tokens": unsigned(bits_unsigned(config.block)), "code": 2})
+    """A block of tokens to be loaded: how many tokens it has."""
+    return data.StructLayout({"tokens": unsigned(bits_unsigned(config.block))})
 
 
-def finished_row_layout(config: Config) -> data.StructLayout:
-    """A block row whose sums are complete: valid queries, and the slot that holds them."""
-    return data.StructLayout({"queries": unsigned(bits_unsigned(config.block)), "slot": 1})
+def weighted_chunk_layout(config: Config) -> data.StructLayout:
+    """Queries of a row whose last block has its weights: their denominators are final.
+
+    ``queries`` of the row are valid; ``chunk`` is a group of ``softmax_lanes`` queries.
+    """
+    return data.StructLayout(
+        {
+            "queries": unsigned(bits_unsigned(config.block)),
+            "chunk": range(config.block // config.softmax_lanes),
+            "denominators": data.ArrayLayout(
+                unsigned(config.denominator_bits), config.softmax_lanes
+            ),
+        }
+    )

@@ -1,14 +1,15 @@
 """The accelerator core: one attention head under one plan, streams in and out."""
 
-from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import fifo, wiring
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config
-from paro_config.formats import Operand
+from paro_config.formats import Operand, Stage
 from rtl import interfaces
 from rtl.array import PEArray
 from rtl.blocks import block_layout
+from rtl.digits import KeyEncoder
 from rtl.drain import DrainRouter
 from rtl.library import replicate
 from rtl.logits import LogitBuffer
@@ -16,10 +17,11 @@ from rtl.normalizer import Normalizer
 from rtl.operand_buffers import KeyBuffer, QueryBuffer, ValueBuffer
 from rtl.operand_former import OperandFormer
 from rtl.output_accumulator import OutputAccumulator
-from rtl.reciprocal import ReciprocalUnit
+from rtl.reciprocal import ReciprocalUnit, reciprocal_layout
 from rtl.scheduler import SLOTS, BlockScheduler
 from rtl.sequencer import ArraySequencer
 from rtl.softmax import SoftmaxUnit
+from rtl.stream_fifo import StreamFIFO
 
 __all__ = ["Core", "core_signature"]
 
@@ -36,6 +38,8 @@ def core_signature(config: Config) -> wiring.Signature:
             "v": In(interfaces.v_signature(config)),
             "o": Out(interfaces.o_signature(config)),
             "busy": Out(1),
+            "empty_row": Out(1),
+            "activity": Out(interfaces.activity_layout()),
         }
     )
 
@@ -58,6 +62,10 @@ class Core(wiring.Component):
         See `rtl.interfaces`. A command may be given while the one before is still at work.
     busy : Out, 1
         A run is in progress.
+    empty_row : Out, 1
+        A block row without a live block came: the run cannot end, reset the core.
+    activity : Out, `rtl.interfaces.activity_layout`
+        What each stage does in this cycle.
 
     Contract
     --------
@@ -97,37 +105,31 @@ class Core(wiring.Component):
             connect(m, flipped(getattr(self, name)), port)
 
         # Loads.
-        for operand, buffer in (
-            (Operand.Q, query_buffer),
-            (Operand.K, key_buffer),
-            (Operand.V, value_buffer),
+        for operand, buffer, load in (
+            (Operand.Q, query_buffer, sequencer.query_load),
+            (Operand.K, key_buffer, sequencer.key_load),
+            (Operand.V, value_buffer, sequencer.value_load),
         ):
             m.d.comb += [
                 buffer.request.payload.eq(scheduler.load),
                 buffer.request.valid.eq(scheduler.load_valid[operand]),
                 buffer.take.eq(sequencer.take[operand]),
+                buffer.release.eq(scheduler.release[operand]),
+                load.available.eq(buffer.available),
+                load.full.eq(buffer.full),
+                load.loading_slot.eq(buffer.loading_slot),
+                load.loaded.eq(buffer.loaded),
             ]
         m.d.comb += [
             scheduler.release[Operand.Q].eq(logits.query_release),
             scheduler.release[Operand.K].eq(logits.key_release),
             scheduler.release[Operand.V].eq(sequencer.value_release),
-            sequencer.queries_filled.eq(query_buffer.filled),
-            sequencer.keys_filled.eq(key_buffer.filled),
-            sequencer.values_filled.eq(value_buffer.filled),
         ]
 
         # Blocks.
-        m.submodules.blocks = blocks = fifo.SyncFIFOBuffered(
-            width=block_layout(config).size, depth=SLOTS
-        )
-        m.d.comb += [
-            blocks.w_data.eq(scheduler.blocks.payload),
-            blocks.w_en.eq(scheduler.blocks.valid),
-            scheduler.blocks.ready.eq(blocks.w_rdy),
-            sequencer.scheduled.payload.eq(blocks.r_data),
-            sequencer.scheduled.valid.eq(blocks.r_rdy),
-            blocks.r_en.eq(sequencer.scheduled.ready),
-        ]
+        m.submodules.blocks = blocks = StreamFIFO(block_layout(config), depth=SLOTS)
+        connect(m, scheduler.blocks, blocks.input)
+        connect(m, blocks.output, sequencer.scheduled)
         connect(m, sequencer.started, softmax.started)
         connect(m, softmax.weighted, sequencer.weighted)
 
@@ -138,23 +140,28 @@ class Core(wiring.Component):
             value_buffer.address.eq(sequencer.value_address),
             softmax.weight_address.eq(sequencer.weight_address),
         ]
-        queries = query_buffer.words.as_value()
         for col, former in enumerate(
             replicate(m, platform, "paro_operand_former", OperandFormer, config.cols)
         ):
             m.d.comb += [
-                former.queries.eq(queries[32 * col : 32 * (col + 1)]),
-                former.values.eq(Cat(key[col] for key in value_buffer.words)),
-                former.is_pv.eq(sequencer.fetch_is_pv),
-                former.code.eq(sequencer.fetch_code),
-                former.phase.eq(sequencer.fetch_phase),
+                former.queries.eq(query_buffer.words[col]),
+                former.values.as_value().eq(Cat(key[col] for key in value_buffer.words)),
+                former.is_pv.eq(sequencer.former_is_pv),
+                former.code.eq(sequencer.former_code),
+                former.phase.eq(sequencer.former_phase),
                 array.operands[col].eq(former.operands),
             ]
+        encoders = replicate(m, platform, "paro_key_encoder", KeyEncoder, config.rows)
         words = Signal(array.words.shape())
-        with m.If(sequencer.fetch_is_pv):
-            m.d.sync += words.eq(softmax.weights)
-        with m.Else():
-            m.d.sync += words.eq(key_buffer.words)
+        for row, encoder in enumerate(encoders):
+            m.d.comb += [
+                encoder.channels.eq(key_buffer.words[row]),
+                encoder.code.eq(sequencer.key_code),
+                encoder.phase.eq(sequencer.key_phase),
+            ]
+            m.d.sync += words[row].eq(
+                Mux(sequencer.former_is_pv, softmax.weights[row], encoder.word)
+            )
         m.d.comb += [array.words.eq(words), array.step.eq(sequencer.step)]
 
         # Tiles.
@@ -165,7 +172,7 @@ class Core(wiring.Component):
             logits.input.eq(drain.output),
             logits.input_valid.eq(drain.score_valid),
             key_buffer.scale_address.eq(logits.key_scale_address),
-            logits.key_scale.eq(key_buffer.scale),
+            logits.key_scale.eq(key_buffer.scales[0]),
             query_buffer.scale_address.eq(logits.query_scale_address),
             logits.query_scales.eq(query_buffer.scales),
             accumulator.input.eq(drain.output),
@@ -186,21 +193,35 @@ class Core(wiring.Component):
         ]
 
         # Output.
-        connect(m, accumulator.rows, reciprocal.rows)
-        connect(m, reciprocal.output, normalizer.queries)
+        m.submodules.prepared = prepared = StreamFIFO(reciprocal_layout(config), depth=config.block)
+        connect(m, softmax.chunks, reciprocal.chunks)
+        connect(m, reciprocal.output, prepared.input)
+        connect(m, prepared.output, normalizer.queries)
         m.d.comb += [
-            accumulator.denominator_slot.eq(reciprocal.slot),
-            accumulator.denominator_query.eq(reciprocal.query),
-            reciprocal.denominator.eq(accumulator.denominator),
+            normalizer.groups_complete.eq(accumulator.groups_complete),
             accumulator.read_slot.eq(normalizer.read_slot),
             accumulator.read_query.eq(normalizer.read_query),
             accumulator.read_part.eq(normalizer.read_part),
-            accumulator.read_enable.eq(normalizer.read_enable),
+            normalizer.read_ready.eq(accumulator.read_ready),
             normalizer.numerators.eq(accumulator.numerators),
             sequencer.output_free.eq(normalizer.row_done),
         ]
         # A row is in flight from its Q fetch until its last word is read.
         rows = Signal(range(4 * SLOTS + 1))
         m.d.sync += rows.eq(rows + scheduler.load_valid[Operand.Q] - normalizer.row_done)
-        m.d.comb += self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle)
+        m.d.comb += [
+            self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle),
+            self.empty_row.eq(scheduler.empty_row),
+        ]
+        for stage, activity in (
+            (Stage.SCHEDULER, scheduler.activity),
+            (Stage.LOAD_Q, query_buffer.activity),
+            (Stage.LOAD_K, key_buffer.activity),
+            (Stage.LOAD_V, value_buffer.activity),
+            (Stage.QK, sequencer.qk_activity),
+            (Stage.PV, sequencer.pv_activity),
+            (Stage.SOFTMAX, softmax.activity),
+            (Stage.OUTPUT, normalizer.activity),
+        ):
+            m.d.comb += self.activity[stage].eq(activity)
         return m

@@ -8,6 +8,8 @@ from paro_config.config import bits_unsigned
 
 __all__ = [
     "CODES_PER_BEAT",
+    "Activity",
+    "activity_layout",
     "codes_signature",
     "command_signature",
     "fetch_signature",
@@ -19,6 +21,19 @@ __all__ = [
 
 #: 2-bit block codes in one beat of the codes stream.
 CODES_PER_BEAT = 16
+
+
+class Activity(data.Struct):
+    """What a stage does in a cycle; at most one of them."""
+
+    busy: unsigned(1)  # it works
+    starved: unsigned(1)  # it waits for what comes before it
+    blocked: unsigned(1)  # it waits for what comes behind it
+
+
+def activity_layout() -> data.ArrayLayout:
+    """`Activity` of every `formats.Stage`."""
+    return data.ArrayLayout(Activity, len(formats.Stage))
 
 
 def token_count_shape(config: Config) -> Shape:
@@ -77,8 +92,8 @@ def k_signature(config: Config) -> stream.Signature:
 
 
 def v_signature(config: Config) -> stream.Signature:
-    """``cols`` channels of one token; for each valid token of the block, for each group."""
-    return stream.Signature(data.ArrayLayout(signed(8), config.cols))
+    """``load_bytes`` channels of one token; for each valid token of the block, for each group."""
+    return stream.Signature(data.ArrayLayout(signed(8), config.load_bytes))
 
 
 def o_signature(config: Config) -> stream.Signature:

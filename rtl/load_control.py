@@ -1,18 +1,19 @@
-"""Bookkeeping of a double-buffered operand: which slot is being filled, how many are full."""
+"""Bookkeeping of a double-buffered operand: which slot is being filled, which are full."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import fifo, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config
 from rtl.blocks import load_layout
 from rtl.scheduler import SLOTS
+from rtl.stream_fifo import StreamFIFO
 
 __all__ = ["LoadControl"]
 
 
 class LoadControl(wiring.Component):
-    """Takes load requests in order and counts filled slots.
+    """Takes load requests in order, fills the slots in turn, and knows which of them are full.
 
     Members
     -------
@@ -22,10 +23,14 @@ class LoadControl(wiring.Component):
         The load in progress; accepted (``ready``) with its last word.
     slot : Out, 1
         Slot that it fills.
-    filled : Out
-        Number of full slots that were not taken yet.
+    available : Out
+        Slots that were asked for and not taken yet; the oldest may still be filling.
+    full : Out, SLOTS
+        Slots that hold a whole load.
     take : In, 1
-        One full slot is taken into use; legal when ``filled`` is not 0.
+        The oldest slot is taken into use; legal when ``available`` is not 0.
+    release : In, 1
+        The oldest slot in use is free.
     """
 
     def __init__(self, config: Config):
@@ -36,26 +41,31 @@ class LoadControl(wiring.Component):
                 "request": In(stream.Signature(layout)),
                 "load": Out(stream.Signature(layout)),
                 "slot": Out(1),
-                "filled": Out(range(SLOTS + 1)),
+                "available": Out(range(SLOTS + 1)),
+                "full": Out(SLOTS),
                 "take": In(1),
+                "release": In(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=self._layout.size, depth=SLOTS + 1)
+        m.submodules.queue = queue = StreamFIFO(self._layout, depth=SLOTS + 1)
+        connect(m, flipped(self.request), queue.input)
+        connect(m, queue.output, flipped(self.load))
+
+        asked, done = Signal(), Signal()
+        released_slot = Signal()
         m.d.comb += [
-            queue.w_data.eq(self.request.payload),
-            queue.w_en.eq(self.request.valid),
-            self.request.ready.eq(queue.w_rdy),
-            self.load.payload.eq(queue.r_data),
-            self.load.valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.load.ready),
+            asked.eq(self.request.valid & self.request.ready),
+            done.eq(self.load.valid & self.load.ready),
         ]
-        done = Signal()
-        m.d.comb += done.eq(self.load.valid & self.load.ready)
-        m.d.sync += [
-            self.slot.eq(self.slot ^ done),
-            self.filled.eq(self.filled + done - self.take),
-        ]
+        m.d.sync += self.available.eq(self.available + asked - self.take)
+        with m.If(self.release):
+            m.d.sync += [
+                self.full.bit_select(released_slot, 1).eq(0),
+                released_slot.eq(~released_slot),
+            ]
+        with m.If(done):
+            m.d.sync += [self.full.bit_select(self.slot, 1).eq(1), self.slot.eq(~self.slot)]
         return m

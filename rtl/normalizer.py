@@ -1,14 +1,17 @@
 """Normaliser: numerators times the reciprocal of their denominator, to the output stream."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, fifo, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config, formats
 from rtl import interfaces
 from rtl.library import replicate
 from rtl.logits import round_shift
+from rtl.output_accumulator import OutputAccumulator
 from rtl.reciprocal import LEAST_EXPONENT, reciprocal_layout
+from rtl.scheduler import SLOTS
+from rtl.stream_fifo import StreamFIFO
 
 __all__ = ["Normalizer"]
 
@@ -18,25 +21,22 @@ class NormalizerLane(wiring.Component):
 
     Members
     -------
-    enable : In, 1
-        When 0, nothing moves.
     numerator, places : In
         See `reciprocal_layout`.
     reciprocal : In
-        One enabled cycle later.
+        Two cycles later.
     word : Out, signed(OUT_BITS)
 
     Latency
     -------
-    `LATENCY` enabled cycles.
+    `LATENCY` cycles.
     """
 
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self, config: Config):
         super().__init__(
             {
-                "enable": In(1),
                 "numerator": In(signed(config.numerator_bits)),
                 "places": In(range(config.denominator_bits - LEAST_EXPONENT)),
                 "reciprocal": In(unsigned(formats.RECIPROCAL_BITS)),
@@ -47,35 +47,44 @@ class NormalizerLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # |numerator| <= denominator < 2**(exponent + 1): NUMERATOR_FRAC + 9 bits are left of it.
+        coarse = Signal(signed(len(self.numerator) + 1))
+        fine = Signal(2)
         aligned = Signal(signed(formats.NUMERATOR_FRAC + 9))
         product = Signal(signed(len(aligned) + formats.RECIPROCAL_BITS))
         fraction = formats.NUMERATOR_FRAC + formats.RECIPROCAL_BITS
         word = round_shift(product, fraction - formats.OUT_FRAC)
         largest = (1 << (formats.OUT_BITS - 1)) - 1
-        with m.If(self.enable):
-            m.d.sync += [
-                aligned.eq((self.numerator << 1) >> self.places),
-                product.eq(aligned * self.reciprocal),
-                self.word.eq(Mux(word > largest, largest, word)),
-            ]
+        m.d.sync += [
+            coarse.eq((self.numerator << 1) >> Cat(Const(0, 2), self.places[2:])),
+            fine.eq(self.places),
+            aligned.eq(coarse >> fine),
+            product.eq(aligned * self.reciprocal),
+            self.word.eq(Mux(word > largest, largest, word)),
+        ]
         return m
 
 
 class Normalizer(wiring.Component):
-    """Sends the rows' outputs, query by query; the pipeline stops with its stream.
+    """Sends the rows' outputs, query by query, as far as the last block's PV has completed them.
+
+    It reads only when the output queue has room for what is read, so that the pipeline never stops.
 
     Members
     -------
     queries : In, stream of `reciprocal_layout`
-        Queries to be sent; the next is prepared while one is sent.
-    read_slot, read_query, read_part, read_enable, numerators
+        Reciprocals of the queries, in order.
+    groups_complete : In, 1
+        Numerators of another R queries (fewer at a row's end) are complete.
+    read, read_slot, read_query, read_part, read_ready, numerators
         See `OutputAccumulator`.
     row_done : Out, 1
         The last word of a row has been read: its slot is free.
     o : Out, stream
         See `rtl.interfaces`.
     idle : Out, 1
-        No word is in the pipeline.
+        No word is on its way.
+    activity : Out, `rtl.interfaces.Activity`
+        Busy: a beat leaves; blocked: it is not taken.
     """
 
     def __init__(self, config: Config):
@@ -84,67 +93,71 @@ class Normalizer(wiring.Component):
         super().__init__(
             {
                 "queries": In(stream.Signature(reciprocal_layout(config))),
+                "groups_complete": In(1),
+                "read": Out(1),
                 "read_slot": Out(1),
                 "read_query": Out(range(config.block)),
                 "read_part": Out(range(self._parts)),
-                "read_enable": Out(1),
+                "read_ready": In(1),
                 "numerators": In(
                     data.ArrayLayout(signed(config.numerator_bits), config.drain_words)
                 ),
                 "row_done": Out(1),
                 "o": Out(interfaces.o_signature(config)),
                 "idle": Out(1),
+                "activity": Out(interfaces.Activity),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        layout = reciprocal_layout(config)
-        m.submodules.prepared = prepared = fifo.SyncFIFOBuffered(width=layout.size, depth=2)
-        m.d.comb += [
-            prepared.w_data.eq(self.queries.payload),
-            prepared.w_en.eq(self.queries.valid),
-            self.queries.ready.eq(prepared.w_rdy),
-        ]
-        query = Signal(layout)
-        m.d.comb += query.eq(prepared.r_data)
+        latency = OutputAccumulator.READ_LATENCY + NormalizerLane.LATENCY
+        depth = 2 * latency
+        m.submodules.output = output = StreamFIFO(self.o.payload.shape(), depth=depth)
+        connect(m, output.output, flipped(self.o))
+        query = self.queries.payload
 
-        beats = config.drain_words // config.output_words
-        beat, part = Signal(range(beats)), Signal(range(self._parts))
-        last_beat, last_part = beat == beats - 1, part == self._parts - 1
-        enable, issue = Signal(), Signal()
-        valid = Signal(1 + NormalizerLane.LATENCY)
+        # Rows that are computed: at most two slots and what PV adds while one is sent.
+        groups = Signal(range(SLOTS * config.block // config.rows + 1))
+        row_in_group = Signal(range(config.rows))
+        part = Signal(range(self._parts))
+        reserved = Signal(range(depth + 1))  # beats on their way and in the queue
+        read, last_part = self.read, part == self._parts - 1
+        query_done = read & last_part
+        group_done = query_done & (query.last | (row_in_group == config.rows - 1))
         m.d.comb += [
-            enable.eq(~self.o.valid | self.o.ready),
-            issue.eq(prepared.r_rdy & enable),
-            prepared.r_en.eq(issue & last_beat & last_part),
-            self.read_slot.eq(query.slot),
-            self.read_query.eq(query.query),
+            read.eq(self.queries.valid & groups.any() & self.read_ready & (reserved != depth)),
             self.read_part.eq(part),
-            self.read_enable.eq(enable),
-            self.o.valid.eq(valid[-1]),
-            self.idle.eq(~valid.any()),
+            self.queries.ready.eq(query_done),
+            self.row_done.eq(query_done & query.last),
         ]
-        with m.If(issue):
-            m.d.sync += beat.eq(Mux(last_beat, 0, beat + 1))
-            with m.If(last_beat):
-                m.d.sync += part.eq(Mux(last_part, 0, part + 1))
+        sent = self.o.valid & self.o.ready
+        m.d.sync += [
+            groups.eq(groups + self.groups_complete - group_done),
+            reserved.eq(reserved + read - sent),
+        ]
+        with m.If(read):
+            m.d.sync += part.eq(Mux(last_part, 0, part + 1))
+            with m.If(last_part):
+                m.d.sync += [
+                    self.read_query.eq(Mux(query.last, 0, self.read_query + 1)),
+                    row_in_group.eq(Mux(query.last, 0, row_in_group + 1)),
+                    self.read_slot.eq(self.read_slot ^ query.last),
+                ]
 
-        # The memory's word is in use while it is arriving; only then is the slot free.
-        arriving_beat, arriving_last = Signal(range(beats)), Signal()
-        places = Signal.like(query.places)
-        reciprocal = [Signal.like(query.reciprocal, name=f"reciprocal_{i}") for i in range(2)]
-        with m.If(enable):
-            m.d.sync += [
-                valid.eq(Cat(issue, valid)),
-                arriving_beat.eq(beat),
-                arriving_last.eq(prepared.r_en & query.last),
-                places.eq(query.places),
-                reciprocal[0].eq(query.reciprocal),
-                reciprocal[1].eq(reciprocal[0]),
-            ]
-        m.d.comb += self.row_done.eq(enable & arriving_last)
+        # Places meet the numerators, the reciprocal meets them two cycles later.
+        valid = Signal(latency)
+        m.d.sync += valid.eq(Cat(read, valid))
+        places, reciprocal = query.places, query.reciprocal
+        for stage in range(OutputAccumulator.READ_LATENCY + 2):
+            if stage < OutputAccumulator.READ_LATENCY:
+                following = Signal.like(places, name=f"places_{stage + 1}")
+                m.d.sync += following.eq(places)
+                places = following
+            following = Signal.like(reciprocal, name=f"reciprocal_{stage + 1}")
+            m.d.sync += following.eq(reciprocal)
+            reciprocal = following
         lanes = replicate(
             m,
             platform,
@@ -153,14 +166,17 @@ class Normalizer(wiring.Component):
             config.output_words,
         )
         for index, lane in enumerate(lanes):
-            numerators = Array(
-                self.numerators[group * config.output_words + index] for group in range(beats)
-            )
             m.d.comb += [
-                lane.enable.eq(enable),
-                lane.numerator.eq(numerators[arriving_beat]),
+                lane.numerator.eq(self.numerators[index]),
                 lane.places.eq(places),
-                lane.reciprocal.eq(reciprocal[1]),
-                self.o.payload[index].eq(lane.word),
+                lane.reciprocal.eq(reciprocal),
+                output.input.payload[index].eq(lane.word),
             ]
+        m.d.comb += [
+            output.input.valid.eq(valid[-1]),
+            self.idle.eq(~reserved.any()),
+            self.activity.busy.eq(sent),
+            self.activity.blocked.eq(self.o.valid & ~self.o.ready),
+            self.activity.starved.eq(~self.o.valid),
+        ]
         return m

@@ -1,16 +1,13 @@
 """Double buffers of Q, K and V between their streams and the array."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config, formats
 from rtl import interfaces
 from rtl.banked_memory import BankedMemory
 from rtl.blocks import load_layout, log2
-from rtl.digits import DigitWord, KeyEncoder
-from rtl.library import replicate
 from rtl.load_control import LoadControl
 from rtl.scheduler import SLOTS
 
@@ -18,261 +15,270 @@ __all__ = ["KeyBuffer", "QueryBuffer", "ValueBuffer"]
 
 
 class _OperandBuffer(wiring.Component):
-    """What the three buffers have in common: a stream in, load control, a banked memory.
+    """What the three buffers have in common: a stream in, load control, a memory of two slots.
+
+    A block may be taken into use while it is still loading: `loaded` tells how far it is.
 
     Members
     -------
     input : In, stream
         The operand, see `rtl.interfaces`.
-    request, filled, take
+    request, available, full, take, release
         See `LoadControl`.
+    loading_slot : Out, 1
+    loaded : Out
+        Groups of ``side`` tokens that lie complete in the slot that is being filled.
     address : In
         Read address, slot in its highest bit.
-    words : Out
-        One cycle after ``address``, all banks.
+    activity : Out, `rtl.interfaces.Activity`
+        Busy: a beat is taken; starved: one is missing; blocked: no slot is free.
+
+    Parameters
+    ----------
+    config : Config
+        Size of blocks and beats.
+    signature : stream.Signature
+        Of the operand.
+    per_beat : int
+        Tokens in a beat.
+    side : int
+        Tokens whose words are read together.
+    beats : int
+        Beats of ``per_beat`` tokens.
+    extra : dict
+        Further members.
     """
 
     def __init__(
         self,
         config: Config,
         signature: stream.Signature,
-        memory: BankedMemory,
-        extra: dict[str, wiring.Member] | None = None,
+        *,
+        per_beat: int,
+        side: int,
+        beats: int,
+        extra: dict[str, wiring.Member],
     ):
         self._config = config
-        self._memory = memory
+        self._per_beat, self._side, self._beats = per_beat, side, beats
         super().__init__(
             {
                 "input": In(signature),
                 "request": In(stream.Signature(load_layout(config))),
-                "filled": Out(range(SLOTS + 1)),
+                "available": Out(range(SLOTS + 1)),
+                "full": Out(SLOTS),
+                "loading_slot": Out(1),
+                "loaded": Out(range(config.block // side)),
                 "take": In(1),
-                "address": In(memory.read_address.shape()),
-                "words": Out(memory.read_data.shape()),
-                **(extra or {}),
+                "release": In(1),
+                "activity": Out(interfaces.Activity),
+                **extra,
             }
         )
 
-    def _start(self, m: Module) -> LoadControl:
-        """Add load control and memory, wire what is the same for all operands."""
-        m.submodules.memory = self._memory
-        m.submodules.control = control = LoadControl(self._config)
-        connect(m, flipped(self.request), control.request)
-        m.d.comb += [
-            self.filled.eq(control.filled),
-            control.take.eq(self.take),
-            self._memory.read_address.eq(self.address),
-            self.words.eq(self._memory.read_data),
-        ]
-        return control
-
-    def _count(
-        self, m: Module, control: LoadControl, beats: int, per_beat: int
-    ) -> tuple[Signal, Signal, Signal]:
-        """Count beats in a group of tokens and groups in the block.
-
-        Parameters
-        ----------
-        beats : int
-            Words of a group of ``per_beat`` tokens.
-        per_beat : int
-            Tokens side by side.
+    def _load(self, m: Module) -> tuple[Signal, Signal, Signal]:
+        """Add load control; count beats of a group of tokens and groups of the block.
 
         Returns
         -------
-        (beat, group, advance)
-            Counters, and the strobe the caller drives when a word has been written.
+        (beat, group, slot)
+            Where the beat that ``input`` offers belongs; it is written when it is taken.
         """
-        beat, advance = Signal(range(beats)), Signal()
-        group = Signal(range(self._config.block // per_beat))
-        last_token = (control.load.payload.tokens - 1)[: log2(self._config.block)]
-        last_group = group == (last_token >> log2(per_beat))
-        with m.If(advance):
+        config = self._config
+        m.submodules.control = control = LoadControl(config)
+        connect(m, flipped(self.request), control.request)
+        m.d.comb += [
+            self.available.eq(control.available),
+            self.full.eq(control.full),
+            self.loading_slot.eq(control.slot),
+            control.take.eq(self.take),
+            control.release.eq(self.release),
+            self.input.ready.eq(control.load.valid),
+            self.activity.busy.eq(control.load.valid & self.input.valid),
+            self.activity.starved.eq(control.load.valid & ~self.input.valid),
+            self.activity.blocked.eq(~control.load.valid & self.full.all()),
+        ]
+        beat = Signal(range(self._beats))
+        group = Signal(range(config.block // self._per_beat))
+        last_token = (control.load.payload.tokens - 1)[: log2(config.block)]
+        last_group = group == (last_token >> log2(self._per_beat))
+        with m.If(self.input.valid & self.input.ready):
             m.d.sync += beat.eq(beat + 1)
-            with m.If(beat == beats - 1):
+            with m.If(beat == self._beats - 1):
                 m.d.sync += [beat.eq(0), group.eq(group + 1)]
                 with m.If(last_group):
                     m.d.sync += group.eq(0)
                     m.d.comb += control.load.ready.eq(1)
-        return beat, group, advance
+        m.d.comb += self.loaded.eq(group >> log2(self._side // self._per_beat))
+        return beat, group, control.slot
+
+    def _connect_write(self, m: Module, memory: BankedMemory, place: Value, address: Value) -> None:
+        """Write what ``input`` brings: consecutive places lie in consecutive banks."""
+        bank_bits = log2(len(memory.read_data))
+        m.d.comb += [
+            memory.write_enable.eq(self.input.valid & self.input.ready),
+            memory.write_bank.eq(place[:bank_bits]),
+            memory.write_address.eq(address),
+        ]
 
 
-def _split(group: Signal, banks: int) -> tuple[Value, Value]:
-    """Bank and row of a group of tokens: consecutive groups lie in consecutive banks."""
-    return group[: log2(banks)], group[log2(banks) :]
+class _TokenBuffer(_OperandBuffer):
+    """Two blocks of Q or K: reads four channels of ``side`` tokens side by side.
 
-
-class QueryBuffer(_OperandBuffer):
-    """Two blocks of Q: reads four channels of C queries, and the scales of drain_words queries.
-
-    ``address`` is (slot, group of C queries, channel / 4); ``scale_address`` is (slot, group of
-    drain_words queries), ``scales`` follow one cycle later.
+    ``address`` is (slot, group of ``side`` tokens, channel / 4), ``words`` follow one cycle later;
+    ``scale_address`` is (slot, group of ``scales_read`` tokens), ``scales`` follow one cycle later.
     """
 
-    def __init__(self, config: Config):
+    def __init__(
+        self,
+        config: Config,
+        signature: stream.Signature,
+        *,
+        side: int,
+        scale_bits: int,
+        scales_read: int,
+    ):
         tokens = config.load_tokens
-        memory = BankedMemory(
-            unsigned(tokens * 8 * formats.LANES),
-            banks=config.cols // tokens,
-            depth=SLOTS * config.block // config.cols * (config.head_dim // formats.LANES),
+        chunks = config.head_dim // formats.LANES
+        self._memory = BankedMemory(
+            data.ArrayLayout(data.ArrayLayout(signed(8), formats.LANES), tokens),
+            banks=side // tokens,
+            depth=SLOTS * config.block // side * chunks,
         )
-        self._scales = BankedMemory(
-            unsigned(tokens * formats.QUERY_SCALE_BITS),
-            banks=config.drain_words // tokens,
-            depth=SLOTS * config.block // config.drain_words,
+        self._scale_bits, self._scales_read = scale_bits, scales_read
+        super().__init__(
+            config,
+            signature,
+            per_beat=tokens,
+            side=side,
+            beats=chunks,
+            extra={
+                "address": In(self._memory.read_address.shape()),
+                "words": Out(data.ArrayLayout(data.ArrayLayout(signed(8), formats.LANES), side)),
+                "scale_address": In(range(SLOTS * config.block // scales_read)),
+                "scales": Out(data.ArrayLayout(unsigned(scale_bits), scales_read)),
+            },
         )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        chunk, group, slot = self._load(m)
+        m.submodules.memory = memory = self._memory
+        self._connect_write(
+            m, memory, group, Cat(chunk, group[log2(self._side // self._per_beat) :], slot)
+        )
+        m.d.comb += [
+            memory.write_data.eq(self.input.payload.data),
+            memory.read_address.eq(self.address),
+            self.words.as_value().eq(memory.read_data),
+        ]
+
+        # The scales come with every beat of their tokens.
+        tokens, together = self._per_beat, self._scales_read
+        scales = BankedMemory(
+            data.ArrayLayout(unsigned(self._scale_bits), tokens),
+            banks=max(1, together // tokens),
+            depth=SLOTS * config.block // max(together, tokens),
+        )
+        m.submodules.scale_memory = scales
+        self._connect_write(m, scales, group, Cat(group[log2(max(1, together // tokens)) :], slot))
+        narrow = log2(max(1, tokens // together))
+        m.d.comb += [
+            scales.write_data.eq(self.input.payload.scale),
+            scales.read_address.eq(self.scale_address[narrow:]),
+        ]
+        if narrow:
+            part = Signal(narrow)
+            m.d.sync += part.eq(self.scale_address[:narrow])
+            width = len(Value.cast(self.scales))
+            m.d.comb += self.scales.eq(Value.cast(scales.read_data).word_select(part, width))
+        else:
+            m.d.comb += self.scales.as_value().eq(scales.read_data)
+        return m
+
+
+class QueryBuffer(_TokenBuffer):
+    """Two blocks of Q: reads four channels of C queries, and the scales of drain_words queries."""
+
+    def __init__(self, config: Config):
         super().__init__(
             config,
             interfaces.q_signature(config),
-            memory,
-            {
-                "scale_address": In(self._scales.read_address.shape()),
-                "scales": Out(
-                    data.ArrayLayout(unsigned(formats.QUERY_SCALE_BITS), config.drain_words)
+            side=config.cols,
+            scale_bits=formats.QUERY_SCALE_BITS,
+            scales_read=config.drain_words,
+        )
+
+
+class KeyBuffer(_TokenBuffer):
+    """Two blocks of K: reads four channels of R keys, and the scale of one key."""
+
+    def __init__(self, config: Config):
+        super().__init__(
+            config,
+            interfaces.k_signature(config),
+            side=config.rows,
+            scale_bits=formats.KEY_SCALE_BITS,
+            scales_read=1,
+        )
+
+
+class ValueBuffer(_OperandBuffer):
+    """Two blocks of V: reads C channels of four consecutive keys.
+
+    ``address`` is (slot, key / 4, group of C channels), ``words`` follow one cycle later. A bank
+    holds one of the four keys and as many channels as a beat brings, at most C.
+    """
+
+    def __init__(self, config: Config):
+        width = min(config.load_bytes, config.cols)  # channels of a bank's word
+        self._wide = config.load_bytes // width  # banks that a beat fills
+        self._narrow = config.cols // width  # banks that a read joins
+        self._memory = BankedMemory(
+            data.ArrayLayout(data.ArrayLayout(signed(8), width), self._wide),
+            banks=formats.LANES * self._narrow,
+            depth=SLOTS
+            * config.block
+            // formats.LANES
+            * (config.head_dim // (config.cols * self._wide)),
+        )
+        groups = config.block // formats.LANES * (config.head_dim // config.cols)
+        super().__init__(
+            config,
+            interfaces.v_signature(config),
+            per_beat=1,
+            side=config.block,
+            beats=config.head_dim // config.load_bytes,
+            extra={
+                "address": In(range(SLOTS * groups)),
+                "words": Out(
+                    data.ArrayLayout(data.ArrayLayout(signed(8), config.cols), formats.LANES)
                 ),
             },
         )
 
     def elaborate(self, platform):
         m = Module()
-        config = self._config
-        control = self._start(m)
-        m.submodules.scale_memory = self._scales
-        chunks = config.head_dim // formats.LANES
-        chunk, group, advance = self._count(m, control, chunks, config.load_tokens)
-        bank, row = _split(group, config.cols // config.load_tokens)
-        scale_bank, scale_row = _split(group, config.drain_words // config.load_tokens)
+        part, token, slot = self._load(m)
+        m.submodules.memory = memory = self._memory
+        key, key_row = token[: log2(formats.LANES)], token[log2(formats.LANES) :]
+        narrow, wide = log2(self._narrow), log2(self._wide)
+        self._connect_write(m, memory, Cat(part[:narrow], key), Cat(part[narrow:], key_row, slot))
         m.d.comb += [
-            self.input.ready.eq(control.load.valid),
-            advance.eq(control.load.valid & self.input.valid),
-            self._memory.write_enable.eq(advance),
-            self._memory.write_bank.eq(bank),
-            self._memory.write_address.eq(Cat(chunk, row, control.slot)),
-            self._memory.write_data.eq(self.input.payload.data),
-            self._scales.write_enable.eq(advance),
-            self._scales.write_bank.eq(scale_bank),
-            self._scales.write_address.eq(Cat(scale_row, control.slot)),
-            self._scales.write_data.eq(self.input.payload.scale),
-            self._scales.read_address.eq(self.scale_address),
-            self.scales.eq(self._scales.read_data),
+            memory.write_data.as_value().eq(self.input.payload),
+            memory.read_address.eq(self.address[wide:]),
         ]
-        return m
-
-
-class KeyBuffer(_OperandBuffer):
-    """Two blocks of K, as digits of the width that each block of the map needs.
-
-    ``address`` is (slot, group of R keys, digit word); an 8-bit key has head_dim digit words, a
-    4-bit key half, a 2-bit key a quarter of that. ``scale_address`` is (slot, key).
-    """
-
-    def __init__(self, config: Config):
-        memory = BankedMemory(
-            data.ArrayLayout(DigitWord, config.load_tokens),
-            banks=config.rows // config.load_tokens,
-            depth=SLOTS * config.block // config.rows * config.head_dim,
-        )
-        super().__init__(
-            config,
-            interfaces.k_signature(config),
-            memory,
-            {
-                "scale_address": In(range(SLOTS * config.block)),
-                "scale": Out(unsigned(formats.KEY_SCALE_BITS)),
-            },
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        config = self._config
-        control = self._start(m)
-        code = control.load.payload.code
-        tokens = config.load_tokens
-
-        # One beat becomes 1, 2 or 4 digit words; it is accepted with its last one.
-        phase = Signal(2)
-        last_phase = Mux(code == 1, 0, Mux(code == 2, 1, 3))
-        writing = control.load.valid & self.input.valid
-        chunk, group, advance = self._count(m, control, config.head_dim // formats.LANES, tokens)
-        bank, row = _split(group, config.rows // tokens)
-        m.d.comb += [
-            advance.eq(writing & (phase == last_phase)),
-            self.input.ready.eq(control.load.valid & (phase == last_phase)),
-        ]
-        with m.If(writing):
-            m.d.sync += phase.eq(Mux(advance, 0, phase + 1))
-        word = Signal(range(config.head_dim))
-        with m.Switch(code):
-            with m.Case(1):
-                m.d.comb += word.eq(chunk)
-            with m.Case(2):
-                m.d.comb += word.eq(Cat(phase[0], chunk))
-            with m.Default():
-                m.d.comb += word.eq(Cat(phase, chunk))
-        # The encoder's latency. A block is counted as filled that much before its last words are
-        # written; the array reads them later still, after all other words of the block's last keys.
-        place = Cat(writing, bank, word, row, control.slot)
-        for stage in range(KeyEncoder.LATENCY):
-            following = Signal(len(place), name=f"place_{stage + 1}")
-            m.d.sync += following.eq(place)
-            place = following
-        m.d.comb += Cat(
-            self._memory.write_enable, self._memory.write_bank, self._memory.write_address
-        ).eq(place)
-        for index, encoder in enumerate(
-            replicate(m, platform, "paro_key_encoder", KeyEncoder, tokens)
-        ):
-            m.d.comb += [
-                encoder.channels.eq(self.input.payload.data[index]),
-                encoder.code.eq(code),
-                encoder.phase.eq(phase),
-                self._memory.write_data[index].eq(encoder.word),
-            ]
-
-        m.submodules.scale_memory = scales = Memory(
-            shape=data.ArrayLayout(unsigned(formats.KEY_SCALE_BITS), tokens),
-            depth=SLOTS * config.block // tokens,
-            init=[],
-        )
-        write, read = scales.write_port(), scales.read_port()
-        selected = Signal(log2(tokens))
-        m.d.sync += selected.eq(self.scale_address[: log2(tokens)])
-        m.d.comb += [
-            write.en.eq(advance),
-            write.addr.eq(Cat(group, control.slot)),
-            write.data.eq(self.input.payload.scale),
-            read.addr.eq(self.scale_address[log2(tokens) :]),
-            self.scale.eq(read.data[selected]),
-        ]
-        return m
-
-
-class ValueBuffer(_OperandBuffer):
-    """Two blocks of V: reads C channels of four consecutive keys.
-
-    ``address`` is (slot, key / 4, group of C channels).
-    """
-
-    def __init__(self, config: Config):
-        memory = BankedMemory(
-            data.ArrayLayout(signed(8), config.cols),
-            banks=formats.LANES,
-            depth=SLOTS * config.block // formats.LANES * (config.head_dim // config.cols),
-        )
-        super().__init__(config, interfaces.v_signature(config), memory)
-
-    def elaborate(self, platform):
-        m = Module()
-        config = self._config
-        control = self._start(m)
-        part, token, advance = self._count(m, control, config.head_dim // config.cols, 1)
-        bank, row = _split(token, formats.LANES)
-        m.d.comb += [
-            self.input.ready.eq(control.load.valid),
-            advance.eq(control.load.valid & self.input.valid),
-            self._memory.write_enable.eq(advance),
-            self._memory.write_bank.eq(bank),
-            self._memory.write_address.eq(Cat(part, row, control.slot)),
-            self._memory.write_data.eq(self.input.payload),
-        ]
+        read = Value.cast(memory.read_data)
+        if wide:
+            # A bank's word holds several groups of channels.
+            chosen = Signal(wide)
+            m.d.sync += chosen.eq(self.address[:wide])
+            width = 8 * self._config.cols
+            size = width << wide
+            read = Cat(
+                read[size * lane : size * (lane + 1)].word_select(chosen, width)
+                for lane in range(formats.LANES)
+            )
+        m.d.comb += self.words.as_value().eq(read)
         return m

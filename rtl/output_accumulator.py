@@ -1,13 +1,12 @@
 """Output accumulator: joins each block's P x V to the sums of its rows."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from paro_config import Config
-from paro_config.config import bits_unsigned
-from rtl.blocks import finished_row_layout, log2
+from rtl.blocks import log2
 from rtl.drain import drained_layout
 from rtl.library import replicate
 from rtl.row_state import rescale_layout, round_shift_by
@@ -38,7 +37,7 @@ class OutputLane(wiring.Component):
         self._bits = config.numerator_bits
         super().__init__(
             {
-                "rescale": In(rescale_layout(config)),
+                "rescale": In(rescale_layout()),
                 "first": In(1),
                 "old": In(signed(self._bits)),
                 "partial": In(signed(config.accumulator_bits)),
@@ -65,7 +64,7 @@ class OutputLane(wiring.Component):
 
 
 class OutputAccumulator(wiring.Component):
-    """Numerators and denominators of two block rows: one is accumulated, one is normalised.
+    """Numerators of two block rows: one is accumulated, one (or the same) is normalised.
 
     Members
     -------
@@ -74,22 +73,17 @@ class OutputAccumulator(wiring.Component):
     rescale_slot, rescale_query : Out
     rescale : In, `rescale_layout`
         Read port of the row state (latency 1).
-    rows : Out, stream of `finished_row_layout`
-        Rows whose sums are complete; there is room for all slots.
+    groups_complete : Out, 1
+        A last block's PV has completed a group of R queries of which at least one is valid.
     read_slot, read_query, read_part : In
         Numerators to be read, ``drain_words`` channels at a time.
-    read_enable : In, 1
-        When 0, ``numerators`` keep their value.
+    read_ready : Out, 1
+        They can be read in this cycle: the slot is not being accumulated.
     numerators : Out
-        One cycle later.
-    denominator_slot, denominator_query : In
-    denominator : Out
-        One cycle later.
-
-    Contract
-    --------
-    The slot being read is not the slot of ``input``.
+        `READ_LATENCY` cycles later.
     """
+
+    READ_LATENCY = 2
 
     def __init__(self, config: Config):
         self._config = config
@@ -100,18 +94,15 @@ class OutputAccumulator(wiring.Component):
                 "input_valid": In(1),
                 "rescale_slot": Out(1),
                 "rescale_query": Out(range(config.block)),
-                "rescale": In(rescale_layout(config)),
-                "rows": Out(stream.Signature(finished_row_layout(config))),
+                "rescale": In(rescale_layout()),
+                "groups_complete": Out(1),
                 "read_slot": In(1),
                 "read_query": In(range(config.block)),
                 "read_part": In(range(self._parts)),
-                "read_enable": In(1),
+                "read_ready": Out(1),
                 "numerators": Out(
                     data.ArrayLayout(signed(config.numerator_bits), config.drain_words)
                 ),
-                "denominator_slot": In(1),
-                "denominator_query": In(range(config.block)),
-                "denominator": Out(unsigned(config.denominator_bits)),
             }
         )
 
@@ -128,12 +119,12 @@ class OutputAccumulator(wiring.Component):
                 "part": range(self._parts),
                 "slot": 1,
                 "first": 1,
-                "last": 1,
-                "row_done": 1,
-                "queries": unsigned(bits_unsigned(config.block)),
+                "group_complete": 1,
             }
         )
         place = [Signal(beside, name="place_0")]
+        last_channels = tile.col_group == config.head_dim // config.cols - 1
+        has_queries = (tile.row_group << log2(config.rows)) < tile.block.queries
         m.d.comb += [
             self.rescale_slot.eq(tile.slot),
             self.rescale_query.eq(query),
@@ -142,9 +133,9 @@ class OutputAccumulator(wiring.Component):
             place[0].part.eq(part),
             place[0].slot.eq(tile.output_slot),
             place[0].first.eq(tile.block.first),
-            place[0].last.eq(tile.block.last),
-            place[0].row_done.eq(self.input_valid & self.input.last & tile.last & tile.block.last),
-            place[0].queries.eq(tile.block.queries),
+            place[0].group_complete.eq(
+                self.input_valid & self.input.last & tile.block.last & last_channels & has_queries
+            ),
         ]
         for stage in range(1 + OutputLane.LATENCY):
             place.append(Signal(beside, name=f"place_{stage + 1}"))
@@ -153,11 +144,14 @@ class OutputAccumulator(wiring.Component):
         words = Signal(self.input.words.shape())
         m.d.sync += words.eq(self.input.words)
 
-        # A memory a slot: each is either accumulated or normalised, so one read port is enough.
+        # A memory a slot, with one read port: accumulating goes first.
         totals = Signal(self.numerators.shape())
         read_slot = Signal()
-        with m.If(self.read_enable):
-            m.d.sync += read_slot.eq(self.read_slot)
+        m.d.sync += read_slot.eq(self.read_slot)
+        m.d.comb += [
+            self.read_ready.eq(~(place[0].valid & (place[0].slot == self.read_slot))),
+            self.groups_complete.eq(leaving.group_complete),
+        ]
         memories = []
         for slot in range(SLOTS):
             memory = Memory(
@@ -174,13 +168,12 @@ class OutputAccumulator(wiring.Component):
                         Cat(self.read_part, self.read_query),
                     )
                 ),
-                read.en.eq(accumulating | self.read_enable),
                 write.addr.eq(Cat(leaving.part, leaving.query)),
                 write.data.eq(totals),
                 write.en.eq(leaving.valid & (leaving.slot == slot)),
             ]
             memories.append(read)
-        m.d.comb += self.numerators.eq(Mux(read_slot, memories[1].data, memories[0].data))
+        m.d.sync += self.numerators.eq(Mux(read_slot, memories[1].data, memories[0].data))
         old = Signal(self.numerators.shape())
         m.d.comb += old.eq(Mux(arriving.slot, memories[1].data, memories[0].data))
         for index, lane in enumerate(
@@ -195,25 +188,4 @@ class OutputAccumulator(wiring.Component):
                 lane.partial.eq(words[index]),
                 totals[index].eq(lane.total),
             ]
-
-        m.submodules.denominators = denominators = Memory(
-            shape=self.denominator.shape(), depth=SLOTS * config.block, init=[]
-        )
-        read, write = denominators.read_port(), denominators.write_port()
-        m.d.comb += [
-            write.addr.eq(Cat(arriving.query, arriving.slot)),
-            write.data.eq(self.rescale.denominator),
-            write.en.eq(arriving.valid & arriving.last),
-            read.addr.eq(Cat(self.denominator_query, self.denominator_slot)),
-            self.denominator.eq(read.data),
-        ]
-        row_layout = finished_row_layout(config)
-        m.submodules.rows = rows = fifo.SyncFIFOBuffered(width=row_layout.size, depth=SLOTS)
-        m.d.comb += [
-            rows.w_data.eq(Cat(leaving.queries, leaving.slot)),
-            rows.w_en.eq(leaving.row_done),
-            self.rows.payload.eq(rows.r_data),
-            self.rows.valid.eq(rows.r_rdy),
-            rows.r_en.eq(self.rows.ready),
-        ]
         return m

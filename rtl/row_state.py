@@ -1,32 +1,28 @@
 """Online softmax state of the rows: running maximum and denominator, rescaled by shifts."""
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config, formats
 from paro_config.config import bits_unsigned
+from rtl.blocks import weighted_chunk_layout
 from rtl.library import replicate
+from rtl.scheduler import SLOTS
+from rtl.stream_fifo import StreamFIFO
 
 __all__ = ["RowState", "rescale_layout", "round_shift_by"]
 
 _SHIFT_BITS = bits_unsigned(formats.RESCALE_MAX)
 
 
-def rescale_layout(config: Config) -> data.StructLayout:
+def rescale_layout() -> data.StructLayout:
     """How PV of a block joins its row.
 
-    ``shift`` places go to the older sum if ``shift_old``, else to the block's own;
-    ``denominator`` is the row's, this block included.
+    ``shift`` places go to the older sum if ``shift_old``, else to the block's own.
     """
-    return data.StructLayout(
-        {
-            "shift": _SHIFT_BITS,
-            "shift_old": 1,
-            "denominator": unsigned(config.denominator_bits),
-        }
-    )
+    return data.StructLayout({"shift": _SHIFT_BITS, "shift_old": 1})
 
 
 def round_shift_by(value: Value, places: Value) -> tuple[Value, Value]:
@@ -46,9 +42,10 @@ class RowStateLane(wiring.Component):
         Of the block; the sum in units of P.
     old_maximum, old_denominator : In
         Of the row so far; denominators have DENOMINATOR_FRAC fractional bits more than P.
-    new_maximum : Out
+    new_maximum, new_denominator : Out
+        New state.
     rescale : Out, `rescale_layout`
-        New state, and the shifts that led there.
+        The shifts that led there.
 
     Latency
     -------
@@ -67,7 +64,8 @@ class RowStateLane(wiring.Component):
                 "old_maximum": In(signed(formats.MAX_BITS)),
                 "old_denominator": In(unsigned(config.denominator_bits)),
                 "new_maximum": Out(signed(formats.MAX_BITS)),
-                "rescale": Out(rescale_layout(config)),
+                "new_denominator": Out(unsigned(config.denominator_bits)),
+                "rescale": Out(rescale_layout()),
             }
         )
 
@@ -115,7 +113,7 @@ class RowStateLane(wiring.Component):
 
         # 3: the sum.
         m.d.sync += [
-            self.rescale.denominator.eq(large_2 + scaled + carry),
+            self.new_denominator.eq(large_2 + scaled + carry),
             self.rescale.shift_old.eq(shift_old_2),
             self.rescale.shift.eq(shift_2),
             self.new_maximum.eq(maximum_2),
@@ -134,13 +132,16 @@ class RowState(wiring.Component):
         Join a block's sums to the rows of ``chunk`` (of the cycle before).
     slot : In, 1
         Rescale slot, with ``update``.
-    first : In, 1
+    first, last, queries : In
+        The block is the first, the last of its row; valid queries of the row.
     maxima, block_sums : In, softmax_lanes x ...
         With ``update``.
     read_slot, read_query : In
         Rescale to be read.
     rescale : Out, `rescale_layout`
         One cycle after ``read_query``.
+    chunks : Out, stream of `weighted_chunk_layout`
+        Final denominators of the rows, in order; there is always room.
 
     Contract
     --------
@@ -157,11 +158,14 @@ class RowState(wiring.Component):
                 "update": In(1),
                 "slot": In(1),
                 "first": In(1),
+                "last": In(1),
+                "queries": In(unsigned(bits_unsigned(config.block))),
                 "maxima": In(data.ArrayLayout(signed(formats.MAX_BITS), lanes)),
                 "block_sums": In(data.ArrayLayout(unsigned(config.block_sum_bits), lanes)),
                 "read_slot": In(1),
                 "read_query": In(range(config.block)),
-                "rescale": Out(rescale_layout(config)),
+                "rescale": Out(rescale_layout()),
+                "chunks": Out(stream.Signature(weighted_chunk_layout(config))),
             }
         )
 
@@ -179,25 +183,37 @@ class RowState(wiring.Component):
             shape=data.ArrayLayout(state_layout, lanes), depth=self._chunks, init=[]
         )
         m.submodules.rescales = rescales = Memory(
-            shape=data.ArrayLayout(rescale_layout(config), lanes), depth=2 * self._chunks, init=[]
+            shape=data.ArrayLayout(rescale_layout(), lanes), depth=2 * self._chunks, init=[]
         )
         read_state, write_state = states.read_port(), states.write_port()
         read_rescale, write_rescale = rescales.read_port(), rescales.write_port()
 
+        # Rows that may wait for their reciprocals: two output slots, and two more that are ahead.
+        m.submodules.chunks = chunks = StreamFIFO(
+            weighted_chunk_layout(config), depth=2 * SLOTS * self._chunks
+        )
+        connect(m, chunks.output, flipped(self.chunks))
+
         chunk, slot, write = [self.chunk], [self.slot], [self.update]
+        last, queries = [self.update & self.last], [self.queries]
         for stage in range(1 + RowStateLane.LATENCY):
             chunk.append(Signal.like(self.chunk, name=f"chunk_{stage}"))
             m.d.sync += chunk[-1].eq(chunk[-2])
         for stage in range(RowStateLane.LATENCY):
             slot.append(Signal(name=f"slot_{stage}"))
             write.append(Signal(name=f"write_{stage}"))
-            m.d.sync += [slot[-1].eq(slot[-2]), write[-1].eq(write[-2])]
+            last.append(Signal(name=f"last_{stage}"))
+            queries.append(Signal.like(self.queries, name=f"queries_{stage}"))
+            m.d.sync += [delays[-1].eq(delays[-2]) for delays in (slot, write, last, queries)]
         m.d.comb += [
             read_state.addr.eq(self.chunk),
             write_state.addr.eq(chunk[-1]),
             write_state.en.eq(write[-1]),
             write_rescale.addr.eq(chunk[-1] | (slot[-1] << len(self.chunk))),
             write_rescale.en.eq(write[-1]),
+            chunks.input.valid.eq(last[-1]),
+            chunks.input.payload.queries.eq(queries[-1]),
+            chunks.input.payload.chunk.eq(chunk[-1]),
         ]
         for index, lane in enumerate(
             replicate(m, platform, "paro_row_state_lane", lambda: RowStateLane(config), lanes)
@@ -209,7 +225,8 @@ class RowState(wiring.Component):
                 lane.old_maximum.eq(read_state.data[index].maximum),
                 lane.old_denominator.eq(read_state.data[index].denominator),
                 write_state.data[index].maximum.eq(lane.new_maximum),
-                write_state.data[index].denominator.eq(lane.rescale.denominator),
+                write_state.data[index].denominator.eq(lane.new_denominator),
+                chunks.input.payload.denominators[index].eq(lane.new_denominator),
                 write_rescale.data[index].eq(lane.rescale),
             ]
 

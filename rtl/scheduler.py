@@ -41,10 +41,15 @@ class BlockScheduler(wiring.Component):
         The buffer of operand i has become free.
     idle : Out, 1
         No row is being scanned.
+    empty_row : Out, 1
+        A row without a live block was found; nothing more is issued until reset.
+    activity : Out, `rtl.interfaces.Activity`
+        Busy: codes are looked at or a fetch is accepted; starved: codes or a command are missing;
+        blocked: no operand buffer is free, or a fetch is not accepted.
 
     Contract
     --------
-    Codes past the last key block of a row are 0; every row has a live block.
+    Codes past the last key block of a row are 0.
     """
 
     def __init__(self, config: Config):
@@ -59,6 +64,8 @@ class BlockScheduler(wiring.Component):
                 "load_valid": Out(3),
                 "release": In(3),
                 "idle": Out(1),
+                "empty_row": Out(1),
+                "activity": Out(interfaces.Activity),
             }
         )
 
@@ -108,8 +115,15 @@ class BlockScheduler(wiring.Component):
                 Mux(pending_column == last_key[block_bits:], partial_keys, 1 << block_bits)
             ),
             block.queries.eq(Mux(last_row, partial_queries, 1 << block_bits)),
-            self.load.code.eq(pending_code),
             self.load.tokens.eq(block.keys),
+        ]
+
+        starved = self.idle | (self.codes.ready & ~self.codes.valid)
+        blocked = Signal()
+        m.d.comb += [
+            self.activity.starved.eq(starved),
+            self.activity.blocked.eq(blocked),
+            self.activity.busy.eq(~starved & ~blocked),
         ]
 
         with m.FSM():
@@ -124,6 +138,7 @@ class BlockScheduler(wiring.Component):
                     m.next = "FETCH_Q"
             with m.State("FETCH_Q"):
                 m.d.comb += [
+                    blocked.eq(~fetched),
                     self.fetch.payload.operand.eq(Operand.Q),
                     self.fetch.payload.block.eq(row),
                     self.fetch.valid.eq(room[Operand.Q].any()),
@@ -163,9 +178,10 @@ class BlockScheduler(wiring.Component):
                     m.d.sync += last.eq(1)
                     m.next = "FETCH_K"
                 with m.Else():
-                    m.next = "ROW_END"
+                    m.next = "EMPTY_ROW"
             with m.State("FETCH_K"):
                 m.d.comb += [
+                    blocked.eq(~fetched),
                     self.fetch.payload.operand.eq(Operand.K),
                     self.fetch.payload.block.eq(pending_column),
                     self.fetch.valid.eq(room[Operand.K].any() & self.blocks.ready),
@@ -176,6 +192,7 @@ class BlockScheduler(wiring.Component):
                     m.next = "FETCH_V"
             with m.State("FETCH_V"):
                 m.d.comb += [
+                    blocked.eq(~fetched),
                     self.fetch.payload.operand.eq(Operand.V),
                     self.fetch.payload.block.eq(pending_column),
                     self.fetch.valid.eq(room[Operand.V].any()),
@@ -192,4 +209,6 @@ class BlockScheduler(wiring.Component):
                     m.next = "IDLE"
                 with m.Else():
                     m.next = "FETCH_Q"
+            with m.State("EMPTY_ROW"):
+                m.d.comb += self.empty_row.eq(1)
         return m

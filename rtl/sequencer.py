@@ -1,15 +1,17 @@
 """Array sequencer: turns live blocks into tiles and steps, QK and PV on the same array."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro_config import Config, formats
 from rtl.array import ArrayStep
 from rtl.blocks import block_layout, log2
+from rtl.digits import KeyEncoder
+from rtl.interfaces import Activity
 from rtl.scheduler import SLOTS
 
-__all__ = ["ArraySequencer", "tile_layout"]
+__all__ = ["ArraySequencer", "load_state_layout", "tile_layout"]
 
 
 def tile_layout(config: Config) -> data.StructLayout:
@@ -33,6 +35,23 @@ def tile_layout(config: Config) -> data.StructLayout:
     )
 
 
+def load_state_layout(config: Config, side: int) -> data.StructLayout:
+    """State of an operand buffer, see `rtl.load_control` and `rtl.operand_buffers`."""
+    return data.StructLayout(
+        {
+            "available": range(SLOTS + 1),
+            "full": SLOTS,
+            "loading_slot": 1,
+            "loaded": range(config.block // side),
+        }
+    )
+
+
+def _is_loaded(load: data.View, slot: Value, group: Value) -> Value:
+    """Whether a group of tokens lies in the slot."""
+    return load.full.bit_select(slot, 1) | ((load.loading_slot == slot) & (load.loaded > group))
+
+
 class ArraySequencer(wiring.Component):
     """Issues one step a cycle: QK of block n + 1 before PV of block n, without a gap in between.
 
@@ -44,6 +63,8 @@ class ArraySequencer(wiring.Component):
     over head_dim. PV: for each group of R queries, for each group of C channels, a tile
     with reduction over the block's keys. A step consumes one digit word per row: 1, 2 or 4 elements
     of the reduction.
+
+    QK starts when the first groups of its operands are there, and each tile waits for its own.
 
     Parameters
     ----------
@@ -58,8 +79,8 @@ class ArraySequencer(wiring.Component):
         Blocks whose P lies in the weight buffer.
     started : Out, stream of `block_layout`
         Block whose QK starts; always accepted.
-    queries_filled, keys_filled, values_filled : In
-        Full slots of the operand buffers.
+    query_load, key_load, value_load : In, `load_state_layout`
+        What the operand buffers hold.
     take : Out, 3
         Takes a slot of operand i (`formats.Operand`) into use.
     value_release : Out, 1
@@ -68,16 +89,21 @@ class ArraySequencer(wiring.Component):
         A row's first PV starts: one output slot is taken.
     output_free : In, 1
         An output slot is free.
-    query_address, key_address, value_address, weight_address : Out
-        Read addresses of this cycle's step.
-    fetch_is_pv, fetch_code, fetch_phase : Out
-        Of the step whose words arrive in this cycle, one cycle after its addresses.
+    key_address : Out
+        Read address of this cycle's step, in QK.
+    key_code, key_phase : Out, 2
+        Of the step whose keys arrive in this cycle, one cycle after their address.
+    query_address, value_address, weight_address : Out
+        Read addresses of the step, `KeyEncoder.LATENCY` cycles later: they meet the keys' digits.
+    former_is_pv, former_code, former_phase : Out
+        Of the step whose words arrive in this cycle, one cycle after these addresses.
     step : Out, `ArrayStep`
-        Two cycles after the addresses, with the operands.
+        Two cycles after these addresses, with the operands.
     tile : Out, `tile_layout`
-        Of the step with ``last``, one cycle after its addresses.
-    idle : Out, 1
-        No step is being issued.
+        Of the step with ``last``, one cycle after these addresses.
+    qk_activity, pv_activity : Out, `rtl.interfaces.Activity`
+        Starved: the array waits for K or Q (for V or P); blocked: for room in the logit ring or the
+        drain (for an output slot).
 
     Contract
     --------
@@ -94,9 +120,9 @@ class ArraySequencer(wiring.Component):
                 "scheduled": In(stream.Signature(block)),
                 "weighted": In(stream.Signature(block)),
                 "started": Out(stream.Signature(block, always_ready=True)),
-                "queries_filled": In(range(SLOTS + 1)),
-                "keys_filled": In(range(SLOTS + 1)),
-                "values_filled": In(range(SLOTS + 1)),
+                "query_load": In(load_state_layout(config, config.cols)),
+                "key_load": In(load_state_layout(config, config.rows)),
+                "value_load": In(load_state_layout(config, config.block)),
                 "take": Out(3),
                 "value_release": Out(1),
                 "output_started": Out(1),
@@ -105,12 +131,15 @@ class ArraySequencer(wiring.Component):
                 "key_address": Out(range(SLOTS * config.block // config.rows * config.head_dim)),
                 "value_address": Out(range(SLOTS * groups * (config.head_dim // config.cols))),
                 "weight_address": Out(range(SLOTS * config.block // config.rows * config.block)),
-                "fetch_is_pv": Out(1),
-                "fetch_code": Out(2),
-                "fetch_phase": Out(2),
+                "key_code": Out(2),
+                "key_phase": Out(2),
+                "former_is_pv": Out(1),
+                "former_code": Out(2),
+                "former_phase": Out(2),
                 "step": Out(ArrayStep),
                 "tile": Out(tile_layout(config)),
-                "idle": Out(1),
+                "qk_activity": Out(Activity),
+                "pv_activity": Out(Activity),
             }
         )
 
@@ -140,18 +169,24 @@ class ArraySequencer(wiring.Component):
         at_last_col = col_group == Mux(is_pv, pv_cols - 1, qk_cols - 1)
         at_last_tile = at_last_row & at_last_col
 
-        # A tile may end only when the drain of the one before has ended.
-        advance = Signal()
+        # A tile of QK waits for its operands, and may end only when the drain of the one before has.
+        advance, tile_loaded, draining_long = Signal(), Signal(), Signal()
+        m.d.comb += tile_loaded.eq(
+            is_pv
+            | (
+                _is_loaded(self.key_load, key_slot, row_group)
+                & _is_loaded(self.query_load, query_slot, col_group)
+            )
+        )
         shortest_tile = config.shortest_reduction // formats.LANES
         if config.drain_cycles > shortest_tile:
             draining = Signal(range(config.drain_cycles))
-            m.d.comb += advance.eq(active & ~(at_last_step & draining.any()))
+            m.d.comb += draining_long.eq(at_last_step & draining.any())
             with m.If(advance & at_last_step):
                 m.d.sync += draining.eq(config.drain_cycles - 1)
             with m.Elif(draining.any()):
                 m.d.sync += draining.eq(draining - 1)
-        else:
-            m.d.comb += advance.eq(active)
+        m.d.comb += advance.eq(active & tile_loaded & ~draining_long)
         ending = advance & at_last_step & at_last_tile
 
         # QK keeps its group of queries while it walks over the keys; PV walks over the channels.
@@ -187,21 +222,33 @@ class ArraySequencer(wiring.Component):
         can_start = ~active | ending
         new_qk, new_pv = self.scheduled.payload, self.weighted.payload
         start_qk, start_pv = Signal(), Signal()
+        next_key_slot, next_query_slot = Signal(), Signal()
+        qk_loaded, qk_room, pv_loaded, pv_room = Signal(), Signal(), Signal(), Signal()
+        ending_qk = ending & ~is_pv
         m.d.comb += [
-            start_qk.eq(
-                can_start
-                & self.scheduled.valid
-                & self.keys_filled.any()
-                & (~new_qk.first | self.queries_filled.any())
-                & (lead != SLOTS)
+            next_key_slot.eq(key_slot ^ ending_qk),
+            next_query_slot.eq(query_slot ^ (ending_qk & block.last)),
+            qk_loaded.eq(
+                self.scheduled.valid
+                & self.key_load.available.any()
+                & _is_loaded(self.key_load, next_key_slot, Const(0))
+                & (
+                    ~new_qk.first
+                    | (
+                        self.query_load.available.any()
+                        & _is_loaded(self.query_load, next_query_slot, Const(0))
+                    )
+                )
             ),
-            start_pv.eq(
-                can_start
-                & ~start_qk
-                & self.weighted.valid
-                & self.values_filled.any()
-                & (~new_pv.first | (outputs != SLOTS))
+            qk_room.eq(lead != SLOTS),
+            pv_loaded.eq(
+                self.weighted.valid
+                & self.value_load.available.any()
+                & self.value_load.full.bit_select(value_slot ^ (ending & is_pv), 1)
             ),
+            pv_room.eq(~new_pv.first | (outputs != SLOTS)),
+            start_qk.eq(can_start & qk_loaded & qk_room),
+            start_pv.eq(can_start & ~start_qk & pv_loaded & pv_room),
             self.scheduled.ready.eq(start_qk),
             self.weighted.ready.eq(start_pv),
             self.started.valid.eq(start_qk),
@@ -212,7 +259,6 @@ class ArraySequencer(wiring.Component):
             self.output_started.eq(start_pv & new_pv.first),
         ]
         m.d.sync += [
-            self.value_release.eq(ending & is_pv),
             lead.eq(lead + start_qk - start_pv),
             outputs.eq(outputs + self.output_started - self.output_free),
         ]
@@ -232,41 +278,85 @@ class ArraySequencer(wiring.Component):
                 m.d.comb += [chunk.eq(step >> 1), phase.eq(step[0])]
             with m.Default():
                 m.d.comb += [chunk.eq(step >> 2), phase.eq(step[:2])]
+        m.d.comb += self.key_address.eq(
+            Cat(chunk[: log2(config.head_dim // formats.LANES)], row_group, key_slot)
+        )
+        m.d.sync += [self.key_code.eq(block.code), self.key_phase.eq(phase)]
+
+        # All else waits for the keys' digits.
+        issued = data.StructLayout(
+            {
+                "query_address": self.query_address.shape(),
+                "value_address": self.value_address.shape(),
+                "weight_address": self.weight_address.shape(),
+                "step": ArrayStep,
+                "phase": 2,
+                "value_release": 1,
+                "tile": tile_layout(config),
+            }
+        )
+        now = Signal(issued)
         m.d.comb += [
-            self.query_address.eq(
+            now.query_address.eq(
                 Cat(
                     chunk[: log2(config.head_dim // formats.LANES)],
                     col_group[: log2(qk_cols)],
                     query_slot,
                 )
             ),
-            self.key_address.eq(Cat(step[: log2(config.head_dim)], row_group, key_slot)),
-            self.value_address.eq(
+            now.value_address.eq(
                 Cat(
                     col_group[: log2(pv_cols)],
                     chunk[: log2(config.block // formats.LANES)],
                     value_slot,
                 )
             ),
-            self.weight_address.eq(Cat(step[: log2(config.block)], row_group, weight_slot)),
-            self.idle.eq(~active),
+            now.weight_address.eq(Cat(step[: log2(config.block)], row_group, weight_slot)),
+            now.step.valid.eq(advance),
+            now.step.first.eq(step == 0),
+            now.step.last.eq(at_last_step),
+            now.phase.eq(phase),
+            now.value_release.eq(ending & is_pv),
+            now.tile.is_pv.eq(is_pv),
+            now.tile.block.eq(block),
+            now.tile.slot.eq(Mux(is_pv, weight_slot, key_slot)),
+            now.tile.query_slot.eq(query_slot),
+            now.tile.output_slot.eq(output_slot),
+            now.tile.row_group.eq(row_group),
+            now.tile.col_group.eq(col_group),
+            now.tile.last.eq(at_last_tile),
         ]
+        for stage in range(KeyEncoder.LATENCY):
+            following = Signal(issued, name=f"issued_{stage + 1}")
+            m.d.sync += following.eq(now)
+            now = following
         fetched_step = Signal(ArrayStep)
+        m.d.comb += [
+            self.query_address.eq(now.query_address),
+            self.value_address.eq(now.value_address),
+            self.weight_address.eq(now.weight_address),
+            self.value_release.eq(now.value_release),
+        ]
         m.d.sync += [
-            fetched_step.valid.eq(advance),
-            fetched_step.first.eq(step == 0),
-            fetched_step.last.eq(at_last_step),
-            self.fetch_is_pv.eq(is_pv),
-            self.fetch_code.eq(block.code),
-            self.fetch_phase.eq(phase),
+            fetched_step.eq(now.step),
             self.step.eq(fetched_step),
-            self.tile.is_pv.eq(is_pv),
-            self.tile.block.eq(block),
-            self.tile.slot.eq(Mux(is_pv, weight_slot, key_slot)),
-            self.tile.query_slot.eq(query_slot),
-            self.tile.output_slot.eq(output_slot),
-            self.tile.row_group.eq(row_group),
-            self.tile.col_group.eq(col_group),
-            self.tile.last.eq(at_last_tile),
+            self.former_is_pv.eq(now.tile.is_pv),
+            self.former_code.eq(now.tile.block.code),
+            self.former_phase.eq(now.phase),
+            self.tile.eq(now.tile),
+        ]
+
+        # An idle array waits for what QK lacks if a block waits for its QK, else for what PV lacks.
+        waiting_qk = ~active & self.scheduled.valid & qk_room
+        waiting_pv = ~active & ~waiting_qk
+        m.d.comb += [
+            self.qk_activity.busy.eq(advance & ~is_pv),
+            self.qk_activity.starved.eq((active & ~tile_loaded) | (waiting_qk & ~qk_loaded)),
+            self.qk_activity.blocked.eq(active & tile_loaded & draining_long & ~is_pv),
+            self.pv_activity.busy.eq(advance & is_pv),
+            self.pv_activity.starved.eq(waiting_pv & ~pv_loaded),
+            self.pv_activity.blocked.eq(
+                (active & draining_long & is_pv) | (waiting_pv & pv_loaded & ~pv_room)
+            ),
         ]
         return m

@@ -2,13 +2,14 @@
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, fifo, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config, formats
 from rtl.banked_memory import BankedMemory
-from rtl.blocks import block_layout, log2
+from rtl.blocks import block_layout, log2, weighted_chunk_layout
 from rtl.digits import DigitWord
 from rtl.exponential import ExponentialLane
+from rtl.interfaces import Activity
 from rtl.library import replicate
 from rtl.row_state import RowState, rescale_layout
 from rtl.scheduler import SLOTS
@@ -95,6 +96,10 @@ class SoftmaxUnit(wiring.Component):
     rescale_slot, rescale_query : In
     rescale : Out, `rescale_layout`
         One cycle later: how PV of the query joins its row.
+    chunks : Out, stream of `weighted_chunk_layout`
+        Final denominators of the rows.
+    activity : Out, `rtl.interfaces.Activity`
+        Busy: a logit of each lane is taken. Never blocked.
 
     Contract
     --------
@@ -124,7 +129,9 @@ class SoftmaxUnit(wiring.Component):
                 "weights": Out(data.ArrayLayout(DigitWord, config.rows)),
                 "rescale_slot": In(1),
                 "rescale_query": In(range(config.block)),
-                "rescale": Out(rescale_layout(config)),
+                "rescale": Out(rescale_layout()),
+                "chunks": Out(stream.Signature(weighted_chunk_layout(config))),
+                "activity": Out(Activity),
             }
         )
 
@@ -266,10 +273,16 @@ class SoftmaxUnit(wiring.Component):
             row_state.update.eq(chunk_complete),
             row_state.slot.eq(slot),
             row_state.first.eq(complete_block.first),
+            row_state.last.eq(complete_block.last),
+            row_state.queries.eq(complete_block.queries),
             row_state.maxima.eq(maxima_held),
             row_state.block_sums.eq(sums),
             row_state.read_slot.eq(self.rescale_slot),
             row_state.read_query.eq(self.rescale_query),
             self.rescale.eq(row_state.rescale),
+            # Every group in the ring belongs to a block of the queue.
+            self.activity.busy.eq(issue),
+            self.activity.starved.eq(~issue),
         ]
+        connect(m, row_state.chunks, flipped(self.chunks))
         return m

@@ -51,24 +51,26 @@ class Bench:
         self.codes_run = 0  # run whose codes are offered
         self.finished = 0  # runs whose outputs are complete
         self.results = [{} for _ in self.runs]
-        self.pending: dict[str, deque[tuple[int, int]]] = {name: deque() for name in "qkv"}
+        self.pending: dict[str, deque[tuple[int, int, int]]] = {name: deque() for name in "qkv"}
         self.playing = dict.fromkeys("qkv", False)
         self.discarded = int(self.dut.o_beats.value)
         self.goal = self.discarded + self.runs[0]["output_beats"]
         self.dut.output_goal.value = self.goal
-        self.send("command", 0, 1)
-        self.send("codes", *self.runs[0]["codes"])
+        cycle = int(self.dut.cycle.value)
+        self.send("command", 0, 1, cycle)
+        self.send("codes", *self.runs[0]["codes"], cycle)
 
-    def send(self, stream: str, first: int, count: int) -> None:
-        """Let a player send some beats, after this clock edge."""
+    def send(self, stream: str, first: int, count: int, asked: int) -> None:
+        """Let a player send some beats that were asked for in cycle ``asked``."""
         getattr(self.dut, f"{stream}_first").value = first
         getattr(self.dut, f"{stream}_count").value = count
+        getattr(self.dut, f"{stream}_after").value = asked + self.settings["memory_latency"]
 
     async def reset(self) -> None:
         """Reset core and harness; everything on its way is lost."""
         self.dut.rst.value = 1
         for stream in ("command", "codes", "q", "k", "v"):
-            self.send(stream, 0, 0)
+            self.send(stream, 0, 0, 0)
         for _ in range(RESET_CYCLES):
             await RisingEdge(self.dut.clk)
         self.dut.rst.value = 0
@@ -113,25 +115,27 @@ class Bench:
         cycle = int(self.dut.cycle.value)
         if "hung" in events:
             raise CheckFailed(f"no transfer on any stream for {self.settings['idle_limit']} cycles")
+        if "empty_row" in events:
+            raise CheckFailed("the core reports a block row without a live block")
         if "broken" in events:
             raise CheckFailed("the core withdrew or changed an offered beat, or it holds X")
         if "command" in events:
             self.accepted += 1
             self.results[self.accepted]["start"] = cycle
-            self.send("command", self.accepted + 1, int(self.accepted + 1 < len(self.runs)))
+            self.send("command", self.accepted + 1, int(self.accepted + 1 < len(self.runs)), cycle)
         if "codes" in events:
             self.codes_run += 1
             more = self.codes_run < len(self.runs)
-            self.send("codes", *(self.runs[self.codes_run]["codes"] if more else (0, 0)))
+            self.send("codes", *(self.runs[self.codes_run]["codes"] if more else (0, 0)), cycle)
         if "fetch" in events:
-            self.fetch(int(self.dut.request.value))
+            self.fetch(int(self.dut.request.value), cycle)
         for stream, queue in self.pending.items():
             done = stream in events
             if queue and (done or not self.playing[stream]):
                 self.send(stream, *queue.popleft())
                 self.playing[stream] = True
             elif done:
-                self.send(stream, 0, 0)
+                self.send(stream, 0, 0, cycle)
                 self.playing[stream] = False
         if "output_goal" in events:
             self.results[self.finished]["end"] = cycle
@@ -140,7 +144,7 @@ class Bench:
                 self.goal += self.runs[self.finished]["output_beats"]
                 self.dut.output_goal.value = self.goal
 
-    def fetch(self, request: int) -> None:
+    def fetch(self, request: int, cycle: int) -> None:
         """Queue the block that the core asks for."""
         operand, block = request & 3, request >> self.settings["fetch_block_offset"]
         names = self.settings["operands"]
@@ -151,7 +155,7 @@ class Bench:
             raise CheckFailed(
                 f"run {self.accepted}: fetch of {names[operand]} block {block} of {len(blocks)}"
             )
-        self.pending[names[operand].lower()].append(blocks[block])
+        self.pending[names[operand].lower()].append((*blocks[block], cycle))
         if names[operand] == "Q":
             with Path("progress").open("ab") as progress:
                 progress.write(b".")

@@ -80,6 +80,7 @@ def simulate(
     build_dir: Path,
     run_dir: Path,
     *,
+    memory_latency: int = 0,
     stall_seed: int | None = None,
     reset_at: int | None = None,
     waves: bool = False,
@@ -99,6 +100,8 @@ def simulate(
         Where compiled simulators are kept, to be used again.
     run_dir : Path
         Receives all files of this simulation; emptied first.
+    memory_latency : int
+        Cycles from a fetch (for codes: from the run before) to its first beat.
     stall_seed : int, optional
         Random gaps on both sides of every stream; ``None`` for none.
     reset_at : int, optional
@@ -126,6 +129,7 @@ def simulate(
     request: Any = interfaces.fetch_signature(config).members["payload"].shape
     stimulus.write(
         run_dir,
+        memory_latency=memory_latency,
         stall_seed=stall_seed,
         reset_at=reset_at,
         idle_limit=IDLE_LIMIT,

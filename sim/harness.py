@@ -3,21 +3,28 @@
 The cocotb bench decides what goes where; the harness does what would cost a Python call a clock:
 
 * an input stream has a *player*: it sends the beats ``first`` .. ``first + count - 1`` of a memory
-  that is read from ``<stream>.hex``, then reports ``done``;
+  that is read from ``<stream>.hex``, from cycle ``after`` on, then reports ``done``;
 * an output stream has a *recorder*: it counts beats and, for ``o``, writes them to ``o.hex``;
 * both sides of every stream have random geometric gaps, the same under every simulator;
 * the contract of the core's output streams is watched: an offered beat stays, and has no X;
+* the cycles in which each stage of the core is busy, starved or blocked are counted;
 * ``status`` has a bit for everything that the bench must react to, and ``wake`` is their OR.
 """
 
 from typing import Any
 
+from amaranth.hdl import Shape
+
 from gen.ports import describe_ports
 from gen.verilog import TOP
 from paro_config import Config
+from rtl.interfaces import activity_layout
 
 __all__ = ["BENCH_TOP", "harness_verilog", "status_bits", "visible_ports"]
 
+#: Flags of `rtl.interfaces.activity_layout`, each of which has a counter in the harness.
+ACTIVITIES = Shape.cast(activity_layout()).width
+COUNTER_BITS = 32
 #: Top module of a co-simulation.
 BENCH_TOP = "paro_bench"
 
@@ -26,7 +33,7 @@ def status_bits(config: Config) -> dict[str, int]:
     """Bit numbers of ``status``: one a stream (player done, fetch taken), then the others."""
     streams = [entry["name"] for entry in describe_ports(config)["streams"] if entry["name"] != "o"]
     return {
-        name: bit for bit, name in enumerate([*streams, "output_goal", "hung", "alarm", "broken"])
+        name: bit for bit, name in enumerate([*streams, "output_goal", "hung", "alarm", "broken", "empty_row"])
     }
 
 
@@ -43,7 +50,7 @@ def _bench_ports(config: Config) -> list[tuple[str, str, int]]:
         name = entry["name"]
         ports.append((f"{name}_stall_rate", "input", 8))
         if entry["direction"] == "in":
-            ports += [(f"{name}_first", "input", 32), (f"{name}_count", "input", 32)]
+            ports += [(f"{name}_{part}", "input", 32) for part in ("first", "count", "after")]
     ports += [
         ("output_goal", "input", 32),
         ("idle_limit", "input", 32),
@@ -52,6 +59,7 @@ def _bench_ports(config: Config) -> list[tuple[str, str, int]]:
         ("o_beats", "output", 32),
         ("request", "output", _width(streams, "fetch")),
         ("busy", "output", 1),
+        ("activity_counts", "output", ACTIVITIES * COUNTER_BITS),
         ("status", "output", len(status_bits(config))),
         ("wake", "output", 1),
     ]
@@ -69,7 +77,7 @@ def harness_verilog(config: Config, depth: int) -> str:
         f"  {direction} {f'[{width - 1}:0] ' if width > 1 else ''}{name}"
         for name, direction, width in _bench_ports(config)
     ]
-    connections = ["    .clk(clk)", "    .rst(rst)", "    .busy(busy)"]
+    connections = [f"    .{port}({port})" for port in ("clk", "rst", "busy", "empty_row", "activity")]
     body = []
     for index, entry in enumerate(streams):
         name, width = entry["name"], entry["payload"]["width"]
@@ -91,12 +99,14 @@ def harness_verilog(config: Config, depth: int) -> str:
         "hung": "idle == idle_limit",
         "alarm": "cycle == alarm_at",
         "broken": "fetch_broken | o_broken",
+        "empty_row": "empty_row",
     }
     bits = status_bits(config)
     status = [f"  assign status[{bits[name]}] = {value};" for name, value in sources.items()]
     return _HARNESS.format(
         top=BENCH_TOP,
         core=TOP,
+        activities=ACTIVITIES,
         ports=",\n".join(declarations),
         body="\n".join(body),
         moves=moves,
@@ -141,6 +151,18 @@ module {top} (
 
 {status}
 
+  // Cycles in which each stage was busy, starved, blocked.
+  wire empty_row;
+  wire [{activities}-1:0] activity;
+  genvar i;
+  generate
+    for (i = 0; i < {activities}; i = i + 1) begin : counters
+      reg [31:0] count = 0;
+      assign activity_counts[32 * i +: 32] = count;
+      always @(posedge clk) count <= rst ? 0 : count + {{31'd0, activity[i]}};
+    end
+  endgenerate
+
   {core} core (
 {connections}
   );
@@ -164,7 +186,8 @@ _PLAYER = """\
   reg {name}_gap = 0;
   wire [31:0] {name}_address = {name}_first + {name}_at;
   wire [{msb}:0] {name}_payload = {name}_memory[{name}_address[{address}:0]];
-  assign {name}_valid = ({name}_at < {name}_count) & ~{name}_gap;
+  wire {name}_arrived = $signed(cycles - {name}_after) >= 0;
+  assign {name}_valid = ({name}_at < {name}_count) & {name}_arrived & ~{name}_gap;
   wire {name}_done = {name}_move & ({name}_at + 32'd1 == {name}_count);
   always @(posedge clk) begin
     if (rst) {name}_at <= 0;

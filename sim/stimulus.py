@@ -87,7 +87,7 @@ def make_stimulus(config: Config, runs: list[Run]) -> Stimulus:
 
     # Beats of a whole block.
     chunks = config.block // config.load_tokens * config.head_dim // LANES
-    groups = config.block * config.head_dim // config.cols
+    groups = config.block * config.head_dim // config.load_bytes
     described = []
     for run in runs:
         head, queries = run.head, run.queries(config)
@@ -188,7 +188,7 @@ def _chunk_beats(
 
 def _value_beats(config: Config, values: torch.Tensor) -> np.ndarray:
     layout = _payload(interfaces.v_signature(config))
-    return pack_beats(layout, values.numpy().reshape(-1, config.cols))
+    return pack_beats(layout, values.numpy().reshape(-1, config.load_bytes))
 
 
 def unpack_words(lines: list[str]) -> np.ndarray:
