@@ -10,7 +10,7 @@ ordinary submodules, so that the same RTL runs in both.
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value
+from amaranth.hdl import ClockSignal, Instance, Module, ResetInserter, ResetSignal, Value
 from amaranth.lib import wiring
 
 __all__ = ["ModuleLibrary", "replicate"]
@@ -37,7 +37,15 @@ class ModuleLibrary:
         return cast(T, self.components[name])
 
 
-def replicate(m: Module, platform: Any, name: str, make: Callable[[], T], count: int) -> list[T]:
+def replicate(
+    m: Module,
+    platform: Any,
+    name: str,
+    make: Callable[[], T],
+    count: int,
+    *,
+    reset: Value | None = None,
+) -> list[T]:
     """Add ``count`` copies of a component to ``m``.
 
     Parameters
@@ -52,6 +60,8 @@ def replicate(m: Module, platform: Any, name: str, make: Callable[[], T], count:
         Returns a new component.
     count : int
         Number of copies, named ``name_0`` .. in the parent.
+    reset : Value, optional
+        Resets the copies beside the parent's own reset.
 
     Returns
     -------
@@ -61,13 +71,17 @@ def replicate(m: Module, platform: Any, name: str, make: Callable[[], T], count:
     if not isinstance(platform, ModuleLibrary):
         copies = [make() for _ in range(count)]
         for index, copy in enumerate(copies):
-            m.submodules[f"{name}_{index}"] = cast(Any, copy)
+            added = copy if reset is None else ResetInserter(reset)(copy)
+            m.submodules[f"{name}_{index}"] = cast(Any, added)
         return copies
     prototype = platform.prototype(name, make)
     copies = []
     for index in range(count):
         ports = prototype.signature.create(path=(f"{name}_{index}",))
-        connections: dict[str, Any] = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+        connections: dict[str, Any] = {
+            "i_clk": ClockSignal(),
+            "i_rst": ResetSignal() if reset is None else ResetSignal() | reset,
+        }
         for path, member, value in prototype.signature.flatten(ports):
             direction = "o" if member.flow is wiring.Out else "i"
             flat = Value.cast(value)

@@ -1,6 +1,6 @@
 """Output accumulator: joins each block's P x V to the sums of its rows."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -78,7 +78,7 @@ class OutputAccumulator(wiring.Component):
     read_slot, read_query, read_part : In
         Numerators to be read, ``drain_words`` channels at a time.
     read_ready : Out, 1
-        They can be read in this cycle: the slot is not being accumulated.
+        They can be read in this cycle.
     numerators : Out
         `READ_LATENCY` cycles later.
     """
@@ -144,38 +144,43 @@ class OutputAccumulator(wiring.Component):
         words = Signal(self.input.words.shape())
         m.d.sync += words.eq(self.input.words)
 
-        # A memory a slot, with one read port: accumulating goes first.
+        # Two memories of one read port each, like the squares of a chessboard: PV, which goes first,
+        # visits them in turn, so that the normaliser finds one free in every other cycle.
+        def place_of(query: Signal, part: Signal, slot: Signal) -> tuple[Value, Value]:
+            """Memory and address of some numerators."""
+            index = Cat(part, query, slot)
+            return index[0] ^ (query[0] if len(part) else Const(0)), index[1:]
+
         totals = Signal(self.numerators.shape())
-        read_slot = Signal()
-        m.d.sync += read_slot.eq(self.read_slot)
+        old_place = place_of(place[0].query, place[0].part, place[0].slot)
+        new_place = place_of(leaving.query, leaving.part, leaving.slot)
+        read_place = place_of(self.read_query, self.read_part, self.read_slot)
+        old_memory, read_memory = Signal(), Signal()
+        m.d.sync += [old_memory.eq(old_place[0]), read_memory.eq(read_place[0])]
         m.d.comb += [
-            self.read_ready.eq(~(place[0].valid & (place[0].slot == self.read_slot))),
+            self.read_ready.eq(~(place[0].valid & (old_place[0] == read_place[0]))),
             self.groups_complete.eq(leaving.group_complete),
         ]
         memories = []
-        for slot in range(SLOTS):
+        for number in range(2):
             memory = Memory(
-                shape=self.numerators.shape(), depth=config.block * self._parts, init=[]
+                shape=self.numerators.shape(),
+                depth=SLOTS * config.block * self._parts // 2,
+                init=[],
             )
-            m.submodules[f"numerators_{slot}"] = memory
+            m.submodules[f"numerators_{number}"] = memory
             read, write = memory.read_port(), memory.write_port()
-            accumulating = place[0].valid & (place[0].slot == slot)
+            accumulating = place[0].valid & (old_place[0] == number)
             m.d.comb += [
-                read.addr.eq(
-                    Mux(
-                        accumulating,
-                        Cat(place[0].part, place[0].query),
-                        Cat(self.read_part, self.read_query),
-                    )
-                ),
-                write.addr.eq(Cat(leaving.part, leaving.query)),
+                read.addr.eq(Mux(accumulating, old_place[1], read_place[1])),
+                write.addr.eq(new_place[1]),
                 write.data.eq(totals),
-                write.en.eq(leaving.valid & (leaving.slot == slot)),
+                write.en.eq(leaving.valid & (new_place[0] == number)),
             ]
             memories.append(read)
-        m.d.sync += self.numerators.eq(Mux(read_slot, memories[1].data, memories[0].data))
+        m.d.sync += self.numerators.eq(Mux(read_memory, memories[1].data, memories[0].data))
         old = Signal(self.numerators.shape())
-        m.d.comb += old.eq(Mux(arriving.slot, memories[1].data, memories[0].data))
+        m.d.comb += old.eq(Mux(old_memory, memories[1].data, memories[0].data))
         for index, lane in enumerate(
             replicate(
                 m, platform, "paro_output_lane", lambda: OutputLane(config), config.drain_words

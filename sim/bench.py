@@ -42,7 +42,7 @@ class Bench:
         self.runs: list[dict[str, Any]] = stimulus["runs"]
         self.settings = stimulus
         self.bits: dict[str, int] = stimulus["status_bits"]
-        self.results: list[dict[str, int]] = []
+        self.results: list[dict[str, Any]] = []
 
     def begin(self) -> None:
         """Offer the first command; nothing has been asked for yet."""
@@ -122,6 +122,7 @@ class Bench:
         if "command" in events:
             self.accepted += 1
             self.results[self.accepted]["start"] = cycle
+            self.results[self.accepted]["activity_start"] = self.activity()
             self.send("command", self.accepted + 1, int(self.accepted + 1 < len(self.runs)), cycle)
         if "codes" in events:
             self.codes_run += 1
@@ -139,10 +140,18 @@ class Bench:
                 self.playing[stream] = False
         if "output_goal" in events:
             self.results[self.finished]["end"] = cycle
+            self.results[self.finished]["activity_end"] = self.activity()
             self.finished += 1
             if self.finished < len(self.runs):
                 self.goal += self.runs[self.finished]["output_beats"]
                 self.dut.output_goal.value = self.goal
+
+    def activity(self) -> list[int]:
+        """Counters of the stages' activities, in order."""
+        value = int(self.dut.activity_counts.value)
+        bits = self.settings["counter_bits"]
+        count = len(self.dut.activity_counts) // bits
+        return [value >> bits * index & (1 << bits) - 1 for index in range(count)]
 
     def fetch(self, request: int, cycle: int) -> None:
         """Queue the block that the core asks for."""

@@ -25,9 +25,9 @@ from firmware_model.plan import Plan
 from firmware_model.quantize import quantize_head
 from gen.verilog import TOP, generate_verilog
 from paro_config import Config
-from paro_config.formats import CODE_DIGITS, LANES, Operand
+from paro_config.formats import CODE_DIGITS, LANES, Operand, Stage
 from rtl import interfaces
-from sim.harness import BENCH_TOP, harness_verilog, status_bits, visible_ports
+from sim.harness import BENCH_TOP, COUNTER_BITS, harness_verilog, status_bits, visible_ports
 from sim.simulators import Simulator, get_simulator
 from sim.stimulus import Run, make_stimulus, unpack_words
 
@@ -54,6 +54,9 @@ class Simulation:
         For each run, clocks from its command to its last output beat; ``None`` if it did not end.
     total_cycles : int or None
         Clocks from the first command to the last output of all.
+    stages : dict of str to dict of str to int
+        For each stage of the core, clocks of ``total_cycles`` in which it was ``busy``,
+        ``starved`` and ``blocked``; in the others it had nothing to do.
     failure : str or None
         What the bench objected to.
     simulated_cycles : int
@@ -67,6 +70,7 @@ class Simulation:
     words: list[np.ndarray]
     cycles: list[int | None]
     total_cycles: int | None
+    stages: dict[str, dict[str, int]]
     failure: str | None
     simulated_cycles: int
     seconds: float
@@ -136,6 +140,7 @@ def simulate(
         status_bits=status_bits(config),
         operands=[operand.name for operand in Operand],
         fetch_block_offset=request["block"].offset,
+        counter_bits=COUNTER_BITS,
     )
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
@@ -177,18 +182,29 @@ def _read_result(
     for run in runs:
         words.append(unpack_words(lines[first : first + run["output_beats"]]))
         first += run["output_beats"]
-    spans: list[dict[str, int]] = result.get("runs", [])
+    spans: list[dict[str, Any]] = result.get("runs", [])
     finished = [span for span in spans if "end" in span]
     waves_path = run_dir / simulator.waves_file
     return Simulation(
         words=words,
         cycles=[span["end"] - span["start"] if "end" in span else None for span in spans],
         total_cycles=finished[-1]["end"] - spans[0]["start"] if finished else None,
+        stages=_stages(spans[0], finished[-1]) if finished else {},
         failure=result["failure"],
         simulated_cycles=result.get("cycles", 0),
         seconds=seconds,
         waves=waves_path if waves and waves_path.exists() else None,
     )
+
+
+def _stages(first: dict[str, Any], last: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Clocks that the stages spent between the command of one run and the last output of another."""
+    spent = np.array(last["activity_end"]) - np.array(first["activity_start"])
+    flags = list(interfaces.Activity.as_shape().members)  # in the order of their bits
+    return {
+        stage.name.lower(): dict(zip(flags, map(int, counts), strict=True))
+        for stage, counts in zip(Stage, spent.reshape(-1, len(flags)), strict=True)
+    }
 
 
 def ideal_cycles(config: Config, run: Run) -> int:
@@ -302,6 +318,7 @@ def cosim(
         "cycles": simulation.total_cycles,
         "ideal_cycles": sum(ideal),
         "utilisation": _ratio(sum(ideal), simulation.total_cycles),
+        "stages": simulation.stages,
         "simulator": f"{chosen.name} ({chosen.version()})",
         "stall_seed": stall_seed,
         "query_blocks": [rows.start, rows.stop],

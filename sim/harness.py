@@ -33,7 +33,10 @@ def status_bits(config: Config) -> dict[str, int]:
     """Bit numbers of ``status``: one a stream (player done, fetch taken), then the others."""
     streams = [entry["name"] for entry in describe_ports(config)["streams"] if entry["name"] != "o"]
     return {
-        name: bit for bit, name in enumerate([*streams, "output_goal", "hung", "alarm", "broken", "empty_row"])
+        name: bit
+        for bit, name in enumerate(
+            [*streams, "output_goal", "hung", "alarm", "broken", "empty_row"]
+        )
     }
 
 
@@ -77,7 +80,9 @@ def harness_verilog(config: Config, depth: int) -> str:
         f"  {direction} {f'[{width - 1}:0] ' if width > 1 else ''}{name}"
         for name, direction, width in _bench_ports(config)
     ]
-    connections = [f"    .{port}({port})" for port in ("clk", "rst", "busy", "empty_row", "activity")]
+    connections = [
+        f"    .{port}({port})" for port in ("clk", "rst", "busy", "empty_row", "activity")
+    ]
     body = []
     for index, entry in enumerate(streams):
         name, width = entry["name"], entry["payload"]["width"]

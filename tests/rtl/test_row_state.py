@@ -46,7 +46,7 @@ def test_joining_blocks(seed: int) -> None:
                 128 * block_sum if first else rshift(old, by_old) + rshift(128 * block_sum, by_new)
             )
             assert ctx.get(lane.new_maximum) == new_maximum
-            assert ctx.get(lane.rescale.denominator) == total
+            assert ctx.get(lane.new_denominator) == total
             if not first:
                 shift_old, shift = ctx.get(lane.rescale.shift_old), ctx.get(lane.rescale.shift)
                 assert (shift if shift_old else 0, 0 if shift_old else shift) == (by_old, by_new)

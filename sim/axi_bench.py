@@ -1,0 +1,213 @@
+"""The cocotb bench of the accelerator: the host driver, against cocotbext-axi's memory.
+
+Runs inside the simulator, in a folder with ``scenario.json`` and one file an image
+(`sim.device` writes them). It leaves ``result.json`` and the outputs of every step.
+"""
+
+import json
+import logging
+import random
+from pathlib import Path
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import ClockCycles, First, RisingEdge
+from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
+from firmware_model.driver import DeviceError, Driver, Image
+from safetensors.numpy import save_file
+
+from paro_config import ParoError
+
+#: Nanoseconds of a clock.
+PERIOD = 10
+#: Clocks for which reset is held.
+RESET_CYCLES = 4
+#: Clocks between two looks at how far the accelerator is.
+LOOK_CYCLES = 4000
+#: Chances that a channel pauses in a clock, when stalls are on.
+STALL_RATES = (0.0, 0.1, 0.3, 0.6)
+
+
+class CocotbTransport:
+    """`firmware_model.driver.Transport` of a simulated accelerator."""
+
+    def __init__(self, registers: AxiLiteMaster, memory: AxiRam):
+        self._registers, self._memory = registers, memory
+
+    async def read32(self, address: int) -> int:
+        """Read a register through AXI4-Lite."""
+        return await self._registers.read_dword(address)
+
+    async def write32(self, address: int, value: int) -> None:
+        """Write a register through AXI4-Lite."""
+        await self._registers.write_dword(address, value)
+
+    async def read(self, address: int, count: int) -> bytes:
+        """Read memory, as the host of the memory."""
+        return bytes(self._memory.read(address, count))
+
+    async def write(self, address: int, data: bytes) -> None:
+        """Write memory, as the host of the memory."""
+        self._memory.write(address, data)
+
+
+class AxiBench:
+    """Plays the steps of a scenario.
+
+    Parameters
+    ----------
+    dut : cocotb handle
+        `sim.axi_harness`.
+    scenario : dict
+        Content of ``scenario.json``, see `sim.device.Scenario`.
+    images : list of Image
+        What the steps refer to.
+    """
+
+    def __init__(self, dut: Any, scenario: dict[str, Any], images: list[Image]):
+        self.dut = dut
+        self.scenario = scenario
+        self.images = images
+        self.memory = AxiRam(
+            AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=scenario["memory_bytes"]
+        )
+        self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
+        self.driver = Driver(CocotbTransport(self.registers, self.memory))
+        for name in ("latency_low", "latency_span", "latency_seed"):
+            getattr(dut, name).value = scenario[name]
+        dut.read_error_at.value = 0
+        dut.write_error_at.value = 0
+        if scenario["stall_seed"] is not None:
+            self.stall(random.Random(scenario["stall_seed"]))
+
+    def stall(self, generator: random.Random) -> None:
+        """Let every channel pause at random, each at a rate of its own."""
+
+        def pauses(rate: float):
+            own = random.Random(generator.getrandbits(32))
+            while True:
+                yield own.random() < rate
+
+        read, write = self.memory.read_if, self.memory.write_if
+        host_read, host_write = self.registers.read_if, self.registers.write_if
+        for channel in (
+            *(read.ar_channel, read.r_channel),
+            *(write.aw_channel, write.w_channel, write.b_channel),
+            *(host_read.ar_channel, host_read.r_channel),
+            *(host_write.aw_channel, host_write.w_channel, host_write.b_channel),
+        ):
+            channel.set_pause_generator(pauses(generator.choice(STALL_RATES)))
+
+    async def reset(self) -> None:
+        """Reset accelerator and memory port; the memory keeps its content."""
+        self.dut.rst.value = 1
+        await ClockCycles(self.dut.clk, RESET_CYCLES)
+        self.dut.rst.value = 0
+        await ClockCycles(self.dut.clk, 1)
+
+    async def play(self) -> list[dict[str, Any]]:
+        """All steps; returns what each of them found."""
+        Clock(self.dut.clk, PERIOD, "ns").start()
+        await self.reset()
+        results = []
+        config = await self.driver.identify()
+        if config.model_dump() != self.scenario["configuration"]:
+            raise ParoError(f"the accelerator says that it is {config}")
+        for number, step in enumerate(self.scenario["steps"]):
+            results.append(await self.step(number, **step))
+        return results
+
+    async def step(
+        self, number: int, image: int, disturb: str | None, after: int
+    ) -> dict[str, Any]:
+        """Work on one image, disturbed or not."""
+        dut, driver, placed = self.dut, self.driver, self.images[image]
+        if disturb in ("read_error", "write_error"):
+            await self.reset()
+            getattr(dut, f"{disturb}_at").value = after
+        await driver.load(placed)
+        await driver.start(placed, interrupt=True)
+        error: DeviceError | None = None
+        try:
+            if disturb in ("control_reset", "hard_reset", "start_again"):
+                await ClockCycles(dut.clk, after)
+            if disturb == "control_reset":
+                await driver.reset()
+                await self.rest()
+                return {"disturbed": disturb}
+            if disturb == "hard_reset":
+                await self.reset()
+                return {"disturbed": disturb}
+            if disturb == "start_again":
+                await driver.start(placed, interrupt=True)
+            await self.wait()
+        except DeviceError as reported:
+            error = reported
+            if disturb == "start_again":
+                await self.wait()
+        finally:
+            dut.read_error_at.value = 0
+            dut.write_error_at.value = 0
+        result: dict[str, Any] = {"disturbed": disturb}
+        if error is not None:
+            result["error"] = {
+                "cause": error.cause.name,
+                "head": error.head,
+                "address": error.address,
+                "sentence": str(error),
+            }
+        if error is None or disturb == "start_again":
+            outputs = await driver.outputs(placed)
+            save_file(
+                {f"head_{i}": words.numpy() for i, words in enumerate(outputs)},
+                f"outputs_{number}.safetensors",
+            )
+            result["counters"] = await driver.counters()
+        else:
+            await self.rest()
+        return result
+
+    async def wait(self) -> None:
+        """Wait for the interrupt, tell how far the accelerator is, and look for errors."""
+        limit = self.scenario["idle_limit"]
+        last, silent = None, 0
+        while not int(self.dut.irq.value):
+            await First(RisingEdge(self.dut.irq), ClockCycles(self.dut.clk, LOOK_CYCLES))
+            beats = await self.driver.progress()
+            silent = 0 if beats != last else silent + LOOK_CYCLES
+            last = beats
+            Path("progress").write_text(str(beats["heads_done"]))
+            if silent > limit:
+                raise ParoError(f"the accelerator did not move a beat for {silent} clocks")
+        await self.driver.wait()
+
+    async def rest(self) -> None:
+        """Wait until the accelerator is not busy."""
+        for _ in range(self.scenario["idle_limit"]):
+            if not await self.driver.busy():
+                return
+        raise ParoError("the accelerator does not come to rest")
+
+
+def read_image(path: Path) -> Image:
+    """Read what `sim.device` wrote."""
+    from sim.device import load_image
+
+    return load_image(path)
+
+
+@cocotb.test()
+async def play(dut: Any) -> None:
+    """Play ``scenario.json``."""
+    logging.getLogger("cocotb").setLevel(logging.WARNING)
+    scenario = json.loads(Path("scenario.json").read_text())
+    images = [read_image(Path(name)) for name in scenario["images"]]
+    bench = AxiBench(dut, scenario, images)
+    failure, steps = None, []
+    try:
+        steps = await bench.play()
+    except ParoError as error:
+        failure = str(error)
+    Path("result.json").write_text(json.dumps({"failure": failure, "steps": steps}))
+    assert failure is None, failure

@@ -1,0 +1,186 @@
+"""Verilog around the accelerator that gives its memory port latency and faults.
+
+The memory itself, and whatever reads and writes registers, are cocotbext-axi's. Between them and
+the accelerator the harness delays read addresses and write responses, each by a random number of
+clocks, in order and without losing throughput, and turns one chosen response into an error.
+"""
+
+from amaranth.hdl import Shape
+from amaranth.lib import wiring
+
+from gen.verilog import ACCELERATOR
+from paro_config import Config
+from rtl.accelerator import accelerator_signature
+
+__all__ = ["AXI_BENCH_TOP", "axi_harness_verilog", "axi_visible_ports"]
+
+#: Top module of a co-simulation of the accelerator.
+AXI_BENCH_TOP = "paro_axi_bench"
+
+#: Inputs of the harness beside the accelerator's ports. Latencies are in clocks; an error is given
+#: to the read beat, the write response of that number since reset (0: to none).
+_SETTINGS = {
+    "latency_low": 16,
+    "latency_span": 16,
+    "latency_seed": 32,
+    "read_error_at": 32,
+    "write_error_at": 32,
+}
+
+
+def _ports(config: Config) -> list[tuple[str, str, int]]:
+    """Name, direction and width of the accelerator's ports but ``clk`` and ``rst``."""
+    return [
+        (
+            name,
+            "input" if member.flow is wiring.In else "output",
+            Shape.cast(member.shape).width,
+        )
+        for name, member in accelerator_signature(config).members.items()
+    ]
+
+
+def axi_visible_ports(config: Config) -> list[str]:
+    """Ports of the harness that the bench uses."""
+    return ["clk", "rst", *_SETTINGS, *(name for name, _, _ in _ports(config))]
+
+
+def axi_harness_verilog(config: Config) -> str:
+    """Text of module `AXI_BENCH_TOP`."""
+    ports = _ports(config)
+    declarations = ["  input clk", "  input rst"]
+    declarations += [f"  input [{width - 1}:0] {name}" for name, width in _SETTINGS.items()]
+    declarations += [f"  {flow} [{width - 1}:0] {name}" for name, flow, width in ports]
+    payload = [name for name, _, _ in ports if name.startswith("m_axi_ar")]
+    payload = [name for name in payload if not name.endswith(("valid", "ready"))]
+    inner = {name for name in payload}
+    inner |= {
+        "m_axi_arvalid",
+        "m_axi_arready",
+        "m_axi_rresp",
+        "m_axi_bresp",
+        "m_axi_bid",
+        "m_axi_bvalid",
+        "m_axi_bready",
+    }
+    wires = [f"  wire [{width - 1}:0] inner_{name};" for name, _, width in ports if name in inner]
+    connections = ["    .clk(clk)", "    .rst(rst)"]
+    connections += [
+        f"    .{name}({'inner_' if name in inner else ''}{name})" for name, _, _ in ports
+    ]
+    widths = {name: width for name, _, width in ports}
+    return _HARNESS.format(
+        top=AXI_BENCH_TOP,
+        accelerator=ACCELERATOR,
+        ports=",\n".join(declarations),
+        wires="\n".join(wires),
+        ar_width=sum(widths[name] for name in payload),
+        ar_inner=", ".join(f"inner_{name}" for name in payload),
+        ar_outer=", ".join(payload),
+        b_width=widths["m_axi_bid"] + widths["m_axi_bresp"],
+        connections=",\n".join(connections),
+    )
+
+
+_HARNESS = """\
+module paro_delay #(
+  parameter WIDTH = 1
+) (
+  input clk,
+  input rst,
+  input [15:0] low,
+  input [15:0] span,
+  input [31:0] seed,
+  input [WIDTH-1:0] in_payload,
+  input in_valid,
+  output in_ready,
+  output [WIDTH-1:0] out_payload,
+  output out_valid,
+  input out_ready
+);
+  // One step of Marsaglia's xorshift generator.
+  function [31:0] next_random(input [31:0] x);
+    begin
+      next_random = x ^ (x << 13);
+      next_random = next_random ^ (next_random >> 17);
+      next_random = next_random ^ (next_random << 5);
+    end
+  endfunction
+
+  reg [WIDTH-1:0] payloads [0:255];
+  reg [31:0] due [0:255];
+  reg [7:0] head = 0;
+  reg [7:0] tail = 0;
+  reg [31:0] cycle = 0;
+  reg [31:0] random = 1;
+  wire [7:0] following = tail + 8'd1;
+  wire [31:0] range = {{16'd0, span}} + 32'd1;
+  assign in_ready = ~rst & (following != head);
+  assign out_valid = ~rst & (head != tail) & ($signed(cycle - due[head]) >= 0);
+  assign out_payload = payloads[head];
+  always @(posedge clk) begin
+    cycle <= cycle + 1;
+    random <= rst ? seed | 1 : next_random(random);
+    if (rst) begin
+      head <= 0;
+      tail <= 0;
+    end else begin
+      if (in_valid & in_ready) begin
+        payloads[tail] <= in_payload;
+        due[tail] <= cycle + {{16'd0, low}} + (random >> 8) % range;
+        tail <= following;
+      end
+      if (out_valid & out_ready) head <= head + 8'd1;
+    end
+  end
+endmodule
+
+module {top} (
+{ports}
+);
+{wires}
+
+  paro_delay #(.WIDTH({ar_width})) read_delay (
+    .clk(clk),
+    .rst(rst),
+    .low(latency_low),
+    .span(latency_span),
+    .seed(latency_seed),
+    .in_payload({{{ar_inner}}}),
+    .in_valid(inner_m_axi_arvalid),
+    .in_ready(inner_m_axi_arready),
+    .out_payload({{{ar_outer}}}),
+    .out_valid(m_axi_arvalid),
+    .out_ready(m_axi_arready)
+  );
+  wire [1:0] delayed_bresp;
+  paro_delay #(.WIDTH({b_width})) write_delay (
+    .clk(clk),
+    .rst(rst),
+    .low(latency_low),
+    .span(latency_span),
+    .seed(~latency_seed),
+    .in_payload({{m_axi_bid, m_axi_bresp}}),
+    .in_valid(m_axi_bvalid),
+    .in_ready(m_axi_bready),
+    .out_payload({{inner_m_axi_bid, delayed_bresp}}),
+    .out_valid(inner_m_axi_bvalid),
+    .out_ready(inner_m_axi_bready)
+  );
+
+  // Beats and responses since reset.
+  reg [31:0] reads = 0;
+  reg [31:0] writes = 0;
+  localparam [1:0] SLVERR = 2;
+  assign inner_m_axi_rresp = reads + 32'd1 == read_error_at ? SLVERR : m_axi_rresp;
+  assign inner_m_axi_bresp = writes + 32'd1 == write_error_at ? SLVERR : delayed_bresp;
+  always @(posedge clk) begin
+    reads <= rst ? 0 : reads + {{31'd0, m_axi_rvalid & m_axi_rready}};
+    writes <= rst ? 0 : writes + {{31'd0, inner_m_axi_bvalid & inner_m_axi_bready}};
+  end
+
+  {accelerator} accelerator (
+{connections}
+  );
+endmodule
+"""
