@@ -178,7 +178,7 @@ def registers_header(config: Config) -> str:
     ]
     for register in REGISTERS:
         lines += ["", f"/* {register.description} ({register.access}). */"]
-        lines.append(f"#define PARO_{register.name} 0x{register.offset:03x}u")
+        lines.append(f"#define PARO_{register.name}_OFFSET 0x{register.offset:03x}u")
         for field in register.fields:
             if field.name == "value":
                 continue
@@ -190,7 +190,7 @@ def registers_header(config: Config) -> str:
             ]
     lines += ["", "/* What the constant registers of this configuration hold. */"]
     lines += [
-        f"#define PARO_{register.name}_RESET 0x{register.initial(config):08x}u"
+        f"#define PARO_{register.name}_VALUE 0x{register.initial(config):08x}u"
         for register in REGISTERS
         if all(field.constant is not None for field in register.fields)
     ]

@@ -13,6 +13,7 @@ from paro_config.errors import ParoError
 from paro_config.registers import MAGIC, MEMORY_ADDRESS_BITS
 
 __all__ = [
+    "ALIGNMENT",
     "DESCRIPTOR",
     "DESCRIPTOR_BYTES",
     "DESCRIPTOR_VERSION",

@@ -212,16 +212,14 @@ def _pair(
 ) -> tuple[Register, Register]:
     """Describe two registers that hold the low and the high part of one value."""
 
-    def part(suffix: str, shift: int, bits: int) -> Register:
+    def part(suffix: str, low: int, bits: int) -> Register:
         return _single(
             f"{name}_{suffix}",
-            offset + shift // 8,
-            f"{description}, bits {shift + bits - 1} to {shift}",
+            offset + low // 8,
+            f"{description} (bits {low + bits - 1} to {low})",
             width=bits,
             access=access,
-            constant=None
-            if constant is None
-            else lambda config: constant(config) >> shift & (1 << bits) - 1,
+            constant=constant and (lambda config: constant(config) >> low & (1 << bits) - 1),
         )
 
     return part("LO", 0, REGISTER_BITS), part("HI", REGISTER_BITS, width - REGISTER_BITS)
@@ -356,14 +354,14 @@ REGISTERS: tuple[Register, ...] = (
     *_pair(
         "QUEUE_BASE",
         0x020,
-        "Byte address of the first descriptor, a multiple of 4; not to be written while busy",
+        "Byte address of the first descriptor, a multiple of 4; taken over by a start",
         width=MEMORY_ADDRESS_BITS,
         access="rw",
     ),
     _single(
         "QUEUE_COUNT",
         0x028,
-        "Descriptors in the queue, at least 1; not to be written while busy",
+        "Descriptors in the queue, at least 1; taken over by a start",
         width=_QUEUE_BITS,
         access="rw",
     ),

@@ -63,7 +63,7 @@ class RegisterFile(wiring.Component):
                     continue
                 name = member_name(register, field)
                 if field.access in ("rw", "strobe"):
-                    members[name] = Out(field.width, init=field.reset)
+                    members[name] = wiring.Member(wiring.Out, field.width, init=field.reset)
                 else:
                     members[name] = In(field.width)
         super().__init__(members)
