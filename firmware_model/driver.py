@@ -253,13 +253,13 @@ class _Memory:
     def _append(self, part: bytes) -> None:
         self.parts.append(part)
         self.size += len(part)
-
-    def contents(self) -> bytes:
         if self.base + self.size > 2**MEMORY_ADDRESS_BITS:
             raise ParoError(
-                f"heads end at address {self.base + self.size:#x}; "
-                f"legal: up to {2**MEMORY_ADDRESS_BITS:#x}"
+                f"heads placed from {self.base:#x} on leave the memory; "
+                f"legal: addresses below {2**MEMORY_ADDRESS_BITS:#x}"
             )
+
+    def contents(self) -> bytes:
         return b"".join(self.parts)
 
 

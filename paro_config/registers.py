@@ -201,6 +201,10 @@ def _single(
     return Register(name=name, offset=offset, description=description, fields=(field,))
 
 
+def _bits_of(value: Callable[[Config], int], low: int, width: int) -> Callable[[Config], int]:
+    return lambda config: value(config) >> low & (1 << width) - 1
+
+
 def _pair(
     name: str,
     offset: int,
@@ -219,7 +223,7 @@ def _pair(
             f"{description} (bits {low + bits - 1} to {low})",
             width=bits,
             access=access,
-            constant=constant and (lambda config: constant(config) >> low & (1 << bits) - 1),
+            constant=constant and _bits_of(constant, low, bits),
         )
 
     return part("LO", 0, REGISTER_BITS), part("HI", REGISTER_BITS, width - REGISTER_BITS)

@@ -63,7 +63,8 @@ class RegisterFile(wiring.Component):
                     continue
                 name = member_name(register, field)
                 if field.access in ("rw", "strobe"):
-                    members[name] = wiring.Member(wiring.Out, field.width, init=field.reset)
+                    member = Out(field.width, init=field.reset)  # pyright: ignore[reportCallIssue]
+                    members[name] = member
                 else:
                     members[name] = In(field.width)
         super().__init__(members)
