@@ -320,12 +320,56 @@ def test_status_and_interrupt(seed: int) -> None:
         await pulse(ctx, "status_error_set")
         assert ctx.get(registers.irq)
         assert await master.read(ctx, status) == (0x65, OKAY)
-        ctx.set(registers.status_error_set, 1)
-        assert await master.write(ctx, status, 0b110) == OKAY
-        ctx.set(registers.status_error_set, 0)
-        assert await master.read(ctx, status) == (0x65, OKAY)
+        # Before, in and after the cycle in which the write clears it.
+        for cycle, left in enumerate((0x61, 0x65, 0x65)):
+            bus = registers.s_axil
+            ctx.set(bus.awaddr, status)
+            ctx.set(bus.wdata, 0b110)
+            ctx.set(bus.wstrb, 0b1111)
+            ctx.set(bus.bready, 1)
+            for now in range(3):
+                ctx.set(bus.awvalid, now == 0)
+                ctx.set(bus.wvalid, now == 0)
+                ctx.set(registers.status_error_set, now == cycle)
+                await ctx.tick()
+            ctx.set(registers.status_error_set, 0)
+            ctx.set(bus.bready, 0)
+            assert await master.read(ctx, status) == (left, OKAY)
         assert await master.write(ctx, status, 0b110) == OKAY
         assert await master.read(ctx, status) == (0x61, OKAY)
         assert not ctx.get(registers.irq)
 
     check(registers, testbench)
+
+
+@pytest.mark.parametrize("stall", STALLS)
+def test_addresses_offered_while_responses_wait(stall: float, seed: int) -> None:
+    """Every address gets its own answer, in order, at one in two cycles without stalls."""
+    rng = random.Random(seed)
+    registers = RegisterFile(CONFIG)
+    bus = registers.s_axil
+    names = [rng.choice(["IDENT", "ROWS", "BLOCK", "HEAD_DIM", "MAX_TOKENS"]) for _ in range(100)]
+    want = [find_register(name).initial(CONFIG) for name in names]
+    got, cycles = [], 0
+
+    async def send(ctx) -> None:
+        for name in names:
+            while rng.random() < stall / 3:
+                await ctx.tick()
+            ctx.set(bus.araddr, find_register(name).offset)
+            ctx.set(bus.arvalid, 1)
+            await ctx.tick().until(bus.arready)
+            ctx.set(bus.arvalid, 0)
+
+    async def testbench(ctx) -> None:
+        nonlocal cycles
+        while len(got) < len(want):
+            ctx.set(bus.rready, rng.random() >= stall)
+            _, _, valid, ready, data = await ctx.tick().sample(bus.rvalid, bus.rready, bus.rdata)
+            cycles += 1
+            if valid and ready:
+                got.append(data)
+
+    check(registers, testbench, send)
+    assert got == want
+    assert stall or cycles == 2 * len(want)
