@@ -1,0 +1,239 @@
+"""What software needs to know of the accelerator: a C header, a page, JSON; all from the tables."""
+
+from typing import Any
+
+from gen.verilog import generator_name
+from paro_config import Config
+from paro_config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, DescriptorField
+from paro_config.registers import (
+    ADDRESS_BITS,
+    CAUSES,
+    MEMORY_ADDRESS_BITS,
+    REGISTERS,
+    STAGES,
+    STATES,
+    Register,
+)
+
+__all__ = ["describe_registers", "registers_header", "registers_markdown"]
+
+#: What each kind of access means to software.
+ACCESS = {
+    "ro": "read only",
+    "rw": "reads as written",
+    "w1c": "set by the accelerator, cleared by writing 1",
+    "strobe": "writing 1 does something once; reads as 0",
+}
+
+
+def describe_registers(config: Config) -> dict[str, Any]:
+    """Registers, causes, stages and the descriptor's fields, as a document.
+
+    Returns
+    -------
+    dict
+        ``address_bits``, ``registers`` (each ``name``, ``offset``, ``access``, ``description``,
+        ``reset`` and ``fields``), ``causes``, ``stages``, ``states`` and ``descriptor`` (``bytes``
+        and ``fields``; bit 0 is the lowest of the first byte).
+    """
+    return {
+        "digest": config.digest(),
+        "address_bits": ADDRESS_BITS,
+        "memory_address_bits": MEMORY_ADDRESS_BITS,
+        "registers": [
+            {
+                "name": register.name,
+                "offset": register.offset,
+                "access": register.access,
+                "description": register.description,
+                "reset": register.initial(config),
+                "fields": [
+                    {
+                        "name": field.name,
+                        "low": field.low,
+                        "width": field.width,
+                        "access": field.access,
+                        "description": field.description,
+                        "reset": field.initial(config),
+                        "constant": field.constant is not None,
+                    }
+                    for field in register.fields
+                ],
+            }
+            for register in REGISTERS
+        ],
+        "causes": [
+            {"name": cause.name, "value": cause.value, "description": text}
+            for cause, text in CAUSES.items()
+        ],
+        "stages": STAGES,
+        "states": STATES,
+        "descriptor": {
+            "bytes": DESCRIPTOR_BYTES,
+            "fields": [
+                {
+                    "name": field.name,
+                    "word": field.word,
+                    "low": field.low,
+                    "width": field.width,
+                    "description": field.description,
+                    "legal": field.legal_text(),
+                }
+                for field in DESCRIPTOR
+            ],
+        },
+    }
+
+
+def registers_markdown(config: Config) -> str:
+    """The same as a page."""
+    lines = [
+        "# Registers",
+        "",
+        f"Configuration {config.digest()}. {2**ADDRESS_BITS} bytes of 32-bit registers behind the "
+        "AXI4-Lite port; offsets in bytes. Reading an offset without a register, writing to one, "
+        "and writing to a read-only register is answered with SLVERR and changes nothing. Bits in "
+        "no field read as 0. Byte enables are respected.",
+        "",
+        "| access | meaning |",
+        "|---|---|",
+        *(f"| {name} | {meaning} |" for name, meaning in ACCESS.items()),
+        "",
+        "| offset | register | field | bits | access | reset | meaning |",
+        "|---|---|---|---|---|---|---|",
+        *(row for register in REGISTERS for row in _register_rows(register, config)),
+        "",
+        "A value in two registers that can change meanwhile (CYCLES): read HI, LO, HI until both "
+        "HI are equal.",
+        "",
+        "## Causes of an error",
+        "",
+        "| STATUS.cause | name | meaning |",
+        "|---|---|---|",
+        *(f"| {cause.value} | {cause.name} | {text} |" for cause, text in CAUSES.items()),
+        "",
+        "## Stages",
+        "",
+        "Each has three counters, of the clocks in which it was "
+        + ", ".join(STATES)
+        + "; at most one of them counts in a clock.",
+        "",
+        "| state | meaning |",
+        "|---|---|",
+        *(f"| {state} | {text} |" for state, text in STATES.items()),
+        "",
+        "| stage | what it is |",
+        "|---|---|",
+        *(f"| {stage} | {text} |" for stage, text in STAGES.items()),
+        "",
+        "## Descriptor",
+        "",
+        f"One for each head, {DESCRIPTOR_BYTES} bytes, little endian; a queue is descriptors one "
+        "directly after the other. Bits in no field are 0.",
+        "",
+        "| word | bits | field | meaning | legal |",
+        "|---|---|---|---|---|",
+        *(_descriptor_row(field) for field in DESCRIPTOR),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _register_rows(register: Register, config: Config) -> list[str]:
+    return [
+        f"| 0x{register.offset:03x} | {register.name} | {field.name} | "
+        f"{_bits(field.low, field.width)} | {field.access} | {_number(field.initial(config))} | "
+        f"{field.description} |"
+        for field in register.fields
+    ]
+
+
+def _bits(low: int, width: int) -> str:
+    return str(low) if width == 1 else f"{low + width - 1} : {low}"
+
+
+def _number(value: int) -> str:
+    return str(value) if value < 2**20 else f"0x{value:08x}"
+
+
+def _descriptor_row(field: DescriptorField) -> str:
+    words = f"{field.word}, {field.word + 1}" if field.width > 32 else str(field.word)
+    legal = ", ".join(map(_number, field.legal)) if len(field.legal) == 1 else field.legal_text()
+    return (
+        f"| {words} | {_bits(field.low, field.width)} | {field.name} | {field.description} | "
+        f"{legal} |"
+    )
+
+
+def registers_header(config: Config) -> str:
+    """C99 header: offsets, masks, shifts, constants, causes and the descriptor's structure."""
+    lines = [
+        f"/* Registers and descriptor of the PARO accelerator, generated by {generator_name()}.",
+        f" * Configuration {config.digest()}. */",
+        "#ifndef PARO_REGISTERS_H",
+        "#define PARO_REGISTERS_H",
+        "",
+        "#include <stdint.h>",
+        "",
+        "/* Registers: byte offsets, and mask and shift of each field. */",
+    ]
+    for register in REGISTERS:
+        lines += ["", f"/* {register.description} ({register.access}). */"]
+        lines.append(f"#define PARO_{register.name}_OFFSET 0x{register.offset:03x}u")
+        for field in register.fields:
+            if field.name == "value":
+                continue
+            name = f"PARO_{register.name}_{field.name.upper()}"
+            lines += [
+                f"/* {field.description} ({field.access}). */",
+                f"#define {name}_MASK 0x{field.mask:08x}u",
+                f"#define {name}_SHIFT {field.low}",
+            ]
+    lines += ["", "/* What the constant registers of this configuration hold. */"]
+    lines += [
+        f"#define PARO_{register.name}_VALUE 0x{register.initial(config):08x}u"
+        for register in REGISTERS
+        if all(field.constant is not None for field in register.fields)
+    ]
+    lines += ["", "/* Why the accelerator reports an error: STATUS.cause. */", "enum paro_cause {"]
+    lines += [
+        f"  PARO_CAUSE_{cause.name} = {cause.value}, /* {text} */" for cause, text in CAUSES.items()
+    ]
+    lines += ["};", "", "/* Stages, in the order of their counters. */", "enum paro_stage {"]
+    lines += [
+        f"  PARO_STAGE_{stage.upper()} = {index}, /* {text} */"
+        for index, (stage, text) in enumerate(STAGES.items())
+    ]
+    lines += ["};", "", "/* What a stage does in a clock, in the same way. */", "enum paro_state {"]
+    lines += [
+        f"  PARO_STATE_{state.upper()} = {index}, /* {text} */"
+        for index, (state, text) in enumerate(STATES.items())
+    ]
+    lines += [
+        "};",
+        "",
+        "/* Values of the descriptor's constant fields. */",
+        *(
+            f"#define PARO_DESCRIPTOR_{field.name.upper()} 0x{field.constant:08x}u"
+            for field in DESCRIPTOR
+            if field.constant is not None
+        ),
+        "",
+        "/* One head. Little endian, as in memory: fill it in on a little-endian processor. */",
+        "struct paro_descriptor {",
+        *(line for field in DESCRIPTOR for line in _members(field)),
+        "};",
+        "",
+        f"#define PARO_DESCRIPTOR_BYTES {DESCRIPTOR_BYTES}",
+        "typedef char paro_descriptor_has_its_size[",
+        "    sizeof(struct paro_descriptor) == PARO_DESCRIPTOR_BYTES ? 1 : -1];",
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _members(field: DescriptorField) -> list[str]:
+    comment = f"/* {field.description} */"
+    if field.width <= 32:
+        return [f"  uint{field.width}_t {field.name}; {comment}"]
+    return [f"  uint32_t {field.name}_lo; {comment}", f"  uint32_t {field.name}_hi;"]

@@ -1,0 +1,59 @@
+"""Counters of what every stage does in each clock."""
+
+from amaranth.hdl import Module
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from paro_config.registers import REGISTER_BITS, STAGES, STATES
+
+__all__ = ["StageCounters", "activity_layout", "counters_layout"]
+
+
+def _layout(width: int) -> data.StructLayout:
+    stage = data.StructLayout(dict.fromkeys(STATES, width))
+    return data.StructLayout(dict.fromkeys(STAGES, stage))
+
+
+def activity_layout() -> data.StructLayout:
+    """For every stage, what it does in this cycle: at most one of the states."""
+    return _layout(1)
+
+
+def counters_layout() -> data.StructLayout:
+    """For every stage, the cycles that it spent in each state."""
+    return _layout(REGISTER_BITS)
+
+
+class StageCounters(wiring.Component):
+    """Counts the cycles of every stage in every state.
+
+    Members
+    -------
+    clear : In, 1
+        All counters go to 0; wins over counting.
+    enable : In, 1
+        This cycle counts.
+    activity : In, `activity_layout`
+    counters : Out, `counters_layout`
+        Wrap after 2**32 cycles.
+
+    Latency
+    -------
+    One cycle.
+    """
+
+    clear: In(1)
+    enable: In(1)
+    activity: In(activity_layout())
+    counters: Out(counters_layout())
+
+    def elaborate(self, platform):
+        m = Module()
+        for stage in STAGES:
+            for state in STATES:
+                counter = self.counters[stage][state]
+                with m.If(self.clear):
+                    m.d.sync += counter.eq(0)
+                with m.Elif(self.enable & self.activity[stage][state]):
+                    m.d.sync += counter.eq(counter + 1)
+        return m

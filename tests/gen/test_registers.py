@@ -1,0 +1,110 @@
+"""Header, page and JSON of the register map."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from gen.registers import describe_registers, registers_header, registers_markdown
+from paro_config import PRESETS
+from paro_config.descriptor import DESCRIPTOR
+from paro_config.registers import CAUSES, REGISTERS, STAGES
+
+TINY = PRESETS["tiny"]
+
+#: What the header must say of the descriptor that `test_compiled_header` fills in.
+PROGRAM = """
+#include <stdio.h>
+#include <string.h>
+#include "paro_registers.h"
+
+int main(void) {
+  struct paro_descriptor d;
+  memset(&d, 0, sizeof d);
+  d.magic = PARO_DESCRIPTOR_MAGIC;
+  d.block = 16;
+  d.head_dim = 128;
+  d.version = PARO_DESCRIPTOR_VERSION;
+  d.inner_stride = 0x01020304;
+  d.codes_address_lo = 0x89abcdefu;
+  d.codes_address_hi = 0x67;
+  fwrite(&d, sizeof d, 1, stdout);
+  return PARO_CAUSE_EMPTY_QUEUE + (PARO_CONTROL_INTERRUPT_ENABLE_MASK << 2)
+    + (PARO_OUTPUT_BLOCKED_OFFSET == 0x15c ? 32 : 0);
+}
+"""
+
+
+@pytest.fixture
+def compiler():
+    path = shutil.which("cc")
+    if path is None:
+        pytest.skip("no C compiler")
+    return path
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_header_compiles(preset, compiler, tmp_path):
+    file = tmp_path / "paro_registers.h"
+    file.write_text(registers_header(PRESETS[preset]))
+    command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
+    subprocess.run([*command, "-x", "c", str(file)], check=True)
+    broken = file.read_text().replace("  uint32_t reserved;", "")
+    assert broken != file.read_text()
+    file.write_text(broken)
+    failed = subprocess.run([*command, "-x", "c", str(file)], capture_output=True, check=False)
+    assert failed.returncode, "a structure of another size must not compile"
+
+
+def test_compiled_header(compiler, tmp_path):
+    (tmp_path / "paro_registers.h").write_text(registers_header(TINY))
+    (tmp_path / "main.c").write_text(PROGRAM)
+    program = tmp_path / "main"
+    command = [compiler, "-std=c99", "-Wall", "-Werror", "-o", str(program)]
+    subprocess.run([*command, str(tmp_path / "main.c")], check=True)
+    run = subprocess.run([program], capture_output=True, check=False)
+    assert run.returncode == 9 + 16 + 32
+    words = [int.from_bytes(run.stdout[4 * i : 4 * i + 4], "little") for i in range(32)]
+    want = {0: 0x4F524150, 1: 16 | 128 << 8 | 1 << 16, 12: 0x01020304, 29: 0x89ABCDEF, 30: 0x67}
+    assert words == [want.get(index, 0) for index in range(32)]
+
+
+def test_names_of_the_header_are_its_own():
+    header = registers_header(TINY)
+    names = re.findall(r"^#define (\w+) |^  (PARO_\w+) =", header, re.M)
+    flat = [name for pair in names for name in pair if name]
+    assert len(flat) == len(set(flat)) > len(REGISTERS)
+    assert "#define PARO_HEAD_DIM_VALUE 0x00000020u" in header
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_document(preset):
+    config = PRESETS[preset]
+    document = json.loads(json.dumps(describe_registers(config)))
+    by_name = {register["name"]: register for register in document["registers"]}
+    assert len(by_name) == len(REGISTERS)
+    assert by_name["ROWS"]["reset"] == config.rows
+    assert by_name["DIGEST_HI"]["reset"] << 32 | by_name["DIGEST_LO"]["reset"] == int(
+        document["digest"], 16
+    )
+    assert by_name["CONTROL"]["fields"][2]["name"] == "interrupt_enable"
+    assert [cause["value"] for cause in document["causes"]] == list(range(10))
+    assert (
+        sum(field["width"] for field in document["descriptor"]["fields"]) == 31 * 32 - 7 * 24 + 32
+    )
+    texts = [field["description"] for r in document["registers"] for field in r["fields"]]
+    texts += [field["description"] for field in document["descriptor"]["fields"]]
+    assert all(texts)
+
+
+def test_page():
+    page = registers_markdown(TINY)
+    assert "| 0x00c | STATUS | cause | 7 : 4 | ro | 0 |" in page
+    assert "| 17, 18 | 39 : 0 | q_address |" in page
+    assert "| 0x04c | HEAD_DIM | value | 31 : 0 | ro | 32 |" in page
+    for name in (*CAUSES.values(), *STAGES.values(), *(field.name for field in DESCRIPTOR)):
+        assert f"| {name} |" in page
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} <= {3, 4, 6, 8}
