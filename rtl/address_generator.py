@@ -88,6 +88,7 @@ class AddressGenerator(wiring.Component):
         )
         connect(m, walker.tokens, rows.tokens)
 
+        # The rows' runs wait behind the scales': once no row is left, neither is a run of scales.
         current = Signal.like(request)
         scales_due = Signal()
         m.d.comb += [
@@ -97,7 +98,7 @@ class AddressGenerator(wiring.Component):
             walker.request.payload.tokens.eq(request.tokens),
             walker.request.valid.eq(self.request.valid & self.idle),
             self.request.ready.eq(self.idle),
-            self.idle.eq(walker.request.ready & rows.idle & ~scales_due),
+            self.idle.eq(walker.request.ready & rows.idle),
             rows.base.eq(head.base[current.operand]),
             rows.row_stride.eq(head.row_stride[current.operand]),
         ]

@@ -89,7 +89,7 @@ class TokenWalker(wiring.Component):
     @staticmethod
     def jump_cycles(config: Config) -> int:
         """Cycles from a request inside the grid that is a jump to its first token."""
-        return 2 * token_count_shape(config).width + 6
+        return 2 * token_count_shape(config).width + 7
 
     def elaborate(self, platform):
         m = Module()
@@ -112,8 +112,11 @@ class TokenWalker(wiring.Component):
 
         # Constants of the head.
         text, grid, suffix_token = Signal(count), Signal(count), Signal(count)
+        last_prefix, last_text = Signal(count), Signal(count)  # positions
         m.d.sync += [
             text.eq(walk.prefix_tokens + walk.suffix_tokens),
+            last_prefix.eq(walk.prefix_tokens - 1),
+            last_text.eq(walk.prefix_tokens + walk.suffix_tokens - 1),
             grid.eq(walk.tokens - walk.prefix_tokens - walk.suffix_tokens),
             suffix_token.eq(walk.tokens - walk.suffix_tokens),
         ]
@@ -124,10 +127,8 @@ class TokenWalker(wiring.Component):
             place.middle_start.eq(walk.prefix_tokens),
         ]
 
-        following = Signal(count)
         next_inner_start, next_middle_start = Signal(count), Signal(count)
         m.d.comb += [
-            following.eq(place.position + 1),
             next_inner_start.eq(place.inner_start + walk.middle_stride),
             next_middle_start.eq(place.middle_start + walk.outer_stride),
             output.token.eq(place.token),
@@ -151,11 +152,12 @@ class TokenWalker(wiring.Component):
         coordinate, stride, product = Signal(count), Signal(count), Signal(count)
         with m.Switch(step):
             with m.Case(0):
-                m.d.comb += [coordinate.eq(quotient), stride.eq(walk.outer_stride)]
+                m.d.sync += [coordinate.eq(quotient), stride.eq(walk.outer_stride)]
             with m.Case(1):
-                m.d.comb += [coordinate.eq(remainder), stride.eq(walk.middle_stride)]
+                m.d.sync += [coordinate.eq(remainder), stride.eq(walk.middle_stride)]
             with m.Default():
-                m.d.comb += [coordinate.eq(inner), stride.eq(walk.inner_stride)]
+                m.d.sync += [coordinate.eq(inner), stride.eq(walk.inner_stride)]
+        m.d.sync += product.eq(coordinate * stride)
 
         with m.If(self.forget):
             m.d.sync += known.eq(0)
@@ -205,32 +207,36 @@ class TokenWalker(wiring.Component):
                     with m.Else():
                         m.d.sync += [inner.eq(reduced), remainder.eq(0)]
             with m.State("MULTIPLY"):
-                m.d.sync += [step.eq(step + 1), product.eq(coordinate * stride)]
+                m.d.sync += step.eq(step + 1)
                 with m.Switch(step):
                     with m.Case(0):
                         m.d.sync += [
                             place.inner_left.eq(walk.inner_extent - inner),
                             place.middle_left.eq(walk.middle_extent - remainder),
                         ]
-                    with m.Case(1):
-                        m.d.sync += place.middle_start.eq(place.middle_start + product)
                     with m.Case(2):
+                        m.d.sync += place.middle_start.eq(place.middle_start + product)
+                    with m.Case(3):
                         m.d.sync += place.inner_start.eq(place.middle_start + product)
-                    with m.Default():
+                    with m.Case(4):
                         m.d.sync += place.token.eq(place.inner_start + product)
                         m.next = "WALK"
             with m.State("WALK"):
                 m.d.comb += self.tokens.valid.eq(1)
                 with m.If(self.tokens.ready):
-                    m.d.sync += [place.position.eq(following), left.eq(left - 1), first.eq(0)]
+                    m.d.sync += [
+                        place.position.eq(place.position + 1),
+                        left.eq(left - 1),
+                        first.eq(0),
+                    ]
                     with m.If(first):
                         m.d.sync += start.eq(place)
                     with m.If(output.last):
                         m.next = "IDLE"
                     with m.If(~place.in_grid):
-                        with m.If(following == text):
+                        with m.If(place.position == last_text):
                             m.d.sync += [place.in_grid.eq(1), place.token.eq(walk.prefix_tokens)]
-                        with m.Elif(following == walk.prefix_tokens):
+                        with m.Elif(place.position == last_prefix):
                             m.d.sync += place.token.eq(suffix_token)
                         with m.Else():
                             m.d.sync += place.token.eq(place.token + 1)

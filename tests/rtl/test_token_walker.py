@@ -79,7 +79,8 @@ def test_long_sequence(seed) -> None:
     assert got == [permutation[first : first + tokens] for first, tokens in requests]
 
 
-def test_forgets_the_head_before() -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["with-request", "before-request"])
+def test_forgets_the_head_before(early) -> None:
     """The same positions in another order, without a reset between."""
     walker = TokenWalker(SMALL)
     heads = [HeadShape((4, 5, 6), order=order) for order in range(len(ORDERS))]
@@ -91,6 +92,10 @@ def test_forgets_the_head_before() -> None:
             await ctx.tick().until(walker.request.ready)
             ctx.set(walker.walk, head.walk)
             ctx.set(walker.forget, 1)
+            if early:
+                await ctx.tick()
+                ctx.set(walker.forget, 0)
+                await ctx.tick()
             ctx.set(walker.request.payload, {"position": 48, "tokens": 16})
             ctx.set(walker.request.valid, 1)
             await ctx.tick()
