@@ -70,11 +70,7 @@ class Operand(IntEnum):
 
 
 class Stage(IntEnum):
-    """Stage of the core whose cycles are counted: busy, starved (by what comes before) or blocked.
-
-    The array has two, one a product: it is starved in QK when keys or queries are missing, in PV
-    when weights or values are.
-    """
+    """Stage of the core whose cycles are counted."""
 
     SCHEDULER = 0
     LOAD_Q = 1
@@ -84,6 +80,19 @@ class Stage(IntEnum):
     PV = 5
     SOFTMAX = 6
     OUTPUT = 7
+
+
+#: What each stage is.
+STAGE_MEANINGS = {
+    Stage.SCHEDULER: "Block scheduler: reads codes, skips 0-bit blocks, asks for operands.",
+    Stage.LOAD_Q: "Load of Q and its scales into the query buffer.",
+    Stage.LOAD_K: "Load of K and its scales into the key buffer.",
+    Stage.LOAD_V: "Load of V into the value buffer.",
+    Stage.QK: "Array, while it multiplies Q and K, or waits to.",
+    Stage.PV: "Array, while it multiplies P and V, or waits to.",
+    Stage.SOFTMAX: "Softmax unit: from logits to the digits of P.",
+    Stage.OUTPUT: "Normaliser: from numerators to the words of O.",
+}
 
 
 def exp2_table(segments: int) -> list[tuple[int, int]]:

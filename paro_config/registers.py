@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Literal
 
 from paro_config.config import Config
+from paro_config.formats import STAGE_MEANINGS
 
 __all__ = [
     "ADDRESS_BITS",
@@ -45,16 +46,7 @@ _QUEUE_BITS = 16
 QUEUE_MAX = 2**_QUEUE_BITS - 1
 
 #: Stages whose clocks are counted, in the order of their counters.
-STAGES = {
-    "scheduler": "Block scheduler: reads codes, skips 0-bit blocks, asks for operands.",
-    "load_q": "Load of Q and its scales into the query buffer.",
-    "load_k": "Load of K and its scales, through the encoder, into the key buffer.",
-    "load_v": "Load of V into the value buffer.",
-    "qk": "Array, while it multiplies Q and K.",
-    "pv": "Array, while it multiplies P and V.",
-    "softmax": "Softmax unit: from logits to the digits of P.",
-    "output": "Normaliser: from numerators to the words of O.",
-}
+STAGES = {stage.name.lower(): meaning for stage, meaning in STAGE_MEANINGS.items()}
 #: What a stage does in a clock; at most one of them. None of them: it has nothing to do.
 STATES = {
     "busy": "It works.",

@@ -6,17 +6,14 @@ from amaranth.lib.wiring import In, Out
 
 from paro_config import Config
 from paro_config.descriptor import ALIGNMENT, DESCRIPTOR, DESCRIPTOR_BYTES
-from paro_config.registers import QUEUE_BITS, Cause
+from paro_config.registers import Cause, find_register
 from rtl.axi import ADDRESS_BITS, Destination, run_layout
 from rtl.blocks import log2
+from rtl.descriptor import descriptor_layout
 
-__all__ = ["HeadQueue", "descriptor_layout"]
+__all__ = ["HeadQueue"]
 
-
-def descriptor_layout() -> data.FlexibleLayout:
-    """Fields of `paro_config.descriptor.DESCRIPTOR` where they lie in memory."""
-    fields = {field.name: data.Field(unsigned(field.width), field.offset) for field in DESCRIPTOR}
-    return data.FlexibleLayout(8 * DESCRIPTOR_BYTES, fields)
+_COUNT_BITS = find_register("QUEUE_COUNT").fields[0].width
 
 
 class HeadQueue(wiring.Component):
@@ -49,11 +46,11 @@ class HeadQueue(wiring.Component):
             {
                 "start": In(1),
                 "base": In(ADDRESS_BITS),
-                "count": In(QUEUE_BITS),
+                "count": In(_COUNT_BITS),
                 "runs": Out(stream.Signature(run_layout(config))),
                 "units": In(stream.Signature(unsigned(8 * config.load_bytes))),
                 "heads": Out(stream.Signature(descriptor_layout())),
-                "index": Out(QUEUE_BITS),
+                "index": Out(_COUNT_BITS),
                 "fault": Out(Cause),
                 "idle": Out(1),
             }
@@ -63,7 +60,7 @@ class HeadQueue(wiring.Component):
         m = Module()
         units = DESCRIPTOR_BYTES // self._config.load_bytes
         head = Signal(descriptor_layout())
-        address, left = Signal(ADDRESS_BITS), Signal(QUEUE_BITS)
+        address, left = Signal(ADDRESS_BITS), Signal(_COUNT_BITS)
         received = Signal(range(units))
         m.d.comb += [
             self.heads.payload.eq(head),
@@ -124,11 +121,14 @@ class HeadQueue(wiring.Component):
     def _checks(self, m: Module, head: data.View) -> dict[Cause, Signal]:
         """What makes a descriptor unusable, by cause."""
         config = self._config
-        constants = {field.name: field.constant for field in DESCRIPTOR if field.constant is not None}
+        constants = {
+            field.name: field.constant for field in DESCRIPTOR if field.constant is not None
+        }
         found = {cause: Signal(name=f"is_{cause.name.lower()}") for cause in Cause}
         aligned = log2(ALIGNMENT)
-        places = [f"{name}_address" for name in ("q", "k", "v", "o", "q_scales", "k_scales", "codes")]
-        places += [f"{name}_row_stride" for name in "qkvo"]
+        places = [
+            field.name for field in DESCRIPTOR if field.name.endswith(("_address", "_row_stride"))
+        ]
         counts = ("key_tokens", "query_tokens", "outer_extent", "middle_extent", "inner_extent")
         first_query = Signal(len(head.first_block_row) + log2(config.block))
         m.d.comb += first_query.eq(head.first_block_row << log2(config.block))

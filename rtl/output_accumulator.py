@@ -144,7 +144,7 @@ class OutputAccumulator(wiring.Component):
         words = Signal(self.input.words.shape())
         m.d.sync += words.eq(self.input.words)
 
-        # Two memories of one read port each, like the squares of a chessboard: PV, which goes first,
+        # Two memories, like the squares of a chessboard, of one read port each: PV goes first, but
         # visits them in turn, so that the normaliser finds one free in every other cycle.
         def place_of(query: Signal, part: Signal, slot: Signal) -> tuple[Value, Value]:
             """Memory and address of some numerators."""

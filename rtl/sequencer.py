@@ -169,7 +169,7 @@ class ArraySequencer(wiring.Component):
         at_last_col = col_group == Mux(is_pv, pv_cols - 1, qk_cols - 1)
         at_last_tile = at_last_row & at_last_col
 
-        # A tile of QK waits for its operands, and may end only when the drain of the one before has.
+        # A tile of QK waits for its operands. No tile ends before the drain of the last one has.
         advance, tile_loaded, draining_long = Signal(), Signal(), Signal()
         m.d.comb += tile_loaded.eq(
             is_pv

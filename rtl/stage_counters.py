@@ -5,23 +5,15 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro_config.registers import REGISTER_BITS, STAGES, STATES
+from rtl.interfaces import activity_layout
 
-__all__ = ["StageCounters", "activity_layout", "counters_layout"]
-
-
-def _layout(width: int) -> data.StructLayout:
-    stage = data.StructLayout(dict.fromkeys(STATES, width))
-    return data.StructLayout(dict.fromkeys(STAGES, stage))
-
-
-def activity_layout() -> data.StructLayout:
-    """For every stage, what it does in this cycle: at most one of the states."""
-    return _layout(1)
+__all__ = ["StageCounters", "counters_layout"]
 
 
 def counters_layout() -> data.StructLayout:
     """For every stage, the cycles that it spent in each state."""
-    return _layout(REGISTER_BITS)
+    stage = data.StructLayout(dict.fromkeys(STATES, REGISTER_BITS))
+    return data.StructLayout(dict.fromkeys(STAGES, stage))
 
 
 class StageCounters(wiring.Component):
@@ -33,7 +25,7 @@ class StageCounters(wiring.Component):
         All counters go to 0; wins over counting.
     enable : In, 1
         This cycle counts.
-    activity : In, `activity_layout`
+    activity : In, `rtl.interfaces.activity_layout`
     counters : Out, `counters_layout`
         Wrap after 2**32 cycles.
 
@@ -49,11 +41,11 @@ class StageCounters(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        for stage in STAGES:
+        for index, stage in enumerate(STAGES):
             for state in STATES:
                 counter = self.counters[stage][state]
                 with m.If(self.clear):
                     m.d.sync += counter.eq(0)
-                with m.Elif(self.enable & self.activity[stage][state]):
+                with m.Elif(self.enable & self.activity[index][state]):
                     m.d.sync += counter.eq(counter + 1)
         return m

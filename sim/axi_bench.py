@@ -14,9 +14,9 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
-from firmware_model.driver import DeviceError, Driver, Image
 from safetensors.numpy import save_file
 
+from firmware_model.driver import DeviceError, Driver, Image
 from paro_config import ParoError
 
 #: Nanoseconds of a clock.

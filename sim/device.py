@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from firmware_model.driver import Image, PlacedHead
 from safetensors.torch import load_file, save_file
 
+from firmware_model.driver import Image, PlacedHead
 from gen.verilog import ACCELERATOR, generate_verilog
 from paro_config import Config, files
 from sim.axi_harness import AXI_BENCH_TOP, axi_harness_verilog, axi_visible_ports

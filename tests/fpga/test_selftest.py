@@ -53,7 +53,7 @@ def test_a_tile_has_every_width_and_a_partial_block(name):
 
 
 def test_the_signature_is_the_usual_crc_32_of_the_words():
-    config = Config(rows=4, cols=4, block=16, head_dim=32)
+    config = Config(rows=4, cols=4, block=64)
     parameters = selftest.signature_parameters(config)
     beats = [0x0123, 0xFEDC, 0x8000]
     assert config.output_words == 1

@@ -21,9 +21,7 @@ def config_with(*, axi_bits: int, **derived: int) -> Config:
         (64, 32, 128), (64, 32, 16), *2 * [(4, 8, 16, 32, 64)]
     ):
         if rows <= block and cols <= min(block, head_dim):
-            config = Config(
-                rows=rows, cols=cols, block=block, head_dim=head_dim, axi_bits=axi_bits
-            )
+            config = Config(rows=rows, cols=cols, block=block, head_dim=head_dim, axi_bits=axi_bits)
             if all(getattr(config, name) == value for name, value in derived.items()):
                 return config
     raise AssertionError(f"no configuration has {derived}")

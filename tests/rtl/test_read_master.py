@@ -56,9 +56,7 @@ class Bench:
             while self.rng.random() < self.stall:
                 await ctx.tick()
             address, units, destination = run
-            ctx.set(
-                port.payload, {"address": address, "units": units, "destination": destination}
-            )
+            ctx.set(port.payload, {"address": address, "units": units, "destination": destination})
             ctx.set(port.valid, 1)
             ready = False
             while not ready:  # `until` cannot be left when a test ends

@@ -2,40 +2,52 @@
 
 import random
 
+import pytest
+
 from paro_config import Config
 from rtl.reciprocal import ReciprocalUnit
 from tests.rtl.simulate import simulate
 
 
-def test_reciprocals_at_both_ends_of_every_binade(seed: int) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [Config(block=64, rows=4, cols=4), Config(block=64, rows=16, cols=16), Config(block=16)],
+    ids=lambda config: f"{config.reciprocal_lanes}-of-{config.softmax_lanes}",
+)
+def test_reciprocals_at_both_ends_of_every_binade(config: Config, seed: int) -> None:
     rng = random.Random(seed)
-    config = Config(block=16, rows=4, cols=4)
     unit = ReciprocalUnit(config)
     denominators = []
     for exponent in range(15, config.denominator_bits):
         low = 1 << exponent
         denominators += [low, low + 1, 2 * low - 1, rng.randrange(low, 2 * low)]
-    rows = [denominators[i : i + 16] for i in range(0, len(denominators), 16)]
+    # All block rows but the last are whole.
+    rows = [denominators[i : i + config.block] for i in range(0, len(denominators), config.block)]
 
-    async def memory(ctx) -> None:
-        row = 0
-        while True:
-            _, _, query, done = await ctx.tick().sample(unit.query, unit.rows.ready)
-            ctx.set(unit.denominator, rows[row][query] if query < len(rows[row]) else 0)
-            row = min(row + bool(done), len(rows) - 1)
+    async def give(ctx) -> None:
+        for row in rows:
+            padded = row + [0] * (config.block - len(row))
+            for chunk in range(config.block // config.softmax_lanes):
+                while rng.random() < 0.3:
+                    await ctx.tick()
+                first = chunk * config.softmax_lanes
+                values = padded[first : first + config.softmax_lanes]
+                ctx.set(unit.chunks.payload.queries, len(row))
+                ctx.set(unit.chunks.payload.chunk, chunk)
+                ctx.set(unit.chunks.payload.denominators, values)
+                ctx.set(unit.chunks.valid, 1)
+                await ctx.tick().until(unit.chunks.ready)
+                ctx.set(unit.chunks.valid, 0)
 
     async def testbench(ctx) -> None:
         got = []
         for row in rows:
-            ctx.set(unit.rows.payload, {"queries": len(row), "slot": len(got) // 16 % 2})
-            ctx.set(unit.rows.valid, 1)
             for index in range(len(row)):
                 while rng.random() < 0.3:
                     await ctx.tick()
                 ctx.set(unit.output.ready, 1)
                 (payload,) = await ctx.tick().sample(unit.output.payload).until(unit.output.valid)
                 ctx.set(unit.output.ready, 0)
-                assert payload.query == index
                 assert payload.last == (index == len(row) - 1)
                 got.append((payload.places, payload.reciprocal))
         expected = []
@@ -45,4 +57,4 @@ def test_reciprocals_at_both_ends_of_every_binade(seed: int) -> None:
             expected.append((exponent - 15, reciprocal))
         assert got == expected
 
-    simulate(unit, testbench, memory)
+    simulate(unit, testbench, give)

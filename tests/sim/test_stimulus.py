@@ -45,20 +45,21 @@ def test_blocks_of_a_run():
     head = quantize_head(capture, 0, 0, config)
     codes = torch.ones(3, 3, dtype=torch.uint8)
     stimulus = make_stimulus(config, [Run(head, codes, range(1, 3))] * 2)
-    # 64 tokens, two side by side, 16 beats of four channels each; 150 = 64 + 64 + 22.
+    # 64 tokens, four side by side, 16 beats of four channels each; 150 = 64 + 64 + 22. A value has
+    # 64 channels, 16 a beat.
     first, second = (run["fetch"] for run in stimulus.runs)
-    assert config.load_tokens == 2
-    assert first["Q"] == [(0, 512), (512, 11 * 16)]
-    assert first["K"] == [(0, 512), (512, 512), (1024, 11 * 16)]
+    assert config.load_tokens == 4
+    assert first["Q"] == [(0, 256), (256, 6 * 16)]
+    assert first["K"] == [(0, 256), (256, 256), (512, 6 * 16)]
     assert first["V"] == [(0, 256), (256, 256), (512, 88)]
-    assert second["Q"][0] == (512 + 11 * 16, 512)
+    assert second["Q"][0] == (256 + 6 * 16, 256)
     assert second["V"][2] == (1112, 88)
     assert [run["codes"] for run in stimulus.runs] == [(0, 2), (2, 2)]
     assert [run["output_beats"] for run in stimulus.runs] == [86 * 64 // config.output_words] * 2
-    beat = int.from_bytes(stimulus.beats["k"][512 + 16].tobytes(), "little")
+    beat = int.from_bytes(stimulus.beats["k"][256].tobytes(), "little")
     view = layout(interfaces.k_signature(config)).from_bits(beat)
-    assert [view.data[1][channel] for channel in range(4)] == head.k8[67, :4].tolist()
-    assert view.scale[0] == head.mk[66]
+    assert [view.data[1][channel] for channel in range(4)] == head.k8[65, :4].tolist()
+    assert view.scale[0] == head.mk[64]
 
 
 def test_output_words():
