@@ -17,7 +17,7 @@ from rtl.axi import (
 from rtl.blocks import log2
 from rtl.burst_splitter import BurstSplitter
 from rtl.stream_fifo import StreamFIFO
-from rtl.word_lanes import WordLanes, rotated
+from rtl.word_lanes import WordLanes, rotated, span, window
 
 __all__ = ["ReadMaster", "unit_layout"]
 
@@ -175,9 +175,7 @@ class ReadMaster(wiring.Component):
         ]
         with m.If(self.beat & ~self.stop):
             m.d.comb += pushed.eq(highest - lowest + 1)
-            m.d.comb += lanes.push.eq(
-                Cat((lane >= lowest) & (lane <= highest) for lane in range(self._lanes))
-            )
+            m.d.comb += lanes.push.eq(span(lowest, highest, self._lanes))
         with m.If(self.beat):
             m.d.sync += first.eq(axi.rlast)
         m.d.sync += [
@@ -214,8 +212,7 @@ class ReadMaster(wiring.Component):
         with m.If(self.units.ready):
             m.d.sync += valid.eq(0)
         with m.If(take):
-            mask = Const((1 << words) - 1) << lane
-            m.d.comb += lanes.pop.eq(mask | mask >> self._lanes)
+            m.d.comb += lanes.pop.eq(window(lane, words, self._lanes))
             m.d.sync += [lane.eq(lane + words), part.eq(part + 1), unit.destination.eq(destination)]
             for index in range(parts):
                 with m.If(part == index):

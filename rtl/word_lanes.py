@@ -1,6 +1,6 @@
 """Word lanes: a memory beat as a row of queues of 32-bit words, and rotation between lanes."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from rtl.axi import WORD_BYTES
 from rtl.blocks import log2
 
-__all__ = ["WordLanes", "rotated"]
+__all__ = ["WordLanes", "rotated", "span", "window"]
 
 _WORD_BITS = 8 * WORD_BYTES
 
@@ -29,6 +29,17 @@ def rotated(m: Module, words: list[Value], places: Value, count: int) -> list[Va
             m.d.comb += step[i].eq(Mux(places[bit], moved, words[i]))
         words = [*step]
     return words[:count]
+
+
+def span(lowest: Value, highest: Value, lanes: int) -> Value:
+    """A bit for each lane, 1 from lane ``lowest`` to lane ``highest``."""
+    return Cat((lane >= lowest) & (lane <= highest) for lane in range(lanes))
+
+
+def window(first: Value, count: int, lanes: int) -> Value:
+    """A bit for each lane, 1 for ``count`` lanes from ``first`` on, lane 0 behind the last."""
+    mask = Const((1 << count) - 1) << first
+    return (mask | mask >> lanes)[:lanes]
 
 
 class WordLanes(wiring.Component):

@@ -67,8 +67,9 @@ class Bench:
     async def take(self, ctx: Any) -> None:
         port = self.master.units
         held = None
+        stop = 0
         while True:
-            ctx.set(port.ready, self.rng.random() >= self.stall)
+            ctx.set(port.ready, not stop and self.rng.random() >= self.stall)
             _, _, valid, ready, unit, destination, stop = await ctx.tick().sample(
                 port.valid,
                 port.ready,
@@ -80,7 +81,8 @@ class Bench:
                 assert not valid
                 continue
             if held is not None:
-                assert valid and (unit, destination) == held, "a unit changed or was withdrawn"
+                assert valid, "a unit was withdrawn"
+                assert (unit, destination) == held, "a unit changed"
             held = (unit, destination) if valid and not ready else None
             if valid and ready:
                 length = len(port.payload.data.as_value()) // 8
@@ -260,3 +262,33 @@ def test_rate_of_short_runs(axi_bits: int, load_bytes: int, units: int, seed: in
     cycles = cycles_of(read_master(axi_bits, load_bytes), memory, runs, load_bytes)
     steps = len(runs) * units * max(1, 8 * load_bytes // axi_bits)
     assert cycles - LATENCY <= steps / 0.95
+
+
+def test_latencies() -> None:
+    master = read_master(128, 16)
+    axi = master.axi
+
+    async def cycles_until(ctx: Any, signal: Any) -> int:
+        cycles = 0
+        while not ctx.get(signal):
+            await ctx.tick()
+            cycles += 1
+        return cycles
+
+    async def testbench(ctx: Any) -> None:
+        ctx.set(axi.arready, 1)
+        ctx.set(master.runs.payload, {"address": 0x1000, "units": 1, "destination": 0})
+        ctx.set(master.runs.valid, 1)
+        await ctx.tick()
+        ctx.set(master.runs.valid, 0)
+        assert 1 + await cycles_until(ctx, axi.arvalid) == 3
+        await ctx.tick().repeat(10)
+        ctx.set(axi.rlast, 1)
+        ctx.set(axi.rresp, 2)
+        ctx.set(axi.rvalid, 1)
+        await ctx.tick()
+        ctx.set(axi.rvalid, 0)
+        assert ctx.get(master.failed)
+        assert 1 + await cycles_until(ctx, master.units.valid) == 2
+
+    simulate(master, testbench)
