@@ -467,6 +467,15 @@ class Driver:
             f"{await self._read('HEADS_DONE')} heads are"
         )
 
+    async def busy(self) -> bool:
+        """Whether a queue is being worked on."""
+        return bool(await self._read("STATUS", "busy"))
+
+    async def progress(self) -> dict[str, int]:
+        """How far the queue is: ``heads_done``, and beats moved on the memory port."""
+        names = ("HEADS_DONE", "READ_BEATS", "WRITE_BEATS")
+        return {name.lower(): await self._read(name) for name in names}
+
     async def outputs(self, image: Image) -> list[torch.Tensor]:
         """Read the outputs of a queue that is done.
 

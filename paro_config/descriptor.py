@@ -17,6 +17,7 @@ __all__ = [
     "DESCRIPTOR",
     "DESCRIPTOR_BYTES",
     "DESCRIPTOR_VERSION",
+    "ROW_STRIDE_BITS",
     "WORD_BITS",
     "DescriptorField",
     "pack_descriptor",
@@ -31,6 +32,8 @@ DESCRIPTOR_BYTES = 128
 DESCRIPTOR_VERSION = 1
 #: Addresses and row strides are multiples of this many bytes.
 ALIGNMENT = 4
+#: Bits of a row stride; without its two zeros it fits a common hardware multiplier of 18 bits.
+ROW_STRIDE_BITS = 20
 #: Most tokens of any configuration.
 _TOKENS_MAX = 2**20
 
@@ -88,8 +91,9 @@ def _stride(name: str, word: int, operand: str, row_bytes: int) -> DescriptorFie
     return DescriptorField(
         name=name,
         word=word,
+        width=ROW_STRIDE_BITS,
         description=f"Bytes from one token's row of {operand} to the next one's",
-        legal=range(row_bytes, 2**WORD_BITS, ALIGNMENT),
+        legal=range(row_bytes, 2**ROW_STRIDE_BITS, ALIGNMENT),
     )
 
 

@@ -8,6 +8,8 @@ from amaranth.lib.wiring import In, Out
 
 from paro_config import Config
 from paro_config.config import bits_unsigned
+from paro_config.descriptor import ALIGNMENT
+from paro_config.registers import MEMORY_ADDRESS_BITS
 from rtl.interfaces import CODES_PER_BEAT
 
 __all__ = [
@@ -17,7 +19,6 @@ __all__ = [
     "WORD_BYTES",
     "Burst",
     "Destination",
-    "axi_lite_signature",
     "axi_read_signature",
     "axi_signature",
     "axi_write_signature",
@@ -25,10 +26,10 @@ __all__ = [
 ]
 
 #: Bits of a byte address.
-ADDRESS_BITS = 40
+ADDRESS_BITS = MEMORY_ADDRESS_BITS
 
 #: Every run begins and ends at a multiple of so many bytes.
-WORD_BYTES = 4
+WORD_BYTES = ALIGNMENT
 
 #: Cache attributes of every burst: normal memory, not cached, bufferable.
 CACHE_BUFFERABLE = 0b0011
@@ -124,28 +125,3 @@ def axi_signature(config: Config) -> wiring.Signature:
     """All channels of an AXI4 master."""
     write, read = axi_write_signature(config), axi_read_signature(config)
     return wiring.Signature({**write.members, **read.members})
-
-
-def axi_lite_signature(address_bits: int = 12) -> wiring.Signature:
-    """AXI4-Lite with 32-bit data, as a master sees it; protection bits are left out."""
-    return wiring.Signature(
-        {
-            "awaddr": Out(address_bits),
-            "awvalid": Out(1),
-            "awready": In(1),
-            "wdata": Out(32),
-            "wstrb": Out(4),
-            "wvalid": Out(1),
-            "wready": In(1),
-            "bresp": In(2),
-            "bvalid": In(1),
-            "bready": Out(1),
-            "araddr": Out(address_bits),
-            "arvalid": Out(1),
-            "arready": In(1),
-            "rdata": In(32),
-            "rresp": In(2),
-            "rvalid": In(1),
-            "rready": Out(1),
-        }
-    )

@@ -6,10 +6,11 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config, formats
 from paro_config.config import bits_unsigned
+from paro_config.descriptor import ROW_STRIDE_BITS
 from rtl.axi import ADDRESS_BITS, run_layout
 from rtl.blocks import log2
 from rtl.interfaces import token_count_shape
-from rtl.token_runs import ROW_STRIDE_BITS, TokenRuns
+from rtl.token_runs import TokenRuns
 from rtl.token_walker import TokenWalker, walk_layout
 
 __all__ = ["OutputAddresses", "output_head_layout", "output_request_layout"]

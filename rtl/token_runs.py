@@ -5,14 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro_config import Config
+from paro_config.descriptor import ROW_STRIDE_BITS
 from rtl.axi import ADDRESS_BITS, run_layout
 from rtl.token_walker import token_layout
 
-__all__ = ["ROW_STRIDE_BITS", "TokenRuns"]
-
-#: Bits of the distance in bytes between the rows of neighbouring tokens, a multiple of 4. Without
-#: its two zeros a stride fills the 18 bits of a common hardware multiplier.
-ROW_STRIDE_BITS = 20
+__all__ = ["TokenRuns"]
 
 
 class TokenRuns(wiring.Component):

@@ -33,7 +33,8 @@ def rotated(m: Module, words: list[Value], places: Value, count: int) -> list[Va
 
 def span(lowest: Value, highest: Value, lanes: int) -> Value:
     """A bit for each lane, 1 from lane ``lowest`` to lane ``highest``."""
-    return Cat((lane >= lowest) & (lane <= highest) for lane in range(lanes))
+    ones = Const((1 << lanes) - 1, lanes)
+    return (ones << lowest)[:lanes] & (ones >> (lanes - 1 - highest)[: len(highest)])
 
 
 def window(first: Value, count: int, lanes: int) -> Value:

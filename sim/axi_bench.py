@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from firmware_model.driver import DeviceError, Driver, Image
 from paro_config import ParoError
+from sim.image import load_image
 
 #: Nanoseconds of a clock.
 PERIOD = 10
@@ -190,19 +191,12 @@ class AxiBench:
         raise ParoError("the accelerator does not come to rest")
 
 
-def read_image(path: Path) -> Image:
-    """Read what `sim.device` wrote."""
-    from sim.device import load_image
-
-    return load_image(path)
-
-
 @cocotb.test()
 async def play(dut: Any) -> None:
     """Play ``scenario.json``."""
     logging.getLogger("cocotb").setLevel(logging.WARNING)
     scenario = json.loads(Path("scenario.json").read_text())
-    images = [read_image(Path(name)) for name in scenario["images"]]
+    images = [load_image(Path(name)) for name in scenario["images"]]
     bench = AxiBench(dut, scenario, images)
     failure, steps = None, []
     try:

@@ -1,11 +1,9 @@
 """Co-simulation: the generated Verilog against the integer model, word for word."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +21,17 @@ from firmware_model.integer import checked_query_blocks, integer_attention
 from firmware_model.methods import computed_positions
 from firmware_model.plan import Plan
 from firmware_model.quantize import quantize_head
-from gen.verilog import TOP, generate_verilog
 from paro_config import Config
-from paro_config.formats import CODE_DIGITS, LANES, Operand, Stage
-from rtl import interfaces
-from sim.harness import BENCH_TOP, COUNTER_BITS, harness_verilog, status_bits, visible_ports
-from sim.simulators import Simulator, get_simulator
-from sim.stimulus import Run, make_stimulus, unpack_words
+from paro_config.descriptor import DESCRIPTOR_BYTES
+from paro_config.formats import CODE_DIGITS, LANES
+from rtl.interfaces import CODES_PER_BEAT
+from sim.core import simulate
+from sim.device import Memory, simulate_device
+from sim.simulators import get_simulator
+from sim.stimulus import Run
 
-__all__ = ["Simulation", "benchmark", "cosim", "ideal_cycles", "simulate"]
+__all__ = ["benchmark", "cosim", "ideal_cycles"]
+
 
 def ideal_cycles(config: Config, run: Run) -> int:
     """Clocks of a run if every lane of the array worked in every one, on valid tokens only."""
@@ -52,6 +52,8 @@ def cosim(
     out_dir: Path,
     *,
     query_blocks: range | None = None,
+    memory: Memory | None = None,
+    memory_latency: int = 0,
     stall_seed: int | None = None,
     waves: bool = False,
     build_dir: Path | None = None,
@@ -75,8 +77,10 @@ def cosim(
         Receives ``report.json``, ``outputs.safetensors`` and, if asked for, the waveforms.
     query_blocks : range, optional
         Block rows to compute; all by default.
-    stall_seed : int, optional
-        Random gaps on both sides of every stream; ``None`` for none.
+    memory : Memory, optional
+        Simulate the whole accelerator on this memory; by default the core alone, on streams.
+    memory_latency, stall_seed
+        For the core alone, see `sim.core.simulate`.
     waves : bool
         Record waveforms.
     build_dir : Path, optional
@@ -108,16 +112,22 @@ def cosim(
         model = pool.submit(
             lambda: [integer_attention(run.head, run.codes, config, rows) for run in runs]
         )
-        simulation = simulate(
-            config,
-            runs,
-            chosen,
-            build_dir or out_dir / "build",
-            out_dir / "simulation",
-            stall_seed=stall_seed,
-            waves=waves,
-            progress=progress,
-        )
+        settings: dict[str, Any] = {"waves": waves, "progress": progress}
+        folders = build_dir or out_dir / "build", out_dir / "simulation"
+        if memory is None:
+            simulation = simulate(
+                config,
+                runs,
+                chosen,
+                *folders,
+                memory_latency=memory_latency,
+                stall_seed=stall_seed,
+                **settings,
+            )
+        else:
+            simulation = simulate_device(
+                config, runs, capture, chosen, *folders, memory=memory, **settings
+            )
         expected = model.result()
     results, compared, mismatches, first_mismatch = [], 0, 0, None
     for head, run, got, want in zip(heads, runs, simulation.words, expected, strict=True):
@@ -145,8 +155,10 @@ def cosim(
         "ideal_cycles": sum(ideal),
         "utilisation": _ratio(sum(ideal), simulation.total_cycles),
         "stages": simulation.stages,
+        "top": "core" if memory is None else "accelerator",
+        "memory": _memory_report(config, runs, memory, simulation.memory),
         "simulator": f"{chosen.name} ({chosen.version()})",
-        "stall_seed": stall_seed,
+        "stall_seed": memory.stall_seed if memory else stall_seed,
         "query_blocks": [rows.start, rows.stop],
         "simulation_seconds": round(simulation.seconds, 2),
         "cycles_per_second": round(simulation.simulated_cycles / simulation.seconds),
@@ -159,6 +171,43 @@ def cosim(
     if report["bit_exact"]:
         shutil.rmtree(out_dir / "simulation")
     return report
+
+
+def _memory_report(
+    config: Config, runs: Sequence[Run], memory: Memory | None, counted: dict[str, int]
+) -> dict[str, Any] | None:
+    """What the memory port moved, and which part of it was wanted."""
+    if memory is None or not counted:
+        return None
+    beat_bytes = config.axi_bits // 8
+    wanted = wanted_bytes(config, runs)
+    report: dict[str, Any] = {"latency": list(memory.latency), "interleaved": memory.interleaved}
+    for direction in ("read", "write"):
+        bursts, beats = counted[f"{direction}_bursts"], counted[f"{direction}_beats"]
+        report[direction] = {
+            "bytes_wanted": wanted[direction],
+            "bursts": bursts,
+            "beats": beats,
+            "beats_per_burst": round(beats / bursts, 2),
+            "bytes_wanted_per_beat_byte": round(wanted[direction] / (beats * beat_bytes), 4),
+        }
+    return report
+
+
+def wanted_bytes(config: Config, runs: Sequence[Run]) -> dict[str, int]:
+    """Bytes that some runs must read and write: live blocks with their scales, codes, outputs."""
+    read = write = 0
+    scale, code_word = 4, 4
+    for run in runs:
+        rows = run.codes[list(run.query_blocks)]
+        blocks = run.codes.shape[1]
+        tokens = torch.full((blocks,), config.block)
+        tokens[-1] = run.head.tokens - (blocks - 1) * config.block
+        keys, queries = int(((rows > 0) * tokens).sum()), len(run.queries(config))
+        read += keys * (2 * config.head_dim + scale) + queries * (config.head_dim + scale)
+        read += len(rows) * -(-blocks // CODES_PER_BEAT) * code_word + DESCRIPTOR_BYTES
+        write += queries * 2 * config.head_dim
+    return {"read": read, "write": write}
 
 
 def _ratio(ideal: int, cycles: int | None) -> float | None:

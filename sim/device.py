@@ -4,27 +4,29 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from firmware_model.driver import Image, PlacedHead
+from firmware_model.capture import Capture
+from firmware_model.driver import HeadJob, Image, place_heads
 from gen.verilog import ACCELERATOR, generate_verilog
 from paro_config import Config, files
 from sim.axi_harness import AXI_BENCH_TOP, axi_harness_verilog, axi_visible_ports
+from sim.core import Simulation, follow
+from sim.image import save_image
 from sim.simulators import Simulator
+from sim.stimulus import Run
 
-__all__ = ["DeviceRun", "Memory", "Step", "load_image", "run_device"]
+__all__ = ["DeviceRun", "Memory", "Step", "run_device", "simulate_device"]
 
 #: Clocks without a beat on the memory port after which the accelerator counts as hung.
 IDLE_LIMIT = 200_000
-#: Seconds between two looks at how far the simulation is.
-POLL_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,16 @@ class Memory:
         Least and most clocks from a read's address, and from a write's last beat, to the answer.
     stall_seed : int, optional
         Random pauses on every AXI channel; ``None`` for none.
+    interleaved : bool
+        All heads' tokens lie in one array [token, head, channel], as a linear layer leaves them.
+    base : int
+        Where heads are placed.
     """
 
     latency: tuple[int, int] = (0, 0)
     stall_seed: int | None = None
+    interleaved: bool = False
+    base: int = 0x10000
 
 
 @dataclass(frozen=True)
@@ -86,31 +94,6 @@ class DeviceRun:
     seconds: float = 0.0
 
 
-def save_image(image: Image, path: Path) -> None:
-    """Write an image for the bench."""
-    tensors = {f"tokens_{i}": head.tokens.contiguous() for i, head in enumerate(image.heads)}
-    tensors["data"] = torch.from_numpy(np.frombuffer(image.data, np.uint8).copy())
-    places = [(head.o_address, head.o_row_stride) for head in image.heads]
-    facts = {
-        "base": image.base,
-        "queue_base": image.queue_base,
-        "head_dim": image.head_dim,
-        "places": places,
-    }
-    save_file(tensors, path)
-    files.write_json(path.with_suffix(".json"), facts)
-
-
-def load_image(path: Path) -> Image:
-    """Read what `save_image` wrote."""
-    tensors, facts = load_file(path), json.loads(path.with_suffix(".json").read_text())
-    heads = [
-        PlacedHead(address, stride, tensors[f"tokens_{i}"])
-        for i, (address, stride) in enumerate(facts.pop("places"))
-    ]
-    return Image(data=tensors["data"].numpy().tobytes(), heads=heads, **facts)
-
-
 def run_device(
     config: Config,
     images: Sequence[Image],
@@ -121,7 +104,7 @@ def run_device(
     *,
     memory: Memory | None = None,
     waves: bool = False,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> DeviceRun:
     """Simulate the accelerator working on images, one step after the other.
 
@@ -144,7 +127,7 @@ def run_device(
     waves : bool
         Record waveforms.
     progress : callable, optional
-        Called with the number of heads that are done.
+        Called with (heads done, heads).
 
     Raises
     ------
@@ -184,7 +167,7 @@ def run_device(
     started = time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(simulator.run, build, "sim.axi_bench", run_dir)
-        _follow(future, run_dir / "progress", progress)
+        follow(future, lambda: _heads_done(run_dir), sum(len(i.heads) for i in images), progress)
         future.result()
     seconds = time.perf_counter() - started
     result_file = run_dir / "result.json"
@@ -199,8 +182,70 @@ def run_device(
     return DeviceRun(result["failure"], result["steps"], outputs, seconds)
 
 
-def _follow(future: "Future[None]", path: Path, progress: Callable[[int], None] | None) -> None:
-    """Report the bench's progress until the simulation ends."""
-    while wait([future], timeout=POLL_SECONDS).not_done:
-        if progress is not None and path.exists() and (text := path.read_text()):
-            progress(int(text))
+def _heads_done(run_dir: Path) -> int:
+    path = run_dir / "progress"
+    return int(path.read_text() or 0) if path.exists() else 0
+
+
+def simulate_device(
+    config: Config,
+    runs: Sequence[Run],
+    capture: Capture,
+    simulator: Simulator,
+    build_dir: Path,
+    run_dir: Path,
+    *,
+    memory: Memory,
+    waves: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Simulation:
+    """Simulate the accelerator on all runs in one start; parameters as of `sim.core.simulate`.
+
+    Parameters
+    ----------
+    capture : Capture
+        Where the runs' heads are from: it knows the token grid.
+    memory : Memory
+        How the memory behaves.
+    """
+    jobs = [
+        HeadJob(
+            run.head,
+            run.codes,
+            capture.grid,
+            capture.prefix_tokens,
+            capture.suffix_tokens,
+            run.query_blocks,
+        )
+        for run in runs
+    ]
+    image = place_heads(config, jobs, memory.base, interleaved=memory.interleaved)
+    done = run_device(
+        config,
+        [image],
+        [Step()],
+        simulator,
+        build_dir,
+        run_dir,
+        memory=memory,
+        waves=waves,
+        progress=progress,
+    )
+    step = done.steps[0] if done.steps else {}
+    counters = step.get("counters", {})
+    outputs = done.outputs[0] if done.outputs else []
+    words = [head.numpy().flatten() for head in outputs]
+    waves_path = run_dir / simulator.waves_file
+    return Simulation(
+        words=words or [np.zeros(0, np.int16) for _ in runs],
+        cycles=[None] * len(runs),
+        total_cycles=counters.get("cycles"),
+        stages=counters.get("stages", {}),
+        failure=done.failure or step.get("error", {}).get("sentence"),
+        simulated_cycles=counters.get("cycles", 0),
+        seconds=done.seconds,
+        waves=waves_path if waves and waves_path.exists() else None,
+        memory={
+            name: value for name, value in counters.items() if name.endswith(("bursts", "beats"))
+        },
+    )

@@ -8,11 +8,11 @@ import pytest
 
 from firmware_model.reorder import ORDERS
 from paro_config import Config
+from paro_config.descriptor import ROW_STRIDE_BITS
 from paro_config.formats import Operand
 from rtl.address_generator import AddressGenerator
 from rtl.axi import Destination
 from rtl.output_addresses import OutputAddresses
-from rtl.token_runs import ROW_STRIDE_BITS
 from tests.rtl.heads import HeadShape
 from tests.rtl.simulate import simulate
 from tests.rtl.streams import Receiver, Sender

@@ -35,7 +35,7 @@ def generate_once():
         return texts[config.digest()]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sim.cosim.generate_verilog", generate)
+        patch.setattr("sim.core.generate_verilog", generate)
         yield
 
 

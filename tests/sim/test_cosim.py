@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import sim.core
 import sim.cosim
 import sim.simulators
 from firmware_model import DEMO_CAPTURE
@@ -20,7 +21,8 @@ from firmware_model.plan import uniform_plan
 from firmware_model.quantize import quantize_head
 from gen.verilog import generate_verilog
 from paro_config import PRESETS, Config, ParoError
-from sim.cosim import cosim, simulate
+from sim.core import simulate
+from sim.cosim import cosim
 from sim.simulators import Icarus, get_simulator
 from sim.stimulus import Run
 from tests.sim.conftest import random_capture, random_codes
@@ -117,7 +119,7 @@ def cases() -> list:
     ]
 
 
-def assert_exact(config: Config, runs: list[Run], simulation: sim.cosim.Simulation) -> None:
+def assert_exact(config: Config, runs: list[Run], simulation: sim.core.Simulation) -> None:
     assert simulation.failure is None
     assert len(simulation.words) == len(runs) > 0
     for number, (run, words) in enumerate(zip(runs, simulation.words, strict=True)):
@@ -186,7 +188,7 @@ def test_no_reliance_on_power_up_values(build_dir, tmp_path, seed, monkeypatch):
         assert count > 50
         return verilog
 
-    monkeypatch.setattr(sim.cosim, "generate_verilog", without_power_up)
+    monkeypatch.setattr(sim.core, "generate_verilog", without_power_up)
     case = SMALL[0]
     runs = case.make_runs(seed % 1000)[2:]
     assert_exact(case.config, runs, simulate(case.config, runs, Icarus(), build_dir, tmp_path))
@@ -265,8 +267,8 @@ def test_a_core_that_hangs_is_told(build_dir, tmp_path, monkeypatch):
         stimulus.runs[0]["codes"] = (first, count - 1)
         return stimulus
 
-    monkeypatch.setattr(sim.cosim, "make_stimulus", without_last_codes)
-    monkeypatch.setattr(sim.cosim, "IDLE_LIMIT", 3000)
+    monkeypatch.setattr(sim.core, "make_stimulus", without_last_codes)
+    monkeypatch.setattr(sim.core, "IDLE_LIMIT", 3000)
     capture = load_capture(DEMO_CAPTURE)
     plan = uniform_plan(capture, [0], TINY.block, code=1)
     report = cosim(
