@@ -122,10 +122,9 @@ def _meaning(name: str, member_docs: dict[str, str]) -> str:
     """What a port is; the ports of a bus share one sentence."""
     if name in member_docs:
         return member_docs[name]
-    bus = next(
-        entry for entry in member_docs if entry.endswith("*") and name.startswith(entry[:-1])
-    )
-    return f"`{name.removeprefix(bus[:-1])}`: {member_docs[bus]}"
+    prefixes = [entry[:-1] for entry in member_docs if entry.endswith("*")]
+    prefix = next(prefix for prefix in prefixes if name.startswith(prefix))
+    return f"`{name.removeprefix(prefix)}` of the {member_docs[prefix + '*']}"
 
 
 def _member_docs(component: type) -> dict[str, str]:
@@ -133,9 +132,8 @@ def _member_docs(component: type) -> dict[str, str]:
     section = re.search(
         r"^Members\n-+\n(.*?)(?=^\w[^\n]*\n-+\n|\Z)", inspect.getdoc(component) or "", re.M | re.S
     )
-    entries = re.findall(
-        r"^([\w*]+) :[^\n]*\n((?:    .*\n?)+)", section[1] if section else "", re.M
-    )
+    text = section[1] if section else ""
+    entries = re.findall(r"^([\w*]+) :[^\n]*\n((?:    .*\n?)+)", text, re.M)
     return {name: _plain(" ".join(text.split())) for name, text in entries}
 
 

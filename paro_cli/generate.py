@@ -27,7 +27,8 @@ def generate(
 ) -> None:
     """Write Verilog: one self-contained file, its ports, configuration and filelists.
 
-    With the accelerator come its registers: a page, JSON and a C header. The file suits Icarus, Verilator and Yosys. Same configuration, same bytes.
+    With the accelerator come its registers: a page, JSON and a C header. The Verilog suits Icarus,
+    Verilator and Yosys. Same configuration, same bytes.
 
     [bold]Examples[/bold]
 
