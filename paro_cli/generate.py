@@ -1,19 +1,11 @@
 """`paro generate`: the Verilog of a core or an accelerator and what describes it."""
 
-from enum import Enum
 from typing import Annotated
 
 import typer
 
 from paro_cli.console import key_value_table, stdout
-from paro_cli.options import ConfigChoice, OutputDirectory, with_config
-
-
-class Top(Enum):
-    """What can be generated."""
-
-    CORE = "core"
-    ACCELERATOR = "accelerator"
+from paro_cli.options import ConfigChoice, OutputDirectory, Top, with_config
 
 
 @with_config
