@@ -131,8 +131,14 @@ class LogitBuffer(wiring.Component):
         Key and group of drain_words queries of the oldest group to be read.
     logits : Out, drain_words x signed(LOGIT_BITS)
     maxima : Out, drain_words x signed(MAX_BITS)
-        One cycle after the address: the logits, and the ceilings of the queries' maxima.
+        `READ_LATENCY` cycles after the address: logits, and the ceilings of their queries' maxima.
     """
+
+    READ_LATENCY = 1
+    #: Cycles from a block's last scores to ``key_release``.
+    RELEASE_LATENCY = 1
+    #: Cycles from a group's last scores to the cycle in which ``groups`` counts it.
+    GROUP_LATENCY = LogitLane.LATENCY + 2
 
     def __init__(self, config: Config):
         self._config = config

@@ -9,7 +9,7 @@ from paro_config import Config
 from rtl.blocks import log2
 from rtl.drain import drained_layout
 from rtl.library import replicate
-from rtl.row_state import rescale_layout, round_shift_by
+from rtl.row_state import RowState, rescale_layout, round_shift_by
 from rtl.scheduler import SLOTS
 
 __all__ = ["OutputAccumulator"]
@@ -84,6 +84,8 @@ class OutputAccumulator(wiring.Component):
     """
 
     READ_LATENCY = 2
+    #: Cycles from ``input`` to its sums, and to ``groups_complete``.
+    LATENCY = RowState.READ_LATENCY + OutputLane.LATENCY
 
     def __init__(self, config: Config):
         self._config = config

@@ -139,7 +139,7 @@ class RowState(wiring.Component):
     read_slot, read_query : In
         Rescale to be read.
     rescale : Out, `rescale_layout`
-        One cycle after ``read_query``.
+        `READ_LATENCY` cycles after ``read_query``.
     chunks : Out, stream of `weighted_chunk_layout`
         Final denominators of the rows, in order; there is always room.
 
@@ -147,6 +147,8 @@ class RowState(wiring.Component):
     --------
     Updates are at least ``RowStateLane.LATENCY + 2`` cycles apart.
     """
+
+    READ_LATENCY = 1
 
     def __init__(self, config: Config):
         self._config = config

@@ -11,6 +11,7 @@ from rtl.digits import DigitWord
 from rtl.exponential import ExponentialLane
 from rtl.interfaces import Activity
 from rtl.library import replicate
+from rtl.logits import LogitBuffer
 from rtl.row_state import RowState, rescale_layout
 from rtl.scheduler import SLOTS
 
@@ -105,6 +106,9 @@ class SoftmaxUnit(wiring.Component):
     --------
     At most ``SLOTS`` blocks lie between ``started`` and the end of their PV's issue.
     """
+
+    #: Cycles from the read of a chunk's last key to its digit words and its row state's update.
+    LATENCY = LogitBuffer.READ_LATENCY + ExponentialLane.LATENCY + 1
 
     def __init__(self, config: Config):
         self._config = config
