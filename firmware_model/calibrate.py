@@ -219,6 +219,11 @@ class Calibration:
                         replace(cell, errors=cell.errors.relative_to(code)) for cell in found
                     ]
 
+    @property
+    def head_errors(self) -> list[HeadErrors]:
+        """What allocation sees: each head of each layer, model and step group."""
+        return [cell.errors for cell in self._cells]
+
     def plans(self, avg_bits: float | None = None, density: float | None = None) -> list[ModelPlan]:
         """Make the plans; ``avg_bits`` or ``density`` in place of those of the goal.
 

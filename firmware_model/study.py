@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from firmware_model.allocation import check_avg_bits
-from firmware_model.attention import reference_attention
+from firmware_model.attention import ROWS_AT_ONCE, reference_attention
 from firmware_model.calibrate import Calibration, Goal, calibrate
 from firmware_model.capture import Capture
 from firmware_model.methods import INTEGER, Method
 from firmware_model.metrics import cosine, finite, finite_mean, snr_db
+from firmware_model.parallel import map_rows
 from firmware_model.plan import ModelPlan
 from firmware_model.progress import Progress, Steps
 from firmware_model.reorder import ORDERS
@@ -291,6 +292,103 @@ def ablation_study(
                 }
             )
     return rows
+
+
+def pruning_study(
+    captures: Sequence[Capture],
+    thresholds: Sequence[float],
+    target_snr_db: float,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Exact attention on the largest weights alone: what pruning single weights can do.
+
+    A weight lives if it is at least a threshold times the mean weight of a row, 1 / tokens; the same
+    threshold for all heads. The others are left out, of the denominator too.
+
+    Parameters
+    ----------
+    captures : sequence of Capture
+        Whose heads are pruned.
+    thresholds : sequence of float
+        Above 0.
+    target_snr_db : float
+        Quality that is wanted in the mean of the heads.
+    progress : Progress, optional
+        Told after each head.
+
+    Returns
+    -------
+    dict
+        ``rows``: for each threshold ``density`` (of the heads, in the mean), ``mean_snr_db``,
+        ``worst_snr_db``. ``equal_density``: the density, interpolated, at which the mean is
+        ``target_snr_db``; null if it is outside.
+
+    Raises
+    ------
+    ParoError
+        If a threshold is not legal.
+    """
+    ladder = sorted({float(threshold) for threshold in thresholds}, reverse=True)
+    if not ladder or ladder[-1] <= 0:
+        raise ParoError(f"threshold = {ladder[-1:] or None} is not legal; legal: above 0")
+    keys = [(capture, head) for capture in captures for head in range(capture.heads)]
+    steps = Steps(progress, len(keys))
+    found = []
+    for capture, head in keys:
+        found.append(_pruned(capture, head, ladder))
+        steps.advance()
+    rows = []
+    for index, threshold in enumerate(ladder):
+        scores = [head[index][1] for head in found]
+        rows.append(
+            {
+                "threshold": threshold,
+                "density": sum(head[index][0] for head in found) / len(found),
+                "mean_snr_db": finite_mean(scores),
+                "worst_snr_db": finite(min(scores)),
+            }
+        )
+    equal = None
+    for low, high in pairwise(rows):
+        if low["mean_snr_db"] <= target_snr_db <= high["mean_snr_db"]:
+            span = high["mean_snr_db"] - low["mean_snr_db"]
+            share = (target_snr_db - low["mean_snr_db"]) / span if span else 0.0
+            equal = round(low["density"] + share * (high["density"] - low["density"]), 4)
+            break
+    return {
+        "heads": len(keys),
+        "target_snr_db": target_snr_db,
+        "equal_density": equal,
+        "rows": rows,
+    }
+
+
+def _pruned(capture: Capture, head: int, thresholds: Sequence[float]) -> list[tuple[float, float]]:
+    """Density and quality of a head at each threshold."""
+    q, k, v = (tensor[head].double() for tensor in (capture.q, capture.k, capture.v))
+    keys = k.T * capture.scale
+
+    def row_block(queries: torch.Tensor) -> list[tuple[int, float, float]]:
+        weights = torch.softmax(queries @ keys, dim=1)
+        exact = weights @ v
+        power = exact.square().sum().item()
+        parts = []
+        for threshold in thresholds:
+            # The largest weight of a row always lives.
+            least = torch.full((len(weights), 1), threshold / capture.tokens).double()
+            live = weights >= torch.minimum(least, weights.amax(dim=1, keepdim=True))
+            kept = weights * live
+            error = kept @ v / kept.sum(dim=1, keepdim=True) - exact
+            parts.append((int(live.sum()), error.square().sum().item(), power))
+        return parts
+
+    blocks = map_rows(row_block, q.split(ROWS_AT_ONCE))
+    result = []
+    for each in zip(*blocks, strict=True):
+        live, error, power = (sum(column) for column in zip(*each, strict=True))
+        snr = 10 * math.log10(power / error) if error else math.inf
+        result.append((live / capture.tokens**2, snr))
+    return result
 
 
 def carry_over_study(

@@ -179,9 +179,7 @@ def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
         ("key", work.key_tokens, codes.shape[2]),
     ):
         if not 1 <= tokens <= config.max_tokens:
-            raise ParoError(
-                f"cycle model: {tokens} {name} tokens; legal: 1 to {config.max_tokens}"
-            )
+            raise ParoError(f"cycle model: {tokens} {name} tokens; legal: 1 to {config.max_tokens}")
         if blocks != -(-tokens // config.block):
             raise ParoError(
                 f"cycle model: {tokens} {name} tokens do not make {blocks} blocks of {config.block}"
@@ -190,7 +188,9 @@ def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
         raise ParoError("cycle model: block codes must be 0, 1, 2 or 3")
     dead = ~codes.any(axis=2)
     if dead.any():
-        raise ParoError(f"cycle model: block row {int(dead.any(axis=0).argmax())} has no live block")
+        raise ParoError(
+            f"cycle model: block row {int(dead.any(axis=0).argmax())} has no live block"
+        )
     return np.ascontiguousarray(codes, np.uint8)
 
 
@@ -605,7 +605,9 @@ def _predict(core, codes, runs, latency):
                 stages[_QK, _STARVED] += ready - begin
                 end_step = max(ready + steps - 1, step + core.drain_cycles)
                 step = end_step + (tiles - 1) * period
-                stages[_QK, _BLOCKED] += end_step - ready + 1 - steps + (tiles - 1) * (period - steps)
+                stages[_QK, _BLOCKED] += (
+                    end_step - ready + 1 - steps + (tiles - 1) * (period - steps)
+                )
                 begin = step + 1
                 # The softmax unit takes the group when it is complete.
                 softmax = max(softmax, step + drained + core.logits)

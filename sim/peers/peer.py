@@ -1,0 +1,83 @@
+"""What a model of a peer must answer."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sim.machine import Resources
+from sim.workloads import Workload
+
+__all__ = ["Check", "Peer", "Work"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One layer of a model, as a peer sees it.
+
+    Parameters
+    ----------
+    workload : Workload
+        The model.
+    shares : tuple of float
+        Share of the blocks of the attention maps that our plan gives each code (0, 2, 4, 8 bit):
+        for peers that take the widths of P.
+    """
+
+    workload: Workload
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A published figure and what the model of the peer makes of it.
+
+    Parameters
+    ----------
+    peer, figure : str
+        Whose, and what it is.
+    published : float or None
+        None if the public text holds none that the model could give.
+    modelled : float
+    tolerance : float
+        Stated error, relative.
+    """
+
+    peer: str
+    figure: str
+    published: float | None
+    modelled: float
+    tolerance: float
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of the model."""
+        return None if self.published is None else self.modelled / self.published - 1
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within what is stated."""
+        return self.error is None or abs(self.error) <= self.tolerance
+
+
+class Peer(ABC):
+    """Times of one layer of a model on given resources; all of the layer's heads, one pass."""
+
+    name: str
+    #: Bits of its multipliers' operands.
+    bits: int = 8
+
+    @abstractmethod
+    def attention_seconds(self, work: Work, resources: Resources) -> float:
+        """Seconds of attention."""
+
+    @abstractmethod
+    def linear_seconds(self, work: Work, resources: Resources) -> float:
+        """Seconds of the linear layers."""
+
+    def layer_seconds(self, work: Work, resources: Resources) -> float:
+        """Seconds of a layer."""
+        return self.attention_seconds(work, resources) + self.linear_seconds(work, resources)
+
+    def checks(self) -> Sequence[Check]:
+        """Published figures that the model can be held against."""
+        return ()
