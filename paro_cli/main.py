@@ -19,6 +19,7 @@ COMMANDS = (
     "evaluate",
     "picture",
     "study",
+    "estimate",
     "synth",
     "benchmark",
     "doctor",

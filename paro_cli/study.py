@@ -17,7 +17,12 @@ STUDIES = {
     "sparsity": ("density",),
     "ablation": (),
     "carry-over": ("at", "avg_bits", "order"),
+    "pruning": ("target",),
 }
+#: pruning: least weights that live, relative to the mean; and the papers' formats at 4.8 bits, by
+#: the study formats over the captures of docs/quality.md.
+_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+_PAPER_SNR_DB = 36.0
 
 
 def study(
@@ -50,6 +55,10 @@ def study(
             "--avg-bits", metavar="BITS", help=f"carry-over: mean width, default {PAPER_BITS}"
         ),
     ] = None,
+    target: Annotated[
+        float | None,
+        typer.Option("--target", metavar="DB", help="pruning: mean quality wanted, default 36"),
+    ] = None,
     block: Annotated[
         int, typer.Option("--block", metavar="B", help="tokens on a side of a block: 16, 32, 64")
     ] = 64,
@@ -65,7 +74,7 @@ def study(
     formats: the integer model beside the paper's formats at many mean widths, all heads under one
     budget. sparsity: exact attention under masks, with and without reorder, head by head. ablation:
     sparse, INT8, INT4 and both, row or block groups, with and without reorder. carry-over: a plan
-    of one noise level at the others.
+    of one noise level at the others. pruning: exact attention on its largest weights alone.
 
     Writes DIR/WHAT.json; formats also DIR/formats.png.
 
@@ -78,6 +87,8 @@ def study(
       paro study ablation captures/ -o study --block 16
 
       paro study carry-over captures/ -o study --at 0.7 --avg-bits 4.8
+
+      paro study pruning captures/ -o study --target 36
     """
     from firmware_model import study as studies
     from firmware_model.calibrate import Goal
@@ -87,7 +98,14 @@ def study(
 
     if what not in STUDIES:
         raise ParoError(f"there is no study {what!r}; legal: {', '.join(STUDIES)}")
-    given = {"bits": bits, "density": density, "at": at, "avg_bits": avg_bits, "order": order}
+    given = {
+        "bits": bits,
+        "density": density,
+        "at": at,
+        "avg_bits": avg_bits,
+        "order": order,
+        "target": target,
+    }
     for name, value in given.items():
         if value is not None and name not in STUDIES[what]:
             raise ParoError(f"--{name.replace('_', '-')} is not for the study {what!r}")
@@ -114,6 +132,10 @@ def study(
             result = rows = studies.sparsity_study(sources, densities, block, progress)
         elif what == "ablation":
             result = rows = studies.ablation_study(sources, block, progress)
+        elif what == "pruning":
+            wanted = _PAPER_SNR_DB if target is None else target
+            result = studies.pruning_study(sources, _THRESHOLDS, wanted, progress)
+            rows = result["rows"]
         else:
             static = 0.7 if at is None else at
             result = rows = studies.carry_over_study(sources, static, goal, progress)
@@ -125,6 +147,8 @@ def study(
             for part in row["densities"]
         ]
     stdout.print(_table(f"study {output / what}.json", rows))
+    if what == "pruning":
+        stdout.print(f"{result['target_snr_db']:g} dB need {result['equal_density']} of the weights.")
     if what == "formats":
         save_figure(format_figure(result), output / "formats.png")
         equal = result["equal_bits"]

@@ -32,7 +32,7 @@ from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS
 from sim.workloads import Workload
 
-__all__ = ["HeadPlans", "assumed_plans", "calibrated_plans", "measure_heads", "plans_of"]
+__all__ = ["HeadPlans", "assumed_plans", "calibrated_plans", "describe_captures", "measure_heads", "plans_of"]
 
 #: Most blocks that are allocated at once; larger models take fewer of the captured heads.
 BLOCKS_MAX = 2**26
@@ -285,7 +285,7 @@ def assumed_plans(workload: Workload, block: int, density: float) -> HeadPlans:
     )
 
 
-def merge_sources(captures: Sequence[Capture]) -> str:
+def describe_captures(captures: Sequence[Capture]) -> str:
     """What was measured, in words."""
     heads = sum(capture.heads for capture in captures)
     names = list(itertools.islice((capture.name for capture in captures), 8))
