@@ -205,7 +205,7 @@ class _Core(NamedTuple):
     query_groups: int  # groups of C queries in a block
     channel_groups: int  # groups of C channels
     # Beats of the streams.
-    codes_per_beat: int
+    beat_shift: int  # log2 of the codes in a beat
     load_tokens: int
     token_beats: int  # of Q and K, for each load_tokens tokens
     value_beats: int  # of V, for each token
@@ -239,7 +239,7 @@ def _core(config: Config) -> _Core:
         row_groups=config.block // config.rows,
         query_groups=config.block // config.cols,
         channel_groups=config.head_dim // config.cols,
-        codes_per_beat=interfaces.CODES_PER_BEAT,
+        beat_shift=log2(interfaces.CODES_PER_BEAT),
         load_tokens=config.load_tokens,
         token_beats=config.head_dim // LANES,
         value_beats=config.head_dim // config.load_bytes,
@@ -287,7 +287,7 @@ class _Output(NamedTuple):
     state: np.ndarray
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _send_row(core, chunk_starts, queries, complete, complete_step, pv, pv_count, output):
     """Follow a row from its denominators to its last output.
 
@@ -323,10 +323,11 @@ def _send_row(core, chunk_starts, queries, complete, complete_step, pv, pv_count
             for _ in range(core.reciprocal_lanes):
                 if query < queries:
                     # The queue holds as many queries as a block.
-                    place = count % core.block
+                    place = count & (core.block - 1)
                     reciprocal = max(reciprocal, output.left[place] + 1)
-                    ready = complete + (query // core.rows) * complete_step
-                    now = max(free, reciprocal + core.fifo, ready)
+                    if query & (core.rows - 1) == 0 and query > 0:
+                        complete += complete_step
+                    now = max(free, reciprocal + core.fifo, complete)
                     for part in range(core.parts):
                         # A memory that takes partial outputs in this cycle cannot be read.
                         memory = (query if core.parts == 1 else query ^ part) & 1
@@ -368,14 +369,14 @@ def _send_row(core, chunk_starts, queries, complete, complete_step, pv, pv_count
     return free - 1
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _next_live(codes, column, end):
     while column < end and codes[column] == 0:
         column += 1
     return column
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _predict(core, codes, runs, latency):
     """Follow some runs block by block.
 
@@ -402,6 +403,7 @@ def _predict(core, codes, runs, latency):
     answer = max(latency, 1)
     query_group_beats = core.cols // core.load_tokens * core.token_beats
     key_group_beats = core.rows // core.load_tokens * core.token_beats
+    block_beats = core.block // core.load_tokens * core.token_beats
     softmax_group = core.block * (core.cols // core.softmax_lanes)
     # From a tile's last step to its last drained words.
     drained = core.drain + core.drain_cycles - 1
@@ -414,7 +416,7 @@ def _predict(core, codes, runs, latency):
     query_fetch = key_fetch = 0
     value_fetch = -2
     command_at = codes_at = code_taken = 0
-    row_codes = following = columns = beats = 0
+    row_codes = following = columns = last_beat = 0
 
     # Loads: when slots are free, streams are free, a load began and how long it is.
     query_free = np.full(SLOTS, _ALWAYS)
@@ -489,7 +491,7 @@ def _predict(core, codes, runs, latency):
                 row_run[row] = run
                 columns = runs[run, 2]
                 row_codes, end = end, end + columns
-                beats = (columns - 1) // core.codes_per_beat + 1
+                last_beat = (columns - 1) >> core.beat_shift
                 queries = core.block
                 if rows_left == 0:
                     queries = (runs[run, 3] - 1) % core.block + 1
@@ -505,7 +507,7 @@ def _predict(core, codes, runs, latency):
                 row_queries[row % _RING] = queries
                 # The scan up to the first live block.
                 following = _next_live(codes, row_codes, end)
-                beat = (following - row_codes) // core.codes_per_beat
+                beat = (following - row_codes) >> core.beat_shift
                 scan = max(query_fetch + 1, codes_at)
                 stages[_SCHEDULER, _STARVED] += scan - query_fetch - 1
                 scan += beat + 1
@@ -519,11 +521,12 @@ def _predict(core, codes, runs, latency):
             code = codes[column]
             following = _next_live(codes, column + 1, end)
             last = following == end
-            keys = core.block
+            keys, key_beats = core.block, block_beats
             if column == end - 1:
                 keys = (runs[run, 4] - 1) % core.block + 1
-            beat = (column - row_codes) // core.codes_per_beat
-            next_beat = beats - 1 if last else (following - row_codes) // core.codes_per_beat
+                key_beats = ((keys - 1) // core.load_tokens + 1) * core.token_beats
+            beat = (column - row_codes) >> core.beat_shift
+            next_beat = last_beat if last else (following - row_codes) >> core.beat_shift
             if next_beat > beat:
                 code_taken = scan + next_beat - beat
             begin = scan + next_beat - beat + 2
@@ -532,7 +535,6 @@ def _predict(core, codes, runs, latency):
             stages[_SCHEDULER, _BLOCKED] += key_fetch - begin
             offered = max(key_fetch + core.fifo, key_port)
             key_first = max(key_fetch + answer, offered)
-            key_beats = ((keys - 1) // core.load_tokens + 1) * core.token_beats
             key_port = key_first + key_beats
             stages[_LOAD_K, _BUSY] += key_beats
             stages[_LOAD_K, _STARVED] += key_first - offered
@@ -586,31 +588,43 @@ def _predict(core, codes, runs, latency):
             steps = core.head_dim >> (3 - code)
             period = max(steps, core.drain_cycles)
             begin = now + 1
-            for group in range(core.query_groups):
-                # The tiles of C queries; each waits for its operands while they load.
-                there = query_first + min(query_beats, (group + 1) * query_group_beats)
-                tiles = core.row_groups
-                if group == 0 and key_port > begin:
-                    for tile in range(core.row_groups - 1):
-                        keys_there = key_first + min(key_beats, (tile + 1) * key_group_beats)
-                        ready = max(begin, there, keys_there)
-                        stages[_QK, _STARVED] += ready - begin
+            if max(key_port, query_port) <= begin and not last:
+                # All is loaded: the tiles follow at equal distances.
+                end_step = max(now + steps, step + core.drain_cycles)
+                group_cycles = core.row_groups * period
+                step = end_step + core.row_groups * core.query_groups * period - period
+                stages[_QK, _BLOCKED] += step - now - core.row_groups * core.query_groups * steps
+                arrives = step + drained + core.logits
+                softmax = max(
+                    max(softmax, arrives - (core.query_groups - 1) * group_cycles)
+                    + core.query_groups * softmax_group,
+                    arrives + softmax_group,
+                )
+            else:
+                for group in range(core.query_groups):
+                    # The tiles of C queries; each waits for its operands while they load.
+                    there = query_first + min(query_beats, (group + 1) * query_group_beats)
+                    tiles = core.row_groups
+                    while tiles > 0:
+                        at_once = tiles
+                        if group == 0 and key_port > begin:
+                            # Key groups come one by one.
+                            at_once = 1
+                            number = core.row_groups - tiles + 1
+                            there = max(
+                                there, key_first + min(key_beats, number * key_group_beats)
+                            )
+                        ready = max(begin, there)
                         end_step = max(ready + steps - 1, step + core.drain_cycles)
-                        stages[_QK, _BLOCKED] += end_step - ready - steps + 1
-                        step = end_step
+                        step = end_step + (at_once - 1) * period
+                        stages[_QK, _STARVED] += ready - begin
+                        stages[_QK, _BLOCKED] += step + 1 - ready - at_once * steps
                         begin = step + 1
-                    there = max(there, key_port)
-                    tiles = 1
-                ready = max(begin, there)
-                stages[_QK, _STARVED] += ready - begin
-                end_step = max(ready + steps - 1, step + core.drain_cycles)
-                step = end_step + (tiles - 1) * period
-                stages[_QK, _BLOCKED] += end_step - ready + 1 - steps + (tiles - 1) * (period - steps)
-                begin = step + 1
-                # The softmax unit takes the group when it is complete.
-                softmax = max(softmax, step + drained + core.logits)
-                chunk_starts[row % _RING, group] = softmax
-                softmax += softmax_group
+                        tiles -= at_once
+                    # The softmax unit takes the group when it is complete.
+                    softmax = max(softmax, step + drained + core.logits)
+                    chunk_starts[row % _RING, group] = softmax
+                    softmax += softmax_group
             stages[_QK, _BUSY] += core.row_groups * core.query_groups * steps
             stages[_SOFTMAX, _BUSY] += core.query_groups * softmax_group
             block_weighted[at] = softmax - 1 + core.weights
@@ -628,8 +642,8 @@ def _predict(core, codes, runs, latency):
             step = end_step + (core.pv_tiles - 1) * period
             stages[_PV, _BUSY] += core.pv_tiles * steps
             stages[_PV, _BLOCKED] += step - now - core.pv_tiles * steps
-            pv_log.first[pv % size] = end_step + core.drain
-            pv_log.shift[pv % size] = shift
+            pv_log.first[pv & (size - 1)] = end_step + core.drain
+            pv_log.shift[pv & (size - 1)] = shift
             value_free[pv % SLOTS] = step + core.value_release + 1
             if pv + 1 < qk:
                 # V of the next block has been asked for already.
@@ -677,7 +691,7 @@ def _predict(core, codes, runs, latency):
     return spans, row_ends, stages
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def _predict_heads(core, codes, query_tokens, key_tokens, latency):
     heads, rows, columns = codes.shape
     cycles = np.empty(heads, np.int64)
