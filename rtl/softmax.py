@@ -11,6 +11,7 @@ from rtl.digits import DigitWord
 from rtl.exponential import ExponentialLane
 from rtl.interfaces import Activity
 from rtl.library import replicate
+from rtl.logits import LogitBuffer
 from rtl.row_state import RowState, rescale_layout
 from rtl.scheduler import SLOTS
 
@@ -86,7 +87,7 @@ class SoftmaxUnit(wiring.Component):
     started : In, stream of `block_layout`
         Blocks whose QK has started, in order.
     groups, release, read_key, read_part, logits, maxima
-        See `LogitBuffer`.
+        See `LogitBuffer`; the logits come `LogitBuffer.READ_LATENCY` cycles after their address.
     weighted : Out, stream of `block_layout`
         Blocks whose weights are complete.
     weight_address : In
@@ -95,7 +96,7 @@ class SoftmaxUnit(wiring.Component):
         One cycle later.
     rescale_slot, rescale_query : In
     rescale : Out, `rescale_layout`
-        One cycle later: how PV of the query joins its row.
+        `RowState.READ_LATENCY` cycles later: how PV of the query joins its row.
     chunks : Out, stream of `weighted_chunk_layout`
         Final denominators of the rows.
     activity : Out, `rtl.interfaces.Activity`
@@ -103,7 +104,8 @@ class SoftmaxUnit(wiring.Component):
 
     Contract
     --------
-    At most ``SLOTS`` blocks lie between ``started`` and the end of their PV's issue.
+    At most ``SLOTS`` blocks lie between ``started`` and the end of their PV's issue. Rescales of a
+    block are read as `RowState` asks, counted from ``weighted``.
     """
 
     def __init__(self, config: Config):
@@ -191,13 +193,18 @@ class SoftmaxUnit(wiring.Component):
             place[0].part.eq(chunk[: log2(config.drain_words // lanes)]),
             place[0].block.eq(issue_block),
         ]
-        for stage in range(1 + ExponentialLane.LATENCY):
+        # One cycle behind the buffer a chunk's logits are selected out of those that it reads.
+        fetch = 1 + LogitBuffer.READ_LATENCY
+        for stage in range(fetch + ExponentialLane.LATENCY):
             place.append(Signal(beside, name=f"place_{stage + 1}"))
             m.d.sync += place[-1].eq(place[-2])
-        arriving, leaving = place[1], place[-1]
+        fetched, arriving, leaving = place[fetch - 1], place[fetch], place[-1]
+        absent = Signal()
+        m.d.sync += absent.eq(fetched.key >= fetched.block.keys)
 
         # The maxima of a chunk are caught with its first key, and kept until its sums are complete.
         maxima_shape = data.ArrayLayout(signed(formats.MAX_BITS), lanes)
+        logits_now = Signal(data.ArrayLayout(signed(formats.LOGIT_BITS), lanes))
         maxima_now = Signal(maxima_shape)
         maxima_caught, maxima_held = Signal(maxima_shape), Signal(maxima_shape)
         with m.If(arriving.valid & (arriving.key == 0)):
@@ -213,11 +220,14 @@ class SoftmaxUnit(wiring.Component):
         for index, lane in enumerate(copies):
             logits = Array(self.logits[part * lanes + index] for part in range(parts))
             maxima = Array(self.maxima[part * lanes + index] for part in range(parts))
+            m.d.sync += [
+                logits_now[index].eq(logits[fetched.part]),
+                maxima_now[index].eq(maxima[fetched.part]),
+            ]
             m.d.comb += [
-                maxima_now[index].eq(maxima[arriving.part]),
-                lane.logit.eq(logits[arriving.part]),
-                lane.maximum.eq(maxima[arriving.part]),
-                lane.absent.eq(arriving.key >= arriving.block.keys),
+                lane.logit.eq(logits_now[index]),
+                lane.maximum.eq(maxima_now[index]),
+                lane.absent.eq(absent),
                 lane.code.eq(place[-2].block.code),
                 lane.valid.eq(leaving.valid),
                 lane.key.eq(leaving.key),
