@@ -6,22 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from gen.ports import describe_ports, ports_markdown
-from gen.verilog import TOP, generate_verilog, generator_name
+from gen.registers import describe_registers, registers_header, registers_markdown
+from gen.verilog import ACCELERATOR, TOP, TOPS, generate_verilog, generator_name
 from paro_config import Config, files
 
 __all__ = ["generate"]
 
 
-def generate(config: Config, out_dir: Path) -> dict[str, Any]:
-    """Write the core's Verilog and its sidecars.
+def generate(config: Config, out_dir: Path, top: str = TOP) -> dict[str, Any]:
+    """Write the Verilog of the core or of the whole accelerator, and its sidecars.
 
     Parameters
     ----------
     config : Config
         What to generate. Same configuration, same bytes.
     out_dir : Path
-        Folder, made when missing. It receives ``paro_core.v``, ``config.json``, ``ports.md``,
-        ``ports.json``, the filelist ``paro_core.f`` and FuseSoC's ``paro_core.core``.
+        Folder, made when missing. It receives ``<top>.v``, ``config.json``, ``ports.md``,
+        ``ports.json``, the filelist ``<top>.f`` and FuseSoC's ``<top>.core``; of the accelerator
+        also its registers: ``registers.md``, ``registers.json``, ``paro_registers.h``.
+    top : str
+        Name in `gen.verilog.TOPS`.
 
     Returns
     -------
@@ -34,14 +38,20 @@ def generate(config: Config, out_dir: Path) -> dict[str, Any]:
         If the folder cannot be written.
     """
     started = time.perf_counter()
-    verilog = generate_verilog(config)
+    verilog = generate_verilog(config, top)
     texts = {
-        f"{TOP}.v": verilog,
-        "ports.md": ports_markdown(config),
-        f"{TOP}.f": f"{TOP}.v\n",
-        f"{TOP}.core": _fusesoc(config),
+        f"{top}.v": verilog,
+        "ports.md": ports_markdown(config, top),
+        f"{top}.f": f"{top}.v\n",
+        f"{top}.core": _fusesoc(config, top),
     }
-    documents = {"config.json": _describe_config(config), "ports.json": describe_ports(config)}
+    documents = {"config.json": _describe_config(config), "ports.json": describe_ports(config, top)}
+    if top == ACCELERATOR:
+        texts |= {
+            "registers.md": registers_markdown(config),
+            "paro_registers.h": registers_header(config),
+        }
+        documents["registers.json"] = describe_registers(config)
     for name, text in texts.items():
         files.write_text(out_dir / name, text)
     for name, document in documents.items():
@@ -64,20 +74,20 @@ def _describe_config(config: Config) -> dict[str, Any]:
     }
 
 
-def _fusesoc(config: Config) -> str:
+def _fusesoc(config: Config, top: str) -> str:
     version = metadata.version("paro-accelerator")
     return f"""CAPI=2:
-name: paro:accelerator:{TOP}:{version}
-description: PARO attention core, configuration {config.digest()}
+name: paro:accelerator:{top}:{version}
+description: PARO {TOPS[top][1]}, configuration {config.digest()}
 
 filesets:
   rtl:
     files:
-      - {TOP}.v
+      - {top}.v
     file_type: verilogSource-2005
 
 targets:
   default:
     filesets: [rtl]
-    toplevel: {TOP}
+    toplevel: {top}
 """

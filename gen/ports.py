@@ -1,21 +1,35 @@
-"""The core's ports, read from its signature: a table for people, JSON for programs."""
+"""Ports, read from the signatures: a table for people, JSON for programs."""
 
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
-from gen.verilog import TOP
+from gen.verilog import ACCELERATOR, TOP
 from paro_config import Config, formats
 from rtl import interfaces
+from rtl.accelerator import Accelerator, accelerator_signature
 from rtl.core import Core, core_signature
 
 __all__ = ["describe_ports", "ports_markdown"]
 
 
-def describe_ports(config: Config) -> dict[str, Any]:
+#: Component and signature of each top module.
+_TOPS: dict[str, tuple[type, Callable[[Config], wiring.Signature]]] = {
+    TOP: (Core, core_signature),
+    ACCELERATOR: (Accelerator, accelerator_signature),
+}
+_STREAM_RULE = (
+    "Streams: a beat is transferred on each rising edge of `clk` at which `valid` and `ready`"
+    " are both high. `valid` does not wait for `ready`; while `valid` is high and `ready` is"
+    " low, `payload` and `valid` stay."
+)
+
+
+def describe_ports(config: Config, top: str = TOP) -> dict[str, Any]:
     """Every port of the generated module, in order, with the layout of every payload.
 
     Returns
@@ -25,17 +39,18 @@ def describe_ports(config: Config) -> dict[str, Any]:
         ``meaning`` and, for a stream's port, ``stream``) and ``streams`` (each ``name``,
         ``direction``, ``meaning`` and the ``payload``'s layout, bit 0 lowest).
     """
-    member_docs = _member_docs(Core)
+    component, signature = _TOPS[top]
+    member_docs = _member_docs(component)
     ports: list[dict[str, Any]] = [
         _port("clk", "in", 1, "Clock; everything happens on its rising edge."),
         _port("rst", "in", 1, "Synchronous reset, active high; one cycle is enough."),
     ]
     streams = []
-    for name, member in core_signature(config).members.items():
+    for name, member in signature(config).members.items():
         direction = "in" if member.flow is wiring.In else "out"
         if member.is_port:
             width = Shape.cast(member.shape).width
-            ports.append(_port(name, direction, width, member_docs.get(name, "")))
+            ports.append(_port(name, direction, width, _meaning(name, member_docs)))
             continue
         assert isinstance(member.signature, stream.Signature)
         meaning = _plain(inspect.getdoc(getattr(interfaces, f"{name}_signature")) or "")
@@ -51,12 +66,12 @@ def describe_ports(config: Config) -> dict[str, Any]:
             width = payload["width"] if part == "payload" else 1
             flow = direction if part != "ready" else {"in": "out", "out": "in"}[direction]
             ports.append({**_port(f"{name}__{part}", flow, width, role), "stream": name})
-    return {"module": TOP, "clock": "clk", "reset": "rst", "ports": ports, "streams": streams}
+    return {"module": top, "clock": "clk", "reset": "rst", "ports": ports, "streams": streams}
 
 
-def ports_markdown(config: Config) -> str:
+def ports_markdown(config: Config, top: str = TOP) -> str:
     """The same as a page: a table of ports, then every payload bit by bit."""
-    ports = describe_ports(config)
+    ports = describe_ports(config, top)
     lines = [
         f"# Ports of `{ports['module']}`",
         "",
@@ -64,10 +79,7 @@ def ports_markdown(config: Config) -> str:
         + ", ".join(f"{name} = {value}" for name, value in config.model_dump().items())
         + ".",
         "",
-        "Streams: a beat is transferred on each rising edge of `clk` at which `valid` and `ready`"
-        " are both high. `valid` does not wait for `ready`; while `valid` is high and `ready` is"
-        " low, `payload` and `valid` stay.",
-        "",
+        *([_STREAM_RULE, ""] if ports["streams"] else []),
         "| port | direction | bits | meaning |",
         "|---|---|---|---|",
     ]
@@ -106,12 +118,22 @@ def _plain(doc: str) -> str:
     return doc.replace("`formats.Operand`", operands)
 
 
+def _meaning(name: str, member_docs: dict[str, str]) -> str:
+    """What a port is; the ports of a bus share one sentence."""
+    if name in member_docs:
+        return member_docs[name]
+    prefixes = [entry[:-1] for entry in member_docs if entry.endswith("*")]
+    prefix = next(prefix for prefix in prefixes if name.startswith(prefix))
+    return f"`{name.removeprefix(prefix)}` of the {member_docs[prefix + '*']}"
+
+
 def _member_docs(component: type) -> dict[str, str]:
     """First sentences of a docstring's *Members* section, by name."""
     section = re.search(
         r"^Members\n-+\n(.*?)(?=^\w[^\n]*\n-+\n|\Z)", inspect.getdoc(component) or "", re.M | re.S
     )
-    entries = re.findall(r"^(\w+) :[^\n]*\n((?:    .*\n?)+)", section[1] if section else "", re.M)
+    text = section[1] if section else ""
+    entries = re.findall(r"^([\w*]+) :[^\n]*\n((?:    .*\n?)+)", text, re.M)
     return {name: _plain(" ".join(text.split())) for name, text in entries}
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from paro_cli.console import key_value_table, progress_bar, stdout
@@ -12,10 +13,12 @@ from paro_cli.options import (
     ConfigChoice,
     HeadsOption,
     OutputDirectory,
+    Top,
     parse_range,
     with_config,
 )
 from paro_cli.results import heads_table
+from paro_config import ParoError
 
 
 @with_config
@@ -39,11 +42,28 @@ def cosim(
     sim: Annotated[
         str, typer.Option("--sim", metavar="NAME", help="verilator or icarus")
     ] = "verilator",
+    top: Annotated[
+        Top, typer.Option(help="the core on streams, or the accelerator on an AXI memory")
+    ] = Top.CORE,
+    latency: Annotated[
+        str,
+        typer.Option(
+            "--latency",
+            metavar="CYCLES",
+            help="clocks from a request to the memory's answer; A:B, of the accelerator alone: "
+            "at random from A to B",
+        ),
+    ] = "0",
+    interleaved: Annotated[
+        bool,
+        typer.Option(
+            "--interleaved",
+            help="accelerator: all heads' tokens in one array [token, head, channel]",
+        ),
+    ] = False,
     stalls: Annotated[
         int | None,
-        typer.Option(
-            "--stalls", metavar="SEED", help="random stalls on both sides of every stream"
-        ),
+        typer.Option("--stalls", metavar="SEED", help="random stalls on every stream or channel"),
     ] = None,
     waves: Annotated[bool, typer.Option("--waves", help="record waveforms")] = False,
 ) -> None:
@@ -53,7 +73,8 @@ def cosim(
     configuration file says otherwise; a preset gives way to both. Without --plan, the heads are
     calibrated first, at a mean of 4.8 bit.
 
-    Writes DIR/report.json and DIR/outputs.safetensors. Exit status 1 if a word differs.
+    Writes DIR/report.json, DIR/outputs.safetensors and DIR/stages.png, a picture of where the
+    clocks went. Exit status 1 if a word differs.
 
     [bold]Examples[/bold]
 
@@ -63,13 +84,23 @@ def cosim(
 
       paro cosim capture.safetensors --heads 0 --rows 4 --cols 16 --sim icarus --stalls 7 -o cosim
 
+      paro cosim capture.safetensors --top accelerator --latency 1:200 --stalls 7 -o cosim
+
       paro cosim capture.safetensors --heads 2 --query-blocks 0:1 --waves -o cosim
     """
     from firmware_model.capture import load_capture
+    from paro_cli.drawing import save_figure, stages_figure
     from paro_cli.workload import as_range, capture_config, choose_plan
     from sim.cosim import cosim as simulate
+    from sim.device import Memory
     from sim.simulators import get_simulator
 
+    low, high = _parse_latency(latency, top)
+    memory = None
+    if top is Top.ACCELERATOR:
+        memory = Memory(latency=(low, high), stall_seed=stalls, interleaved=interleaved)
+    elif interleaved:
+        raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
     source = load_capture(capture)
     get_simulator(sim)  # a missing one is refused before the long work
     chosen_plan, chosen = choose_plan(plan, source, heads, config)
@@ -84,14 +115,46 @@ def cosim(
             sim,
             output,
             query_blocks=rows,
+            memory=memory,
+            memory_latency=low,
             stall_seed=stalls,
             waves=waves,
             progress=progress,
         )
     stdout.print(heads_table(f"co-simulation {output}", report))
+    if report["stages"]:
+        stdout.print(_stages_table(report))
+        save_figure(stages_figure(report), output / "stages.png")
     stdout.print(_verdict(report))
     if not report["bit_exact"]:
         raise typer.Exit(1)
+
+
+def _parse_latency(text: str, top: Top) -> tuple[int, int]:
+    """Least and most clocks."""
+    low, colon, high = text.partition(":")
+    limit = 65_535
+    numbers = [low, high] if colon else [low, low]
+    if not all(number.isdecimal() for number in numbers) or (colon and top is Top.CORE):
+        raise ParoError(
+            f"--latency {text!r} is not legal; legal: a number, or A:B with the accelerator"
+        )
+    least, most = map(int, numbers)
+    if not least <= most <= limit:
+        raise ParoError(f"--latency {text!r} is not legal; legal: 0 <= A <= B <= {limit:,}")
+    return least, most
+
+
+def _stages_table(report: dict[str, Any]) -> Table:
+    """Part of the cycles that each stage spent in each state."""
+    table = Table(title="stages, % of the cycles", title_justify="left", box=box.SIMPLE_HEAD)
+    states = list(next(iter(report["stages"].values())))
+    for name in ("stage", *states):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage, counts in report["stages"].items():
+        parts = [f"{100 * counts[state] / report['cycles']:.1f}" for state in states]
+        table.add_row(stage.replace("_", " "), *parts)
+    return table
 
 
 def _verdict(report: dict[str, Any]) -> Table:
@@ -106,8 +169,13 @@ def _verdict(report: dict[str, Any]) -> Table:
         "utilisation",
         "mean_bits",
         "density",
+        "top",
         "simulator",
         "cycles_per_second",
         "waves",
     )
-    return key_value_table("", {name: report.get(name) for name in names})
+    rows = {name: report.get(name) for name in names}
+    for direction in ("read", "write"):
+        for name, value in ((report["memory"] or {}).get(direction) or {}).items():
+            rows[f"{direction}_{name}"] = value
+    return key_value_table("", rows)

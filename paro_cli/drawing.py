@@ -30,6 +30,7 @@ __all__ = [
     "save_contact_sheet",
     "save_figure",
     "save_film",
+    "stages_figure",
 ]
 
 #: Most points on a side of an attention map.
@@ -38,8 +39,34 @@ _POINTS = 512
 _QUERIES_AT_ONCE = 256
 #: Colour of each block code, skipped first.
 _CODE_COLOURS = ("#f4f4f4", "#9ecae1", "#3182bd", "#08306b")
+#: Colour of what a stage does.
+_STATE_COLOURS = {"busy": "#3182bd", "starved": "#fdd0a2", "blocked": "#e6550d"}
 #: Range of the attention maps, relative to uniform attention.
 _WEIGHT_RANGE = (1e-2, 1e2)
+
+
+def stages_figure(report: dict[str, Any]) -> Figure:
+    """Where the cycles of a co-simulation went: a bar a stage, in parts of the whole."""
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    axes = figure.subplots()
+    stages, cycles = report["stages"], report["cycles"]
+    places = np.arange(len(stages))
+    left = np.zeros(len(stages))
+    for state, colour in _STATE_COLOURS.items():
+        parts = np.array([100 * counts[state] / cycles for counts in stages.values()])
+        axes.barh(places, parts, left=left, color=colour, label=state, height=0.7)
+        left += parts
+    for place, counts in zip(places, stages.values(), strict=True):
+        axes.text(101, place, f"{counts['busy'] / cycles:.0%} busy", va="center", fontsize=8)
+    axes.set_yticks(places, [name.replace("_", " ") for name in stages])
+    axes.invert_yaxis()
+    axes.set(
+        xlim=(0, 112),
+        xlabel=f"% of {cycles:,} cycles",
+        title=f"{report['top']}: utilisation of the array {report['utilisation']:.1%}",
+    )
+    axes.legend(ncols=len(_STATE_COLOURS), loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    return figure
 
 
 def draw_head(capture: Capture, plan: Plan, head: int, path: Path) -> None:

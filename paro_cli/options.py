@@ -6,12 +6,21 @@ import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from paro_config import PRESETS, Config, ParoError, load_config
+
+
+class Top(Enum):
+    """What can be generated and simulated."""
+
+    CORE = "core"
+    ACCELERATOR = "accelerator"
+
 
 CaptureArgument = Annotated[
     Path,

@@ -91,7 +91,6 @@ def _stride(name: str, word: int, operand: str, row_bytes: int) -> DescriptorFie
     return DescriptorField(
         name=name,
         word=word,
-        width=ROW_STRIDE_BITS,
         description=f"Bytes from one token's row of {operand} to the next one's",
         legal=range(row_bytes, 2**ROW_STRIDE_BITS, ALIGNMENT),
     )

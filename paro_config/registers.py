@@ -76,7 +76,8 @@ CAUSES = {
     Cause.BAD_DESCRIPTOR: "a descriptor has another magic word or version than this accelerator's",
     Cause.BAD_SHAPE: "a descriptor has another block or head_dim than this accelerator",
     Cause.BAD_TOKENS: "a descriptor has a number of tokens that is 0, too large or inconsistent",
-    Cause.BAD_ALIGNMENT: "an address or a row stride is not a multiple of 4 bytes",
+    Cause.BAD_ALIGNMENT: "an address or a row stride is not a multiple of 4 bytes, or a row stride "
+    "is 1 MiB or more",
     Cause.EMPTY_ROW: "a block row of the codes has no live block",
     Cause.READ_ERROR: "the memory answered a read with an error",
     Cause.WRITE_ERROR: "the memory answered a write with an error",

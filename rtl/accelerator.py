@@ -43,10 +43,10 @@ class Accelerator(wiring.Component):
 
     Members
     -------
-    m_axi_* : AXI4 master
-        One ID; INCR bursts that do not cross 4 KiB.
-    s_axil_* : AXI4-Lite slave
-        Registers of `paro_config.registers`.
+    m_axi_* : `rtl.axi.axi_signature`
+        AXI4 master: one ID, INCR bursts that do not cross 4 KiB.
+    s_axil_* : `rtl.axi_lite.axi_lite_signature`, flipped
+        AXI4-Lite slave that holds the registers.
     irq : Out, 1
         Interrupt, a level: a queue is done or an error is reported, and CONTROL enables it.
     """

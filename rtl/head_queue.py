@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro_config import Config
-from paro_config.descriptor import ALIGNMENT, DESCRIPTOR, DESCRIPTOR_BYTES
+from paro_config.descriptor import ALIGNMENT, DESCRIPTOR, DESCRIPTOR_BYTES, ROW_STRIDE_BITS
 from paro_config.registers import Cause, find_register
 from rtl.axi import ADDRESS_BITS, Destination, run_layout
 from rtl.blocks import log2
@@ -145,6 +145,9 @@ class HeadQueue(wiring.Component):
                 | (first_query + head.query_tokens > head.key_tokens)
                 | (head.prefix_tokens + head.suffix_tokens > head.key_tokens)
             ),
-            found[Cause.BAD_ALIGNMENT].eq(Cat(head[name][:aligned].any() for name in places).any()),
+            found[Cause.BAD_ALIGNMENT].eq(
+                Cat(head[name][:aligned].any() for name in places).any()
+                | Cat(head[f"{name}_row_stride"][ROW_STRIDE_BITS:].any() for name in "qkvo").any()
+            ),
         ]
         return found

@@ -1,11 +1,13 @@
 """The folder that `paro generate` writes."""
 
 import json
+import re
 
 import pytest
 
 from gen.generate import generate
 from gen.ports import describe_ports, ports_markdown
+from gen.verilog import ACCELERATOR, TOPS
 from paro_config import PRESETS, ParoError
 from rtl.core import Core
 
@@ -27,15 +29,26 @@ def test_files(tmp_path):
     assert first["paro_core.core"].startswith(b"CAPI=2:\n")
 
 
-def test_ports_are_those_of_the_verilog(tmp_path):
-    generate(TINY, tmp_path)
-    verilog = (tmp_path / "paro_core.v").read_text()
-    top = verilog[verilog.index("module paro_core(") :].partition("endmodule")[0]
+@pytest.mark.parametrize("module", TOPS)
+def test_ports_are_those_of_the_verilog(tmp_path, module):
+    generate(TINY, tmp_path, module)
+    verilog = (tmp_path / f"{module}.v").read_text()
+    top = verilog[verilog.index(f"module {module}(") :].partition("endmodule")[0]
     ports = json.loads((tmp_path / "ports.json").read_text())["ports"]
     for port in ports:
         bits = f"[{port['width'] - 1}:0] " if port["width"] > 1 else ""
         assert f"  {port['direction']}put {bits}{port['name']};\n" in top, port
-    assert top.count("  input ") + top.count("  output ") == len(ports)
+    assert len(re.findall(r"^  (?:in|out)put ", top, re.M)) == len(ports)
+
+
+def test_files_of_the_accelerator(tmp_path):
+    summary = generate(TINY, tmp_path, ACCELERATOR)
+    assert {"paro_accelerator.v", "registers.md", "registers.json", "paro_registers.h"} <= set(
+        summary["files"]
+    )
+    ports = json.loads((tmp_path / "ports.json").read_text())["ports"]
+    assert all(port["meaning"] for port in ports), ports
+    assert "| `m_axi_araddr` | out | 40 |" in (tmp_path / "ports.md").read_text()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
