@@ -179,18 +179,16 @@ def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
         ("key", work.key_tokens, codes.shape[2]),
     ):
         if not 1 <= tokens <= config.max_tokens:
-            raise ParoError(
-                f"cycle model: {tokens} {name} tokens; legal: 1 to {config.max_tokens}"
-            )
+            raise ParoError(f"cycle model: {tokens} {name} tokens; legal: 1 to {config.max_tokens}")
         if blocks != -(-tokens // config.block):
             raise ParoError(
                 f"cycle model: {tokens} {name} tokens do not make {blocks} blocks of {config.block}"
             )
     if codes.size and (codes.min() < 0 or codes.max() > 3):
         raise ParoError("cycle model: block codes must be 0, 1, 2 or 3")
-    dead = ~codes.any(axis=2)
+    dead = ~codes.any(axis=2).all(axis=0)
     if dead.any():
-        raise ParoError(f"cycle model: block row {int(dead.any(axis=0).argmax())} has no live block")
+        raise ParoError(f"cycle model: block row {int(dead.argmax())} has no live block")
     return np.ascontiguousarray(codes, np.uint8)
 
 
@@ -318,7 +316,7 @@ def _send_row(core, chunk_starts, queries, complete, complete_step, pv, pv_count
         group = chunk // chunks
         last_key = chunk_starts[group] + (chunk - group * chunks + 1) * core.block - 1
         reciprocal = max(reciprocal, last_key + core.denominators)
-        for first in range(0, core.softmax_lanes, core.reciprocal_lanes):
+        for _ in range(core.softmax_lanes // core.reciprocal_lanes):
             reciprocal += core.reciprocal
             for _ in range(core.reciprocal_lanes):
                 if query < queries:
@@ -611,9 +609,7 @@ def _predict(core, codes, runs, latency):
                             # Key groups come one by one.
                             at_once = 1
                             number = core.row_groups - tiles + 1
-                            there = max(
-                                there, key_first + min(key_beats, number * key_group_beats)
-                            )
+                            there = max(there, key_first + min(key_beats, number * key_group_beats))
                         ready = max(begin, there)
                         end_step = max(ready + steps - 1, step + core.drain_cycles)
                         step = end_step + (at_once - 1) * period
