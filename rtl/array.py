@@ -88,7 +88,7 @@ class PEArray(wiring.Component):
     Two steps with ``last`` are at least ``drain_cycles`` cycles apart.
     """
 
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self, config: Config):
         self._config = config
@@ -107,24 +107,21 @@ class PEArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        product_step, sum_step = Signal(ArrayStep), Signal(ArrayStep)
-        m.d.sync += [product_step.eq(self.step), sum_step.eq(product_step)]
-        load = sum_step.valid & sum_step.last
-
+        pair_step, product_step = Signal(ArrayStep), Signal(ArrayStep)
         groups = config.cols // config.drain_words
-        group = Signal(range(groups))
+        group, next_group = Signal(range(groups)), Signal(range(groups))
         last_group = group == groups - 1
-        m.d.sync += [
-            self.drained_first.eq(load),
-            group.eq(Mux(load | last_group, 0, group + 1)),
-        ]
-
         control = Signal(PEControl)
-        m.d.comb += [
-            control.accumulate.eq(product_step.valid),
-            control.first.eq(product_step.first),
-            control.load.eq(load),
-            control.shift.eq(last_group),
+        m.d.comb += next_group.eq(Mux(control.load | last_group, 0, group + 1))
+        m.d.sync += [
+            pair_step.eq(self.step),
+            product_step.eq(pair_step),
+            group.eq(next_group),
+            control.accumulate.eq(pair_step.valid),
+            control.first.eq(pair_step.first),
+            control.load.eq(product_step.valid & product_step.last),
+            control.shift.eq(next_group == groups - 1),
+            self.drained_first.eq(control.load),
         ]
         rows = replicate(m, platform, "paro_pe_row", lambda: PERow(config), config.rows)
         for index, row in enumerate(rows):

@@ -12,6 +12,8 @@ by four at the array's edge, so that all windows start at 2**2. K, which starts 
 out four times too large, which the drain undoes (`rtl/logits.py`).
 """
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -53,6 +55,12 @@ def _nearest_power(magnitude: Value) -> Value:
     )
 
 
+def _distance(a: Value, b: Value) -> tuple[Value, Value]:
+    """Magnitude of a - b for unsigned values, and whether it is negative."""
+    below, above = a - b, b - a
+    return Mux(below[-1], above, below)[: len(a)], below[-1]
+
+
 def _exponent(power: Value) -> Value:
     """Binary logarithm of a one-hot value (0 for 0), 4 bits."""
     return Cat(Cat(power[i] for i in range(len(power)) if i >> bit & 1).any() for bit in range(4))
@@ -80,28 +88,37 @@ def _sorted_pair(
     return even, odd
 
 
-def _naf(value: Value, positions: int) -> list[tuple[Value, Value]]:
+def _widened(value: Value, positions: int) -> Value:
+    """A value with one bit more than its radix-4 positions have."""
+    sign = value[-1] if value.shape().signed else Const(0, 1)
+    return Cat(value, sign.replicate(2 * positions + 1 - len(value)))
+
+
+def _triple(value: Value, positions: int) -> Value:
+    """Three times a value, as wide as `_naf` needs it."""
+    own = _widened(value, positions)
+    return (own.as_signed() + (own.as_signed() << 1))[: len(own)]
+
+
+def _naf(value: Value, triple: Value, positions: int) -> list[tuple[Value, Value]]:
     """Non-adjacent form of a signed value: (one-hot pair, negative) per radix-4 position.
 
-    The digits of v stand where 3v and v differ, one place up: positive where 3v has the bit,
-    negative where v has it (Prodinger).
+    The digits of v stand where 3v (from `_triple`) and v differ, one place up: positive where 3v
+    has the bit, negative where v has it (Prodinger).
     """
-    width = 2 * positions
-    sign = value[-1] if value.shape().signed else Const(0, 1)
-    own = Cat(value, sign.replicate(width + 1 - len(value)))
-    triple = (own.as_signed() + (own.as_signed() << 1))[: width + 1]
+    own = _widened(value, positions)
     plus, minus = (triple & ~own)[1:], (own & ~triple)[1:]
     nonzero = plus | minus
     return [(nonzero[2 * i : 2 * i + 2], minus[2 * i : 2 * i + 2].any()) for i in range(positions)]
 
 
-def _naf_lanes(value: Value, positions: int) -> list[Value]:
-    """Digits of the four lanes for one 8-bit element.
+def _naf_lanes(pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
+    """Digits of the four lanes for one 8-bit element in its non-adjacent form.
 
     With five positions the lanes skip one that is zero: lanes below it take their own position,
     the others the next one up. If none is zero, position 0 is dropped.
     """
-    pairs = _naf(value, positions)
+    positions = len(pairs)
     lanes = []
     for lane in range(formats.LANES):
         shift = 2 * lane - (ODD_LANE_SHIFT if lane % 2 else 0)
@@ -146,7 +163,7 @@ class KeyEncoder(wiring.Component):
     `LATENCY` cycles, one word a cycle.
     """
 
-    LATENCY = 3
+    LATENCY = 5
 
     channels: In(data.ArrayLayout(signed(8), formats.LANES))
     code: In(2)
@@ -156,16 +173,21 @@ class KeyEncoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        def magnitude(value: Signal) -> Value:
-            return Mux(value[-1], -value, value)[:8]
+        code = [self.code]
+        for stage in range(1, self.LATENCY):
+            code.append(Signal(2, name=f"code_{stage}"))
+            m.d.sync += code[stage].eq(code[stage - 1])
 
-        code_1, code_2 = Signal(2), Signal(2)
-        element, naf = Signal(signed(8)), Signal(digit_word_bits)
+        # 8 bit. 1: the element; 2: times three; 3, 4: its digits.
+        element_1, element_2 = (Signal(signed(8), name=f"element_{i}") for i in (1, 2))
+        triple_2 = Signal(2 * formats.LANES + 1)
+        naf_3, naf_4 = (Signal(digit_word_bits, name=f"naf_{i}") for i in (3, 4))
         m.d.sync += [
-            code_1.eq(self.code),
-            code_2.eq(code_1),
-            element.eq(self.channels[self.phase]),
-            naf.eq(Cat(_naf_lanes(element, formats.LANES))),
+            element_1.eq(self.channels[self.phase]),
+            element_2.eq(element_1),
+            triple_2.eq(_triple(element_1, formats.LANES)),
+            naf_3.eq(Cat(_naf_lanes(_naf(element_2, triple_2, formats.LANES)))),
+            naf_4.eq(naf_3),
         ]
         singles, doubles = [], []
         for i in range(2):
@@ -176,30 +198,50 @@ class KeyEncoder(wiring.Component):
                 upper_1.eq(Mux(self.code == 2, pair, self.channels[2 * i + 1])),
                 lower_1.eq(self.channels[2 * i]),
             ]
-            # 2: the odd units round.
-            upper, negative = Signal(8, name=f"upper_{i}"), Signal(name=f"negative_{i}")
-            lower = Signal(signed(8), name=f"lower_{i}")
-            power = _nearest_power(magnitude(upper_1))
+            # 2: magnitudes.
+            upper_2, lower_2 = (Signal(8, name=f"{n}_{i}_2") for n in ("upper", "lower"))
+            # 3: the odd units round.
+            power_3 = Signal(8, name=f"power_{i}_3")
+            upper_3, lower_3 = (Signal(8, name=f"{n}_{i}_3") for n in ("upper", "lower"))
+            # 4: what they have left.
+            power_4, lower_4 = (Signal(8, name=f"{n}_{i}_4") for n in ("power", "lower"))
+            rest, rest_negative = _distance(upper_3, power_3)
             m.d.sync += [
-                upper.eq(power),
-                negative.eq(upper_1[-1]),
-                lower.eq(Mux(code_1 == 2, magnitude(upper_1) - power, lower_1)),
+                upper_2.eq(Mux(upper_1[-1], -upper_1, upper_1)),
+                lower_2.eq(Mux(lower_1[-1], -lower_1, lower_1)),
+                power_3.eq(_nearest_power(upper_2)),
+                upper_3.eq(upper_2),
+                lower_3.eq(lower_2),
+                power_4.eq(power_3),
+                lower_4.eq(Mux(code[3] == 2, rest, lower_3)),
             ]
-            # 3: the even units round.
+            upper_sign, lower_sign = (
+                [Signal(name=f"{n}_sign_{i}_{stage}") for stage in (2, 3, 4)]
+                for n in ("upper", "lower")
+            )
+            m.d.sync += [
+                upper_sign[0].eq(upper_1[-1]),
+                upper_sign[1].eq(upper_sign[0]),
+                upper_sign[2].eq(upper_sign[1]),
+                lower_sign[0].eq(lower_1[-1]),
+                lower_sign[1].eq(lower_sign[0]),
+                lower_sign[2].eq(Mux(code[3] == 2, upper_sign[1] ^ rest_negative, lower_sign[1])),
+            ]
+            # 5: the even units round.
             rounded = Signal(8, name=f"rounded_{i}")
-            m.d.comb += rounded.eq(_nearest_power(magnitude(lower)))
+            m.d.comb += rounded.eq(_nearest_power(lower_4))
             singles += [
-                _digit(_exponent(rounded), lower[-1], rounded.any()),
-                _digit(_exponent(upper), negative, upper.any()),
+                _digit(_exponent(rounded), lower_sign[2], rounded.any()),
+                _digit(_exponent(power_4), upper_sign[2], power_4.any()),
             ]
-            doubles += _sorted_pair(upper, negative, rounded, negative ^ lower[-1])
-        with m.Switch(code_2):
+            doubles += _sorted_pair(power_4, upper_sign[2], rounded, lower_sign[2])
+        with m.Switch(code[-1]):
             with m.Case(1):
                 m.d.sync += self.word.as_value().eq(Cat(singles))
             with m.Case(2):
                 m.d.sync += self.word.as_value().eq(Cat(doubles))
             with m.Default():
-                m.d.sync += self.word.as_value().eq(naf)
+                m.d.sync += self.word.as_value().eq(naf_4)
         return m
 
 
@@ -211,7 +253,7 @@ class WeightEncoder(wiring.Component):
     weight : In, 10
         p, 0 .. 512 (1.0).
     code : In, 2
-        Block code, one cycle after its weight.
+        Block code, `LATENCY` - 1 cycles after its weight.
     word : Out, `DigitWord`
         2 bit: the digit in all four lanes; 4 bit: the pair in lanes 0, 1 and in lanes 2, 3; 8 bit:
         four digits. The caller takes the lanes of the element's place in the word.
@@ -220,8 +262,10 @@ class WeightEncoder(wiring.Component):
 
     Latency
     -------
-    2 cycles, one element a cycle.
+    `LATENCY` cycles, one element a cycle.
     """
+
+    LATENCY = 4
 
     weight: In(formats.P_FRAC + 1)
     code: In(2)
@@ -230,41 +274,59 @@ class WeightEncoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bits = formats.P_FRAC + 1
-        weight, power = Signal(bits), Signal(bits)
-        rest, rest_power = Signal(signed(bits + 1)), Signal(bits)
-        naf = Signal(digit_word_bits)
-        nearest = _nearest_power(self.weight)
+        bits, positions = formats.P_FRAC + 1, formats.P_POSITIONS
+        weight_1, power_1 = Signal(bits), Signal(bits)
+        triple_1 = Signal(2 * positions + 1)
+        weight_2, power_2, power_3 = Signal(bits), Signal(bits), Signal(bits)
+        rest_2 = Signal(8)  # at most a third of the weight
+        negative_2, negative_3 = Signal(), Signal()
+        pairs_2 = [
+            (Signal(2, name=f"pair_{i}"), Signal(name=f"sign_{i}")) for i in range(positions)
+        ]
+        rest_power_3, small_3, value_3 = Signal(8), Signal(bits), Signal(bits)
+        naf_3 = Signal(digit_word_bits)
+
+        # 1: its nearest power, its triple.
         m.d.sync += [
-            weight.eq(self.weight),
-            power.eq(nearest),
-            rest.eq(self.weight - nearest),
-            naf.eq(Cat(_naf_lanes(self.weight, formats.P_POSITIONS))),
+            weight_1.eq(self.weight),
+            power_1.eq(_nearest_power(self.weight)),
+            triple_1.eq(_triple(self.weight, positions)),
         ]
-        # |rest| is at most a third of the weight: 8 bits.
-        rest_magnitude = Signal(8)
-        small = Signal(bits)
-        m.d.comb += [
-            rest_magnitude.eq(Mux(rest[-1], -rest, rest)),
-            rest_power.eq(_nearest_power(rest_magnitude)),
-            # One digit starts at 2**2: less is rounded to 4 or to 0.
-            small.eq(Mux(power[:2].any(), Mux(weight >= 2, 4, 0), power)),
+        # 2: what the power leaves, and the non-adjacent form.
+        rest, negative = _distance(weight_1, power_1)
+        m.d.sync += [
+            weight_2.eq(weight_1),
+            power_2.eq(power_1),
+            rest_2.eq(rest),
+            negative_2.eq(negative),
         ]
-        even, odd = _sorted_pair(power, Const(0, 1), rest_power[:8], rest[-1])
-        single = _digit(_exponent(small[ODD_LANE_SHIFT:]), Const(0, 1), small.any())
+        for own, new in zip(pairs_2, _naf(weight_1, triple_1, positions), strict=True):
+            m.d.sync += [own[0].eq(new[0]), own[1].eq(new[1])]
+        # 3: digits at each width.
+        lowest, lowest_negative = pairs_2[0]
         dropped = Signal(signed(3))  # the lowest digit of five
-        pairs = _naf(weight, formats.P_POSITIONS)
-        lowest, lowest_negative = pairs[0]
-        with m.If(Cat(pair.any() for pair, _ in pairs).all()):
+        with m.If(Cat(pair.any() for pair, _ in pairs_2).all()):
             m.d.comb += dropped.eq(Mux(lowest_negative, -lowest, lowest))
+        m.d.sync += [
+            power_3.eq(power_2),
+            negative_3.eq(negative_2),
+            rest_power_3.eq(_nearest_power(rest_2)),
+            # One digit starts at 2**2: less is rounded to 4 or to 0.
+            small_3.eq(Mux(power_2[:2].any(), Mux(weight_2 >= 2, 4, 0), power_2)),
+            naf_3.eq(Cat(_naf_lanes(pairs_2))),
+            value_3.eq(weight_2 - dropped),
+        ]
+        # 4: those of the block's width.
+        even, odd = _sorted_pair(power_3, Const(0, 1), rest_power_3, negative_3)
+        single = _digit(_exponent(small_3[ODD_LANE_SHIFT:]), Const(0, 1), small_3.any())
         with m.Switch(self.code):
             with m.Case(1):
-                m.d.sync += [self.word.as_value().eq(single.replicate(4)), self.value.eq(small)]
+                m.d.sync += [self.word.as_value().eq(single.replicate(4)), self.value.eq(small_3)]
             with m.Case(2):
                 m.d.sync += [
                     self.word.as_value().eq(Cat(even, odd, even, odd)),
-                    self.value.eq(power + Mux(rest[-1], -rest_power, rest_power)),
+                    self.value.eq(power_3 + Mux(negative_3, -rest_power_3, rest_power_3)),
                 ]
             with m.Default():
-                m.d.sync += [self.word.as_value().eq(naf), self.value.eq(weight - dropped)]
+                m.d.sync += [self.word.as_value().eq(naf_3), self.value.eq(value_3)]
         return m

@@ -34,7 +34,7 @@ class DrainRouter(wiring.Component):
     drained, drained_first : In
         From the array.
     output : Out, `drained_layout`
-        Same cycle as ``drained``; ``last`` marks the last words of a tile.
+        One cycle after ``drained``; ``last`` marks the last words of a tile.
     score_valid, partial_valid : Out, 1
         ``output`` belongs to QK, to PV.
     """
@@ -42,7 +42,7 @@ class DrainRouter(wiring.Component):
     #: Cycles from the sequencer's ``tile`` to the array's ``drained_first``.
     DELAY = 1 + PEArray.LATENCY
     #: Cycles from ``drained`` to ``output``.
-    LATENCY = 0
+    LATENCY = 1
 
     def __init__(self, config: Config):
         self._config = config
@@ -84,7 +84,7 @@ class DrainRouter(wiring.Component):
         ]
         m.d.sync += [index.eq(now + 1), draining.eq(valid & ~last)]
         part_bits = len(self.output.part)
-        m.d.comb += [
+        m.d.sync += [
             self.output.words.eq(self.drained),
             self.output.part.eq(now[:part_bits]),
             self.output.row.eq(now[part_bits:]),

@@ -1,5 +1,7 @@
 """Softmax lane: a logit and its row's maximum to a quantised weight and its digits."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Array, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -33,7 +35,7 @@ class ExponentialLane(wiring.Component):
     `LATENCY` cycles, one logit a cycle.
     """
 
-    LATENCY = 6
+    LATENCY = 7 + WeightEncoder.LATENCY
 
     def __init__(self, config: Config):
         self._segments = config.exp_segments
@@ -53,49 +55,51 @@ class ExponentialLane(wiring.Component):
         frac = formats.LOGIT_FRAC
         rest_bits = frac - log2(self._segments)
 
-        # 1: distance from the maximum; beyond 2**-10 the weight is 0 anyway.
+        # 1, 2: distance from the maximum; beyond 2**-10 the weight is 0 anyway.
         farthest = formats.P_FRAC + 1
-        distance = Signal(unsigned(formats.LOGIT_BITS))
-        below = Signal(range(farthest + 2))
+        distance, absent = Signal(unsigned(formats.LOGIT_BITS)), Signal()
+        below = [Signal(range(farthest + 2), name=f"below_{stage}") for stage in range(2, 6)]
         fraction = Signal(frac)
-        m.d.comb += distance.eq((self.maximum << frac) - self.logit)
         whole = distance >> frac
         m.d.sync += [
+            distance.eq((self.maximum << frac) - self.logit),
+            absent.eq(self.absent),
             fraction.eq(distance),
-            below.eq(Mux(self.absent | (whole > farthest), farthest + 1, whole)),
+            below[0].eq(Mux(absent | (whole > farthest), farthest + 1, whole)),
+            *(new.eq(old) for old, new in pairwise(below)),
         ]
 
-        # 2, 3: 2**-fraction.
+        # 3, 4, 5: 2**-fraction.
         table = formats.exp2_table(self._segments)
         bases = Array(Const(base, formats.EXP_FRAC + 1) for base, _ in table)
         slope_bits = max(slope for _, slope in table).bit_length()
         slopes = Array(Const(slope, slope_bits) for _, slope in table)
-        segment, rest = fraction[rest_bits:], fraction[:rest_bits]
-        base = Signal(formats.EXP_FRAC + 1)
+        segment = fraction[rest_bits:]
+        slope, rest = Signal(slope_bits), Signal(rest_bits)
+        base_3, base_4, power = (
+            Signal(formats.EXP_FRAC + 1, name=name) for name in ("base_3", "base_4", "power")
+        )
         drop = Signal(slope_bits + rest_bits)
-        below_2 = Signal.like(below)
-        power = Signal(formats.EXP_FRAC + 1)
-        below_3 = Signal.like(below)
         half = 1 << (formats.EXP_SLOPE_FRAC - 1)
         m.d.sync += [
-            base.eq(bases[segment]),
-            drop.eq(slopes[segment] * rest),
-            below_2.eq(below),
-            power.eq(base - ((drop + half) >> formats.EXP_SLOPE_FRAC)),
-            below_3.eq(below_2),
+            base_3.eq(bases[segment]),
+            slope.eq(slopes[segment]),
+            rest.eq(fraction[:rest_bits]),
+            base_4.eq(base_3),
+            drop.eq(slope * rest),
+            power.eq(base_4 - ((drop + half) >> formats.EXP_SLOPE_FRAC)),
         ]
 
-        # 4: shift and round to P_FRAC bits.
-        weight = Signal(formats.P_FRAC + 1)
+        # 6, 7: shift and round to P_FRAC bits.
         dropped = formats.EXP_FRAC - formats.P_FRAC  # 7
-        shifted = Signal(formats.P_FRAC + 2)
-        m.d.comb += shifted.eq((power >> (dropped - 1)) >> below_3)
-        with m.If(below_3 > farthest):
-            m.d.sync += weight.eq(0)
+        shifted, weight = Signal(formats.P_FRAC + 2), Signal(formats.P_FRAC + 1)
+        with m.If(below[-1] > farthest):
+            m.d.sync += shifted.eq(0)
         with m.Else():
-            m.d.sync += weight.eq((shifted + 1) >> 1)
+            m.d.sync += shifted.eq((power >> (dropped - 1)) >> below[-1])
+        m.d.sync += weight.eq((shifted + 1) >> 1)
 
-        # 5, 6: digits.
+        # Digits.
         m.submodules.encoder = encoder = WeightEncoder()
         m.d.comb += [
             encoder.weight.eq(weight),

@@ -1,6 +1,8 @@
 """Logit unit: scores from the array to base-2 logits and row maxima, buffered for the softmax."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -24,16 +26,17 @@ def round_shift(value: Value, places: int) -> Value:
 class LogitLane(wiring.Component):
     """One score times its key scale and its query scale; section 3 of `docs/numerics.md`.
 
-    It also tracks the maxima of its queries, one for each part of the array's columns.
+    It also tracks the maxima of its queries, one for each part of the array's columns: the scores
+    of a key come part by part, all of them, so that the maxima take turns by themselves.
 
     Members
     -------
     score : In, signed(score_bits)
     key_scale, query_scale : In
         Mantissas, one cycle after ``score``.
-    valid, part, first, present : In
-        `LATENCY` cycles after ``score``: it counts; its part; it is its query's first; its key is a
-        token, so that it enters the maximum.
+    valid, first, present : In
+        `LATENCY` cycles after ``score``: it counts; it is its query's first; its key is a token, so
+        that it enters the maximum. The first key always is one.
     logit : Out, signed(LOGIT_BITS)
         Base-2 logit with LOGIT_FRAC fractional bits.
     ceiling : Out, signed(MAX_BITS)
@@ -44,7 +47,7 @@ class LogitLane(wiring.Component):
     `LATENCY` cycles from ``score``.
     """
 
-    LATENCY = 5
+    LATENCY = 8
 
     def __init__(self, config: Config):
         self._config = config
@@ -55,7 +58,6 @@ class LogitLane(wiring.Component):
                 "key_scale": In(unsigned(formats.KEY_SCALE_BITS)),
                 "query_scale": In(unsigned(formats.QUERY_SCALE_BITS)),
                 "valid": In(1),
-                "part": In(range(self._parts)),
                 "first": In(1),
                 "present": In(1),
                 "logit": Out(signed(formats.LOGIT_BITS)),
@@ -65,46 +67,68 @@ class LogitLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        score = Signal(signed(self._config.score_bits))
-        by_key = Signal(signed(self._config.score_bits + formats.KEY_SCALE_BITS))
-        scaled = Signal(signed(formats.SCALED_SCORE_BITS))
-        query_scale = [
-            Signal(unsigned(formats.QUERY_SCALE_BITS), name=f"query_scale_{i}") for i in range(2)
-        ]
-        by_query = Signal(signed(formats.SCALED_SCORE_BITS + formats.QUERY_SCALE_BITS))
-        rounded = round_shift(by_query, formats.QUERY_SCALE_SHIFT)
-        m.d.sync += [
-            score.eq(self.score),
-            by_key.eq(score * self.key_scale),
-            query_scale[0].eq(self.query_scale),
-            scaled.eq(round_shift(by_key, self._config.key_scale_shift)),
-            query_scale[1].eq(query_scale[0]),
-            by_query.eq(scaled * query_scale[1]),
-        ]
-        with m.If(rounded > formats.LOGIT_MAX):
-            m.d.sync += self.logit.eq(formats.LOGIT_MAX)
-        with m.Elif(rounded < -formats.LOGIT_MAX):
-            m.d.sync += self.logit.eq(-formats.LOGIT_MAX)
-        with m.Else():
-            m.d.sync += self.logit.eq(rounded)
+        score_bits = self._config.score_bits
 
-        maxima = Array(
-            Signal(signed(formats.LOGIT_BITS), name=f"maximum_{part}")
-            for part in range(self._parts)
-        )
-        candidate, updated, latest = (
-            Signal(signed(formats.LOGIT_BITS), name=name)
-            for name in ("candidate", "updated", "latest")
-        )
-        current = maxima[self.part]
-        m.d.comb += [
-            candidate.eq(Mux(self.present, self.logit, -formats.LOGIT_MAX)),
-            updated.eq(Mux(self.first | (candidate > current), candidate, current)),
-            self.ceiling.eq((latest + ((1 << formats.LOGIT_FRAC) - 1)) >> formats.LOGIT_FRAC),
+        # 1, 2: operands of the multipliers come out of registers and their products go into some.
+        score_1, score_2 = (Signal(signed(score_bits), name=f"score_{i}") for i in (1, 2))
+        key_scale = Signal.like(self.key_scale)
+        query_scale = [
+            Signal(unsigned(formats.QUERY_SCALE_BITS), name=f"query_scale_{i}") for i in range(2, 6)
         ]
-        m.d.sync += latest.eq(updated)
+        m.d.sync += [
+            score_1.eq(self.score),
+            score_2.eq(score_1),
+            key_scale.eq(self.key_scale),
+            query_scale[0].eq(self.query_scale),
+            *(new.eq(old) for old, new in pairwise(query_scale)),
+        ]
+
+        # 3, 4, 5: times the key scale, in two halves that a multiplier of 18 bits takes.
+        half = score_bits // 2
+        low = Signal(unsigned(half + formats.KEY_SCALE_BITS))
+        high = Signal(signed(score_bits - half + formats.KEY_SCALE_BITS))
+        by_key = Signal(signed(score_bits + formats.KEY_SCALE_BITS))
+        scaled = Signal(signed(formats.SCALED_SCORE_BITS))
+        m.d.sync += [
+            low.eq(score_2[:half] * key_scale),
+            high.eq(score_2[half:].as_signed() * key_scale),
+            by_key.eq(low + (high << half)),
+            scaled.eq(round_shift(by_key, self._config.key_scale_shift)),
+        ]
+
+        # 6, 7, 8: times the query scale.
+        by_query = Signal(signed(formats.SCALED_SCORE_BITS + formats.QUERY_SCALE_BITS))
+        rounded = Signal(signed(len(by_query) - formats.QUERY_SCALE_SHIFT + 1))
+        m.d.sync += [
+            by_query.eq(scaled * query_scale[-1]),
+            rounded.eq(round_shift(by_query, formats.QUERY_SCALE_SHIFT)),
+        ]
+        # Rounding up is monotone: the ceiling of a maximum is the maximum of the ceilings.
+        top = Signal(signed(formats.MAX_BITS))
+        top_max = formats.LOGIT_MAX >> formats.LOGIT_FRAC
+        with m.If(rounded > formats.LOGIT_MAX):
+            m.d.sync += [self.logit.eq(formats.LOGIT_MAX), top.eq(top_max)]
+        with m.Elif(rounded < -formats.LOGIT_MAX):
+            m.d.sync += [self.logit.eq(-formats.LOGIT_MAX), top.eq(-top_max)]
+        with m.Else():
+            m.d.sync += [
+                self.logit.eq(rounded),
+                top.eq((rounded + ((1 << formats.LOGIT_FRAC) - 1)) >> formats.LOGIT_FRAC),
+            ]
+
+        # 9: the maxima, the latest in front.
+        maxima = [
+            Signal(signed(formats.MAX_BITS), name=f"maximum_{part}") for part in range(self._parts)
+        ]
+        lead = Signal(signed(formats.MAX_BITS + 1))
+        m.d.comb += lead.eq(maxima[-1] - top)
+        rises = self.present & (self.first | (lead < 0))
         with m.If(self.valid):
-            m.d.sync += current.eq(updated)
+            m.d.sync += [
+                maxima[0].eq(Mux(rises, top, maxima[-1])),
+                *(new.eq(old) for old, new in pairwise(maxima)),
+            ]
+        m.d.comb += self.ceiling.eq(maxima[0])
         return m
 
 
@@ -134,7 +158,7 @@ class LogitBuffer(wiring.Component):
         `READ_LATENCY` cycles after the address: logits, and the ceilings of their queries' maxima.
     """
 
-    READ_LATENCY = 1
+    READ_LATENCY = 2
     #: Cycles from a block's last scores to ``key_release``.
     RELEASE_LATENCY = 1
     #: Cycles from a group's last scores to the cycle in which ``groups`` counts it.
@@ -221,7 +245,6 @@ class LogitBuffer(wiring.Component):
                 lane.key_scale.eq(self.key_scale),
                 lane.query_scale.eq(self.query_scales[index]),
                 lane.valid.eq(place.valid),
-                lane.part.eq(place.part),
                 lane.first.eq(place.key == 0),
                 lane.present.eq(place.present),
                 logits[index].eq(lane.logit),
@@ -248,8 +271,8 @@ class LogitBuffer(wiring.Component):
             write.addr.eq(Cat(place.part, place.key, write_group)),
             write.data.eq(logits),
             read.addr.eq(Cat(self.read_part, self.read_key, read_group)),
-            self.logits.eq(read.data),
         ]
+        m.d.sync += self.logits.eq(read.data)
         m.submodules.maximum_memory = maximum_memory = Memory(
             shape=self.maxima.shape(), depth=self._ring * self._parts, init=[]
         )
@@ -263,6 +286,6 @@ class LogitBuffer(wiring.Component):
             write.data.eq(ceilings),
             write.en.eq(write_maximum),
             read.addr.eq(Cat(self.read_part, read_group)),
-            self.maxima.eq(read.data),
         ]
+        m.d.sync += self.maxima.eq(read.data)
         return m

@@ -31,7 +31,7 @@ class OutputLane(wiring.Component):
     `LATENCY` cycles.
     """
 
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self, config: Config):
         self._bits = config.numerator_bits
@@ -55,11 +55,16 @@ class OutputLane(wiring.Component):
             large.eq(Mux(self.rescale.shift_old, self.partial, old)),
             shift.eq(self.rescale.shift),
         ]
-        shifted, rounds_up = round_shift_by(small, shift)
+        shifted, rounds_up = round_shift_by(m, small, shift)
         scaled, carry = Signal(signed(self._bits)), Signal()
-        large_2 = Signal(signed(self._bits))
-        m.d.sync += [scaled.eq(shifted), carry.eq(rounds_up), large_2.eq(large)]
-        m.d.sync += self.total.eq(large_2 + scaled + Cat(carry, Const(0, 1)).as_signed())
+        large_2, large_3 = (Signal(signed(self._bits), name=f"large_{i}") for i in (2, 3))
+        m.d.sync += [
+            large_2.eq(large),
+            large_3.eq(large_2),
+            scaled.eq(shifted),
+            carry.eq(rounds_up),
+            self.total.eq(large_3 + scaled + Cat(carry, Const(0, 1)).as_signed()),
+        ]
         return m
 
 
@@ -72,7 +77,7 @@ class OutputAccumulator(wiring.Component):
         Partial outputs from the drain router.
     rescale_slot, rescale_query : Out
     rescale : In, `rescale_layout`
-        Read port of the row state (latency 1).
+        Read port of the row state (`RowState.READ_LATENCY`).
     groups_complete : Out, 1
         A last block's PV has completed a group of R queries of which at least one is valid.
     read_slot, read_query, read_part : In
@@ -139,12 +144,14 @@ class OutputAccumulator(wiring.Component):
                 self.input_valid & self.input.last & tile.block.last & last_channels & has_queries
             ),
         ]
-        for stage in range(1 + OutputLane.LATENCY):
+        for stage in range(RowState.READ_LATENCY + OutputLane.LATENCY):
             place.append(Signal(beside, name=f"place_{stage + 1}"))
             m.d.sync += place[-1].eq(place[-2])
-        arriving, leaving = place[1], place[-1]
-        words = Signal(self.input.words.shape())
-        m.d.sync += words.eq(self.input.words)
+        arriving, leaving = place[RowState.READ_LATENCY], place[-1]
+        words = [self.input.words]
+        for stage in range(RowState.READ_LATENCY):
+            words.append(Signal(self.input.words.shape(), name=f"words_{stage + 1}"))
+            m.d.sync += words[-1].eq(words[-2])
 
         # Two memories, like the squares of a chessboard, of one read port each: PV goes first, but
         # visits them in turn, so that the normaliser finds one free in every other cycle.
@@ -181,8 +188,14 @@ class OutputAccumulator(wiring.Component):
             ]
             memories.append(read)
         m.d.sync += self.numerators.eq(Mux(read_memory, memories[1].data, memories[0].data))
-        old = Signal(self.numerators.shape())
-        m.d.comb += old.eq(Mux(old_memory, memories[1].data, memories[0].data))
+        # The old sums, as late as the rescales: a register behind each memory, one for the choice.
+        fetched = [Signal(self.numerators.shape(), name=f"fetched_{number}") for number in range(2)]
+        old, old_fetched = Signal(self.numerators.shape()), Signal()
+        m.d.sync += [
+            *(new.eq(memory.data) for new, memory in zip(fetched, memories, strict=True)),
+            old_fetched.eq(old_memory),
+            old.eq(Mux(old_fetched, fetched[1], fetched[0])),
+        ]
         for index, lane in enumerate(
             replicate(
                 m, platform, "paro_output_lane", lambda: OutputLane(config), config.drain_words
@@ -192,7 +205,7 @@ class OutputAccumulator(wiring.Component):
                 lane.rescale.eq(self.rescale),
                 lane.first.eq(arriving.first),
                 lane.old.eq(old[index]),
-                lane.partial.eq(words[index]),
+                lane.partial.eq(words[-1][index]),
                 totals[index].eq(lane.total),
             ]
         return m

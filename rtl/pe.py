@@ -16,7 +16,7 @@ _PRODUCT_BITS = 19  # four lanes of at most 127 * 512 each
 
 
 class PEControl(data.Struct):
-    """What all PEs do in a cycle, aligned to the accumulator (one cycle behind the operands)."""
+    """What all PEs do in a cycle, aligned to the accumulator (two cycles behind the operands)."""
 
     accumulate: unsigned(1)  # add the product
     first: unsigned(1)  # ... to zero: the first step of a tile
@@ -56,7 +56,7 @@ class PE(wiring.Component):
 
     Latency
     -------
-    Operands to accumulator 2 cycles; one step a cycle.
+    Operands to accumulator 3 cycles; one step a cycle.
     """
 
     def __init__(self, config: Config):
@@ -73,11 +73,13 @@ class PE(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes = []
+        lanes, negative = [], []
         for index in range(formats.LANES):
             operand, digit = self.operands[f"lane_{index}"], self.word[index]
-            lanes.append(self._lane(m, index, operand, digit))
-        negative = [self.word[index].negative for index in range(formats.LANES)]
+            inverted = Signal(name=f"lane_{index}_inverted")
+            m.d.sync += inverted.eq(digit.negative)
+            lanes.append(self._lane(m, index, operand, digit, inverted))
+            negative.append(inverted)
 
         # Four one's complements need four carries: each adder takes one, the accumulator the last.
         low = _add(lanes[0], lanes[1], negative[0], _PRODUCT_BITS)
@@ -99,8 +101,8 @@ class PE(wiring.Component):
             m.d.sync += self.drain.eq(self.drain_in)
         return m
 
-    def _lane(self, m: Module, index: int, operand: Value, digit: Digit) -> Value:
-        """Operand shifted by the digit; one's complement where the digit is negative.
+    def _lane(self, m: Module, index: int, operand: Value, digit: Digit, inverted: Value) -> Value:
+        """Operand shifted by the digit, a cycle later; one's complement where it is ``inverted``.
 
         A barrel shifter of three stages, each a select of two shifted copies: with the zero gate
         in the first and the inversion in the last stage that is one 4-input LUT a bit and stage.
@@ -112,11 +114,11 @@ class PE(wiring.Component):
         m.d.comb += [
             once.eq(Mux(digit.nonzero, Mux(digit.shift[0], operand << 1, operand), 0)),
             by_four.eq(Mux(digit.shift[2], once << 4, once)),
-            by_two.eq(
-                Mux(digit.shift[1], by_four << 2, by_four) ^ digit.negative.replicate(width + 7)
-            ),
         ]
+        m.d.sync += by_two.eq(
+            Mux(digit.shift[1], by_four << 2, by_four) ^ digit.negative.replicate(width + 7)
+        )
         if index % 2 == 0:
             return by_two
         # The odd lanes' window: shifted in ones where the value is inverted.
-        return Cat(digit.negative.replicate(ODD_LANE_SHIFT), by_two).as_signed()
+        return Cat(inverted.replicate(ODD_LANE_SHIFT), by_two).as_signed()

@@ -1,6 +1,6 @@
 """Online softmax state of the rows: running maximum and denominator, rescaled by shifts."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -25,9 +25,18 @@ def rescale_layout() -> data.StructLayout:
     return data.StructLayout({"shift": _SHIFT_BITS, "shift_old": 1})
 
 
-def round_shift_by(value: Value, places: Value) -> tuple[Value, Value]:
-    """Floor of a value shifted right by a signal, and the bit that rounds it half up."""
-    shifted = (value << 1) >> places
+def round_shift_by(m: Module, value: Value, places: Value) -> tuple[Value, Value]:
+    """Floor of a value shifted right by a signal, and the bit that rounds it half up.
+
+    Both come one cycle later: multiples of eight places go before a register, the rest behind it.
+    """
+    coarse = Signal(Shape(len(value) + 1, value.shape().signed))
+    fine = Signal(3)
+    m.d.sync += [
+        coarse.eq((value << 1) >> Cat(Const(0, 3), places[3:])),
+        fine.eq(places[:3]),
+    ]
+    shifted = coarse >> fine
     return shifted >> 1, shifted[0]
 
 
@@ -52,7 +61,7 @@ class RowStateLane(wiring.Component):
     `LATENCY` cycles.
     """
 
-    LATENCY = 3
+    LATENCY = 6
 
     def __init__(self, config: Config):
         self._config = config
@@ -73,50 +82,71 @@ class RowStateLane(wiring.Component):
         m = Module()
         bits = self._config.denominator_bits
 
-        # 1: which of the two is smaller, and by how much.
-        difference = Signal(signed(formats.MAX_BITS + 1))
-        distance = Signal(formats.MAX_BITS)
-        rises = Signal()  # the block's maximum is the new one
-        m.d.comb += [
-            difference.eq(self.maximum - self.old_maximum),
-            rises.eq(self.first | (difference > 0)),
-            distance.eq(Mux(difference < 0, -difference, difference)),
-        ]
-        shift_old, shift = Signal(), Signal(_SHIFT_BITS)
-        small, large = Signal(bits), Signal(bits)
-        maximum_1 = Signal(signed(formats.MAX_BITS))
-        farthest = formats.RESCALE_MAX
-        old = Mux(self.first, 0, self.old_denominator)
-        new = self.block_sum << formats.DENOMINATOR_FRAC
+        # 1: what came out of a memory.
+        first = Signal()
+        maximum = Signal.like(self.maximum, name="maximum_1")
+        block_sum = Signal.like(self.block_sum, name="block_sum_1")
+        old_maximum = Signal.like(self.old_maximum, name="old_maximum_1")
+        old_denominator = Signal.like(self.old_denominator, name="old_denominator_1")
         m.d.sync += [
-            shift_old.eq(rises),
-            # The first block is not shifted, whatever the state was before.
-            shift.eq(Mux(self.first, 0, Mux(distance > farthest, farthest, distance))),
-            small.eq(Mux(rises, old, new)),
-            large.eq(Mux(rises, new, old)),
-            maximum_1.eq(Mux(rises, self.maximum, self.old_maximum)),
+            first.eq(self.first),
+            maximum.eq(self.maximum),
+            block_sum.eq(self.block_sum),
+            old_maximum.eq(self.old_maximum),
+            old_denominator.eq(self.old_denominator),
         ]
 
-        # 2: the smaller one, shifted.
-        shifted, rounds_up = round_shift_by(small, shift)
-        scaled, carry = Signal(bits), Signal()
-        large_2, maximum_2 = Signal(bits), Signal(signed(formats.MAX_BITS))
-        shift_old_2, shift_2 = Signal(), Signal(_SHIFT_BITS)
+        # 2: whose maximum is larger, and by how much.
+        rises = Signal()  # the block's maximum is the new one
+        above, below = (Signal(signed(formats.MAX_BITS + 1), name=n) for n in ("above", "below"))
+        joins, old, new = Signal(), Signal(bits), Signal(bits)
+        largest = Signal(signed(formats.MAX_BITS))
+        difference = Signal(signed(formats.MAX_BITS + 1))
+        m.d.comb += difference.eq(old_maximum - maximum)
+        is_higher = first | (difference < 0)
         m.d.sync += [
+            rises.eq(is_higher),
+            largest.eq(Mux(is_higher, maximum, old_maximum)),
+            above.eq(maximum - old_maximum),
+            below.eq(difference),
+            joins.eq(~first),
+            old.eq(Mux(first, 0, old_denominator)),
+            new.eq(block_sum << formats.DENOMINATOR_FRAC),
+        ]
+
+        # 3: what is shifted, and by how much; 4, 5: shift; 6: add.
+        small = Signal(bits)
+        beside = data.StructLayout(
+            {
+                "shift": _SHIFT_BITS,
+                "shift_old": 1,
+                "large": unsigned(bits),
+                "maximum": signed(formats.MAX_BITS),
+            }
+        )
+        chosen, shifting, adding = (
+            Signal(beside, name=name) for name in ("chosen", "shifting", "adding")
+        )
+        distance = Signal(formats.MAX_BITS)
+        m.d.comb += distance.eq(Mux(rises, above, below))
+        farthest = formats.RESCALE_MAX
+        shifted, rounds_up = round_shift_by(m, small, chosen.shift)
+        scaled, carry = Signal(bits), Signal()
+        m.d.sync += [
+            small.eq(Mux(rises, old, new)),
+            chosen.large.eq(Mux(rises, new, old)),
+            chosen.maximum.eq(largest),
+            chosen.shift_old.eq(rises),
+            # The first block is not shifted, whatever the state was before.
+            chosen.shift.eq(Mux(joins, Mux(distance > farthest, farthest, distance), 0)),
+            shifting.eq(chosen),
+            adding.eq(shifting),
             scaled.eq(shifted),
             carry.eq(rounds_up),
-            large_2.eq(large),
-            maximum_2.eq(maximum_1),
-            shift_old_2.eq(shift_old),
-            shift_2.eq(shift),
-        ]
-
-        # 3: the sum.
-        m.d.sync += [
-            self.new_denominator.eq(large_2 + scaled + carry),
-            self.rescale.shift_old.eq(shift_old_2),
-            self.rescale.shift.eq(shift_2),
-            self.new_maximum.eq(maximum_2),
+            self.new_denominator.eq(adding.large + scaled + carry),
+            self.rescale.shift_old.eq(adding.shift_old),
+            self.rescale.shift.eq(adding.shift),
+            self.new_maximum.eq(adding.maximum),
         ]
         return m
 
@@ -145,10 +175,11 @@ class RowState(wiring.Component):
 
     Contract
     --------
-    Updates are at least ``RowStateLane.LATENCY + 2`` cycles apart.
+    Updates of a chunk are at least ``RowStateLane.LATENCY + 2`` cycles apart. A rescale is read at
+    least ``RowStateLane.LATENCY + 1`` cycles after its update.
     """
 
-    READ_LATENCY = 1
+    READ_LATENCY = 3
 
     def __init__(self, config: Config):
         self._config = config
@@ -233,10 +264,16 @@ class RowState(wiring.Component):
             ]
 
         lane_bits = (lanes - 1).bit_length()
-        read_lane = Signal(lane_bits)
-        m.d.sync += read_lane.eq(self.read_query[:lane_bits])
-        m.d.comb += [
-            read_rescale.addr.eq(self.read_query[lane_bits:] | (self.read_slot << len(self.chunk))),
-            self.rescale.eq(read_rescale.data[read_lane]),
+        read_lane = [self.read_query[:lane_bits]]
+        for stage in range(self.READ_LATENCY - 1):
+            read_lane.append(Signal(lane_bits, name=f"read_lane_{stage}"))
+            m.d.sync += read_lane[-1].eq(read_lane[-2])
+        read_rescales = Signal.like(read_rescale.data)
+        m.d.comb += read_rescale.addr.eq(
+            self.read_query[lane_bits:] | (self.read_slot << len(self.chunk))
+        )
+        m.d.sync += [
+            read_rescales.eq(read_rescale.data),
+            self.rescale.eq(read_rescales[read_lane[-1]]),
         ]
         return m

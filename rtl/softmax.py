@@ -87,7 +87,7 @@ class SoftmaxUnit(wiring.Component):
     started : In, stream of `block_layout`
         Blocks whose QK has started, in order.
     groups, release, read_key, read_part, logits, maxima
-        See `LogitBuffer`.
+        See `LogitBuffer`; the logits come `LogitBuffer.READ_LATENCY` cycles after their address.
     weighted : Out, stream of `block_layout`
         Blocks whose weights are complete.
     weight_address : In
@@ -96,7 +96,7 @@ class SoftmaxUnit(wiring.Component):
         One cycle later.
     rescale_slot, rescale_query : In
     rescale : Out, `rescale_layout`
-        One cycle later: how PV of the query joins its row.
+        `RowState.READ_LATENCY` cycles later: how PV of the query joins its row.
     chunks : Out, stream of `weighted_chunk_layout`
         Final denominators of the rows.
     activity : Out, `rtl.interfaces.Activity`
@@ -104,11 +104,15 @@ class SoftmaxUnit(wiring.Component):
 
     Contract
     --------
-    At most ``SLOTS`` blocks lie between ``started`` and the end of their PV's issue.
+    At most ``SLOTS`` blocks lie between ``started`` and the end of their PV's issue. Rescales of a
+    block are read as `RowState` asks, counted from ``weighted``.
     """
 
-    #: Cycles from the read of a chunk's last key to its digit words and its row state's update.
-    LATENCY = LogitBuffer.READ_LATENCY + ExponentialLane.LATENCY + 1
+    #: Cycles from the address of a logit to its lane: one behind the buffer the chunk's logits are
+    #: selected out of those that it reads.
+    FETCH_LATENCY = 1 + LogitBuffer.READ_LATENCY
+    #: Cycles from the address of a chunk's last key to its digit words and its row state's update.
+    LATENCY = FETCH_LATENCY + ExponentialLane.LATENCY + 1
 
     def __init__(self, config: Config):
         self._config = config
@@ -195,13 +199,17 @@ class SoftmaxUnit(wiring.Component):
             place[0].part.eq(chunk[: log2(config.drain_words // lanes)]),
             place[0].block.eq(issue_block),
         ]
-        for stage in range(1 + ExponentialLane.LATENCY):
+        fetch = self.FETCH_LATENCY
+        for stage in range(fetch + ExponentialLane.LATENCY):
             place.append(Signal(beside, name=f"place_{stage + 1}"))
             m.d.sync += place[-1].eq(place[-2])
-        arriving, leaving = place[1], place[-1]
+        fetched, arriving, leaving = place[fetch - 1], place[fetch], place[-1]
+        absent = Signal()
+        m.d.sync += absent.eq(fetched.key >= fetched.block.keys)
 
         # The maxima of a chunk are caught with its first key, and kept until its sums are complete.
         maxima_shape = data.ArrayLayout(signed(formats.MAX_BITS), lanes)
+        logits_now = Signal(data.ArrayLayout(signed(formats.LOGIT_BITS), lanes))
         maxima_now = Signal(maxima_shape)
         maxima_caught, maxima_held = Signal(maxima_shape), Signal(maxima_shape)
         with m.If(arriving.valid & (arriving.key == 0)):
@@ -217,11 +225,14 @@ class SoftmaxUnit(wiring.Component):
         for index, lane in enumerate(copies):
             logits = Array(self.logits[part * lanes + index] for part in range(parts))
             maxima = Array(self.maxima[part * lanes + index] for part in range(parts))
+            m.d.sync += [
+                logits_now[index].eq(logits[fetched.part]),
+                maxima_now[index].eq(maxima[fetched.part]),
+            ]
             m.d.comb += [
-                maxima_now[index].eq(maxima[arriving.part]),
-                lane.logit.eq(logits[arriving.part]),
-                lane.maximum.eq(maxima[arriving.part]),
-                lane.absent.eq(arriving.key >= arriving.block.keys),
+                lane.logit.eq(logits_now[index]),
+                lane.maximum.eq(maxima_now[index]),
+                lane.absent.eq(absent),
                 lane.code.eq(place[-2].block.code),
                 lane.valid.eq(leaving.valid),
                 lane.key.eq(leaving.key),

@@ -59,7 +59,7 @@ def test_every_weight(code: int) -> None:
         ctx.set(encoder.code, code)
         for weight in range(513):
             ctx.set(encoder.weight, weight)
-            await ctx.tick().repeat(2)
+            await ctx.tick().repeat(encoder.LATENCY)
             expected = probability_value(weight, CODE_BITS[code])
             assert ctx.get(encoder.value) == expected, weight
             word = ctx.get(encoder.word).as_bits()

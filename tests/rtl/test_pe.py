@@ -35,14 +35,14 @@ def test_tiles_accumulate_and_drain(seed: int) -> None:
     assert max(map(abs, expected)) == 16 * 4 * 127 * 512
 
     async def testbench(ctx) -> None:
-        # Step, accumulate one cycle later, load another one later: tiles without gaps.
+        # Step, accumulate two cycles later, load another one later: tiles without gaps.
         schedule = [
             (operands, digits, i == 0, i == len(tile) - 1)
             for tile in tiles
             for i, (operands, digits) in enumerate(tile)
         ]
-        got, previous, before = [], None, None
-        for now in [*schedule, None, None, None]:
+        got, paired, previous, before = [], None, None, None
+        for now in [*schedule, None, None, None, None]:
             if now is not None:
                 ctx.set(pe.operands, {f"lane_{i}": value for i, value in enumerate(now[0])})
                 ctx.set(
@@ -66,7 +66,7 @@ def test_tiles_accumulate_and_drain(seed: int) -> None:
             await ctx.tick()
             if before is not None and before[3]:
                 got.append(ctx.get(pe.drain))
-            previous, before = now, previous
+            paired, previous, before = now, paired, previous
         assert got == expected
         ctx.set(pe.control, {"accumulate": 0, "first": 0, "load": 0, "shift": 1})
         ctx.set(pe.drain_in, -4321)
