@@ -302,8 +302,8 @@ def pruning_study(
 ) -> dict[str, Any]:
     """Exact attention on the largest weights alone: what pruning single weights can do.
 
-    A weight lives if it is at least a threshold times the mean weight of a row, 1 / tokens; the same
-    threshold for all heads. The others are left out, of the denominator too.
+    A weight lives if it is at least a threshold times the mean weight of a row, 1 / tokens, with
+    the same threshold for all heads. The others are left out, of the denominator too.
 
     Parameters
     ----------

@@ -148,7 +148,9 @@ def study(
         ]
     stdout.print(_table(f"study {output / what}.json", rows))
     if what == "pruning":
-        stdout.print(f"{result['target_snr_db']:g} dB need {result['equal_density']} of the weights.")
+        stdout.print(
+            f"{result['target_snr_db']:g} dB need {result['equal_density']} of the weights."
+        )
     if what == "formats":
         save_figure(format_figure(result), output / "formats.png")
         equal = result["equal_bits"]

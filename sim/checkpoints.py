@@ -1,9 +1,9 @@
 """Figures of the papers that follow from shapes and widths alone, made again.
 
 The convention of the end-to-end figures: an accelerator has the INT8 peak of the A100, which is
-twice its FP16 peak, and reaches the same share of it as the A100 does. So the A100's FP16 time is cut
-into attention and the rest, both halve at 8 bits, and each product of attention shrinks with the
-width that it is computed at.
+twice its FP16 peak, and reaches the same share of it as the A100 does. So the A100's FP16 time is
+cut into attention and the rest, both halve at 8 bits, and each product of attention shrinks with
+the width that it is computed at.
 """
 
 from dataclasses import dataclass

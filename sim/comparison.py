@@ -1,8 +1,8 @@
 """Our accelerator beside its peers on one model, the targets, and what decides them.
 
 Two comparisons. *Equal resources*: array machines get our multipliers (one for one, whatever their
-width), clock, bandwidth and buffer. *A100's peak*: as many of our cores as reach the A100's INT8 peak
-at our clock, with its bandwidth and, as buffer, its cache.
+width), clock, bandwidth and buffer. *A100's peak*: as many of our cores as reach the A100's INT8
+peak at our clock, with its bandwidth and, as buffer, its cache.
 """
 
 from collections.abc import Sequence
@@ -131,7 +131,7 @@ class Comparison:
         return _with_speedups(rows, len(self.ours))
 
     def peak_rows(self) -> list[dict[str, Any]]:
-        """Ours and GPUs at the A100's peak, bandwidth and cache; GPUs at their stated efficiency."""
+        """Ours and GPUs at the A100's peak, bandwidth, cache; GPUs at their stated efficiency."""
         rows = [self._our_row(found) for found in self.ours_at_peak]
         rows += [self._peer_row(peer, A100.resources()) for peer in gpu_peers()]
         return _with_speedups(rows, len(self.ours))

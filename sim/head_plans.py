@@ -32,7 +32,14 @@ from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS
 from sim.workloads import Workload
 
-__all__ = ["HeadPlans", "assumed_plans", "calibrated_plans", "describe_captures", "measure_heads", "plans_of"]
+__all__ = [
+    "HeadPlans",
+    "assumed_plans",
+    "calibrated_plans",
+    "describe_captures",
+    "measure_heads",
+    "plans_of",
+]
 
 #: Most blocks that are allocated at once; larger models take fewer of the captured heads.
 BLOCKS_MAX = 2**26
@@ -233,7 +240,7 @@ def plans_of(plan: ModelPlan, workload: Workload, block: int, source: str) -> He
     """
     if plan.block != block:
         raise ParoError(f"block = {block} does not fit the plan, which has {plan.block}")
-    groups, layers, heads, count, _ = plan.codes.shape
+    _, layers, heads, count, _ = plan.codes.shape
     if layers * heads > workload.layers * workload.heads:
         raise ParoError(
             f"the plan has {layers} x {heads} heads, more than the {workload.layers} x "

@@ -3,11 +3,12 @@
 Source: NVIDIA's data sheet (312 TFLOP/s FP16, 624 TOP/s INT8, 2039 GB/s, 40 MB cache).
 
 Assumptions: a roofline with two efficiencies, 0.55 of the peak in attention and 0.80 in linear
-layers. FlashAttention-2 states 50 to 73 % of the A100's peak for its kernels; 64 channels a head lie
-low in that range. Large matrix products commonly reach 80 %. INT8 is granted the same efficiencies
-at twice the peak, in both products of attention too. All other work (norms, activations) is free.
+layers. FlashAttention-2 states 50 to 73 % of the A100's peak for its kernels; 64 channels a head
+lie low in that range. Large matrix products commonly reach 80 %. INT8 is granted the same
+efficiencies at twice the peak, in both products of attention too. All other work (norms,
+activations) is free.
 
-Check: 50 steps of CogVideoX-5B with guidance take about 180 s, text encoder and decoder of the video
+Check: 50 steps of CogVideoX-5B with guidance take about 180 s, text encoder and video decoder
 included. The model counts the transformer alone and gives 163 s, 10 % less.
 """
 

@@ -4,8 +4,8 @@ Source: abstract and artifact page: a fusion unit of 16 bricks makes 1 product o
 8 x 4, 4 of 8 x 2, 16 of 2 x 2; 16 x 32 units at 500 MHz; 3.9x over Eyeriss at the same area.
 
 Assumptions: a unit counts as one multiply-accumulate unit. PV takes our plan's widths of P (its
-narrowest is 2 bits, so skipped blocks are computed at 2). QK runs at the width of its inputs, 8 by 8
-bits: before the product the width of the block's weights means nothing to it. Dense, every brick
+narrowest is 2 bits, so skipped blocks are computed at 2). QK runs at the width of its inputs, 8 by
+8 bits: before the product the width of the block's weights means nothing to it. Dense, every brick
 works in every cycle. Linear layers are W8A8.
 
 Check: its speed-up over Eyeriss (168 units of 16 bits, same clock and area) is of networks whose

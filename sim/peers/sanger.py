@@ -7,8 +7,8 @@ Configuration: 16 units in each of 64 rows (1024), 1 GHz, 16-bit data, 128 GB/s.
 Assumptions: QK and PV of live weights at 16 bits, perfect packing and balance, no cost for softmax
 and mask. The prediction is a dense QK of 4 by 4 bits and takes its share of the multipliers' bits,
 1/16 of a product of 16 by 16. It predicts perfectly, so its density is that which keeping the
-largest weights needs (`paro study pruning`). Keys are read for every tile of queries; pruning single
-weights spares none of them. Linear layers are dense at 16 bits.
+largest weights needs (`paro study pruning`). Keys are read for every tile of queries; pruning
+single weights spares none of them. Linear layers are dense at 16 bits.
 
 Check: its speed-up over the V100 cannot be made from the abstract, which gives no rate of the V100.
 See `sim.peers.vitcod` for the ratio of the two.

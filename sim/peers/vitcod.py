@@ -1,15 +1,15 @@
-"""ViTCoD (HPCA 2023): a fixed mask, sorted into dense and sparse parts, live weights at full width.
+"""ViTCoD (HPCA 2023): a fixed mask, sorted into dense and sparse parts, live work at full width.
 
-Source: abstract: fixed masks of up to 90 % sparsity in image classifiers after fine-tuning; 6.8x over
-Sanger there. Configuration: 64 x 8 = 512 units, 500 MHz, 320 KB, 76.8 GB/s.
+Source: abstract: fixed masks of up to 90 % sparsity in image classifiers after fine-tuning; 6.8x
+over Sanger there. Configuration: 64 x 8 = 512 units, 500 MHz, 320 KB, 76.8 GB/s.
 
 Assumptions: QK and PV of live weights at 16 bits; dense and sparse engine always balanced; the
 auto-encoder halves the bytes of Q and K and costs nothing. No fine-tuning, so the mask keeps the
-largest weights as measured (`paro study pruning`); that one fixed mask would do so for all inputs is
-granted. Linear layers are dense at 16 bits.
+largest weights as measured (`paro study pruning`); that one fixed mask would do so for all inputs
+is granted. Linear layers are dense at 16 bits.
 
-Check: at its 90 % sparsity against Sanger at 50 %, which the same abstract names as decent for masks
-predicted at run time, the two models are 5.3x apart, 22 % below the published "up to 6.8x".
+Check: at its 90 % sparsity against Sanger at 50 %, which the same abstract names as decent for
+masks predicted at run time, the two models are 5.3x apart, 22 % below the published "up to 6.8x".
 """
 
 from collections.abc import Sequence

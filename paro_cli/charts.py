@@ -1,0 +1,89 @@
+"""Charts of estimates: machines side by side, and what is worth building."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["estimate_figure", "sweep_figures"]
+
+_ATTENTION, _LINEAR = "#3182bd", "#bdbdbd"
+
+
+def estimate_figure(report: dict[str, Any]) -> Figure:
+    """Seconds of a step on every machine, at equal resources and at the A100's peak."""
+    figure = Figure(figsize=(11, 6.6), layout="constrained")
+    above, below = figure.subplots(2, 1)
+    machine = report["machine"]
+    _bars(
+        above,
+        report["equal_resources"],
+        f"{machine['macs']:,.0f} multipliers, {machine['clock_mhz']:g} MHz, "
+        f"{machine['bandwidth_gbs']:g} GB/s for all",
+    )
+    _bars(below, report["a100_peak"], "at the A100's INT8 peak, bandwidth and cache")
+    above.legend(loc="lower right")
+    assumed = any(found["assumed"] for found in report["ours"])
+    note = "; plans assumed, not measured" if assumed else ""
+    figure.suptitle(f"{report['model']['title']}, one denoising step{note}")
+    return figure
+
+
+def _bars(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
+    places = np.arange(len(rows))
+    attention = np.array([row["attention_seconds"] for row in rows])
+    linear = np.array([row["linear_seconds"] for row in rows])
+    axes.barh(places, attention, color=_ATTENTION, label="attention", height=0.7)
+    axes.barh(places, linear, left=attention, color=_LINEAR, label="linear layers", height=0.7)
+    longest = (attention + linear).max()
+    for place, row in zip(places, rows, strict=True):
+        text = f" {row['step_seconds']:.3g} s, {row['speedup']:.2f}x ours"
+        axes.text(row["step_seconds"], place, text, va="center", fontsize=8)
+    axes.set_yticks(places, [row["machine"] for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.2 * longest), xlabel="seconds of a step", title=title)
+
+
+def sweep_figures(result: dict[str, Any]) -> dict[str, Figure]:
+    """Time against LUTs and quality against time, with the points that none other beats."""
+    points = result["points"]
+    figures = {
+        "time_luts": _pareto(points, "luts", "sample_seconds", "LUT4, all cores", "mean bits")
+    }
+    scored = [point for point in points if point["mean_snr_db"] is not None]
+    if scored:
+        figures["quality_time"] = _pareto(
+            scored, "sample_seconds", "mean_snr_db", "seconds of a sample", "mean bits"
+        )
+    labels = {"sample_seconds": "seconds of a sample", "mean_snr_db": "SNR of attention / dB"}
+    for name, figure in figures.items():
+        (axes,) = figure.axes[:1]
+        axes.set(
+            ylabel=labels["sample_seconds" if name == "time_luts" else "mean_snr_db"],
+            title=f"{result['title']}: {len(points)} points",
+        )
+    return figures
+
+
+def _pareto(points: list[dict[str, Any]], x: str, y: str, label: str, colour: str) -> Figure:
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    axes = figure.subplots()
+    name = "pareto_time_luts" if x == "luts" else "pareto_quality_time"
+    scatter = axes.scatter(
+        [point[x] for point in points],
+        [point[y] for point in points],
+        c=[point["avg_bits"] for point in points],
+        cmap="viridis",
+        s=22,
+    )
+    best = sorted((point[x], point[y]) for point in points if point[name])
+    axes.plot(*zip(*best, strict=True), "o-", color="#e6550d", markerfacecolor="none", markersize=9)
+    axes.lines[-1].set_label("not beaten in both")
+    axes.set(xlabel=label, xscale="log")
+    if y == "sample_seconds":
+        axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.colorbar(scatter, ax=axes, label=colour)
+    return figure
