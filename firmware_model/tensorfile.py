@@ -67,6 +67,18 @@ def read_tensors(path: Path, kind: str, names: tuple[str, ...]) -> TensorFile:
     return TensorFile(tensors, metadata, digest)
 
 
+def tensor_names(path: Path, kind: str) -> tuple[str, ...]:
+    """Names of the tensors of a file; ParoError, which calls it ``kind``, if it is none such."""
+    try:
+        with safe_open(path, framework="pt") as content:
+            return tuple(content.keys())
+    # safetensors raises errors of several unrelated classes on malformed headers.
+    except Exception as error:
+        raise ParoError(
+            f"{kind} {path} is truncated or not a safetensors file ({error})"
+        ) from error
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """String metadata of a file, of which only the header is read; empty if it is none such."""
     try:

@@ -20,6 +20,7 @@ COMMANDS = (
     "picture",
     "study",
     "estimate",
+    "sweep",
     "synth",
     "benchmark",
     "doctor",

@@ -198,6 +198,17 @@ def parse_numbers(name: str, text: str) -> tuple[float, ...]:
     return numbers
 
 
+def parse_shapes(name: str, text: str) -> tuple[tuple[int, int], ...]:
+    """Read comma-separated shapes such as ``8x8,16x32``."""
+    shapes = []
+    for part in text.split(","):
+        rows, cross, cols = part.strip().partition("x")
+        if not (cross and _is_number(rows) and _is_number(cols)):
+            raise ParoError(f"{name} = {text!r} is not a list of shapes; legal: such as 8x8,16x32")
+        shapes.append((int(rows), int(cols)))
+    return tuple(shapes)
+
+
 def parse_range(name: str, text: str | None) -> tuple[int, int | None] | None:
     """Read a half-open range such as ``0:4``, ``2:`` or ``:4``; ``None`` stays ``None``."""
     if text is None:

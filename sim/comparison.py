@@ -275,14 +275,18 @@ class Comparison:
     def targets(self) -> list[Target]:
         """The speed-ups that are wanted, for every plan."""
         changes = self.sensitivity()[1:]
+        resources = self.machine.resources
+        last = self._speedups(self.ours[-1], self.ours_at_peak[-1], resources)
         found = []
         for ours, at_peak in zip(self.ours, self.ours_at_peak, strict=True):
-            speedups = self._speedups(ours, at_peak, self.machine.resources)
+            speedups = self._speedups(ours, at_peak, resources)
             for over, wanted in _WANTED.items():
                 fails = speedups[over] < wanted and ours is self.ours[-1]
                 decided = tuple(
                     row["assumption"] for row in changes if fails and (row[over] or 0) >= wanted
                 )
+                if speedups[over] < wanted <= last[over]:
+                    decided = (f"mean width {self.ours[-1].mean_bits:.2f} bit",)
                 found.append(
                     Target(
                         over=over,

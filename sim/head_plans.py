@@ -1,7 +1,7 @@
 """Block codes for the heads of a model that cannot be captured: those of captured heads, scaled.
 
 A captured head has a map of errors: what each block costs at each width. It is measured in blocks
-so small that the map is as fine as the model's, if there are such (16 tokens at least). Its part
+of a size (16, 32 or 64 tokens) that makes the map about as fine as the model's. Its part
 without text is stretched or shrunk to the blocks of the model, each block taking the error of the
 captured block at the same place (nearest neighbour; a jitter of 1 % parts equals), so that the
 diagonal stays the diagonal and a band keeps its share of the map. The model's own text and its
@@ -14,6 +14,7 @@ width given, it matters only for how evenly work is spread.
 
 import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from firmware_model.capture import Capture
 from firmware_model.parallel import map_rows
 from firmware_model.plan import BLOCKS, ModelPlan, group_shares
 from firmware_model.progress import Progress
-from firmware_model.tensorfile import read_metadata, read_tensors, write_tensors
+from firmware_model.tensorfile import read_tensors, tensor_names, write_tensors
 from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS
 from sim.workloads import Workload
@@ -120,32 +121,38 @@ def measure_heads(
     ParoError
         As `calibrate.calibrate`.
     """
-    sizes = {capture.digest: _block_size(capture.tokens, blocks) for capture in captures}
-    key = ",".join(f"{digest}:{size}" for digest, size in sizes.items())
-    name = hashlib.sha256(key.encode()).hexdigest()[:12]
-    path = None if cache is None else cache / f"errors-{name}.safetensors"
-    if path is not None and read_metadata(path).get("key") == key:
-        names = [f"head{index}" for index in range(int(read_metadata(path)["heads"]))]
-        stored = read_tensors(path, "measured errors", tuple(names)).tensors
-        errors = [stored[head] for head in names]
-    else:
-        errors = []
-        for done, capture in enumerate(captures):
-            goal = Goal(block=sizes[capture.digest])
-            found = Calibration([capture], goal, progress=_part(progress, done, len(captures)))
+    errors: list[torch.Tensor] = []
+    for done, capture in enumerate(captures):
+        size = _block_size(capture.tokens, blocks)
+        path = None if cache is None else cache / f"{capture.digest[:16]}-{size}.safetensors"
+        told = _part(progress, done, len(captures))
+        found = _stored(path)
+        if found is None:
+            measured = Calibration([capture], Goal(block=size), progress=told).head_errors
             # Maps of forced blocks alone tell nothing.
-            errors += [_inner(head) for head in found.head_errors if not head.forced.all()]
-        if path is not None:
-            tensors = {f"head{index}": part for index, part in enumerate(errors)}
-            write_tensors(path, tensors, {"key": key, "heads": str(len(errors))})
+            found = [_inner(head) for head in measured if not head.forced.all()]
+            if path is not None:
+                write_tensors(path, {f"head{index}": part for index, part in enumerate(found)})
+        elif told is not None:
+            told(1, 1)
+        errors += found
     if not errors:
         raise ParoError("the captures have no map of more than text and one block")
     return [HeadErrors(part, torch.zeros(part.shape[1:], dtype=torch.bool)) for part in errors]
 
 
+def _stored(path: Path | None) -> list[torch.Tensor] | None:
+    """Errors that were measured before, of each head."""
+    if path is None or not path.exists():
+        return None
+    names = tensor_names(path, "measured errors")
+    tensors = read_tensors(path, "measured errors", names).tensors
+    return [tensors[f"head{index}"] for index in range(len(names))]
+
+
 def _block_size(tokens: int, blocks: int) -> int:
-    """Largest block that cuts some tokens into as many blocks as wanted; the smallest if none."""
-    return max((size for size in BLOCKS if -(-tokens // size) >= blocks), default=min(BLOCKS))
+    """Block that cuts some tokens into as near as possible to ``blocks`` blocks."""
+    return min(BLOCKS, key=lambda size: abs(math.log(-(-tokens // size) / blocks)))
 
 
 def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:
@@ -254,9 +261,9 @@ def plans_of(plan: ModelPlan, workload: Workload, block: int, source: str) -> He
         places = _nearest(count, len(forced))
         codes = codes[:, places.unsqueeze(1), places].clone()
         codes[:, forced] = EIGHT_BITS
-        diagonal = torch.arange(len(forced))
-        empty = ~codes.any(dim=2)
-        codes[:, diagonal, diagonal] = torch.where(empty, 1, codes[:, diagonal, diagonal]).byte()
+        # A row that lost its live blocks keeps the one on the diagonal.
+        empty = (codes == 0).all(dim=2)
+        codes.diagonal(dim1=1, dim2=2)[empty] = 1
         source += ", scaled to the model's grid"
     each = _in_turn(workload, layers * heads)
     counts = np.concatenate([share * each for share in group_shares(plan.step_groups)])

@@ -128,6 +128,6 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"no field {field!r}; legal fields: {', '.join(Workload.model_fields)}"
     if first["type"] == "missing":
-        return f"{field} is missing: {Workload.model_fields[field].description}"
+        return f"{field} is missing: {Workload.model_fields[str(first['loc'][0])].description}"
     legal = first["msg"].removeprefix("Input should be ")
     return f"{field} = {first['input']!r} is not legal; legal: {legal}"

@@ -32,7 +32,7 @@ _BRICK_BITS = 2
 class BitFusion(Peer):
     """A dense machine whose PV follows the width of P."""
 
-    name: str = "both sides variable (Bit Fusion-like)"
+    name: str = "Bit Fusion-like"
 
     def attention_seconds(self, work: Work, resources: Resources) -> float:
         """Seconds of attention."""

@@ -29,7 +29,7 @@ class DenseInt8(Peer):
         Of its operands; others than 8 are for peers that build on this one.
     """
 
-    name: str = "dense INT8 (ITA-like)"
+    name: str = "ITA-like, dense INT8"
     bits: int = 8
 
     def attention_seconds(self, work: Work, resources: Resources) -> float:

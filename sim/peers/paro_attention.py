@@ -38,7 +38,7 @@ class ParoAttention(Peer):
     @property
     def name(self) -> str:  # type: ignore[override]
         """What tables call it."""
-        return f"PAROAttention INT8 at {self.density:.0%} on A100"
+        return f"PAROAttention, {self.density:.0%}"
 
     def attention_seconds(self, work: Work, resources: Resources) -> float:
         """Seconds of attention, reorder included."""

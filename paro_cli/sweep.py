@@ -1,0 +1,179 @@
+"""`paro sweep`: which array, clock, bandwidth and mean width a model is worth."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from paro_cli.console import format_value, print_json, progress_bar, stdout
+from paro_cli.estimate import (
+    EQUAL_QUALITY_BITS,
+    BufferOption,
+    CoresOption,
+    SourcesOption,
+    build_config,
+    make_plans,
+)
+from paro_cli.options import ConfigChoice, JsonOption, OutputDirectory, parse_numbers, parse_shapes
+from paro_config.formats import PAPER_BITS
+
+
+def sweep(
+    output: OutputDirectory,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", metavar="NAME", help="such as cogvideox-5b, or a file NAME.toml of your own"
+        ),
+    ],
+    arrays: Annotated[
+        str, typer.Option("--arrays", metavar="LIST", help="rows x cols of a core")
+    ] = "8x8,16x16,16x32,32x32",
+    clocks: Annotated[str, typer.Option("--clocks", metavar="LIST", help="MHz")] = "250,500,1000",
+    bandwidths: Annotated[
+        str, typer.Option("--bandwidths", metavar="LIST", help="GB/s")
+    ] = "16,32,64,128",
+    bits: Annotated[
+        str, typer.Option("--bits", metavar="LIST", help="mean widths of a block")
+    ] = f"2,{EQUAL_QUALITY_BITS},4,{PAPER_BITS},6",
+    cores: CoresOption = 1.0,
+    buffer: BufferOption = 0.0,
+    axi_bits: Annotated[
+        int, typer.Option("--axi-bits", metavar="N", help="data bits of each core's memory port")
+    ] = 512,
+    captures: SourcesOption = None,
+    quality: Annotated[
+        bool,
+        typer.Option(
+            "--quality/--no-quality", help="measure the quality of the captures at each mean width"
+        ),
+    ] = True,
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="processes; -1 for all")] = -1,
+    json_: JsonOption = False,
+) -> None:
+    """Estimate a model on every combination of array, clock, bandwidth and mean width.
+
+    On all cores; points that DIR holds are not computed again. Writes DIR/points/, DIR/sweep.json
+    and the plots DIR/time_luts.png and DIR/quality_time.png. LUTs come from measured cores (ECP5);
+    larger ones are extrapolated.
+
+    [bold]Examples[/bold]
+
+      paro sweep --model cogvideox-5b -o sweep
+
+      paro sweep --model cogvideox-2b --arrays 8x8,16x16 --clocks 50,100 --bandwidths 3,12 -o board
+    """
+    from firmware_model.quantize import padded_head_dim
+    from paro_cli.charts import sweep_figures
+    from paro_cli.drawing import save_figure
+    from paro_config.files import write_json
+    from sim.sweep import Grid, pareto
+    from sim.sweep import sweep as run
+    from sim.workloads import load_workload
+
+    workload = load_workload(model)
+    head_dim = padded_head_dim(workload.head_dim)
+    choice = ConfigChoice(None, None, {})
+    configs = tuple(
+        build_config(choice, head_dim, rows=rows, cols=cols, axi_bits=axi_bits)
+        for rows, cols in parse_shapes("arrays", arrays)
+    )
+    grid = Grid(
+        configs=configs,
+        clocks_mhz=parse_numbers("clocks", clocks),
+        bandwidths_gbs=parse_numbers("bandwidths", bandwidths),
+        cores=cores,
+        buffer_mib=buffer,
+    )
+    for config in configs:
+        list(grid.machines(config))  # refuse them before anything is measured
+    widths = parse_numbers("bits", bits)
+    plans = make_plans(workload, configs[0].block, widths, captures or [], output)
+    with progress_bar("points") as progress:
+        points = run(workload, grid, plans, output / "points", jobs=jobs, progress=progress)
+    snr = _qualities(captures or [], widths, output) if quality else {}
+    width_of = {round(plan.mean_bits, 4): width for plan, width in zip(plans, widths, strict=True)}
+    for point in points:
+        point["mean_snr_db"] = snr.get(width_of[point["avg_bits"]])
+    _mark(points, "pareto_time_luts", pareto([(p["luts"], p["sample_seconds"]) for p in points]))
+    known = [point for point in points if point["mean_snr_db"] is not None]
+    for point in points:
+        point["pareto_quality_time"] = False
+    _mark(
+        known,
+        "pareto_quality_time",
+        pareto([(p["sample_seconds"], -p["mean_snr_db"]) for p in known]),
+    )
+    result = {"title": workload.title, "plans": plans[0].source, "points": points}
+    write_json(output / "sweep.json", result)
+    for name, figure in sweep_figures(result).items():
+        save_figure(figure, output / f"{name}.png")
+    if json_:
+        print_json(result)
+        return
+    best = [p for p in points if p["pareto_time_luts"] or p["pareto_quality_time"]]
+    stdout.print(_table(f"{workload.title}: {len(best)} of {len(points)} points not beaten", best))
+    stdout.print(f"written: {output / 'sweep.json'} and plots", highlight=False)
+
+
+def _qualities(captures: list[Path], widths: tuple[float, ...], output: Path) -> dict[float, Any]:
+    """Mean SNR of the captured heads at each mean width; kept on disk."""
+    import json
+
+    from firmware_model import DEMO_CAPTURE
+    from firmware_model.capture import load_captures
+    from firmware_model.methods import INTEGER
+    from firmware_model.study import format_study
+    from paro_config.files import write_json
+
+    sources = load_captures(captures or [DEMO_CAPTURE])
+    key = {"captures": [source.digest for source in sources], "widths": list(widths)}
+    path = output / "quality.json"
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    if stored.get("key") != key:
+        with progress_bar("quality") as progress:
+            study = format_study(sources, widths, progress=progress)
+        rows = [row for row in study["rows"] if row["format"] == INTEGER]
+        stored = {"key": key, "rows": [[row["avg_bits"], row["mean_snr_db"]] for row in rows]}
+        write_json(path, stored)
+    return dict(map(tuple, stored["rows"]))
+
+
+def _mark(points: list[dict[str, Any]], name: str, flags: list[bool]) -> None:
+    for point, flag in zip(points, flags, strict=True):
+        point[name] = flag
+
+
+_COLUMNS = {
+    "array": lambda p: f"{p['rows']} x {p['cols']}",
+    "MHz": lambda p: format_value(p["clock_mhz"]),
+    "GB/s": lambda p: format_value(p["bandwidth_gbs"]),
+    "mean bits": lambda p: f"{p['avg_bits']:.2f}",
+    "LUTs": lambda p: format_value(p["luts"]) + (" *" if p["luts_extrapolated"] else ""),
+    "sample, s": lambda p: format_value(p["sample_seconds"]),
+    "SNR, dB": lambda p: "" if p["mean_snr_db"] is None else f"{p['mean_snr_db']:.1f}",
+    "bound by": lambda p: max(p["attention_bounds"], key=p["attention_bounds"].get),
+    "best in": lambda p: ", ".join(
+        label
+        for name, label in (("pareto_time_luts", "LUTs"), ("pareto_quality_time", "quality"))
+        if p[name]
+    ),
+}
+
+
+def _table(title: str, points: list[dict[str, Any]]) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption="* larger than any core that was synthesised",
+        caption_justify="left",
+    )
+    for column in _COLUMNS:
+        table.add_column(column, justify="right")
+    for point in sorted(points, key=lambda point: point["luts"]):
+        table.add_row(*(cell(point) for cell in _COLUMNS.values()))
+    return table
