@@ -137,10 +137,12 @@ def estimate(
     from paro_config.files import write_json
     from sim.comparison import PRUNED_DENSITY, compare
     from sim.machine import Machine
+    from sim.performance import check_fits
     from sim.workloads import load_workload
 
     workload = load_workload(model)
     core = build_config(config, padded_head_dim(workload.head_dim))
+    check_fits(workload, core)
     machine = Machine(
         config=core,
         cores=cores,

@@ -43,6 +43,9 @@ def sweep(
     axi_bits: Annotated[
         int, typer.Option("--axi-bits", metavar="N", help="data bits of each core's memory port")
     ] = 512,
+    block: Annotated[
+        int, typer.Option("--block", metavar="B", help="tokens on a side of a block: 16, 32, 64")
+    ] = 64,
     captures: SourcesOption = None,
     quality: Annotated[
         bool,
@@ -77,7 +80,7 @@ def sweep(
     head_dim = padded_head_dim(workload.head_dim)
     choice = ConfigChoice(None, None, {})
     configs = tuple(
-        build_config(choice, head_dim, rows=rows, cols=cols, axi_bits=axi_bits)
+        build_config(choice, head_dim, rows=rows, cols=cols, axi_bits=axi_bits, block=block)
         for rows, cols in parse_shapes("arrays", arrays)
     )
     grid = Grid(
@@ -90,10 +93,10 @@ def sweep(
     for config in configs:
         list(grid.machines(config))  # refuse them before anything is measured
     widths = parse_numbers("bits", bits)
-    plans = make_plans(workload, configs[0].block, widths, captures or [], output)
+    plans = make_plans(workload, block, widths, captures or [], output)
     with progress_bar("points") as progress:
         points = run(workload, grid, plans, output / "points", jobs=jobs, progress=progress)
-    snr = _qualities(captures or [], widths, output) if quality else {}
+    snr = _qualities(captures or [], widths, block, output) if quality else {}
     width_of = {round(plan.mean_bits, 4): width for plan, width in zip(plans, widths, strict=True)}
     for point in points:
         point["mean_snr_db"] = snr.get(width_of[point["avg_bits"]])
@@ -118,7 +121,9 @@ def sweep(
     stdout.print(f"written: {output / 'sweep.json'} and plots", highlight=False)
 
 
-def _qualities(captures: list[Path], widths: tuple[float, ...], output: Path) -> dict[float, Any]:
+def _qualities(
+    captures: list[Path], widths: tuple[float, ...], block: int, output: Path
+) -> dict[float, Any]:
     """Mean SNR of the captured heads at each mean width; kept on disk."""
     import json
 
@@ -129,12 +134,16 @@ def _qualities(captures: list[Path], widths: tuple[float, ...], output: Path) ->
     from paro_config.files import write_json
 
     sources = load_captures(captures or [DEMO_CAPTURE])
-    key = {"captures": [source.digest for source in sources], "widths": list(widths)}
+    key = {
+        "captures": [source.digest for source in sources],
+        "widths": list(widths),
+        "block": block,
+    }
     path = output / "quality.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
     if stored.get("key") != key:
         with progress_bar("quality") as progress:
-            study = format_study(sources, widths, progress=progress)
+            study = format_study(sources, widths, block, progress=progress)
         rows = [row for row in study["rows"] if row["format"] == INTEGER]
         stored = {"key": key, "rows": [[row["avg_bits"], row["mean_snr_db"]] for row in rows]}
         write_json(path, stored)

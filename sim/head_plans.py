@@ -92,8 +92,8 @@ class HeadPlans:
     def digest(self) -> str:
         """Short stable name of the codes."""
         content = hashlib.sha256(f"{self.codes.shape}{self.block}".encode())
-        content.update(np.ascontiguousarray(self.codes))
-        content.update(np.ascontiguousarray(self.counts))
+        content.update(self.codes.tobytes())
+        content.update(self.counts.tobytes())
         return content.hexdigest()[:12]
 
 

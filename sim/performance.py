@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from firmware_model.quantize import padded_head_dim
+from paro_config import Config
 from paro_config.errors import ParoError
 from sim.attention_time import (
     attention_cycles,
@@ -33,7 +34,7 @@ from sim.machine import Machine
 from sim.traffic import holds_head, linear_bytes, linear_tile
 from sim.workloads import Workload
 
-__all__ = ["Estimate", "HeadCycles", "estimate", "head_cycles"]
+__all__ = ["Estimate", "HeadCycles", "check_fits", "estimate", "head_cycles"]
 
 #: What can bound a head or a linear layer.
 BOUNDS = ("array", "port", "memory")
@@ -56,6 +57,20 @@ class HeadCycles:
     linear_utilisation: float
 
 
+def check_fits(workload: Workload, config: Config) -> None:
+    """Raise ParoError unless a core takes the heads of a model."""
+    needed = padded_head_dim(workload.head_dim)
+    if config.head_dim != needed:
+        raise ParoError(
+            f"head_dim = {config.head_dim} does not fit {workload.title}; legal: {needed}"
+        )
+    if workload.tokens > config.max_tokens:
+        raise ParoError(
+            f"max_tokens = {config.max_tokens} does not fit the {workload.tokens} tokens of "
+            f"{workload.title}"
+        )
+
+
 def head_cycles(workload: Workload, machine: Machine, plans: HeadPlans) -> HeadCycles:
     """Run the cycle model over the heads of a model.
 
@@ -65,11 +80,7 @@ def head_cycles(workload: Workload, machine: Machine, plans: HeadPlans) -> HeadC
         If model, plans and configuration do not fit each other.
     """
     config = machine.config
-    needed = padded_head_dim(workload.head_dim)
-    if config.head_dim != needed:
-        raise ParoError(
-            f"head_dim = {config.head_dim} does not fit {workload.title}; legal: {needed}"
-        )
+    check_fits(workload, config)
     if config.block != plans.block:
         raise ParoError(f"block = {config.block} does not fit the plan, which has {plans.block}")
     tokens = workload.tokens

@@ -28,14 +28,17 @@ class Workload(BaseModel):
     heads: int = Field(ge=1, le=1024, description="attention heads of a layer")
     head_dim: int = Field(ge=1, le=128, description="channels of a head")
     ffn: int = Field(ge=0, le=2**20, description="hidden channels of the feed-forward network")
-    prefix_tokens: int = Field(0, ge=0, description="text tokens before the grid")
-    suffix_tokens: int = Field(0, ge=0, description="text tokens after the grid")
+    prefix_tokens: int = Field(default=0, ge=0, description="text tokens before the grid")
+    suffix_tokens: int = Field(default=0, ge=0, description="text tokens after the grid")
     grid: tuple[int, int, int] = Field(description="frames, height, width of the token grid")
     steps: int = Field(ge=1, le=100_000, description="denoising steps of a sample")
     guidance_passes: int = Field(ge=1, le=8, description="passes of a step; 2 with guidance")
 
     fp16_attention_share: float | None = Field(
-        None, gt=0, lt=1, description="share of attention in the FP16 time on an A100, if known"
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of attention in the FP16 time on an A100, if known",
     )
 
     @model_validator(mode="after")

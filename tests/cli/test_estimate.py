@@ -1,0 +1,158 @@
+"""`paro estimate` and `paro sweep` on a model small enough for seconds."""
+
+import json
+
+import pytest
+
+MODEL = """
+title = "tiny"
+layers = 2
+heads = 4
+head_dim = 32
+ffn = 256
+prefix_tokens = 16
+grid = [2, 8, 8]
+steps = 3
+guidance_passes = 2
+"""
+CORE = ("--rows", 8, "--cols", 8, "--block", 16, "--cores", 1)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(MODEL)
+    return path
+
+
+def test_checkpoints_are_printed_and_met(paro):
+    outcome = paro("estimate", "--checkpoints")
+    assert outcome.status == 0
+    assert "56.50" in outcome.out
+    assert "2.26 to 2.31" in outcome.out
+    assert "2.67 to 2.75" in outcome.out
+    assert "Bit Fusion" in outcome.out
+    found = json.loads(paro("estimate", "--checkpoints", "--json").out)
+    assert len(found["checkpoints"]) == 3
+    assert all(entry["holds"] for kind in found.values() for entry in kind)
+
+
+def test_estimate_writes_report_and_chart(paro, model, tmp_path):
+    out = tmp_path / "out"
+    outcome = paro("estimate", "--model", model, *CORE, "--equal-quality-bits", 4, "-o", out)
+    assert outcome.status == 0, outcome.err
+    assert "calibrated: 16 captured heads (tiny_video_dit_t03)" in outcome.out
+    assert "would hold if" in outcome.out
+    report = json.loads((out / "estimate.json").read_text())
+    assert [round(one["mean_bits"], 1) for one in report["ours"]] == [4.8, 4.0]
+    assert report["machine"]["macs"] == 64
+    assert report["ours"][1]["step_seconds"] < report["ours"][0]["step_seconds"]
+    assert (out / "estimate.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_estimate_measures_captures_once(paro, model, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = (
+        "estimate",
+        "--model",
+        model,
+        *CORE,
+        "--equal-quality-bits",
+        4,
+        "--json",
+        "-o",
+        out,
+    )
+    first = json.loads(paro(*arguments).out)
+    monkeypatch.setattr("sim.head_plans.Calibration", None)
+    assert json.loads(paro(*arguments).out) == first
+
+
+def test_assumed_plans_are_labelled(paro, model, tmp_path):
+    out = tmp_path / "out"
+    outcome = paro("estimate", "--model", model, *CORE, "--assume-density", 0.5, "-o", out)
+    assert outcome.status == 0
+    assert "assumed: 50%" in outcome.out
+    assert "bit, assumed" in outcome.out
+    assert json.loads((out / "estimate.json").read_text())["ours"][0]["assumed"]
+
+
+def test_a_plan_stands_for_the_model(paro, model, tmp_path):
+    from firmware_model import DEMO_CAPTURE
+
+    plan = tmp_path / "plan.safetensors"
+    paro("calibrate", DEMO_CAPTURE, "--heads", "0-3", "--avg-bits", 4, "--block", 16, "-o", plan)
+    outcome = paro("estimate", "--model", model, *CORE, "--plan", plan, "-o", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    assert "scaled to the model's grid" in " ".join(outcome.out.split())
+
+
+@pytest.mark.parametrize(
+    ("sentence", "arguments"),
+    [
+        ("there is no model 'sora'; legal: cogvideox-2b", ["--model", "sora"]),
+        ("give --model and -o, or --checkpoints", []),
+        ("clock_mhz = 0 is not legal", ["--model", "cogvideox-5b", "--clock", "0"]),
+        ("bandwidth_gbs = -1 is not legal", ["--model", "cogvideox-5b", "--bandwidth", "-1"]),
+        ("avg_bits = 9.0 is not legal", ["--model", "cogvideox-5b", "--avg-bits", "9"]),
+        ("density = 2 is not legal", ["--model", "cogvideox-5b", "--assume-density", "2"]),
+        ("pruned density = 2 is not legal", ["--model", "flux.1-dev", "--pruned-density", "2"]),
+        (
+            "either --plan or --assume-density",
+            ["--model", "flux.1-dev", "--assume-density", "1", "--plan", "x"],
+        ),
+        ("head_dim = 32 does not fit", ["--model", "flux.1-dev", "--head-dim", "32"]),
+        ("plan missing does not exist", ["--model", "flux.1-dev", "--plan", "missing"]),
+    ],
+)
+def test_bad_input_is_one_sentence(refused, tmp_path, sentence, arguments):
+    refused(sentence, "estimate", *arguments, "-o", tmp_path / "out")
+
+
+SWEEP = (
+    "--arrays",
+    "8x8,8x16",
+    "--clocks",
+    "50,100",
+    "--bandwidths",
+    "1",
+    "--bits",
+    "4.5,6",
+    "--block",
+    16,
+)
+
+
+def test_a_sweep_writes_points_and_plots_and_is_resumed(paro, model, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    arguments = ("sweep", "--model", model, *SWEEP, "--jobs", 1, "-o", out)
+    outcome = paro(*arguments)
+    assert outcome.status == 0, outcome.err
+    points = json.loads((out / "sweep.json").read_text())["points"]
+    assert len(points) == len(list((out / "points").iterdir())) == 8
+    assert any(point["pareto_time_luts"] for point in points)
+    six = next(point for point in points if point["avg_bits"] > 5)
+    four = next(point for point in points if point["avg_bits"] < 5)
+    assert six["mean_snr_db"] > four["mean_snr_db"] > 30
+    for name in ("time_luts", "quality_time"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+    monkeypatch.setattr("sim.sweep.head_cycles", None)
+    monkeypatch.setattr("firmware_model.study.format_study", None)
+    again = paro(*arguments)
+    assert again.status == 0, again.err
+    assert again.out == outcome.out
+
+
+@pytest.mark.parametrize(
+    ("sentence", "arguments"),
+    [
+        ("arrays = '8' is not a list of shapes; legal: such as 8x8,16x32", ["--arrays", "8"]),
+        ("rows = 5 is not legal", ["--arrays", "5x8"]),
+        ("clocks = 'fast' is not a list of numbers", ["--clocks", "fast"]),
+        ("bandwidth_gbs = 0 is not legal", ["--bandwidths", "0"]),
+        ("avg_bits = 0.0 is not legal", ["--bits", "0"]),
+    ],
+)
+def test_a_bad_sweep_is_one_sentence(refused, tmp_path, sentence, arguments):
+    refused(sentence, "sweep", "--model", "cogvideox-5b", *arguments, "-o", tmp_path / "out")
