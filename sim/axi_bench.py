@@ -191,9 +191,7 @@ class AxiBench:
                 f"outputs_{number}.safetensors",
             )
             result["counters"] = await driver.counters()
-            for direction, bursts in self.bursts.items():
-                result[f"{direction}_bursts"] = len(bursts)
-                result[f"{direction}_beats"] = sum(beats for _, beats in bursts)
+            result["bursts"] = {name: list(bursts) for name, bursts in self.bursts.items()}
         return result
 
     def burst_of(self, disturb: str, number: int) -> int | None:
