@@ -115,7 +115,7 @@ LARGE = tuple(
         (8, 8, 32, 128),
         (8, 32, 64, 128),
         (32, 8, 64, 64),
-        (4, 64, 64, 128),
+        (4, 64, 64, 64),
     )
 )
 _simulations: dict[tuple[str, int], tuple[list[Work], Simulation]] = {}
