@@ -60,6 +60,8 @@ def make_codes(kind: str, blocks: int, seed: int) -> torch.Tensor:
     elif kind == "single":  # one live block a row, of every width
         for row in range(blocks):
             codes[row, 5 * row % blocks] = 1 + row % 3
+    elif kind == "narrow":  # as fast as rows can be: one 2-bit block each
+        codes.fill_diagonal_(1)
     elif kind == "gaps":  # runs of skipped blocks longer than a beat of codes, than four
         codes[:, [column for column in (1, 2, 20, 87) if column < blocks]] = 2
         codes[1::2, 0] = 1
@@ -78,8 +80,9 @@ SMALL = (
             ("single", 90, range(6)),
             ("gaps", 16 * 90 - 15, range(88, 90)),
             ("3", 16, range(1)),
-            ("mixed", 1, range(1)),
+            ("mixed", 5, range(1)),
             ("sparse", 200, range(8, 13)),
+            ("narrow", 150, range(10)),
         ),
     ),
     Case(
@@ -88,10 +91,10 @@ SMALL = (
     ),
 )
 MEDIUM = (
-    Case(PRESETS["ulx3s"], (("single", 200, range(4)), ("mixed", 170, range(1, 3)))),
+    Case(PRESETS["ulx3s"], (("single", 200, range(3)), ("mixed", 101, range(1, 2)))),
     Case(
         PRESETS["video"],
-        (("1", 300, range(2)), ("single", 400, range(7)), ("mixed", 401, range(5, 7))),
+        (("single", 300, range(5)), ("mixed", 201, range(2, 4))),
     ),
 )
 LARGE = tuple(
@@ -112,7 +115,7 @@ LARGE = tuple(
         (8, 8, 32, 128),
         (8, 32, 64, 128),
         (32, 8, 64, 64),
-        (4, 64, 64, 128),
+        (4, 64, 64, 64),
     )
 )
 _simulations: dict[tuple[str, int], tuple[list[Work], Simulation]] = {}
