@@ -330,7 +330,8 @@ def pruning_study(
     """
     ladder = sorted({float(threshold) for threshold in thresholds}, reverse=True)
     if not ladder or ladder[-1] <= 0:
-        raise ParoError(f"threshold = {ladder[-1:] or None} is not legal; legal: above 0")
+        legal = "one or more, above 0"
+        raise ParoError(f"thresholds {', '.join(map(str, ladder))} are not legal; legal: {legal}")
     keys = [(capture, head) for capture in captures for head in range(capture.heads)]
     steps = Steps(progress, len(keys))
     found = []
@@ -349,7 +350,8 @@ def pruning_study(
             }
         )
     equal = None
-    for low, high in pairwise(rows):
+    known = [row for row in rows if row["mean_snr_db"] is not None]
+    for low, high in pairwise(known):
         if low["mean_snr_db"] <= target_snr_db <= high["mean_snr_db"]:
             span = high["mean_snr_db"] - low["mean_snr_db"]
             share = (target_snr_db - low["mean_snr_db"]) / span if span else 0.0

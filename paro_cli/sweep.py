@@ -116,7 +116,9 @@ def sweep(
     if json_:
         print_json(result)
         return
-    best = [p for p in points if p["pareto_time_luts"] or p["pareto_quality_time"]]
+    best = _without_equals(
+        [point for point in points if point["pareto_time_luts"] or point["pareto_quality_time"]]
+    )
     stdout.print(_table(f"{workload.title}: {len(best)} of {len(points)} points not beaten", best))
     stdout.print(f"written: {output / 'sweep.json'} and plots", highlight=False)
 
@@ -150,6 +152,15 @@ def _qualities(
     return dict(map(tuple, stored["rows"]))
 
 
+def _without_equals(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of points alike in what is compared, the one with the least bandwidth."""
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for point in sorted(points, key=lambda point: point["bandwidth_gbs"]):
+        same = (point["luts"], point["sample_seconds"], point["mean_snr_db"])
+        kept.setdefault(same, point)
+    return list(kept.values())
+
+
 def _mark(points: list[dict[str, Any]], name: str, flags: list[bool]) -> None:
     for point, flag in zip(points, flags, strict=True):
         point[name] = flag
@@ -157,11 +168,11 @@ def _mark(points: list[dict[str, Any]], name: str, flags: list[bool]) -> None:
 
 _COLUMNS = {
     "array": lambda p: f"{p['rows']} x {p['cols']}",
-    "MHz": lambda p: format_value(p["clock_mhz"]),
-    "GB/s": lambda p: format_value(p["bandwidth_gbs"]),
+    "MHz": lambda p: f"{p['clock_mhz']:g}",
+    "GB/s": lambda p: f"{p['bandwidth_gbs']:g}",
     "mean bits": lambda p: f"{p['avg_bits']:.2f}",
     "LUTs": lambda p: format_value(p["luts"]) + (" *" if p["luts_extrapolated"] else ""),
-    "sample, s": lambda p: format_value(p["sample_seconds"]),
+    "sample, s": lambda p: f"{p['sample_seconds']:,.0f}",
     "SNR, dB": lambda p: "" if p["mean_snr_db"] is None else f"{p['mean_snr_db']:.1f}",
     "bound by": lambda p: max(p["attention_bounds"], key=p["attention_bounds"].get),
     "best in": lambda p: ", ".join(
@@ -182,7 +193,7 @@ def _table(title: str, points: list[dict[str, Any]]) -> Table:
         caption_justify="left",
     )
     for column in _COLUMNS:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for point in sorted(points, key=lambda point: point["luts"]):
         table.add_row(*(cell(point) for cell in _COLUMNS.values()))
     return table

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 #: Most blocks that are allocated at once; larger models take fewer of the captured heads.
-BLOCKS_MAX = 2**26
+BLOCKS_MAX = 2**24
 _BITS = np.array(CODE_BITS)
 #: What the errors of equal blocks are moved apart by, relative to them.
 _JITTER = 0.01
@@ -203,15 +203,20 @@ def calibrated_plans(
     wanted = max(1, min(wanted, BLOCKS_MAX // forced.numel()))
     chosen = [heads[index * len(heads) // wanted] for index in range(wanted)]
     counts = _in_turn(workload, wanted)
-    jitter = torch.Generator().manual_seed(0)
-    scaled = []
-    for head, count in zip(chosen, counts, strict=True):
+
+    def scale(index: int) -> HeadErrors:
         errors = torch.zeros(len(CODE_BITS), *forced.shape)
         if len(inside):
+            head = chosen[index]
             places = _nearest(len(head.forced), len(inside))
-            errors[:, inside.unsqueeze(1), inside] = head.errors[:, places.unsqueeze(1), places]
-            errors *= 1 + _JITTER * torch.rand(forced.shape, generator=jitter)
-        scaled.append(HeadErrors(errors, forced, float(count)).relative_to(EIGHT_BITS))
+            scaled = head.errors[:, places.unsqueeze(1), places]
+            scaled *= 1 + _JITTER * torch.rand(
+                scaled.shape[1:], generator=torch.Generator().manual_seed(index)
+            )
+            errors[:, inside.unsqueeze(1), inside] = scaled
+        return HeadErrors(errors, forced, float(counts[index])).relative_to(EIGHT_BITS)
+
+    scaled = map_rows(scale, range(wanted))
     # One thread: the maps are small, see `firmware_model.parallel`.
     (codes,) = map_rows(lambda budget: allocate_codes(scaled, budget), [avg_bits])
     return HeadPlans(

@@ -2,7 +2,14 @@
 
 import pytest
 
-from firmware_model.study import ABLATIONS, ablation_study, format_study, sparsity_study
+from firmware_model.study import (
+    ABLATIONS,
+    ablation_study,
+    format_study,
+    pruning_study,
+    sparsity_study,
+)
+from paro_config import ParoError
 
 
 def test_formats(demo):
@@ -54,6 +61,28 @@ def test_reorder_helps_where_another_order_is_preferred(shared_capture):
         for part in rows[head]["densities"]:
             assert part["cosine"] > part["cosine_without_reorder"]
             assert part["snr_db"] > part["snr_db_without_reorder"] + 3
+
+
+def test_pruning_finds_the_density_of_a_quality(demo):
+    study = pruning_study([demo], (0.05, 0.2, 1.0), 36.0)
+    assert study["heads"] == 16
+    assert [row["threshold"] for row in study["rows"]] == [1.0, 0.2, 0.05]
+    for name in ("density", "mean_snr_db", "worst_snr_db"):
+        values = [row[name] for row in study["rows"]]
+        assert values == sorted(values)
+    # At most as many weights can be above the mean as there are, and some always are.
+    assert 0 < study["rows"][0]["density"] < 1
+    around = next(row for row in study["rows"] if row["mean_snr_db"] >= 36)
+    assert study["rows"][0]["density"] < study["equal_density"] <= around["density"]
+
+
+def test_pruning_nothing_loses_nothing(demo):
+    study = pruning_study([demo], (1e-30,), 36.0)
+    assert study["rows"][0]["density"] == 1
+    assert study["rows"][0]["mean_snr_db"] > 200
+    assert study["equal_density"] is None
+    with pytest.raises(ParoError, match=r"thresholds 0\.0 are not legal; legal: one or more"):
+        pruning_study([demo], (0.0,), 36.0)
 
 
 def test_ablation(demo):
