@@ -170,14 +170,14 @@ _COLUMNS = {
     "array": lambda p: f"{p['rows']} x {p['cols']}",
     "MHz": lambda p: f"{p['clock_mhz']:g}",
     "GB/s": lambda p: f"{p['bandwidth_gbs']:g}",
-    "mean bits": lambda p: f"{p['avg_bits']:.2f}",
-    "LUTs": lambda p: format_value(p["luts"]) + (" *" if p["luts_extrapolated"] else ""),
-    "sample, s": lambda p: f"{p['sample_seconds']:,.0f}",
-    "SNR, dB": lambda p: "" if p["mean_snr_db"] is None else f"{p['mean_snr_db']:.1f}",
+    "bits": lambda p: f"{p['avg_bits']:.2f}",
+    "LUTs": lambda p: format_value(p["luts"]) + ("*" if p["luts_extrapolated"] else ""),
+    "sample": lambda p: f"{p['sample_seconds']:,.0f}",
+    "dB": lambda p: "" if p["mean_snr_db"] is None else f"{p['mean_snr_db']:.1f}",
     "bound by": lambda p: max(p["attention_bounds"], key=p["attention_bounds"].get),
     "best in": lambda p: ", ".join(
         label
-        for name, label in (("pareto_time_luts", "LUTs"), ("pareto_quality_time", "quality"))
+        for name, label in (("pareto_time_luts", "LUTs"), ("pareto_quality_time", "dB"))
         if p[name]
     ),
 }
