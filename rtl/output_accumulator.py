@@ -88,7 +88,7 @@ class OutputAccumulator(wiring.Component):
         `READ_LATENCY` cycles later.
     """
 
-    READ_LATENCY = 2
+    READ_LATENCY = RowState.READ_LATENCY
     #: Cycles from ``input`` to its sums, and to ``groups_complete``.
     LATENCY = RowState.READ_LATENCY + OutputLane.LATENCY
 
@@ -187,14 +187,15 @@ class OutputAccumulator(wiring.Component):
                 write.en.eq(leaving.valid & (new_place[0] == number)),
             ]
             memories.append(read)
-        m.d.sync += self.numerators.eq(Mux(read_memory, memories[1].data, memories[0].data))
-        # The old sums, as late as the rescales: a register behind each memory, one for the choice.
+        # A register behind each memory, and one behind the choice: as late as the rescales.
         fetched = [Signal(self.numerators.shape(), name=f"fetched_{number}") for number in range(2)]
-        old, old_fetched = Signal(self.numerators.shape()), Signal()
+        old, old_fetched, read_fetched = Signal(self.numerators.shape()), Signal(), Signal()
         m.d.sync += [
             *(new.eq(memory.data) for new, memory in zip(fetched, memories, strict=True)),
             old_fetched.eq(old_memory),
+            read_fetched.eq(read_memory),
             old.eq(Mux(old_fetched, fetched[1], fetched[0])),
+            self.numerators.eq(Mux(read_fetched, fetched[1], fetched[0])),
         ]
         for index, lane in enumerate(
             replicate(
