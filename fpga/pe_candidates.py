@@ -264,8 +264,8 @@ def _reordered_lane(m: Module, index: int, operand: Value, digit: Digit) -> Valu
 class ReorderedPE(PE):
     """`rtl.pe.PE` with the largest shift first.
 
-    Yosys maps the stages of this order to one 4-input LUT a bit; of the other it makes larger LUTs
-    out of two stages, which cost four.
+    In a PE alone Yosys maps the stages of this order to one 4-input LUT a bit; of the other it
+    makes larger LUTs out of two stages, which cost up to four.
     """
 
     def _lane(self, m: Module, index: int, operand: Value, digit: Digit) -> Value:
