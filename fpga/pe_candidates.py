@@ -1,7 +1,7 @@
 """Processing elements to choose from: other multipliers in the place of `rtl.pe.PE`.
 
-All have the members of `rtl.pe.PE` and its stages: a register behind lanes or multipliers, one behind
-their sum, the accumulator and the drain register. So any of them can be put into
+All have the members of `rtl.pe.PE` and its stages: a register behind lanes or multipliers, one
+behind their sum, the accumulator and the drain register. So any of them can be put into
 `rtl.array.PEArray`. They differ in how a product is formed. Signed digits are inverted behind their
 shift; the ones still to be added enter the adders as carries.
 """

@@ -41,6 +41,8 @@ class DrainRouter(wiring.Component):
 
     #: Cycles from the sequencer's ``tile`` to the array's ``drained_first``.
     DELAY = 1 + PEArray.LATENCY
+    #: Cycles from ``drained`` to ``output``.
+    LATENCY = 1
 
     def __init__(self, config: Config):
         self._config = config

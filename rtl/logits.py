@@ -159,6 +159,10 @@ class LogitBuffer(wiring.Component):
     """
 
     READ_LATENCY = 2
+    #: Cycles from a block's last scores to ``key_release``.
+    RELEASE_LATENCY = 1
+    #: Cycles from a group's last scores to the cycle in which ``groups`` counts it.
+    GROUP_LATENCY = LogitLane.LATENCY + 2
 
     def __init__(self, config: Config):
         self._config = config

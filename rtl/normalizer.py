@@ -87,6 +87,9 @@ class Normalizer(wiring.Component):
         Busy: a beat leaves; blocked: it is not taken.
     """
 
+    #: Cycles from a read to its words, at the output queue.
+    LATENCY = OutputAccumulator.READ_LATENCY + NormalizerLane.LATENCY
+
     def __init__(self, config: Config):
         self._config = config
         self._parts = config.head_dim // config.drain_words

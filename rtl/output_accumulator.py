@@ -89,6 +89,8 @@ class OutputAccumulator(wiring.Component):
     """
 
     READ_LATENCY = RowState.READ_LATENCY
+    #: Cycles from ``input`` to its sums, and to ``groups_complete``.
+    LATENCY = RowState.READ_LATENCY + OutputLane.LATENCY
 
     def __init__(self, config: Config):
         self._config = config

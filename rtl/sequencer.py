@@ -111,6 +111,11 @@ class ArraySequencer(wiring.Component):
     step waits.
     """
 
+    #: Cycles from a step to the addresses of all but its keys, and to ``value_release``.
+    LATENCY = KeyEncoder.LATENCY
+    #: Cycles from a tile's last step to ``tile``.
+    TILE_LATENCY = LATENCY + 1
+
     def __init__(self, config: Config):
         self._config = config
         block = block_layout(config)

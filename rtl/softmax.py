@@ -108,6 +108,12 @@ class SoftmaxUnit(wiring.Component):
     block are read as `RowState` asks, counted from ``weighted``.
     """
 
+    #: Cycles from the address of a logit to its lane: one behind the buffer the chunk's logits are
+    #: selected out of those that it reads.
+    FETCH_LATENCY = 1 + LogitBuffer.READ_LATENCY
+    #: Cycles from the address of a chunk's last key to its digit words and its row state's update.
+    LATENCY = FETCH_LATENCY + ExponentialLane.LATENCY + 1
+
     def __init__(self, config: Config):
         self._config = config
         self._weights = BankedMemory(
@@ -193,8 +199,7 @@ class SoftmaxUnit(wiring.Component):
             place[0].part.eq(chunk[: log2(config.drain_words // lanes)]),
             place[0].block.eq(issue_block),
         ]
-        # One cycle behind the buffer a chunk's logits are selected out of those that it reads.
-        fetch = 1 + LogitBuffer.READ_LATENCY
+        fetch = self.FETCH_LATENCY
         for stage in range(fetch + ExponentialLane.LATENCY):
             place.append(Signal(beside, name=f"place_{stage + 1}"))
             m.d.sync += place[-1].eq(place[-2])

@@ -26,8 +26,10 @@ class StreamFIFO(wiring.Component):
 
     Latency
     -------
-    2 cycles from an accepted payload to its offer.
+    `LATENCY` cycles from an accepted payload to its offer.
     """
+
+    LATENCY = 2
 
     def __init__(self, shape, *, depth: int):
         self._depth = depth

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cocotb
+import numpy as np
 from cocotb.clock import Clock
 from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
@@ -75,12 +76,29 @@ class AxiBench:
         )
         self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
         self.driver = Driver(CocotbTransport(self.registers, self.memory))
+        #: Address and beats of every burst of this step.
+        self.bursts: dict[str, list[tuple[int, int]]] = {"read": [], "write": []}
+        self.record(self.memory.read_if.ar_channel, "ar", self.bursts["read"])
+        self.record(self.memory.write_if.aw_channel, "aw", self.bursts["write"])
         for name in ("latency_low", "latency_span", "latency_seed"):
             getattr(dut, name).value = scenario[name]
         dut.read_error_at.value = 0
         dut.write_error_at.value = 0
         if scenario["stall_seed"] is not None:
             self.stall(random.Random(scenario["stall_seed"]))
+
+    def record(self, channel: Any, name: str, bursts: list[tuple[int, int]]) -> None:
+        """Keep every burst whose address the memory takes."""
+        receive = channel.recv
+
+        async def recorded():
+            address = await receive()
+            bursts.append(
+                (int(getattr(address, f"{name}addr")), int(getattr(address, f"{name}len")) + 1)
+            )
+            return address
+
+        channel.recv = recorded
 
     def stall(self, generator: random.Random) -> None:
         """Let every channel pause at random, each at a rate of its own."""
@@ -127,7 +145,10 @@ class AxiBench:
         if disturb in ("read_error", "write_error"):
             await self.reset()
             getattr(dut, f"{disturb}_at").value = after
+        for bursts in self.bursts.values():
+            bursts.clear()
         await driver.load(placed)
+        before = self.contents()
         await driver.start(placed, interrupt=True)
         error: DeviceError | None = None
         try:
@@ -136,9 +157,10 @@ class AxiBench:
             if disturb == "control_reset":
                 await driver.reset()
                 await self.rest()
-                return {"disturbed": disturb}
             if disturb == "hard_reset":
                 await self.reset()
+            if disturb in ("control_reset", "hard_reset"):
+                check_strays(placed, before, self.contents())
                 return {"disturbed": disturb}
             if disturb == "start_again":
                 await driver.start(placed, interrupt=True)
@@ -150,7 +172,11 @@ class AxiBench:
         finally:
             dut.read_error_at.value = 0
             dut.write_error_at.value = 0
+        await self.rest()
+        check_strays(placed, before, self.contents())
         result: dict[str, Any] = {"disturbed": disturb}
+        if disturb in ("read_error", "write_error"):
+            result["disturbed_burst"] = self.burst_of(disturb, after)
         if error is not None:
             result["error"] = {
                 "cause": error.cause.name,
@@ -165,9 +191,22 @@ class AxiBench:
                 f"outputs_{number}.safetensors",
             )
             result["counters"] = await driver.counters()
-        else:
-            await self.rest()
+            for direction, bursts in self.bursts.items():
+                result[f"{direction}_bursts"] = len(bursts)
+                result[f"{direction}_beats"] = sum(beats for _, beats in bursts)
         return result
+
+    def burst_of(self, disturb: str, number: int) -> int | None:
+        """Address of the burst with that beat (read), that response (write), from 1."""
+        for address, beats in self.bursts[disturb.removesuffix("_error")]:
+            number -= beats if disturb == "read_error" else 1
+            if number <= 0:
+                return address
+        return None
+
+    def contents(self) -> np.ndarray:
+        """All memory."""
+        return np.frombuffer(self.memory.read(0, self.scenario["memory_bytes"]), np.uint8)
 
     async def wait(self) -> None:
         """Wait for the interrupt, tell how far the accelerator is, and look for errors."""
@@ -189,6 +228,16 @@ class AxiBench:
             if not await self.driver.busy():
                 return
         raise ParoError("the accelerator does not come to rest")
+
+
+def check_strays(image: Image, before: np.ndarray, after: np.ndarray) -> None:
+    """Raise ParoError if a byte has changed that is not of the image's outputs."""
+    changed = before != after
+    row = np.arange(2 * image.head_dim)
+    for head in image.heads:
+        changed[head.o_address + head.tokens.numpy()[:, None] * head.o_row_stride + row] = False
+    if changed.any():
+        raise ParoError(f"the accelerator wrote to {int(changed.argmax()):#x}: no output is there")
 
 
 @cocotb.test()

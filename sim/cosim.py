@@ -26,6 +26,7 @@ from paro_config.descriptor import DESCRIPTOR_BYTES
 from paro_config.formats import CODE_DIGITS, LANES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.core import simulate
+from sim.cycle_model import predict
 from sim.device import Memory, simulate_device
 from sim.simulators import get_simulator
 from sim.stimulus import Run
@@ -91,7 +92,9 @@ def cosim(
     Returns
     -------
     dict
-        The report, as written. The check holds if ``bit_exact`` is true.
+        The report, as written. The check holds if ``bit_exact`` is true. Of the core alone it has
+        ``predicted_cycles``, those of the cycle model, and without stalls ``cycles_as_predicted``:
+        whether every head took just these.
 
     Raises
     ------
@@ -145,6 +148,13 @@ def cosim(
     ideal = [ideal_cycles(config, run) for run in runs]
     for entry, cycles, best in zip(common["heads"], simulation.cycles, ideal, strict=False):
         entry |= {"cycles": cycles, "ideal_cycles": best, "utilisation": _ratio(best, cycles)}
+    predicted, as_predicted = None, None
+    if memory is None and simulation.failure is None:
+        predicted = predict(
+            config, [run.work(config) for run in runs], memory_latency=memory_latency
+        )
+        if stall_seed is None:
+            as_predicted = simulation.cycles == predicted.cycles
     report = {
         "bit_exact": complete and mismatches == 0 and simulation.failure is None,
         "outputs_compared": compared,
@@ -152,6 +162,8 @@ def cosim(
         "first_mismatch": first_mismatch,
         "failure": simulation.failure,
         "cycles": simulation.total_cycles,
+        "predicted_cycles": predicted.total_cycles if predicted else None,
+        "cycles_as_predicted": as_predicted,
         "ideal_cycles": sum(ideal),
         "utilisation": _ratio(sum(ideal), simulation.total_cycles),
         "stages": simulation.stages,

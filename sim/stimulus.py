@@ -14,6 +14,7 @@ from firmware_model.quantize import QuantizedHead
 from paro_config import Config, files
 from paro_config.formats import LANES, Operand
 from rtl import interfaces
+from sim.cycle_model import Work
 
 __all__ = ["Run", "Stimulus", "make_stimulus", "pack_beats", "unpack_words"]
 
@@ -43,6 +44,11 @@ class Run:
         """Positions of the queries, in the head's order."""
         end = min(self.query_blocks.stop * config.block, self.head.tokens)
         return range(self.query_blocks.start * config.block, end)
+
+    def work(self, config: Config) -> Work:
+        """What the cycle model must know of the run."""
+        rows = slice(self.query_blocks.start, self.query_blocks.stop)
+        return Work(self.codes[rows].numpy(), len(self.queries(config)), self.head.tokens)
 
 
 @dataclass(frozen=True)

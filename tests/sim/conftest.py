@@ -29,13 +29,15 @@ def generate_once():
     """Generate the Verilog of each configuration once a session."""
     texts = {}
 
-    def generate(config):
-        if config.digest() not in texts:
-            texts[config.digest()] = generate_verilog(config)
-        return texts[config.digest()]
+    def generate(config, *top):
+        key = config.digest(), *top
+        if key not in texts:
+            texts[key] = generate_verilog(config, *top)
+        return texts[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sim.core.generate_verilog", generate)
+        patch.setattr("sim.device.generate_verilog", generate)
         yield
 
 
