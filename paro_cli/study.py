@@ -184,13 +184,14 @@ def _pe_study(sources: Sequence[Any], block: int, place: bool, output: Path) -> 
     save_figure(pe_figure(result), output / "pe.png")
     rows = result["rows"]
     title = f"one PE, accumulator of {result['accumulator_bits']} bits, area = LUT4 + 2 CCU2C"
-    stdout.print(_table(title, [_pe_area(row) for row in rows]))
+    stdout.print(_table(title, [_pe_area(row, place) for row in rows]))
     title = "by width of a block (8/4/2 bit), and attention at two mean widths"
     stdout.print(_table(title, [_pe_quality(row) for row in rows]))
     stdout.print(f"report: {output / 'pe.json'}, drawn: {output / 'pe.png'}", highlight=False)
 
 
-def _pe_area(row: dict[str, Any]) -> dict[str, Any]:
+def _pe_area(row: dict[str, Any], place: bool) -> dict[str, Any]:
+    fmax = row["fmax_mhz"]
     return {
         "PE": row["name"],
         "LUT4": row["lut4"],
@@ -199,7 +200,7 @@ def _pe_area(row: dict[str, Any]) -> dict[str, Any]:
         "area": row["area"],
         "4-LUTs only": row["narrow_area"],
         "gates": row["generic_cells"],
-        **({} if row["fmax_mhz"] is None else {"4x4 MHz": f"{row['fmax_mhz']:.1f}"}),
+        **({"4x4 MHz": "-" if fmax is None else f"{fmax:.1f}"} if place else {}),
     }
 
 
