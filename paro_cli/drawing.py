@@ -57,7 +57,7 @@ def stages_figure(report: dict[str, Any]) -> Figure:
         parts = np.array([100 * counts[state] / cycles for counts in stages.values()])
         axes.barh(places, parts, left=left, color=colour, label=state, height=0.7)
         left += parts
-    for place, counts in zip(places, stages.values(), strict=True):
+    for place, counts in enumerate(stages.values()):
         axes.text(101, place, f"{counts['busy'] / cycles:.0%} busy", va="center", fontsize=8)
     axes.set_yticks(places, [name.replace("_", " ") for name in stages])
     axes.invert_yaxis()

@@ -97,7 +97,10 @@ class Accelerator(wiring.Component):
                 m.next = "START"
             with m.State("START"):
                 m.d.comb += engine.start.eq(1)
-                m.next = "WORK"
+                with m.If(registers.control_reset):
+                    m.next = "RESET"
+                with m.Else():
+                    m.next = "WORK"
             with m.State("WORK"):
                 with m.If(engine.cause != Cause.NONE):
                     m.d.comb += registers.status_error_set.eq(1)

@@ -52,7 +52,7 @@ class Engine(wiring.Component):
     head : Out
         Number of the head whose descriptor or operands are read.
     head_done : Out, 1
-        The last output of a head has been handed to the memory port.
+        The last output of a head has been written; the next head's are written after it.
     read_burst, read_beat, write_burst, write_beat : Out, 1
         One is accepted in this cycle.
     activity : Out, `rtl.interfaces.activity_layout`
@@ -154,7 +154,7 @@ class Engine(wiring.Component):
             self.write_beat.eq(writer.beat),
             self.activity.eq(core.activity),
         ]
-        placing = self._work_on_heads(m, queue, codes, addresses, outputs, core)
+        placing = self._work_on_heads(m, queue, codes, addresses, outputs, core, reader, writer)
         self._answer_fetches(m, queue, addresses, corner_turn, core)
         m.d.comb += self.done.eq(queue.idle & ~placing & writer.idle & ~core.busy)
         return m
@@ -167,8 +167,10 @@ class Engine(wiring.Component):
         addresses: AddressGenerator,
         outputs: OutputAddresses,
         core: Core,
+        reader: ReadMaster,
+        writer: WriteMaster,
     ) -> Signal:
-        """Start each head everywhere, end it when all it needs is fetched.
+        """Start each head everywhere, end it when all it needs has been read.
 
         Returns whether a head's outputs are still being placed.
         """
@@ -204,7 +206,7 @@ class Engine(wiring.Component):
         # Outputs lag behind and have a copy of what they need of their head.
         placing, asked = Signal(), Signal()
         m.d.comb += [
-            self.head_done.eq(placing & ~asked & outputs.idle),
+            self.head_done.eq(placing & ~asked & outputs.idle & writer.idle),
             outputs.request.valid.eq(asked),
         ]
         with m.If(queue.heads.valid & ~outputs_started & ~placing):
@@ -224,7 +226,9 @@ class Engine(wiring.Component):
             m.d.sync += placing.eq(0)
 
         started = core_started & codes_started & outputs_started
-        with m.If(started & core.command.ready & addresses.idle & codes.idle):
+        # Nothing of it may be on its way: a read that fails is the offered head's.
+        ended = core.command.ready & addresses.idle & codes.idle & reader.idle
+        with m.If(started & ended):
             m.d.comb += queue.heads.ready.eq(1)
             m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
         return placing

@@ -61,7 +61,8 @@ class ReadMaster(wiring.Component):
         Stays 1 until reset: no further burst is begun (an address that is already offered stays),
         no run is taken, all data is accepted and dropped, and no unit is offered.
     idle : Out, 1
-        No burst is offered or outstanding. Units may still be on their way.
+        No burst is offered or outstanding and, without ``stop``, no run that was taken has
+        any left. Units may still be on their way.
     failed : Out, 1
         A beat came with an error response; its data is used like any other.
     failed_address : Out, 40 bits
@@ -150,7 +151,7 @@ class ReadMaster(wiring.Component):
             tags.input.payload.beat_address.eq(bursts.payload.address[beat_bits:]),
             tags.input.payload.first_lane.eq(bursts.payload.first_lane),
             tags.input.payload.last_lane.eq(bursts.payload.last_lane),
-            self.idle.eq(tags.level == 0),
+            self.idle.eq((tags.level == 0) & (self.stop | splitter.idle)),
             self.burst.eq(axi.arvalid & axi.arready),
         ]
         with m.If(axi.arready):

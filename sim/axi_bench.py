@@ -34,7 +34,7 @@ STALL_RATES = (0.0, 0.1, 0.3, 0.6)
 class CocotbTransport:
     """`firmware_model.driver.Transport` of a simulated accelerator."""
 
-    def __init__(self, registers: AxiLiteMaster, memory: AxiRam):
+    def __init__(self, registers: AxiLiteMaster, memory: Any):
         self._registers, self._memory = registers, memory
 
     async def read32(self, address: int) -> int:
@@ -71,10 +71,10 @@ class AxiBench:
         self.dut = dut
         self.scenario = scenario
         self.images = images
-        self.memory = AxiRam(
+        self.memory: Any = AxiRam(
             AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=scenario["memory_bytes"]
         )
-        self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
+        self.registers: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
         self.driver = Driver(CocotbTransport(self.registers, self.memory))
         #: Address and beats of every burst of this step.
         self.bursts: dict[str, list[tuple[int, int]]] = {"read": [], "write": []}
@@ -191,9 +191,7 @@ class AxiBench:
                 f"outputs_{number}.safetensors",
             )
             result["counters"] = await driver.counters()
-            for direction, bursts in self.bursts.items():
-                result[f"{direction}_bursts"] = len(bursts)
-                result[f"{direction}_beats"] = sum(beats for _, beats in bursts)
+            result["bursts"] = {name: list(bursts) for name, bursts in self.bursts.items()}
         return result
 
     def burst_of(self, disturb: str, number: int) -> int | None:

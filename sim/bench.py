@@ -58,7 +58,8 @@ class Bench:
         self.dut.output_goal.value = self.goal
         cycle = int(self.dut.cycle.value)
         self.send("command", 0, 1, cycle)
-        self.send("codes", *self.runs[0]["codes"], cycle)
+        first, count = self.runs[0]["codes"]
+        self.send("codes", first, count, cycle)
 
     def send(self, stream: str, first: int, count: int, asked: int) -> None:
         """Let a player send some beats that were asked for in cycle ``asked``."""
@@ -127,7 +128,8 @@ class Bench:
         if "codes" in events:
             self.codes_run += 1
             more = self.codes_run < len(self.runs)
-            self.send("codes", *(self.runs[self.codes_run]["codes"] if more else (0, 0)), cycle)
+            first, count = self.runs[self.codes_run]["codes"] if more else (0, 0)
+            self.send("codes", first, count, cycle)
         if "fetch" in events:
             self.fetch(int(self.dut.request.value), cycle)
         for stream, queue in self.pending.items():

@@ -11,12 +11,14 @@ earlier decisions only, so that one pass over the blocks finds all times in orde
 outputs follow a pass behind, since they meet the partial sums of the rows after them in memory.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from paro_config import Config, ParoError
 from paro_config.formats import LANES, Stage
@@ -141,7 +143,7 @@ def predict_heads(
     *,
     memory_latency: int = 0,
 ) -> BatchPrediction:
-    """Predict many heads of one shape, in parallel, each on a core of its own.
+    """Predict many heads of one shape, each on an idle core; one thread a processor.
 
     Parameters
     ----------
@@ -159,10 +161,16 @@ def predict_heads(
     """
     _check_latency(memory_latency)
     checked = _checked_codes(config, codes, Work(codes[:0], query_tokens, key_tokens))
-    cycles, stages = _predict_heads(
-        _core(config), checked, query_tokens, key_tokens, memory_latency
+    core, (rows, columns) = _core(config), checked.shape[1:]
+    runs = np.array([(0, rows, columns, query_tokens, key_tokens)])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(
+            pool.map(lambda head: _predict(core, head.ravel(), runs, memory_latency), checked)
+        )
+    return BatchPrediction(
+        np.array([spans[0, 1] for spans, _, _ in results]),
+        np.array([stages for _, _, stages in results]),
     )
-    return BatchPrediction(cycles, stages)
 
 
 def _check_latency(memory_latency: int) -> None:
@@ -285,8 +293,8 @@ class _Output(NamedTuple):
     state: np.ndarray
 
 
-@njit(cache=True, error_model="numpy")
-def _send_row(core, chunk_starts, queries, complete, complete_step, pv, pv_count, output):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output):
     """Follow a row from its denominators to its last output.
 
     Parameters
@@ -296,7 +304,7 @@ def _send_row(core, chunk_starts, queries, complete, complete_step, pv, pv_count
         For each group of C queries, when the softmax unit began with it in the row's last block.
     queries : int
         Valid ones of the row.
-    complete, complete_step : int
+    completion : np.ndarray
         When the numerators of its first R queries are complete, cycles until the next R are.
     pv : _Pv
     pv_count : int
@@ -309,6 +317,7 @@ def _send_row(core, chunk_starts, queries, complete, complete_step, pv, pv_count
         Cycle of the row's last read.
     """
     reciprocal, free, count, oldest = output.state
+    complete, complete_step = completion
     mask = len(pv.first) - 1
     chunks = core.cols // core.softmax_lanes  # in a group of C queries
     query = 0
@@ -367,14 +376,14 @@ def _send_row(core, chunk_starts, queries, complete, complete_step, pv, pv_count
     return free - 1
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _next_live(codes, column, end):
     while column < end and codes[column] == 0:
         column += 1
     return column
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _predict(core, codes, runs, latency):
     """Follow some runs block by block.
 
@@ -547,24 +556,24 @@ def _predict(core, codes, runs, latency):
         qk_at = loaded if room else _NEVER
         pv_at = pv_loaded = _NEVER
         pv_room = _ALWAYS
+        # A row's first PV needs the output slot of the row before the last one.
+        due = 0
+        if pv < qk and block_first[pv % _RING]:
+            due = pv_row + 1 - SLOTS
+        elif pv == qk and not more:
+            due = len(row_ends)
+        while sent < due:
+            at = sent % _RING
+            read = _send_row(
+                core, chunk_starts[at], row_queries[at], row_complete[at], pv_log, pv, output
+            )
+            row_ends[sent] = read + core.output
+            spans[row_run[sent], 1] = read + core.output
+            output_free = read + 1
+            sent += 1
         if pv < qk:
             pv_loaded = max(block_weighted[pv % _RING], value_full[pv % SLOTS])
             if block_first[pv % _RING]:
-                while sent < pv_row - 1:
-                    read = _send_row(
-                        core,
-                        chunk_starts[sent % _RING],
-                        row_queries[sent % _RING],
-                        row_complete[sent % _RING, 0],
-                        row_complete[sent % _RING, 1],
-                        pv_log,
-                        pv,
-                        output,
-                    )
-                    row_ends[sent] = read + core.output
-                    spans[row_run[sent], 1] = read + core.output
-                    output_free = read + 1
-                    sent += 1
                 pv_room = output_free
             pv_at = max(pv_loaded, pv_room)
         elif not more:
@@ -655,20 +664,6 @@ def _predict(core, codes, runs, latency):
             pv += 1
         idle = step + 1
 
-    while sent < len(row_ends):
-        read = _send_row(
-            core,
-            chunk_starts[sent % _RING],
-            row_queries[sent % _RING],
-            row_complete[sent % _RING, 0],
-            row_complete[sent % _RING, 1],
-            pv_log,
-            pv,
-            output,
-        )
-        row_ends[sent] = read + core.output
-        spans[row_run[sent], 1] = read + core.output
-        sent += 1
     total = spans[-1, 1]
     # The array may still work for queries that are none.
     for _ in range(core.pv_tiles):
@@ -685,17 +680,3 @@ def _predict(core, codes, runs, latency):
     stages[_OUTPUT, _BUSY] = output.state[2] * core.parts - 1
     stages[_OUTPUT, _STARVED] = total - stages[_OUTPUT, _BUSY]
     return spans, row_ends, stages
-
-
-@njit(cache=True, error_model="numpy", parallel=True)
-def _predict_heads(core, codes, query_tokens, key_tokens, latency):
-    heads, rows, columns = codes.shape
-    cycles = np.empty(heads, np.int64)
-    stages = np.empty((heads, _STAGES, 3), np.int64)
-    for head in prange(heads):
-        runs = np.empty((1, 5), np.int64)
-        runs[0] = np.array((0, rows, columns, query_tokens, key_tokens))
-        spans, _, counts = _predict(core, codes[head].ravel(), runs, latency)
-        cycles[head] = spans[0, 1]
-        stages[head] = counts
-    return cycles, stages

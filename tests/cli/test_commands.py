@@ -133,3 +133,24 @@ def test_bad_usage_is_status_2(paro, arguments):
     outcome = paro(*arguments)
     assert outcome.status == 2
     assert "Usage:" in outcome.err
+
+
+@pytest.mark.parametrize(("as_predicted", "status"), [(True, 0), (None, 0), (False, 1)])
+def test_cosim_fails_if_the_core_takes_other_cycles(
+    paro, plan, tmp_path, monkeypatch, as_predicted, status
+):
+    import sim.cosim
+
+    report = {
+        "bit_exact": True,
+        "cycles": 7,
+        "predicted_cycles": 8,
+        "cycles_as_predicted": as_predicted,
+        "heads": [{"head": 3, "cycles": 7}],
+        "stages": {},
+        "memory": None,
+    }
+    monkeypatch.setattr(sim.cosim, "cosim", lambda *_, **__: report)
+    outcome = paro("cosim", CAPTURE, "--plan", plan, "-o", tmp_path / "out")
+    assert outcome.status == status
+    assert "cycles_as_predicted" in outcome.out

@@ -90,20 +90,29 @@ class Bench:
 
     async def watch(self, ctx: Any) -> None:
         """`idle` in every cycle, the strobes, the failures."""
-        master = self.master
+        master, run = self.master, self.master.runs
+        left = 0  # beats of the runs that were taken
+        unit_bytes = len(master.units.payload.data.as_value()) // 8
+        beat_bytes = len(master.axi.rdata) // 8
         while True:
             before = self.memory.outstanding
-            _, _, idle, arvalid, burst, beat, failed, address = await ctx.tick().sample(
+            _, _, valid, ready, start, units, *sampled = await ctx.tick().sample(
+                *(run.valid, run.ready, run.payload.address, run.payload.units),
                 master.idle,
+                master.stop,
                 master.axi.arvalid,
                 master.burst,
                 master.beat,
                 master.failed,
                 master.failed_address,
             )
-            assert idle == (not before and not arvalid)
+            idle, stop, arvalid, burst, beat, failed, address = sampled
+            assert idle == (not before and not arvalid and (stop or not left))
             self.bursts += burst
             self.beats += beat
+            left -= beat
+            if valid and ready:
+                left += -(-(start + units * unit_bytes) // beat_bytes) - start // beat_bytes
             if failed:
                 self.failed.append(address)
 

@@ -21,8 +21,10 @@ from firmware_model.plan import uniform_plan
 from firmware_model.quantize import quantize_head
 from gen.verilog import generate_verilog
 from paro_config import PRESETS, Config, ParoError
+from rtl.normalizer import Normalizer
 from sim.core import simulate
 from sim.cosim import cosim
+from sim.cycle_model import predict
 from sim.simulators import Icarus, get_simulator
 from sim.stimulus import Run
 from tests.sim.conftest import random_capture, random_codes
@@ -131,6 +133,14 @@ def assert_exact(config: Config, runs: list[Run], simulation: sim.core.Simulatio
         assert len(wrong) == 0, f"run {number}: {len(wrong)} of {len(words)} from {wrong[0]} on"
 
 
+def assert_as_predicted(config: Config, runs: list[Run], simulation: sim.core.Simulation) -> None:
+    """The clocks of a simulation without stalls are those of the cycle model."""
+    prediction = predict(config, [run.work(config) for run in runs])
+    assert simulation.cycles == prediction.cycles
+    assert simulation.total_cycles == prediction.total_cycles
+    assert simulation.stages == prediction.stages
+
+
 @pytest.mark.parametrize("stalls", [False, True], ids=["flowing", "stalls"])
 @pytest.mark.parametrize(("simulator", "case"), cases())
 def test_bit_exact(simulator, case, stalls, build_dir, tmp_path, seed):
@@ -144,6 +154,8 @@ def test_bit_exact(simulator, case, stalls, build_dir, tmp_path, seed):
         stall_seed=seed if stalls else None,
     )
     assert_exact(case.config, runs, simulation)
+    if not stalls:
+        assert_as_predicted(case.config, runs, simulation)
 
 
 @pytest.mark.parametrize("simulator", ["verilator", "icarus"])
@@ -162,6 +174,8 @@ def test_reset_in_mid_run_leaves_nothing_behind(simulator, build_dir, tmp_path, 
             reset_at=generator.randrange(2, 2500),
         )
         assert_exact(case.config, runs, simulation)
+        if attempt % 2 == 0:
+            assert_as_predicted(case.config, runs, simulation)
 
 
 def test_simulators_agree_on_every_cycle(build_dir, tmp_path, seed):
@@ -191,7 +205,9 @@ def test_no_reliance_on_power_up_values(build_dir, tmp_path, seed, monkeypatch):
     monkeypatch.setattr(sim.core, "generate_verilog", without_power_up)
     case = SMALL[0]
     runs = case.make_runs(seed % 1000)[2:]
-    assert_exact(case.config, runs, simulate(case.config, runs, Icarus(), build_dir, tmp_path))
+    simulation = simulate(case.config, runs, Icarus(), build_dir, tmp_path)
+    assert_exact(case.config, runs, simulation)
+    assert_as_predicted(case.config, runs, simulation)
 
 
 def test_array_is_busy_on_a_row_of_mixed_blocks(build_dir, tmp_path):
@@ -201,6 +217,7 @@ def test_array_is_busy_on_a_row_of_mixed_blocks(build_dir, tmp_path):
     run = Run(quantize_head(capture, 0, 0, config), codes, range(1))
     simulation = simulate(config, [run], get_simulator("verilator"), build_dir, tmp_path)
     assert_exact(config, [run], simulation)
+    assert_as_predicted(config, [run], simulation)
     assert simulation.total_cycles is not None
     assert sim.cosim.ideal_cycles(config, run) / simulation.total_cycles >= 0.7
 
@@ -227,7 +244,8 @@ def test_cosim_writes_report_and_outputs(build_dir, tmp_path):
     assert report["bit_exact"] is True
     assert report["mismatches"] == 0
     assert report["outputs_compared"] == 2 * 32 * 32
-    assert report["cycles"] >= report["ideal_cycles"] > 0
+    assert report["cycles"] == report["predicted_cycles"] >= report["ideal_cycles"] > 0
+    assert report["cycles_as_predicted"] is True
     assert report["utilisation"] == pytest.approx(
         report["ideal_cycles"] / report["cycles"], abs=1e-3
     )
@@ -258,6 +276,27 @@ def test_a_wrong_word_is_told(build_dir, tmp_path, monkeypatch):
     mismatch = report["first_mismatch"]
     assert (mismatch["head"], mismatch["token"], mismatch["channel"]) == (0, 3, 7)
     assert mismatch["got"] == mismatch["expected"] ^ 1
+
+
+def test_other_cycles_than_predicted_are_told(build_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(Normalizer, "LATENCY", Normalizer.LATENCY + 1)
+    capture = random_capture(16, 32, 1)
+    plan = uniform_plan(capture, [0], TINY.block, code=1)
+    report = cosim(capture, plan, [0], TINY, "verilator", tmp_path, build_dir=build_dir)
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is False
+    assert report["predicted_cycles"] == report["cycles"] + 1
+
+
+def test_stalls_are_not_predicted(build_dir, tmp_path):
+    capture = random_capture(16, 32, 1)
+    plan = uniform_plan(capture, [0], TINY.block, code=1)
+    report = cosim(
+        capture, plan, [0], TINY, "verilator", tmp_path, stall_seed=1, build_dir=build_dir
+    )
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is None
+    assert report["cycles"] > report["predicted_cycles"]
 
 
 def test_a_core_that_hangs_is_told(build_dir, tmp_path, monkeypatch):

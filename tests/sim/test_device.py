@@ -125,8 +125,9 @@ def check_counters(config: Config, jobs: list[HeadJob], step: dict[str, Any]) ->
     """Check counters against the work and against the bursts that the memory saw."""
     counters, beat_bytes = step["counters"], config.axi_bits // 8
     assert counters["heads_done"] == len(jobs)
-    for name in ("read_bursts", "read_beats", "write_bursts", "write_beats"):
-        assert counters[name] == step[name] > 0, name
+    for direction, bursts in step["bursts"].items():
+        assert counters[f"{direction}_bursts"] == len(bursts) > 0
+        assert counters[f"{direction}_beats"] == sum(beats for _, beats in bursts)
     runs = [Run(job.head, job.codes, job.rows(config)) for job in jobs]
     for direction, wanted in wanted_bytes(config, runs).items():
         moved = beat_bytes * counters[f"{direction}_beats"]
@@ -194,3 +195,266 @@ def test_bit_exact(config, shapes, simulator, memory, build_dir, tmp_path, seed)
     for number, jobs in enumerate((separate, together)):
         step = assert_exact(done, number, expected_outputs(config, jobs))
         check_counters(config, jobs, step)
+
+
+def descriptor_at(image: Image, index: int) -> int:
+    """Offset of a descriptor in the image's bytes."""
+    return image.queue_base - image.base + index * DESCRIPTOR_BYTES
+
+
+def changed(image: Image, index: int, **values: int) -> Image:
+    """Image with other values in a descriptor, legal or not."""
+    start = descriptor_at(image, index)
+    word = int.from_bytes(image.data[start : start + DESCRIPTOR_BYTES], "little")
+    for field in DESCRIPTOR:
+        if field.name in values:
+            mask = (1 << field.width) - 1
+            assert 0 <= values[field.name] <= mask
+            word = word & ~(mask << field.offset) | values[field.name] << field.offset
+    data = bytearray(image.data)
+    data[start : start + DESCRIPTOR_BYTES] = word.to_bytes(DESCRIPTOR_BYTES, "little")
+    return dataclasses.replace(image, data=bytes(data))
+
+
+def place_of(image: Image, address: int) -> tuple[int, str]:
+    """Head, and what of it begins at or before an address of an image of separate arrays."""
+    starts = [
+        (image.queue_base + index * DESCRIPTOR_BYTES, index, "descriptor")
+        for index in range(len(image.heads))
+    ]
+    for index in range(len(image.heads)):
+        values = unpack_descriptor(image.data[descriptor_at(image, index) :])
+        starts += [
+            (value, index, name.removesuffix("_address"))
+            for name, value in values.items()
+            if name.endswith("_address")
+        ]
+    _, head, name = max(start for start in starts if start[0] <= address)
+    return head, name
+
+
+#: Small heads whose beats are few; two rows, so that codes, Q and O are read or written again.
+SMALL = (Shape((1, 1, 7), (4, 5), mean_bits=2.0), Shape((2, 3, 3), (3, 2), mean_bits=2.0))
+
+
+def play_error(
+    jobs: list[HeadJob],
+    disturb: str,
+    beats: list[int],
+    folders: tuple[Path, Path],
+    memory: Memory,
+) -> set[tuple[int, str]]:
+    """Give errors to beats (of responses); returns the places that were struck."""
+    image = place_heads(TINY, jobs, 0x10000)
+    steps = [step for beat in beats for step in (Step(0, disturb, beat), Step(0))]
+    done = play(TINY, [image], steps, *folders, memory)
+    expected, struck = expected_outputs(TINY, jobs), set()
+    for number, beat in enumerate(beats):
+        step = done.steps[2 * number]
+        place = place_of(image, step["disturbed_burst"])
+        told = {name: step["error"][name] for name in ("cause", "head", "address")}
+        assert told == {
+            "cause": disturb.upper(),
+            "head": place[0],
+            "address": step["disturbed_burst"],
+        }, f"{disturb} in beat {beat}, {place}"
+        assert_exact(done, 2 * number + 1, expected)
+        struck.add(place)
+    return struck
+
+
+def test_errors_in_every_kind_of_data(build_dir, tmp_path, seed):
+    """Failing reads of whatever is read: reported where they are, and nothing is left behind."""
+    generator = random.Random(seed)
+    jobs = make_jobs(TINY, SMALL, seed)
+    image = place_heads(TINY, jobs, 0x10000)
+    memory, folders = Memory(), (build_dir, tmp_path)
+    bursts = play(TINY, [image], [Step()], *folders, memory).steps[0]["bursts"]["read"]
+    kinds = [place_of(image, address)[1] for address, beats in bursts for _ in range(beats)]
+    chosen = {
+        kind: generator.choice([i for i, name in enumerate(kinds, 1) if name == kind])
+        for kind in kinds
+    }
+    assert set(chosen) == {"descriptor", "codes", "q", "k", "v", "q_scales", "k_scales"}
+    beats = sorted({1, *chosen.values()})
+    struck = play_error(jobs, "read_error", beats, folders, memory)
+    assert {name for _, name in struck} == set(chosen)
+
+
+@pytest.mark.parametrize("direction", ["read", "write"])
+def test_errors_where_heads_meet(direction, build_dir, tmp_path, seed):
+    """The first and the last beat (response) of each head, far behind their address."""
+    jobs = make_jobs(TINY, SMALL, seed)
+    image = place_heads(TINY, jobs, 0x10000)
+    memory, folders = Memory((1, 60)), (build_dir, tmp_path)
+    bursts = play(TINY, [image], [Step()], *folders, memory).steps[0]["bursts"][direction]
+    heads = [
+        place_of(image, address)[0]
+        for address, beats in bursts
+        for _ in range(beats if direction == "read" else 1)
+    ]
+    assert heads == sorted(heads), "a head is read or written before the one ahead of it"
+    numbers = [1, heads.index(1), heads.index(1) + 1, len(heads)]
+    struck = play_error(jobs, f"{direction}_error", numbers, folders, memory)
+    assert {head for head, _ in struck} == {0, 1}
+
+
+#: What makes a descriptor of `TINY` unusable, by cause; head 1 of SMALL has 23 tokens.
+BAD = {
+    Cause.BAD_DESCRIPTOR: [{"magic": 0}, {"magic": 0x4F524151}, {"version": 0}, {"version": 2}],
+    Cause.BAD_SHAPE: [{"block": 32}, {"block": 0}, {"head_dim": 64}],
+    Cause.BAD_TOKENS: [
+        {"key_tokens": 0},
+        {"key_tokens": TINY.max_tokens + 1},
+        {"key_tokens": 2**32 - 1},
+        {"query_tokens": 0},
+        {"query_tokens": 24},
+        {"query_tokens": 2**32 - 1},
+        {"first_block_row": 1},
+        {"first_block_row": 2**28},
+        {"first_block_row": 2**32 - 1},
+        {"prefix_tokens": 22},
+        {"prefix_tokens": 2**32 - 1},
+        *({f"{axis}_extent": 0} for axis in ("outer", "middle", "inner")),
+    ],
+    Cause.BAD_ALIGNMENT: [
+        *({f"{operand}_row_stride": 129 + index} for index, operand in enumerate("qkv")),
+        *({f"{operand}_row_stride": 2**20} for operand in "qo"),
+        *({f"{operand}_address": 0x10002} for operand in ("q", "k", "v", "o")),
+        *({f"{array}_address": 0x10001} for array in ("q_scales", "k_scales", "codes")),
+    ],
+}
+
+
+def test_descriptors_that_are_refused(build_dir, tmp_path, seed):
+    """Every cause, in the first or the second descriptor; the next queue is exact."""
+    jobs = make_jobs(TINY, (SMALL[1],) * 2, seed)
+    good = place_heads(TINY, jobs, 0x10000)
+    images, steps, causes = [good], [], []
+    for cause, changes in BAD.items():
+        for number, change in enumerate(changes):
+            images.append(changed(good, number % 2, **change))
+            steps.append(Step(len(images) - 1))
+            causes.append((cause.name, number % 2, change))
+        steps.append(Step(0))
+        causes.append(None)
+    done = play(TINY, images, steps, build_dir, tmp_path)
+    expected = expected_outputs(TINY, jobs)
+    for number, cause in enumerate(causes):
+        if cause is None:
+            assert_exact(done, number, expected)
+        else:
+            error = done.steps[number].get("error", {})
+            assert (error.get("cause"), error.get("head")) == cause[:2], cause
+
+
+def test_queues_that_are_refused(build_dir, tmp_path, seed):
+    """A row without a live block, no descriptor at all, a start too early."""
+    generator = random.Random(seed)
+    jobs = make_jobs(TINY, (SMALL[0], Shape((3, 4, 3), (3, 2), mean_bits=2.0)), seed)
+    good = place_heads(TINY, jobs, 0x10000)
+    images = [good, dataclasses.replace(good, heads=[])]
+    rows = unpack_descriptor(good.data[descriptor_at(good, 1) :])["codes_address"] - good.base
+    for row in range(3):
+        data = bytearray(good.data)
+        data[rows + 4 * row : rows + 4 * row + 4] = bytes(4)
+        images.append(dataclasses.replace(good, data=bytes(data)))
+    steps = [
+        *(Step(1), Step(1), Step(0)),
+        *(Step(2), Step(0), Step(3), Step(4), Step(0)),
+        *(Step(0, "start_again", generator.randrange(1, 1500)) for _ in range(3)),
+        Step(0),
+    ]
+    done = play(TINY, images, steps, build_dir, tmp_path, Memory((1, 40)))
+    expected = expected_outputs(TINY, jobs)
+    for number, (step, found) in enumerate(zip(steps, done.steps, strict=True)):
+        error = found.pop("error", None)
+        told = error and (error["cause"], error["head"])
+        if step.disturb is None and step.image > 0:
+            assert told == (("EMPTY_QUEUE", 0) if step.image == 1 else ("EMPTY_ROW", 1))
+            assert "counters" not in found
+        else:
+            assert told == (("BUSY", 0) if step.disturb else None)
+            check_counters(TINY, jobs, assert_exact(done, number, expected))
+
+
+def test_resets_at_any_time(build_dir, tmp_path, seed):
+    """Work given up by the register or by the reset input; the next queue is exact."""
+    generator = random.Random(seed)
+    jobs = make_jobs(TINY, SMALL, seed)
+    image = place_heads(TINY, jobs, 0x10000, misalign=(4, 60))
+    memory, folders = Memory((1, 40), seed), (build_dir, tmp_path)
+    cycles = play(TINY, [image], [Step()], *folders, memory).steps[0]["counters"]["cycles"]
+    steps = []
+    for number in range(12):
+        kind = "control_reset" if number % 2 else "hard_reset"
+        steps += [Step(0, kind, generator.randrange(1, cycles)), Step(0)]
+    done = play(TINY, [image], steps, *folders, memory)
+    expected = expected_outputs(TINY, jobs)
+    for number in range(1, len(steps), 2):
+        assert_exact(done, number, expected)
+
+
+def test_every_order_is_as_fast_as_the_natural_one(build_dir, tmp_path, seed):
+    """Where every row is a burst of its own the order costs nothing; dense rows are joined."""
+    shape = Shape((2, 3, 8))
+    codes = torch.ones(3, 3, dtype=torch.uint8)
+    jobs = [
+        dataclasses.replace(shape.job(TINY, order, seed % 1000 + order), codes=codes)
+        for order in range(6)
+    ]
+    images = [place_heads(TINY, [job], 0x10000, row_padding=32) for job in jobs]
+    images.append(place_heads(TINY, [jobs[0]], 0x10000))
+    done = play(
+        TINY,
+        images,
+        [Step(index) for index in range(7)],
+        build_dir,
+        tmp_path,
+        Memory((20, 20)),
+    )
+    counters = []
+    for number, job in enumerate([*jobs, jobs[0]]):
+        step = assert_exact(done, number, expected_outputs(TINY, [job]))
+        check_counters(TINY, [job], step)
+        counters.append(step["counters"])
+    natural, dense = counters[0], counters[-1]
+    for other in counters[:-1]:
+        for name in ("read_bursts", "read_beats", "write_bursts", "write_beats"):
+            assert other[name] == natural[name]
+        assert other["cycles"] == pytest.approx(natural["cycles"], rel=0.01)
+    # Each row is a burst: Q once, K and V once for each of three block rows, O once.
+    assert natural["read_bursts"] > 7 * 48
+    assert natural["write_bursts"] >= 48
+    assert dense["read_bursts"] < natural["read_bursts"] / 4
+    assert dense["write_bursts"] < natural["write_bursts"] / 2
+    assert dense["read_beats"] <= natural["read_beats"]
+    # The array is busy either way; a joined run begins when its last row is known.
+    assert dense["cycles"] == pytest.approx(natural["cycles"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "heads", "rows"),
+    [
+        pytest.param(TINY, [9, 3], range(5, 6), id="two-heads"),
+        pytest.param(LARGE[2], list(range(16)), range(8), id="all-heads", marks=pytest.mark.slow),
+    ],
+)
+def test_the_capture_that_ships(config, heads, rows, build_dir, tmp_path):
+    capture = load_capture(DEMO_CAPTURE)
+    goal = Goal(avg_bits=2.0, block=config.block, per_head=True)
+    plan = calibrate([capture], goal, heads)[0].for_capture(capture)
+    jobs = [
+        HeadJob(
+            quantize_head(capture, head, plan.head_order(head), config),
+            plan.head_codes(head),
+            capture.grid,
+            capture.prefix_tokens,
+            capture.suffix_tokens,
+            rows,
+        )
+        for head in heads
+    ]
+    image = place_heads(config, jobs, 0x10000, interleaved=True)
+    done = play(config, [image], [Step()], build_dir, tmp_path, Memory((30, 60)))
+    check_counters(config, jobs, assert_exact(done, 0, expected_outputs(config, jobs)))
