@@ -280,11 +280,7 @@ def _windowed(index: int, value: Value, inverted: Value) -> Value:
 
 
 class ReorderedPE(PE):
-    """`rtl.pe.PE` with the largest shift first.
-
-    In a PE alone Yosys maps the stages of this order to one 4-input LUT a bit; of the other it
-    makes larger LUTs out of two stages, which cost up to four.
-    """
+    """`rtl.pe.PE` with the largest shift first."""
 
     def _lane(self, m: Module, index: int, operand: Value, digit: Digit, inverted: Value) -> Value:
         lane = Signal(signed(len(operand) + 7), name=f"lane_{index}")
