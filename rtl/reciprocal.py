@@ -114,8 +114,7 @@ class ReciprocalUnit(wiring.Component):
 
     Latency
     -------
-    ``ReciprocalLane.LATENCY`` + ``reciprocal_lanes`` + 1 cycles for each ``reciprocal_lanes``
-    queries.
+    ``ReciprocalLane.LATENCY`` + ``reciprocal_lanes`` cycles for each ``reciprocal_lanes`` queries.
     """
 
     def __init__(self, config: Config):
