@@ -25,7 +25,7 @@ from firmware_model.order import alike_orders, order_metric
 from firmware_model.plan import ModelPlan, check_block, group_shares, step_group
 from firmware_model.progress import Progress, Steps
 from firmware_model.reorder import ORDERS
-from firmware_model.sensitivity import Rounding, block_errors, block_sums
+from firmware_model.sensitivity import ROUNDINGS, Rounding, block_errors, block_sums
 from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS, PAPER_BITS
 
@@ -51,8 +51,8 @@ class Goal:
         16, 32 or 64.
     order : str
         One of `ORDER_CHOICES`.
-    rounding : {"digit", "paper"}
-        Number format that the widths' errors are measured with.
+    rounding : str
+        Number format that the widths' errors are measured with, one of `ROUNDINGS`.
     step_groups : tuple of float
         Where each group of denoising steps begins, as a share of all steps; ascending from 0.
     per_head : bool
@@ -97,8 +97,10 @@ class Goal:
             raise ParoError(
                 f"relative to {self.relative_to!r} is not legal; legal: {', '.join(RELATIVE_TO)}"
             )
-        if self.rounding not in ("digit", "paper"):
-            raise ParoError(f"format = {self.rounding!r} is not legal; legal: digit, paper")
+        if self.rounding not in ROUNDINGS:
+            raise ParoError(
+                f"format = {self.rounding!r} is not legal; legal: {', '.join(ROUNDINGS)}"
+            )
         starts = self.step_groups
         ascending = all(a < b for a, b in pairwise((*starts, 1.0)))
         if not starts or starts[0] != 0 or not ascending:

@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from paro_config.formats import OPERAND_MAX, P_FRAC, P_POSITIONS
+from paro_config.formats import LANES, OPERAND_MAX, P_FRAC, P_POSITIONS
 
 #: Largest P, the value 1.0.
 P_ONE = 1 << P_FRAC
@@ -83,3 +83,10 @@ def probability_table(bits: int) -> torch.Tensor:
     return torch.tensor(
         [probability_value(value, bits) for value in range(P_ONE + 1)], dtype=torch.int32
     )
+
+
+@cache
+def short_probability_table(bits: int) -> torch.Tensor:
+    """Values of P if it had as many positions as a PE has lanes: of 0 .. 128 = 1.0, int32 [129]."""
+    largest = 1 << (2 * LANES - 1)
+    return torch.tensor([key_value(value, bits) for value in range(largest + 1)], dtype=torch.int32)

@@ -13,14 +13,14 @@ from typing import Literal
 import torch
 
 from firmware_model.capture import Capture
-from firmware_model.digits import P_ONE, key_table, probability_table
+from firmware_model.digits import key_table, probability_table, short_probability_table
 from firmware_model.integer import check_codes, checked_query_blocks
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Steps
 from firmware_model.quantize import QuantizedHead, quantize_head
 from paro_config.config import Config
 from paro_config.errors import ParoError
-from paro_config.formats import CODE_BITS, LOGIT_FRAC, OPERAND_MAX, P_FRAC, QUERY_SCALE_SHIFT
+from paro_config.formats import CODE_BITS, LOGIT_FRAC, OPERAND_MAX, QUERY_SCALE_SHIFT
 
 #: Tokens that share one scale of uniform weights: a block of the map, or a row of it.
 Groups = Literal["block", "row"]
@@ -38,11 +38,13 @@ class NumberFormat:
         Q and K: as captured; as the accelerator reads them (`quantize_head`); or 4 bits, symmetric,
         a scale for each token, after K smoothing.
     key_table : callable, optional
-        Width in bits to the value that each K of -128 .. 127 takes in a block of that width, int32
-        [256]; without it K stays as it is.
+        Width in bits to the value that each K of -128 .. 127 takes in a block of that width, [256];
+        without it K stays as it is.
     weights : {"float", "digit", "uniform"}
         P: exact; one or two signed digits below the power of two above the block's largest weight;
         or 0 .. 2^b - 1 times a scale, which is the group's largest weight over 2^b - 1.
+    weight_table : callable
+        For "digit": width in bits to the value that each P takes, the last one being 1.0.
     bits : int, optional
         Width b of P in live blocks; without it that of each block's code.
     v : {"float", "int8", "int4"}
@@ -56,6 +58,7 @@ class NumberFormat:
     weights: Literal["float", "digit", "uniform"]
     v: Literal["float", "int8", "int4"]
     key_table: Callable[[int], torch.Tensor] | None = None
+    weight_table: Callable[[int], torch.Tensor] = probability_table
     bits: int | None = None
     groups: Groups = "block"
 
@@ -68,6 +71,13 @@ def truncated_key_table(bits: int) -> torch.Tensor:
     lengths = torch.tensor([int(value).bit_length() for value in values.abs()])
     dropped = (lengths - (bits - 1)).clamp(min=0)
     return values.sign() * ((values.abs() >> dropped) << dropped).int()
+
+
+def linear_key_table(bits: int) -> torch.Tensor:
+    """-128 .. 127 at index value + 128 in equal steps, 127 being the largest; float64 [256]."""
+    values = torch.arange(-OPERAND_MAX - 1, OPERAND_MAX + 1, dtype=torch.float64)
+    step = OPERAND_MAX / (2 ** (bits - 1) - 1)
+    return torch.round(values / step) * step
 
 
 #: The formats by name. "digit" is the contract of `docs/numerics.md` without its fixed-point
@@ -83,10 +93,25 @@ FORMATS: dict[str, NumberFormat] = {
         weights="digit",
         v="int8",
     ),
+    "digit-4": NumberFormat(
+        summary="ours with four positions for P as for K: 1.0 is 2^7",
+        qk="int8",
+        key_table=key_table,
+        weights="digit",
+        weight_table=short_probability_table,
+        v="int8",
+    ),
     "paper": NumberFormat(
         summary="PARO: K with its leading bits, uniform P, by the block's width",
         qk="int8",
         key_table=truncated_key_table,
+        weights="uniform",
+        v="int8",
+    ),
+    "linear": NumberFormat(
+        summary="plain integers: K and P in equal steps, by the block's width",
+        qk="int8",
+        key_table=linear_key_table,
         weights="uniform",
         v="int8",
     ),
@@ -292,8 +317,9 @@ class FormatHead:
             if kind == "digit":
                 x = logits[chosen]
                 maximum = x.amax(dim=1, keepdim=True).ceil()
-                p = torch.round(torch.exp2(x - maximum + P_FRAC)).long()
-                p = probability_table(bits)[p].double() / P_ONE
+                table = self._format.weight_table(bits)
+                one = len(table) - 1
+                p = table[torch.round(torch.exp2(x - maximum) * one).long()].double() / one
                 weights[chosen] = p * torch.exp2(maximum - total)
                 continue
             if self._format.groups == "row":

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -16,7 +16,8 @@ from paro_config.config import Config
 from paro_config.formats import CODE_BITS, P_FRAC
 
 #: Number formats with a choice of widths.
-Rounding = Literal["digit", "paper"]
+Rounding = Literal["digit", "digit-4", "paper", "linear"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 #: Base-2 logits per natural one, and back.
 LOG2_E = math.log2(math.e)
 LN_2 = math.log(2)
@@ -79,8 +80,8 @@ def block_errors(
         Index in `reorder.ORDERS`.
     block : int
         Tokens on a side of a block.
-    rounding : {"digit", "paper"}
-        The widths' number format: the integer model's own, or the paper's.
+    rounding : str
+        The widths' number format, one of `ROUNDINGS`; "digit" is the integer model itself.
     steps : Steps, optional
         Advanced by the blocks on a side.
 
@@ -135,17 +136,17 @@ def _rounded_weights(
     The function returned takes (row, columns, code, log2 of the denominators) and returns float32
     [blocks, keys, queries].
     """
-    if rounding == "paper":
-        paper = FormatHead.from_capture(capture, head, order, config, FORMATS["paper"])
+    if rounding != "digit":
+        formed = FormatHead.from_capture(capture, head, order, config, FORMATS[rounding])
 
-        def paper_weights(
+        def format_weights(
             row: int, columns: torch.Tensor, code: int, total: torch.Tensor
         ) -> torch.Tensor:
             codes = torch.full_like(columns, code)
-            logits = paper.logits(row, columns, codes)[..., : len(total)]
-            return paper.weights(logits, codes, total.double()).float()
+            logits = formed.logits(row, columns, codes)[..., : len(total)]
+            return formed.weights(logits, codes, total.double()).float()
 
-        return paper_weights
+        return format_weights
 
     check_exact_products(config)
     blocked = BlockedHead(quantize_head(capture, head, order, config), config)

@@ -16,12 +16,14 @@ from firmware_model.attention import ROWS_AT_ONCE, reference_attention
 from firmware_model.calibrate import Calibration, Goal, calibrate
 from firmware_model.capture import Capture
 from firmware_model.methods import INTEGER, Method
-from firmware_model.metrics import cosine, finite, finite_mean, snr_db
+from firmware_model.metrics import cosine, finite, finite_mean, rmse, snr_db
+from firmware_model.number_formats import FORMATS, FormatHead, NumberFormat
 from firmware_model.parallel import map_rows
 from firmware_model.plan import ModelPlan
 from firmware_model.progress import Progress, Steps
 from firmware_model.reorder import ORDERS
-from firmware_model.sensitivity import Rounding, model_config
+from firmware_model.sensitivity import ROUNDINGS, Rounding, model_config
+from paro_config.config import Config
 from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS, PAPER_BITS
 
@@ -72,10 +74,37 @@ class _Heads:
             self._steps.advance()
         return scores
 
+    def logit_errors(self, name: str, block: int) -> dict[str, float | None]:
+        """Mean over the heads of the logits' error in a format, by width in bits."""
+        chosen = FORMATS[name]
+        codes = range(1, len(CODE_BITS)) if chosen.key_table else (len(CODE_BITS) - 1,)
+        errors: dict[int, list[float]] = {code: [] for code in codes}
+        for capture, head in self.keys:
+            config = model_config(capture, block)
+            exact = _all_logits(capture, head, config, FORMATS["float"], 1)
+            for code, found in errors.items():
+                found.append(rmse(_all_logits(capture, head, config, chosen, code), exact))
+            self._steps.advance()
+        return {
+            str(bits): finite_mean(errors[code]) if code in errors else None
+            for code, bits in reversed([*enumerate(CODE_BITS)][1:])
+        }
+
     def name(self, index: int) -> str:
         """Capture and head, in words."""
         capture, head = self.keys[index]
         return f"{capture.name}:{head}"
+
+
+def _all_logits(
+    capture: Capture, head: int, config: Config, chosen: NumberFormat, code: int
+) -> torch.Tensor:
+    """Logits to base e of a head whose blocks are all of one width, float64 [tokens, tokens]."""
+    formed = FormatHead.from_capture(capture, head, 0, config, chosen)
+    columns = torch.arange(formed.count)
+    codes = torch.full_like(columns, code)
+    rows = [formed.logits(row, columns, codes).flatten(0, 1) for row in range(formed.count)]
+    return torch.cat(rows, dim=1)[: capture.tokens, : capture.tokens] * math.log(2)
 
 
 def format_study(
@@ -157,6 +186,63 @@ def format_study(
         "equal_bits": _equal_bits(rows),
         "rows": rows,
     }
+
+
+def rounding_study(
+    captures: Sequence[Capture],
+    names: Sequence[str],
+    widths: Sequence[float],
+    block: int = 64,
+    heads: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Quality of number formats: logits at each width, attention at some mean widths.
+
+    A format with a choice of widths calibrates with its own errors, all heads under one budget. One
+    without has 8-bit blocks alone: at a mean width of w it skips all but w / 8 of them.
+
+    Parameters
+    ----------
+    captures : sequence of Capture
+        Whose heads share the budget.
+    names : sequence of str
+        Formats, of `number_formats.FORMATS`.
+    widths : sequence of float
+        Mean bits.
+    block : int
+        16, 32 or 64.
+    heads : sequence of int, optional
+        Heads of every capture; all by default.
+    progress : Progress, optional
+        Told after each head scored.
+
+    Returns
+    -------
+    list of dict
+        For each format its name ``format``; ``logit_rmse`` by width, the mean over the heads of the
+        root mean squared error of a logit (to base e; null for a width that the format does not
+        have); ``mean_snr_db`` and ``worst_snr_db`` by mean width.
+    """
+    scored = _Heads(captures, progress, len(names) * (len(widths) + 1), heads)
+    rows = []
+    for name in names:
+        row: dict[str, Any] = {"format": name, "logit_rmse": scored.logit_errors(name, block)}
+        row |= {"mean_snr_db": {}, "worst_snr_db": {}}
+        if name in ROUNDINGS:
+            goal = Goal(block=block, rounding=name)
+        else:
+            goal = Goal(block=block, density=1.0)
+        measured = Calibration(captures, goal, heads)
+        for width in widths:
+            if goal.density is None:
+                plans = measured.plans(avg_bits=width)
+            else:
+                plans = measured.plans(density=width / CODE_BITS[-1])
+            found = [score.snr_db for score in scored.score(plans, Method(name))]
+            row["mean_snr_db"][f"{width:g}"] = finite_mean(found)
+            row["worst_snr_db"][f"{width:g}"] = finite(min(found))
+        rows.append(row)
+    return rows
 
 
 def _mean_bits(plans: Sequence[ModelPlan]) -> float:

@@ -61,7 +61,9 @@ def calibrate(
     format_: Annotated[
         str,
         typer.Option(
-            "--format", metavar="NAME", help="whose errors are measured: digit (ours), paper"
+            "--format",
+            metavar="NAME",
+            help="whose errors are measured: digit (ours), digit-4, paper, linear",
         ),
     ] = "digit",
     step_groups: Annotated[

@@ -27,6 +27,7 @@ __all__ = [
     "figure_png",
     "format_figure",
     "head_figure",
+    "pe_figure",
     "save_contact_sheet",
     "save_figure",
     "save_film",
@@ -136,6 +137,49 @@ def format_figure(study: dict[str, Any]) -> Figure:
     )
     axes.grid(alpha=0.3)
     axes.legend()
+    return figure
+
+
+def pe_figure(study: dict[str, Any]) -> Figure:
+    """Area for each product, and quality against it, of a `fpga.pe_study.report`.
+
+    At one mean width all take the same time for each 8-bit MAC a cycle that they have.
+    """
+    rows = study["rows"]
+    figure = Figure(figsize=(13.5, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    widths = list(rows[0]["area_per_mac"])
+    for index, bits in enumerate(widths):
+        left.bar(
+            [place + 0.27 * (index - 1) for place in range(len(rows))],
+            [row["area_per_mac"][bits] for row in rows],
+            width=0.25,
+            color=_CODE_COLOURS[-1 - index],
+            edgecolor="0.5",
+            linewidth=0.5,
+            label=f"{bits} bit",
+        )
+    left.set_xticks(range(len(rows)), labels=[row["name"] for row in rows], rotation=20)
+    left.set(ylabel="LUT4 + 2 CCU2C per MAC a cycle", title="area for each product")
+    left.legend(title="narrow operand")
+    left.grid(axis="y", alpha=0.3)
+    for index, bits in enumerate(rows[0]["mean_snr_db"]):
+        for place, row in enumerate(rows):
+            right.plot(
+                row["area_per_mac"]["8"],
+                row["mean_snr_db"][bits],
+                "os"[index % 2],
+                color=f"C{place}",
+                fillstyle="none" if index else "full",
+                label=None if index else row["name"],
+            )
+    right.set(
+        xlabel="LUT4 + 2 CCU2C per 8-bit MAC a cycle",
+        ylabel="SNR of the output / dB",
+        title=f"quality at a mean of {' (full), '.join(rows[0]['mean_snr_db'])} bits (hollow)",
+    )
+    right.grid(alpha=0.3)
+    right.legend(ncols=2)
     return figure
 
 

@@ -1,5 +1,7 @@
 """`paro study`: the comparisons behind the docs, over captures of your own."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from paro_cli.console import format_value, progress_bar, stdout
-from paro_cli.options import CapturesArgument, OutputDirectory, parse_numbers
+from paro_cli.options import OutputDirectory, parse_numbers
 from paro_config import ParoError
 from paro_config.formats import PAPER_BITS
 
@@ -18,6 +20,7 @@ STUDIES = {
     "ablation": (),
     "carry-over": ("at", "avg_bits", "order"),
     "pruning": ("target",),
+    "pe": ("no_place",),
 }
 #: pruning: least weights that live, relative to the mean; and the papers' formats at 4.8 bits, by
 #: the study formats over the captures of docs/quality.md.
@@ -29,8 +32,15 @@ def study(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help=", ".join(STUDIES), show_default=False)
     ],
-    captures: CapturesArgument,
     output: OutputDirectory,
+    captures: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="CAPTURE...",
+            help="captures (safetensors), or folders of them; pe: by default the shipped one",
+            show_default=False,
+        ),
+    ] = None,
     bits: Annotated[
         str | None,
         typer.Option(
@@ -68,15 +78,20 @@ def study(
             "--order", metavar="HOW", help="formats, carry-over: as `paro calibrate --order`"
         ),
     ] = None,
+    no_place: Annotated[
+        bool, typer.Option("--no-place", help="pe: without place and route, so without Fmax")
+    ] = False,
 ) -> None:
     """Calibrate captures in many ways and tabulate the quality.
 
     formats: the integer model beside the paper's formats at many mean widths, all heads under one
     budget. sparsity: exact attention under masks, with and without reorder, head by head. ablation:
     sparse, INT8, INT4 and both, row or block groups, with and without reorder. carry-over: a plan
-    of one noise level at the others. pruning: exact attention on its largest weights alone.
+    of one noise level at the others. pruning: exact attention on its largest weights alone. pe:
+    processing elements to choose from, their area and speed on an ECP5 and the quality of the
+    numbers they take.
 
-    Writes DIR/WHAT.json; formats also DIR/formats.png.
+    Writes DIR/WHAT.json; formats and pe also DIR/WHAT.png, pe also DIR/build.
 
     [bold]Examples[/bold]
 
@@ -89,7 +104,10 @@ def study(
       paro study carry-over captures/ -o study --at 0.7 --avg-bits 4.8
 
       paro study pruning captures/ -o study --target 36
+
+      paro study pe -o study
     """
+    from firmware_model import DEMO_CAPTURE
     from firmware_model import study as studies
     from firmware_model.calibrate import Goal
     from firmware_model.capture import load_captures
@@ -105,6 +123,7 @@ def study(
         "avg_bits": avg_bits,
         "order": order,
         "target": target,
+        "no_place": no_place or None,
     }
     for name, value in given.items():
         if value is not None and name not in STUDIES[what]:
@@ -116,7 +135,12 @@ def study(
         block=block,
         order="metric" if order is None else order,
     )
-    sources = load_captures(captures)
+    if captures is None and what != "pe":
+        raise ParoError(f"the study {what!r} needs captures: give one or more, or folders of them")
+    sources = load_captures(captures or [DEMO_CAPTURE])
+    if what == "pe":
+        _pe_study(sources, block, not no_place, output)
+        return
     result: Any
     with progress_bar(what) as progress:
         if what == "formats":
@@ -161,6 +185,56 @@ def study(
             "widths between those tried."
         )
         stdout.print(f"drawn: {output / 'formats.png'}", highlight=False)
+
+
+def _pe_study(sources: Sequence[Any], block: int, place: bool, output: Path) -> None:
+    """Measure the candidates for a processing element, print their tables, draw them."""
+    from firmware_model.study import rounding_study
+    from fpga import pe_study
+    from fpga.pe_candidates import CANDIDATES
+    from paro_cli.drawing import pe_figure, save_figure
+    from paro_config.files import write_json
+
+    with progress_bar("area and speed" if place else "area") as progress:
+        measured = pe_study.measure(output / "build", place=place, progress=progress)
+    formats = list(dict.fromkeys(CANDIDATES[row["name"]].number_format for row in measured))
+    with progress_bar("quality") as progress:
+        quality = rounding_study(sources, formats, (PAPER_BITS, 3.0), block, progress=progress)
+    result = pe_study.report(measured, quality)
+    write_json(output / "pe.json", result)
+    save_figure(pe_figure(result), output / "pe.png")
+    rows = result["rows"]
+    title = f"one PE, accumulator of {result['accumulator_bits']} bits, area = LUT4 + 2 CCU2C"
+    stdout.print(_table(title, [_pe_area(row, place) for row in rows]))
+    title = "by width of a block (8/4/2 bit), and attention at two mean widths"
+    stdout.print(_table(title, [_pe_quality(row) for row in rows]))
+    stdout.print(f"report: {output / 'pe.json'}, drawn: {output / 'pe.png'}", highlight=False)
+
+
+def _pe_area(row: dict[str, Any], place: bool) -> dict[str, Any]:
+    fmax = row["fmax_mhz"]
+    return {
+        "PE": row["name"],
+        "LUT4": row["lut4"],
+        "CCU2C": row["carry"],
+        "FF": row["ff"],
+        "area": row["area"],
+        "4-LUTs only": row["narrow_area"],
+        "gates": row["generic_cells"],
+        **({"4x4 MHz": "-" if fmax is None else f"{fmax:.1f}"} if place else {}),
+    }
+
+
+def _pe_quality(row: dict[str, Any]) -> dict[str, Any]:
+    errors = row["logit_rmse"].values()
+    return {
+        "PE": row["name"],
+        "MACs": "/".join(map(str, row["macs"].values())),
+        "area a MAC": "/".join(f"{area:.0f}" for area in row["area_per_mac"].values()),
+        "format": row["format"],
+        "logit RMSE": "/".join("-" if error is None else f"{error:.3f}" for error in errors),
+        **{f"dB at {width}": snr for width, snr in row["mean_snr_db"].items()},
+    }
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:

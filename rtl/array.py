@@ -1,13 +1,14 @@
 """The R x C array of PEs: operands broadcast along columns, digits along rows, drained upwards."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro_config import Config
-from rtl.digits import DigitWord
 from rtl.library import replicate
-from rtl.pe import PE, LaneOperands, PEControl
+from rtl.pe import PE, PEControl
 
 __all__ = ["ArrayStep", "PEArray"]
 
@@ -26,13 +27,13 @@ class PERow(wiring.Component):
     Members are those of `PE`, with ``operands``, ``drain_in`` and ``drain`` one per column.
     """
 
-    def __init__(self, config: Config):
-        self._config = config
+    def __init__(self, config: Config, pe: type[Any] = PE):
+        self._config, self._pe = config, pe
         drains = data.ArrayLayout(signed(config.accumulator_bits), config.cols)
         super().__init__(
             {
-                "operands": In(data.ArrayLayout(LaneOperands, config.cols)),
-                "word": In(DigitWord),
+                "operands": In(data.ArrayLayout(pe.OPERANDS, config.cols)),
+                "word": In(pe.WORD),
                 "control": In(PEControl),
                 "drain_in": In(drains),
                 "drain": Out(drains),
@@ -43,7 +44,7 @@ class PERow(wiring.Component):
         m = Module()
         config = self._config
         for col, pe in enumerate(
-            replicate(m, platform, "paro_pe", lambda: PE(config), config.cols)
+            replicate(m, platform, "paro_pe", lambda: self._pe(config), config.cols)
         ):
             m.d.comb += [
                 pe.operands.eq(self.operands[col]),
@@ -65,15 +66,18 @@ class PEArray(wiring.Component):
     ----------
     config : Config
         Array shape and accumulator width.
+    pe : type
+        What the array is made of: `PE`, or a component with the same members; the shapes of its
+        ``operands`` and ``word`` are its attributes ``OPERANDS`` and ``WORD``.
 
     Members
     -------
     step : In, `ArrayStep`
         Work of this cycle.
     operands : In, C x `LaneOperands`
-        INT8 operands of the step.
+        INT8 operands of the step (of another PE: what that takes).
     words : In, R x `DigitWord`
-        Digits of the step.
+        Digits of the step (likewise).
     drained : Out, drain_words x signed(accumulator_bits)
         Elements of a finished tile: row after row, ``drain_words`` columns a cycle.
     drained_first : Out, 1
@@ -90,13 +94,13 @@ class PEArray(wiring.Component):
 
     LATENCY = 4
 
-    def __init__(self, config: Config):
-        self._config = config
+    def __init__(self, config: Config, pe: type[Any] = PE):
+        self._config, self._pe = config, pe
         super().__init__(
             {
                 "step": In(ArrayStep),
-                "operands": In(data.ArrayLayout(LaneOperands, config.cols)),
-                "words": In(data.ArrayLayout(DigitWord, config.rows)),
+                "operands": In(data.ArrayLayout(pe.OPERANDS, config.cols)),
+                "words": In(data.ArrayLayout(pe.WORD, config.rows)),
                 "drained": Out(
                     data.ArrayLayout(signed(config.accumulator_bits), config.drain_words)
                 ),
@@ -123,7 +127,7 @@ class PEArray(wiring.Component):
             control.shift.eq(next_group == groups - 1),
             self.drained_first.eq(control.load),
         ]
-        rows = replicate(m, platform, "paro_pe_row", lambda: PERow(config), config.rows)
+        rows = replicate(m, platform, "paro_pe_row", lambda: PERow(config, self._pe), config.rows)
         for index, row in enumerate(rows):
             m.d.comb += [
                 row.operands.eq(self.operands),

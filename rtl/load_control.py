@@ -30,7 +30,7 @@ class LoadControl(wiring.Component):
     take : In, 1
         The oldest slot is taken into use; legal when ``available`` is not 0.
     release : In, 1
-        The oldest slot in use is free.
+        The oldest slot in use, which is full, is free.
     """
 
     def __init__(self, config: Config):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from paro_config import Config, formats
 from rtl.digits import ODD_LANE_SHIFT, Digit, DigitWord
 
-__all__ = ["PE", "LaneOperands", "PEControl"]
+__all__ = ["PE", "LaneOperands", "PEControl", "add_with_carry"]
 
 #: Operands of the four lanes: INT8, and two bits more for four times INT8 in the even lanes.
 LaneOperands = data.StructLayout({f"lane_{i}": signed(8 if i % 2 else 10) for i in range(4)})
@@ -24,7 +24,7 @@ class PEControl(data.Struct):
     shift: unsigned(1)  # move the drain chain on by one row
 
 
-def _add(a: Value, b: Value, carry: Value, width: int) -> Value:
+def add_with_carry(a: Value, b: Value, carry: Value, width: int) -> Value:
     """Sum of two signed values and a carry on one carry chain (the carry enters below bit 0)."""
 
     def extend(value: Value) -> Value:
@@ -59,12 +59,15 @@ class PE(wiring.Component):
     Operands to accumulator 3 cycles; one step a cycle.
     """
 
+    OPERANDS = LaneOperands
+    WORD = DigitWord
+
     def __init__(self, config: Config):
         self._bits = config.accumulator_bits
         super().__init__(
             {
-                "operands": In(LaneOperands),
-                "word": In(DigitWord),
+                "operands": In(self.OPERANDS),
+                "word": In(self.WORD),
                 "control": In(PEControl),
                 "drain_in": In(signed(self._bits)),
                 "drain": Out(signed(self._bits)),
@@ -82,19 +85,19 @@ class PE(wiring.Component):
             negative.append(inverted)
 
         # Four one's complements need four carries: each adder takes one, the accumulator the last.
-        low = _add(lanes[0], lanes[1], negative[0], _PRODUCT_BITS)
-        high = _add(lanes[2], lanes[3], negative[1], _PRODUCT_BITS)
+        low = add_with_carry(lanes[0], lanes[1], negative[0], _PRODUCT_BITS)
+        high = add_with_carry(lanes[2], lanes[3], negative[1], _PRODUCT_BITS)
         product = Signal(signed(_PRODUCT_BITS))
         carry = Signal()
         m.d.sync += [
-            product.eq(_add(low, high, negative[2], _PRODUCT_BITS)),
+            product.eq(add_with_carry(low, high, negative[2], _PRODUCT_BITS)),
             carry.eq(negative[3]),
         ]
 
         accumulator = Signal(signed(self._bits))
         with m.If(self.control.accumulate):
             base = Mux(self.control.first, 0, accumulator)
-            m.d.sync += accumulator.eq(_add(base, product, carry, self._bits))
+            m.d.sync += accumulator.eq(add_with_carry(base, product, carry, self._bits))
         with m.If(self.control.load):
             m.d.sync += self.drain.eq(accumulator)
         with m.Elif(self.control.shift):

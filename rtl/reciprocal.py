@@ -114,8 +114,7 @@ class ReciprocalUnit(wiring.Component):
 
     Latency
     -------
-    ``ReciprocalLane.LATENCY`` + ``reciprocal_lanes`` + 1 cycles for each ``reciprocal_lanes``
-    queries.
+    ``ReciprocalLane.LATENCY`` + ``reciprocal_lanes`` cycles for each ``reciprocal_lanes`` queries.
     """
 
     def __init__(self, config: Config):
@@ -148,14 +147,13 @@ class ReciprocalUnit(wiring.Component):
             )
             m.d.comb += [unit.denominator.eq(candidates[group]), unit.load.eq(load)]
 
+        # What the memory of the queue says of the chunk, in registers.
+        place, last_query = Signal.like(chunk.chunk), Signal(range(config.block))
         query = Signal(range(config.block))
-        last_query = Signal.like(query)
         present = Signal()
+        m.d.sync += [place.eq(chunk.chunk), last_query.eq(chunk.queries - 1)]
         m.d.comb += [
-            query.eq(
-                Cat(lane[: log2(lanes_count)], group[: log2(together // lanes_count)], chunk.chunk)
-            ),
-            last_query.eq(chunk.queries - 1),
+            query.eq(Cat(lane[: log2(lanes_count)], group[: log2(together // lanes_count)], place)),
             present.eq(query <= last_query),
             output.last.eq(query == last_query),
             output.places.eq(Array(unit.places for unit in lanes)[lane]),

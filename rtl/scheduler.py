@@ -49,7 +49,7 @@ class BlockScheduler(wiring.Component):
 
     Contract
     --------
-    Codes past the last key block of a row are 0.
+    Codes past the last key block of a row are 0. ``blocks.ready`` stays until a block is taken.
     """
 
     def __init__(self, config: Config):

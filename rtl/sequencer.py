@@ -49,7 +49,10 @@ def load_state_layout(config: Config, side: int) -> data.StructLayout:
 
 def _is_loaded(load: data.View, slot: Value, group: Value) -> Value:
     """Whether a group of tokens lies in the slot."""
-    return load.full.bit_select(slot, 1) | ((load.loading_slot == slot) & (load.loaded > group))
+    full = load.full.bit_select(slot, 1)
+    if len(load.loaded) == 0:  # a block is one group
+        return full
+    return full | ((load.loading_slot == slot) & (load.loaded > group))
 
 
 class ArraySequencer(wiring.Component):
@@ -165,11 +168,10 @@ class ArraySequencer(wiring.Component):
         col_group = Signal(range(max(qk_cols, pv_cols)))
         step = Signal(range(longest))
 
-        # Digit words per tile: a quarter, half or all of the reduction length.
-        reduction = Mux(is_pv, config.block, config.head_dim)
-        last_step = Signal(range(longest))
-        m.d.comb += last_step.eq((reduction >> ~block.code) - 1)
-        at_last_step = step == last_step
+        # Digit words per tile: a quarter, half or all of the reduction length, at least four. The
+        # last one is seen one step ahead.
+        second_last_step = Signal(range(longest))
+        at_last_step = Signal()
         at_last_row = row_group == row_groups - 1
         at_last_col = col_group == Mux(is_pv, pv_cols - 1, qk_cols - 1)
         at_last_tile = at_last_row & at_last_col
@@ -191,14 +193,16 @@ class ArraySequencer(wiring.Component):
                 m.d.sync += draining.eq(config.drain_cycles - 1)
             with m.Elif(draining.any()):
                 m.d.sync += draining.eq(draining - 1)
-        m.d.comb += advance.eq(active & tile_loaded & ~draining_long)
-        ending = advance & at_last_step & at_last_tile
+        # A tile that is at its last step has its operands.
+        last_advance = active & at_last_step & ~draining_long
+        m.d.comb += advance.eq(last_advance | (active & ~at_last_step & tile_loaded))
+        ending = last_advance & at_last_tile
 
         # QK keeps its group of queries while it walks over the keys; PV walks over the channels.
         with m.If(advance):
-            m.d.sync += step.eq(step + 1)
+            m.d.sync += [step.eq(step + 1), at_last_step.eq(step == second_last_step)]
             with m.If(at_last_step):
-                m.d.sync += step.eq(0)
+                m.d.sync += [step.eq(0), at_last_step.eq(0)]
                 with m.If(is_pv):
                     m.d.sync += col_group.eq(Mux(at_last_col, 0, col_group + 1))
                     with m.If(at_last_col):
@@ -227,29 +231,37 @@ class ArraySequencer(wiring.Component):
         can_start = ~active | ending
         new_qk, new_pv = self.scheduled.payload, self.weighted.payload
         start_qk, start_pv = Signal(), Signal()
-        next_key_slot, next_query_slot = Signal(), Signal()
+
+        # Slots in which something lies; a slot is not asked for again so soon that a cycle counts.
+        keys_begun, queries_begun = Signal(SLOTS), Signal(SLOTS)
+        for begun, load in ((keys_begun, self.key_load), (queries_begun, self.query_load)):
+            m.d.sync += begun.eq(Cat(_is_loaded(load, Const(s, 1), Const(0)) for s in range(SLOTS)))
+
+        def qk_operands(key_slot: Value, query_slot: Value) -> Value:
+            """Whether the first groups of the next QK's operands lie in these slots."""
+            queries = self.query_load.available.any() & queries_begun.bit_select(query_slot, 1)
+            keys = self.key_load.available.any() & keys_begun.bit_select(key_slot, 1)
+            return keys & (~new_qk.first | queries)
+
+        def pv_operands(value_slot: Value) -> Value:
+            """Whether the next PV's values lie in this slot."""
+            return self.value_load.available.any() & self.value_load.full.bit_select(value_slot, 1)
+
+        # The end of an operation moves its slots on; what follows is looked at for both cases.
         qk_loaded, qk_room, pv_loaded, pv_room = Signal(), Signal(), Signal(), Signal()
-        ending_qk = ending & ~is_pv
         m.d.comb += [
-            next_key_slot.eq(key_slot ^ ending_qk),
-            next_query_slot.eq(query_slot ^ (ending_qk & block.last)),
             qk_loaded.eq(
                 self.scheduled.valid
-                & self.key_load.available.any()
-                & _is_loaded(self.key_load, next_key_slot, Const(0))
-                & (
-                    ~new_qk.first
-                    | (
-                        self.query_load.available.any()
-                        & _is_loaded(self.query_load, next_query_slot, Const(0))
-                    )
+                & Mux(
+                    ending & ~is_pv,
+                    qk_operands(~key_slot, query_slot ^ block.last),
+                    qk_operands(key_slot, query_slot),
                 )
             ),
             qk_room.eq(lead != SLOTS),
             pv_loaded.eq(
                 self.weighted.valid
-                & self.value_load.available.any()
-                & self.value_load.full.bit_select(value_slot ^ (ending & is_pv), 1)
+                & Mux(ending & is_pv, pv_operands(~value_slot), pv_operands(value_slot))
             ),
             pv_room.eq(~new_pv.first | (outputs != SLOTS)),
             start_qk.eq(can_start & qk_loaded & qk_room),
@@ -272,6 +284,13 @@ class ArraySequencer(wiring.Component):
                 active.eq(1),
                 is_pv.eq(start_pv),
                 block.eq(Mux(start_pv, new_pv, new_qk)),
+                second_last_step.eq(
+                    Mux(
+                        start_pv,
+                        (config.block >> ~new_pv.code) - 2,
+                        (config.head_dim >> ~new_qk.code) - 2,
+                    )
+                ),
             ]
 
         # Addresses of the step. Four elements of the reduction share an address of Q and V.

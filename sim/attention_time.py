@@ -3,6 +3,7 @@
 import numpy as np
 
 from paro_config import Config, ParoError
+from paro_config.descriptor import DESCRIPTOR_BYTES
 from paro_config.formats import CODE_DIGITS, LANES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycle_model import predict_heads
@@ -60,7 +61,8 @@ def read_bytes(config: Config, codes: np.ndarray, tokens: int) -> tuple[np.ndarr
     """
     sizes = _block_tokens(config, codes, tokens)
     rows = len(sizes)
-    once = tokens * (config.head_dim + _SCALE) + rows * -(-rows // CODES_PER_BEAT) * _CODE_WORD
+    once = tokens * (config.head_dim + _SCALE) + DESCRIPTOR_BYTES
+    once += rows * -(-rows // CODES_PER_BEAT) * _CODE_WORD
     key = 2 * config.head_dim + _SCALE
     keys = ((codes > 0) @ sizes).sum(axis=1)
     return keys * float(key) + once, np.full(len(codes), float(tokens * key + once))

@@ -24,7 +24,6 @@ from paro_config import Config, ParoError
 from paro_config.formats import LANES, Stage
 from rtl import interfaces
 from rtl.blocks import log2
-from rtl.digits import KeyEncoder
 from rtl.drain import DrainRouter
 from rtl.logits import LogitBuffer
 from rtl.normalizer import Normalizer
@@ -236,6 +235,7 @@ class _Core(NamedTuple):
 
 
 def _core(config: Config) -> _Core:
+    """Read the configuration, and the latencies that the modules name."""
     weights = SoftmaxUnit.LATENCY
     return _Core(
         block=config.block,
@@ -253,7 +253,7 @@ def _core(config: Config) -> _Core:
         drain_shift=log2(config.cols // config.drain_words),
         drain=ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY,
         key_release=LogitBuffer.RELEASE_LATENCY,
-        value_release=KeyEncoder.LATENCY,
+        value_release=ArraySequencer.LATENCY,
         logits=LogitBuffer.GROUP_LATENCY,
         softmax_lanes=config.softmax_lanes,
         weights=weights + StreamFIFO.LATENCY,

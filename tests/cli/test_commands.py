@@ -153,4 +153,4 @@ def test_cosim_fails_if_the_core_takes_other_cycles(
     monkeypatch.setattr(sim.cosim, "cosim", lambda *_, **__: report)
     outcome = paro("cosim", CAPTURE, "--plan", plan, "-o", tmp_path / "out")
     assert outcome.status == status
-    assert "cycles_as_predicted" in outcome.out
+    assert ("cycles_as_predicted" in outcome.out) == (as_predicted is not None)

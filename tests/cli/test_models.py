@@ -1,5 +1,6 @@
 """Commands on whole models: several captures, plans in a folder, generation, studies."""
 
+import functools
 import json
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from firmware_model.capture import load_capture, save_capture
 from firmware_model.plan import load_model_plan
 from firmware_model.video.checkpoint import save_model
 from firmware_model.video.transformer import Shape, VideoTransformer
+from fpga import pe_study
 from tests.firmware_model.tiny_pipelines import CASES, write
 
 
@@ -115,6 +117,20 @@ def test_studies(paro, tmp_path, what):
     assert json.loads((tmp_path / f"study/{what}.json").read_text())
 
 
+def test_study_of_processing_elements(paro, tmp_path, monkeypatch):
+    two = functools.partial(pe_study.measure, names=("fixed", "paro"))
+    monkeypatch.setattr(pe_study, "measure", two)
+    source = some_heads("one", tmp_path, [2])
+    outcome = paro("study", "pe", source, "--no-place", "-o", tmp_path / "study")
+    assert outcome.status == 0
+    written = {path.name for path in (tmp_path / "study").iterdir()}
+    assert written == {"pe.json", "pe.png", "build"}
+    fixed, own = json.loads((tmp_path / "study/pe.json").read_text())["rows"]
+    assert str(own["area"]) in outcome.out
+    assert "MHz" not in outcome.out
+    assert own["mean_snr_db"]["4.8"] > fixed["mean_snr_db"]["4.8"]
+
+
 def test_bad_input(refused, model, tmp_path):
     capture = some_heads("one", tmp_path, [2])
     other = some_heads("other", tmp_path, [2])
@@ -134,6 +150,10 @@ def test_bad_input(refused, model, tmp_path):
     refused("bits = 'x' is not a list of numbers", "study", "formats", capture, "--bits", "x",
             *output)  # fmt: skip
     refused("captures do not suit this study", "study", "carry-over", capture, *output)
+    refused("the study 'formats' needs captures", "study", "formats", *output)
+    refused("--no-place is not for the study 'formats'", "study", "formats", capture, "--no-place",
+            *output)  # fmt: skip
+    refused("--bits is not for the study 'pe'", "study", "pe", "--bits", "3", *output)
     refused("does not exist", "capture", tmp_path / "none", *output)
     refused("at = 1.5 is not legal", "capture", model, "--at", "1.5", *output)
     refused("prompt = 'x' is not legal", "capture", model, "--prompt", "x", *output)

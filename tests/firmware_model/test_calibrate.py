@@ -369,7 +369,7 @@ def test_illegal_goals():
         Goal(block=8)
     with pytest.raises(ParoError, match=r"order = 'HHW' is not legal; legal: metric, error, FHW"):
         Goal(order="HHW")
-    with pytest.raises(ParoError, match="format = 'int8' is not legal; legal: digit, paper"):
+    with pytest.raises(ParoError, match="format = 'int8' is not legal; legal: digit, digit-4"):
         Goal(rounding="int8")  # type: ignore[arg-type]
     for starts in ((), (0.1,), (0.0, 0.5, 0.5), (0.0, 1.0), (0.0, 0.7, 0.3), (0.0, float("nan"))):
         with pytest.raises(ParoError, match=r"step groups \S* are not legal; legal: shares of the"):

@@ -13,6 +13,7 @@ from firmware_model.number_formats import (
     FormatHead,
     Groups,
     NumberFormat,
+    linear_key_table,
     number_format,
     truncated_key_table,
 )
@@ -232,6 +233,24 @@ def test_truncated_keys():
     assert truncated_key_table(8).tolist() == list(range(-128, 128))
 
 
+def test_linear_keys():
+    assert (linear_key_table(2) / 127).unique().tolist() == [-1, 0, 1]
+    assert (linear_key_table(4) / 127 * 7).round(decimals=9).unique().tolist() == [*range(-7, 8)]
+    assert linear_key_table(8).tolist() == list(range(-128, 128))
+    steps = {2: 127, 4: 127 / 7}
+    for bits, step in steps.items():
+        errors = linear_key_table(bits)[1:] - torch.arange(-127, 128)
+        assert errors.abs().max() <= step / 2
+
+
+def test_four_positions_of_p_are_not_as_good_as_five(demo):
+    for head in (0, 5, 10):
+        for code, least in ((2, 0.0), (3, 0.5)):
+            codes = torch.full((8, 8), code).byte()
+            five, four = (snr(demo, head, codes, Method(name)) for name in ("digit", "digit-4"))
+            assert five > four + least
+
+
 def test_illegal_codes_and_rows(capture):
     head = FormatHead.from_capture(capture, 0, 0, Config(block=16, head_dim=32), FORMATS["float"])
     codes = random_codes(5, 0)
@@ -246,7 +265,9 @@ def test_illegal_codes_and_rows(capture):
 
 
 def test_illegal_formats():
-    with pytest.raises(ParoError, match="format = 'fp8' is not legal; legal: float, digit, paper"):
+    with pytest.raises(
+        ParoError, match="format = 'fp8' is not legal; legal: float, digit, digit-4"
+    ):
         number_format("fp8")
     with pytest.raises(ParoError, match="groups = 'column' is not legal; legal: block, row"):
         number_format("int8", "column")  # type: ignore[arg-type]

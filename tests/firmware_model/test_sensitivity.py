@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from firmware_model.sensitivity import block_errors, block_sums, model_config
+from firmware_model.sensitivity import ROUNDINGS, block_errors, block_sums, model_config
 
 
 def exact_head(capture, order):
@@ -27,7 +27,7 @@ def test_block_sums_are_the_sums(capture, order):
             assert sums[row, column].item() == pytest.approx(part.sum().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("rounding", ["digit", "paper"])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_a_skipped_block_errs_by_all_that_it_adds(capture, rounding):
     weights, v = exact_head(capture, 2)
     output = weights @ v

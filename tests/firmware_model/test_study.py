@@ -7,6 +7,7 @@ from firmware_model.study import (
     ablation_study,
     format_study,
     pruning_study,
+    rounding_study,
     sparsity_study,
 )
 from paro_config import ParoError
@@ -39,6 +40,28 @@ def test_formats(demo):
 
 def test_no_width_equals_the_paper(demo):
     assert format_study([demo], (4.8,))["equal_bits"] is None
+
+
+def test_roundings(demo):
+    told = []
+    names = ("int8", "linear", "paper", "digit-4", "digit")
+    rows = rounding_study(
+        [demo], names, (4.8, 3.0), heads=(2, 9), progress=lambda *done: told.append(done)
+    )
+    assert told[-1] == (5 * 3 * 2, 5 * 3 * 2)
+    found = {row["format"]: row for row in rows}
+    assert tuple(found) == names
+    eight = found["digit"]["logit_rmse"]["8"]
+    assert found["int8"]["logit_rmse"] == {"8": eight, "4": None, "2": None}
+    for name in names[1:]:
+        errors = list(found[name]["logit_rmse"].values())
+        assert errors == sorted(errors)
+        quality = found[name]["mean_snr_db"]
+        assert quality["4.8"] > quality["3"] >= found[name]["worst_snr_db"]["3"]
+        assert quality["4.8"] > found["int8"]["mean_snr_db"]["4.8"]
+    for width in ("4", "2"):
+        ours, linear = (found[name]["logit_rmse"][width] for name in ("digit", "linear"))
+        assert ours < linear / 2
 
 
 def test_sparsity(demo):

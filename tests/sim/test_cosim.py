@@ -133,9 +133,12 @@ def assert_exact(config: Config, runs: list[Run], simulation: sim.core.Simulatio
         assert len(wrong) == 0, f"run {number}: {len(wrong)} of {len(words)} from {wrong[0]} on"
 
 
-def assert_as_predicted(config: Config, runs: list[Run], simulation: sim.core.Simulation) -> None:
+def assert_as_predicted(
+    config: Config, runs: list[Run], simulation: sim.core.Simulation, memory_latency: int = 0
+) -> None:
     """The clocks of a simulation without stalls are those of the cycle model."""
-    prediction = predict(config, [run.work(config) for run in runs])
+    works = [run.work(config) for run in runs]
+    prediction = predict(config, works, memory_latency=memory_latency)
     assert simulation.cycles == prediction.cycles
     assert simulation.total_cycles == prediction.total_cycles
     assert simulation.stages == prediction.stages

@@ -181,7 +181,7 @@ def test_equal_to_the_core(case, latency, simulated):
         (ArraySequencer, "TILE_LATENCY"),
         (DrainRouter, "DELAY"),
         (DrainRouter, "LATENCY"),
-        (KeyEncoder, "LATENCY"),
+        (ArraySequencer, "LATENCY"),
         (LogitBuffer, "RELEASE_LATENCY"),
         (LogitBuffer, "GROUP_LATENCY"),
         (SoftmaxUnit, "LATENCY"),

@@ -14,7 +14,7 @@ from sim.cosim import ideal_cycles
 from sim.simulators import get_simulator
 from sim.stimulus import Run
 from tests.sim.conftest import random_capture
-from tests.sim.test_cosim import assert_exact
+from tests.sim.test_cosim import assert_as_predicted, assert_exact
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 #: Clocks from a fetch to its first beat.
@@ -36,6 +36,7 @@ def run_rows(config: Config, rows: torch.Tensor, build_dir, tmp_path) -> tuple[R
     simulator = get_simulator("verilator")
     simulation = simulate(config, [run], simulator, build_dir, tmp_path, memory_latency=LATENCY)
     assert_exact(config, [run], simulation)
+    assert_as_predicted(config, [run], simulation, LATENCY)
     return run, simulation
 
 
@@ -92,4 +93,5 @@ def test_a_whole_head_of_a_video(build_dir, tmp_path) -> None:
         config, [run], get_simulator("verilator"), build_dir, tmp_path, memory_latency=LATENCY
     )
     assert_exact(config, [run], simulation)
+    assert_as_predicted(config, [run], simulation, LATENCY)
     assert overhead(config, run, simulation) <= 1.10

@@ -1,6 +1,7 @@
 """Estimates: by hand where that is possible, monotone where it is not, and the papers' figures."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from firmware_model.allocation import HeadErrors
 from firmware_model.plan import ModelPlan
 from paro_config import Config, ParoError
 from paro_config.formats import CODE_BITS
+from sim import cosim
 from sim.area import load_area_model
 from sim.attention_time import attention_cycles, ideal_cycles, read_bytes, written_bytes
 from sim.checkpoints import checkpoints, peak_speedup
@@ -64,11 +66,29 @@ def test_ideal_cycles_by_hand():
 def test_bytes_by_hand():
     codes = np.array([[[3, 1], [0, 2]]], np.uint8)
     port, least = read_bytes(CONFIG, codes, 24)
-    # Q with scales, a word of codes a row; K with scales and V of 16 + 8 and of 8 keys.
-    once = 24 * (32 + 4) + 2 * 4
+    # Descriptor, Q with scales, a word of codes a row; K with scales, V of 16 + 8 and of 8 keys.
+    once = 128 + 24 * (32 + 4) + 2 * 4
     assert port[0] == once + (16 + 8 + 8) * (2 * 32 + 4)
     assert least[0] == once + 24 * (2 * 32 + 4)
     assert written_bytes(CONFIG, 24) == 24 * 32 * 2
+
+
+def test_co_simulation_counts_the_same(seed):
+    codes = np.random.default_rng(seed).integers(0, 4, (1, 5, 5)).astype(np.uint8)
+    codes[0, :, 0] = 3
+    run = SimpleNamespace(
+        codes=torch.from_numpy(codes[0]),
+        head=SimpleNamespace(tokens=72),
+        query_blocks=range(5),
+        queries=lambda config: range(72),
+    )
+    ideal = cosim.ideal_cycles(CONFIG, run)
+    assert ideal == np.ceil(ideal_cycles(CONFIG, codes, 72)[0])
+    wanted = cosim.wanted_bytes(CONFIG, [run])
+    assert wanted == {
+        "read": read_bytes(CONFIG, codes, 72)[0][0],
+        "write": written_bytes(CONFIG, 72),
+    }
 
 
 def test_a_fast_memory_leaves_the_array_alone():

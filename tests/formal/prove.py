@@ -1,0 +1,211 @@
+"""Formal proofs: a component and its properties, given to yosys and z3 through `yowasp-sby`."""
+
+import inspect
+import linecache
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]
+from amaranth.hdl import Assert, Assume, Cat, Cover, Fragment, Module, ResetSignal, Signal, Value
+from amaranth.lib import wiring
+
+__all__ = ["Proof", "Verdict", "check", "mutant"]
+
+T = TypeVar("T", bound=wiring.Component)
+
+# A component's registers and memories may hold anything before the reset of the first cycle.
+_SBY = """\
+[options]
+mode {mode}
+depth {depth}
+
+[engines]
+smtbmc z3
+
+[script]
+read_rtlil design.il
+setattr -unset init top.dut*/w:*
+prep -top top
+memory_map
+setattr -unset init top.dut*/w:*
+
+[files]
+design.il
+"""
+
+
+class Proof:
+    """Where a function writes down what holds of a component.
+
+    Everything is said of the cycles after a reset of one cycle, before which registers hold
+    anything; `rst` stays 0 after that. Inputs of the component are free.
+
+    Members
+    -------
+    m : Module
+        For what the properties need of their own.
+    """
+
+    def __init__(self, component: wiring.Component):
+        self.m = Module()
+        self._fragment = Fragment.get(component, None)
+        self.m.submodules.dut = self._fragment
+        self.ports: list[Signal] = []
+        for path, member, port in component.signature.flatten(component):
+            value = Value.cast(port)
+            if member.flow is wiring.In and isinstance(value, Signal) and len(value):
+                value.name = "__".join(map(str, path))
+                self.ports.append(value)
+
+    def free(self, shape: Any, name: str) -> Signal:
+        """Any value, another one in each cycle."""
+        signal = Signal(shape, name=name)
+        self.ports.append(signal)
+        return signal
+
+    def inside(self, path: str) -> Signal:
+        """A signal that the component drives, by its path of names: for induction."""
+        *parts, name = path.split(".")
+        fragment = self._fragment
+        for part in parts:
+            fragment = fragment.find_subfragment(part)
+        found = {
+            id(signal): signal
+            for statements in fragment.statements.values()
+            for statement in statements
+            for signal in statement._lhs_signals()
+            if signal.name == name
+        }
+        (signal,) = found.values()
+        return signal
+
+    def past(self, value: Any) -> Signal:
+        """What a value was in the cycle before; 0 in the first one."""
+        value = Value.cast(value)
+        before = Signal.like(value, init=0)
+        self.m.d.sync += before.eq(value)
+        return before
+
+    def kept(self, valid: Any, ready: Any, *payload: Any) -> Value:
+        """An offer that was not taken in the cycle before is still there and the same."""
+        offered = self.past(valid & ~ready)
+        same = Cat(self.past(part) == Value.cast(part) for part in payload).all()
+        return ~offered | (valid & same)
+
+    def holds(self, condition: Any) -> None:
+        """To be proven of every cycle."""
+        self.m.d.comb += Assert(condition, None, src_loc_at=1)
+
+    def assume(self, condition: Any) -> None:
+        """What the component's contract asks of those who use it."""
+        self.m.d.comb += Assume(condition, None)
+
+    def reach(self, condition: Any) -> None:
+        """Must be possible: a proof that no cycle can refute holds of nothing."""
+        self.m.d.comb += Cover(condition, None, src_loc_at=1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out.
+
+    Parameters
+    ----------
+    status : str
+        ``PASS``; ``FAIL``: refuted, or a cover that nothing reaches; ``UNKNOWN``: no counterexample
+        within the depth, but the induction does not close; ``ERROR``: the tools failed.
+    failed : list of str
+        Source lines of the properties that were refuted or not reached.
+    trace : Path, optional
+        Counterexample, a VCD file.
+    log : Path
+        What the tools printed.
+    """
+
+    status: str
+    failed: list[str]
+    trace: Path | None
+    log: Path
+
+
+def check(
+    component: wiring.Component,
+    properties: Callable[[Proof, Any], None],
+    folder: Path,
+    *,
+    mode: Literal["bmc", "prove", "cover"],
+    depth: int,
+) -> Verdict:
+    """Try to refute properties, or to reach covers.
+
+    Parameters
+    ----------
+    component : Component
+        Not elaborated yet.
+    properties : callable
+        Given a `Proof` and the component, adds what holds of it.
+    folder : Path
+        Where the tools run and leave the trace.
+    mode : str
+        ``bmc``: the properties, in ``depth`` cycles after reset; ``prove``: in all cycles, by
+        k-induction with k at most ``depth``; ``cover``: the covers, within ``depth`` cycles.
+    depth : int
+        Cycles.
+    """
+    (folder / "design.il").write_text(_design(component, properties), encoding="utf-8")
+    (folder / "proof.sby").write_text(_SBY.format(mode=mode, depth=depth + 1))
+    scripts = sysconfig.get_path("scripts")
+    tools = {"YOSYS": "yosys", "SMTBMC": "yosys-smtbmc", "WITNESS": "yosys-witness"}
+    run = subprocess.run(
+        [f"{scripts}/yowasp-sby", "proof.sby"],
+        cwd=folder,
+        env=os.environ
+        | {variable: f"yowasp-{tool}" for variable, tool in tools.items()}
+        | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONWARNINGS": "ignore"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    log = folder / "proof.log"
+    log.write_text(run.stdout)
+    status = re.search(r"DONE \((\w+), rc=\d+\)", run.stdout)
+    trace = re.search(r"counterexample trace(?: \[basecase\])?: (\S+)", run.stdout)
+    # An unfinished induction names the properties that it could not carry on.
+    places = re.findall(r"summary:   (?:failed assertion )?top\S+ at (.+?):(\d+)", run.stdout)
+    return Verdict(
+        status=status[1] if status else "ERROR",
+        failed=sorted({linecache.getline(file, int(line)).strip() for file, line in places}),
+        trace=folder / trace[1] if trace else None,
+        log=log,
+    )
+
+
+def _design(component: wiring.Component, properties: Callable[[Proof, Any], None]) -> str:
+    """RTLIL of a component and what is said of it, the whole in a module ``top``."""
+    proof = Proof(component)
+    first = Signal(init=1, reset_less=True)
+    proof.m.d.sync += first.eq(0)
+    proof.assume(ResetSignal() == first)
+    with proof.m.If(~ResetSignal()):
+        properties(proof, component)
+    return rtlil.convert(proof.m, ports=proof.ports)
+
+
+def mutant(component: type[T], old: str, new: str) -> type[T]:
+    """Copy of a component's class, with one place of its file replaced."""
+    module = sys.modules[component.__module__]
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, f"{module.__name__} has not one {old!r} to break"
+    broken = ModuleType(f"{module.__name__}_mutant")
+    exec(compile(source.replace(old, new), str(module.__file__), "exec"), broken.__dict__)
+    return getattr(broken, component.__name__)

@@ -1,0 +1,119 @@
+"""The burst splitter, proven."""
+
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Cat, Mux, Signal
+
+from paro_config import Config
+from rtl.axi import WORD_BYTES
+from rtl.blocks import log2
+from rtl.burst_splitter import PAGE_BYTES, BurstSplitter
+from tests.formal.prove import Proof, check, mutant
+
+pytestmark = pytest.mark.slow
+
+
+def splitter(axi_bits: int, unit_bytes: int, beats: int, kind=BurstSplitter) -> BurstSplitter:
+    config = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=axi_bits)
+    return kind(config, unit_bytes=unit_bytes, beats=beats)
+
+
+#: As the read master and the write master have them, and as long as a page.
+SHAPES = [(128, 8, 64), (64, 2, 16), (512, 4, 64)]
+
+
+def properties(proof: Proof, splitter: BurstSplitter) -> None:
+    m = proof.m
+    run, burst = splitter.runs.payload, splitter.bursts.payload
+    lanes = 1 << len(burst.first_lane)
+    beats = 1 << len(burst.last_beat)
+    beat_bytes = lanes * WORD_BYTES
+    accepted = splitter.runs.valid & splitter.runs.ready
+    taken = splitter.bursts.valid & splitter.bursts.ready
+    total = run.units * splitter._unit_bytes
+    proof.assume((run.units != 0) & (total % WORD_BYTES == 0) & (run.address % WORD_BYTES == 0))
+
+    # What bursts are to cover: a run and at most one more behind it, as next word and words left.
+    word = run.address[log2(WORD_BYTES) :]
+    words = Signal(len(total) - log2(WORD_BYTES))
+    m.d.comb += words.eq(total >> log2(WORD_BYTES))
+    next_word, next_word_2 = Signal.like(word), Signal.like(word)
+    left, left_2 = Signal.like(words), Signal.like(words)
+    now_left = Signal.like(words)
+    m.d.comb += now_left.eq(Mux(taken, left - burst.words, left))
+    m.d.sync += [left.eq(now_left), next_word.eq(next_word + Mux(taken, burst.words, 0))]
+    with m.If(now_left == 0):
+        m.d.sync += [left.eq(left_2), next_word.eq(next_word_2), left_2.eq(0)]
+    with m.If(accepted):
+        with m.If((now_left == 0) & (left_2 == 0)):
+            m.d.sync += [left.eq(words), next_word.eq(word)]
+        with m.Else():
+            m.d.sync += [left_2.eq(words), next_word_2.eq(word)]
+    proof.holds(~accepted | (left_2 == 0) | (now_left == 0))
+
+    offered = splitter.bursts.valid
+    proof.holds(proof.kept(splitter.bursts.valid, splitter.bursts.ready, burst))
+    end = next_word[: log2(lanes * beats)] + burst.words
+    with m.If(offered):
+        proof.holds((burst.words != 0) & (burst.words <= left))
+        proof.holds(Cat(burst.first_lane, burst.address[log2(beat_bytes) :]) == next_word)
+        proof.holds(burst.address % beat_bytes == 0)
+        proof.holds(burst.first_lane + burst.words == burst.last_beat * lanes + burst.last_lane + 1)
+        proof.holds(burst.address % PAGE_BYTES + (burst.last_beat + 1) * beat_bytes <= PAGE_BYTES)
+        proof.holds((burst.words == left) | (end == lanes * beats))
+    proof.holds(splitter.idle == (left == 0))
+    quiet = (left != 0) & ~offered
+    proof.holds(~(quiet & proof.past(quiet)))
+
+    # What only the induction needs: the run that is cut, behind the burst that is offered.
+    active, place = proof.inside("active"), proof.inside("last_place")
+    rest = Mux(offered, left - burst.words, left)
+    rest_word = next_word + Mux(offered, burst.words, 0)
+    whole = Cat(place, proof.inside("crossings"))
+    proof.holds((left != 0) | ((left_2 == 0) & ~offered))
+    proof.holds((rest == 0) | (left_2 == 0))
+    proof.holds(active == ((rest != 0) | (left_2 != 0)))
+    with m.If(active):
+        at = proof.inside("word")
+        proof.holds(at == Mux(rest != 0, rest_word, next_word_2)[: len(at)])
+        proof.holds(whole + 1 == at[: len(place)] + Mux(rest != 0, rest, left_2))
+
+    proof.reach(taken & (left_2 != 0) & (burst.last_lane == 0))
+    proof.reach(taken & (burst.words == lanes * beats) & proof.past(taken) & (left != burst.words))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_proven(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    """In all cycles, by induction: bursts cover every word of every run once, in order, and no
+    other; none is longer than the longest, crosses 4 KiB or ends before a boundary without need; an
+    offered one stays.
+    """
+    verdict = check(splitter(*shape), properties, tmp_path, mode="prove", depth=2)
+    assert verdict.status == "PASS", verdict
+
+
+def test_reached(tmp_path: Path) -> None:
+    """A burst is taken while the next run waits; two follow each other, the second of full length
+    and not its run's last.
+    """
+    verdict = check(splitter(*SHAPES[0]), properties, tmp_path, mode="cover", depth=8)
+    assert verdict.status == "PASS", verdict
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("last.eq(Mux(ends, last_place, -1))", "last.eq(last_place)"),
+        ("run_word[:place_bits] + run_words - 1", "run_word[:place_bits] + run_words"),
+        ("burst.words.eq(last - first + 1)", "burst.words.eq(last + 1)"),
+        ("place_bits = beat_bits + lane_bits", "place_bits = beat_bits + lane_bits + 1"),
+        ("(~self.bursts.valid | self.bursts.ready)", "(~self.bursts.valid | self.runs.valid)"),
+        ("~active | (issue & ends)", "~active | issue"),
+        ("crossings.eq(run_last[place_bits:])", "crossings.eq(run_words[place_bits:])"),
+    ],
+)
+def test_mutants_are_refuted(old: str, new: str, tmp_path: Path) -> None:
+    broken = splitter(*SHAPES[1], kind=mutant(BurstSplitter, old, new))
+    verdict = check(broken, properties, tmp_path, mode="bmc", depth=6)
+    assert verdict.status == "FAIL", verdict

@@ -1,0 +1,165 @@
+"""The block scheduler, proven."""
+
+from pathlib import Path
+
+import pytest
+from amaranth.hdl import Array, Cat, Signal
+
+from paro_config import PRESETS, Config
+from paro_config.formats import Operand
+from rtl.blocks import log2
+from rtl.interfaces import CODES_PER_BEAT
+from rtl.scheduler import SLOTS, BlockScheduler
+from tests.formal.prove import Proof, check, mutant
+
+pytestmark = pytest.mark.slow
+
+#: Four blocks on a side: a row's codes are one beat.
+SHORT = Config(rows=4, cols=4, block=16, head_dim=32, max_tokens=64)
+
+
+def keep_contract(proof: Proof, scheduler: BlockScheduler) -> list[Signal]:
+    """What those around it hold; returns how many slots of each operand are not free."""
+    held = [Signal(range(2 * SLOTS), name=f"held_{operand.name}") for operand in Operand]
+    for operand in Operand:
+        released = scheduler.release[operand]
+        proof.m.d.sync += held[operand].eq(held[operand] + scheduler.load_valid[operand] - released)
+        proof.assume(~released | (held[operand] != 0))
+    blocks, command = scheduler.blocks, scheduler.command.payload
+    proof.assume(~proof.past(blocks.ready & ~blocks.valid) | blocks.ready)
+    proof.assume(command.query_tokens != 0)
+    proof.assume(command.key_tokens != 0)
+    return held
+
+
+def credits(proof: Proof, scheduler: BlockScheduler) -> None:
+    """What is said of fetches and the slots that they are for."""
+    m = proof.m
+    held = keep_contract(proof, scheduler)
+    fetch, blocks = scheduler.fetch, scheduler.blocks
+    operand, block = fetch.payload.operand, fetch.payload.block
+    taken = fetch.valid & fetch.ready
+    key_taken, key_block = Signal(), Signal.like(block)
+    with m.If(taken):
+        m.d.sync += [key_taken.eq(operand == Operand.K), key_block.eq(block)]
+
+    proof.holds(proof.kept(fetch.valid, fetch.ready, fetch.payload))
+    proof.holds(~fetch.valid | (Array(held)[operand] < SLOTS))
+    proof.holds(key_taken == (operand == Operand.V))
+    proof.holds(~key_taken | (block == key_block))
+    for each in Operand:
+        proof.holds(held[each] <= SLOTS)
+        proof.holds(scheduler.load_valid[each] == (taken & (operand == each)))
+        # What only the induction needs.
+        proof.holds(proof.inside(f"room_{each.name}") + held[each] == SLOTS)
+    proof.holds((blocks.valid & blocks.ready) == (taken & (operand == Operand.K)))
+    proof.holds(scheduler.activity.as_value() & (scheduler.activity.as_value() - 1) == 0)
+
+    full = Cat(count == SLOTS for count in held)
+    proof.reach(full.all() & scheduler.activity.blocked)
+    proof.reach(taken & (operand == Operand.V) & full[Operand.K])
+
+
+def rows(proof: Proof, scheduler: BlockScheduler) -> None:
+    """What is said of the order of fetches and blocks; a row's codes are one beat."""
+    m = proof.m
+    keep_contract(proof, scheduler)
+    fetch, block = scheduler.fetch.payload, scheduler.blocks.payload
+    taken = scheduler.fetch.valid & scheduler.fetch.ready
+    command, codes = scheduler.command, scheduler.codes
+    block_bits = log2(SHORT.block)
+    last_row, last_column = Signal.like(fetch.block), Signal.like(fetch.block)
+    with m.If(command.valid & command.ready):
+        m.d.sync += [
+            last_row.eq((command.payload.query_tokens - 1) >> block_bits),
+            last_column.eq((command.payload.key_tokens - 1) >> block_bits),
+        ]
+    proof.assume(~command.valid | (command.payload.query_tokens <= SHORT.max_tokens))
+    proof.assume(~command.valid | (command.payload.key_tokens <= SHORT.max_tokens))
+    for index in range(CODES_PER_BEAT):
+        proof.assume((codes.payload[index] == 0) | (index <= last_column))
+
+    # Codes of the row that are not issued yet; `begun` from its Q on, `scanned` from its codes on.
+    columns = SHORT.blocks_max
+    left = Array(Signal(2, name=f"left_{column}") for column in range(columns))
+    begun, scanned, first, ended = Signal(), Signal(), Signal(), Signal()
+    row = Signal(range(columns + 1))
+    live = Signal(columns)
+    m.d.comb += live.eq(Cat(code.any() for code in left))
+    later = live & (live - 1)
+    proof.holds(~codes.ready | (begun & ~scanned))
+    with m.If(codes.valid & codes.ready):
+        m.d.sync += scanned.eq(1)
+        m.d.sync += [left[column].eq(codes.payload[column]) for column in range(columns)]
+    with m.If(command.valid & command.ready):
+        m.d.sync += row.eq(0)
+        proof.holds(~begun | (scanned & ~live.any() & (row == last_row)))
+        m.d.sync += [begun.eq(0), scanned.eq(0)]
+    with m.If(taken & (fetch.operand == Operand.Q)):
+        proof.holds(~begun | (scanned & ~live.any() & (row < last_row)))
+        proof.holds(fetch.block == row + begun)
+        m.d.sync += [row.eq(row + begun), begun.eq(1), scanned.eq(0), first.eq(1)]
+    with m.If(taken & (fetch.operand == Operand.K)):
+        lowest = live & ~later
+        proof.holds(begun & scanned & live.any())
+        proof.holds((1 << fetch.block) == lowest)
+        proof.holds(block.code == left[fetch.block])
+        proof.holds(block.first == first)
+        proof.holds(block.last == (later == 0))
+        m.d.sync += first.eq(0)
+    with m.If(taken & (fetch.operand == Operand.V)):
+        m.d.sync += [left[fetch.block].eq(0), ended.eq(later == 0)]
+    with m.If(scheduler.empty_row):
+        proof.holds(begun & scanned & first & ~live.any() & ~scheduler.fetch.valid)
+    proof.reach(scheduler.idle & begun & (row == 1) & proof.past(ended))
+    proof.reach(taken & (fetch.operand == Operand.V) & ~first & (later == 0) & (row == 1))
+    proof.reach(scheduler.empty_row)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "video-128"])
+def test_credits_proven(preset: str, tmp_path: Path) -> None:
+    """In all cycles, by induction: a fetch stays until it is taken and is only offered for a slot
+    that is free, at most ``SLOTS`` of an operand are not released; K of a block is followed by V of
+    the same, and goes with the block.
+    """
+    scheduler = BlockScheduler(PRESETS[preset])
+    verdict = check(scheduler, credits, tmp_path, mode="prove", depth=2)
+    assert verdict.status == "PASS", verdict
+
+
+def test_rows_hold(tmp_path: Path) -> None:
+    """In the 14 cycles after reset, for at most four blocks on a side: Q of each row in order, then
+    K and V of its live blocks in order, with their codes, the first and the last one marked.
+    """
+    verdict = check(BlockScheduler(SHORT), rows, tmp_path, mode="bmc", depth=14)
+    assert verdict.status == "PASS", verdict
+
+
+@pytest.mark.parametrize(("properties", "depth"), [(credits, 24), (rows, 18)])
+def test_reached(properties, depth: int, tmp_path: Path) -> None:
+    """All slots are full; two rows are gone through; a row without a live block is found."""
+    verdict = check(BlockScheduler(SHORT), properties, tmp_path, mode="cover", depth=depth)
+    assert verdict.status == "PASS", verdict
+
+
+@pytest.mark.parametrize(
+    ("properties", "old", "new"),
+    [
+        (credits, "self.fetch.valid.eq(room[Operand.V].any())", "self.fetch.valid.eq(1)"),
+        (credits, "room[operand] + self.release[operand] - taken", "room[operand] - taken"),
+        (credits, "room[Operand.K].any() & self.blocks.ready", "room[Operand.K].any()"),
+        (credits, 'm.next = "FETCH_V"', 'm.next = "SCAN"'),
+        (
+            credits,
+            "Operand.V),\n                    self.fetch.payload.block.eq(pending_column)",
+            "Operand.V),\n                    self.fetch.payload.block.eq(first_live)",
+        ),
+        (rows, "m.d.sync += last.eq(0)", "m.d.sync += last.eq(1)"),
+        (rows, "row.eq(row + 1)", "row.eq(row)"),
+        (rows, "reversed(range(interfaces.CODES_PER_BEAT))", "range(interfaces.CODES_PER_BEAT)"),
+    ],
+)
+def test_mutants_are_refuted(properties, old: str, new: str, tmp_path: Path) -> None:
+    scheduler = mutant(BlockScheduler, old, new)(SHORT)
+    verdict = check(scheduler, properties, tmp_path, mode="bmc", depth=16)
+    assert verdict.status == "FAIL", verdict
