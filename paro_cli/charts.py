@@ -37,7 +37,7 @@ def _bars(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
     axes.barh(places, attention, color=_ATTENTION, label="attention", height=0.7)
     axes.barh(places, linear, left=attention, color=_LINEAR, label="linear layers", height=0.7)
     longest = (attention + linear).max()
-    for place, row in zip(places, rows, strict=True):
+    for place, row in enumerate(rows):
         text = f" {row['step_seconds']:.3g} s, {row['speedup']:.2f}x ours"
         axes.text(row["step_seconds"], place, text, va="center", fontsize=8)
     axes.set_yticks(places, [row["machine"] for row in rows])

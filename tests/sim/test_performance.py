@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_bytes_by_hand():
 def test_co_simulation_counts_the_same(seed):
     codes = np.random.default_rng(seed).integers(0, 4, (1, 5, 5)).astype(np.uint8)
     codes[0, :, 0] = 3
-    run = SimpleNamespace(
+    run: Any = SimpleNamespace(
         codes=torch.from_numpy(codes[0]),
         head=SimpleNamespace(tokens=72),
         query_blocks=range(5),
