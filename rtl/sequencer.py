@@ -118,6 +118,8 @@ class ArraySequencer(wiring.Component):
     LATENCY = KeyEncoder.LATENCY
     #: Cycles from a tile's last step to ``tile``.
     TILE_LATENCY = LATENCY + 1
+    #: Cycles from the arrival of a block's first groups until its QK may start.
+    BEGUN_LATENCY = 1
 
     def __init__(self, config: Config):
         self._config = config

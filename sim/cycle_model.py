@@ -209,6 +209,7 @@ class _Core(NamedTuple):
     row_groups: int  # groups of R tokens in a block
     query_groups: int  # groups of C queries in a block
     channel_groups: int  # groups of C channels
+    begun: int  # from the arrival of a block's first groups to the start of its QK
     # Beats of the streams.
     beat_shift: int  # log2 of the codes in a beat
     load_tokens: int
@@ -245,6 +246,7 @@ def _core(config: Config) -> _Core:
         row_groups=config.block // config.rows,
         query_groups=config.block // config.cols,
         channel_groups=config.head_dim // config.cols,
+        begun=ArraySequencer.BEGUN_LATENCY,
         beat_shift=log2(interfaces.CODES_PER_BEAT),
         load_tokens=config.load_tokens,
         token_beats=config.head_dim // LANES,
@@ -547,9 +549,10 @@ def _predict(core, codes, runs, latency):
             stages[_LOAD_K, _STARVED] += key_first - offered
             stages[_LOAD_K, _BLOCKED] += max(0, key_free[(qk + 1) % SLOTS] - key_port)
             seen = key_fetch + core.fifo
-            loaded = max(seen, key_first + min(key_beats, key_group_beats))
+            loaded = max(seen, key_first + min(key_beats, key_group_beats) + core.begun)
             if first:
-                loaded = max(loaded, query_first + min(query_beats, query_group_beats))
+                there = query_first + min(query_beats, query_group_beats) + core.begun
+                loaded = max(loaded, there)
 
         # The sequencer's choice.
         room = more and qk - pv < SLOTS
