@@ -178,6 +178,7 @@ def test_equal_to_the_core(case, latency, simulated):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
+        (ArraySequencer, "BEGUN_LATENCY"),
         (ArraySequencer, "TILE_LATENCY"),
         (DrainRouter, "DELAY"),
         (DrainRouter, "LATENCY"),
@@ -209,7 +210,7 @@ def test_a_single_block_by_hand(latency):
     # Command 0, Q asked for 1, codes 2, block found 3, row's end seen 4, K asked for 5.
     asked = 5
     # R keys take 16 beats. The queue of loads is as fast as a memory of two cycles.
-    loaded = asked + max(latency, 2) + 16
+    loaded = asked + max(latency, 2) + 16 + ArraySequencer.BEGUN_LATENCY
     # A step a channel, 16 tiles; the last groups of keys are there in time.
     scored = loaded + 16 * 32
     to_drain = KeyEncoder.LATENCY + 1 + 1 + PEArray.LATENCY + DrainRouter.LATENCY
