@@ -178,7 +178,6 @@ def test_equal_to_the_core(case, latency, simulated):
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (ArraySequencer, "BEGUN_LATENCY"),
         (ArraySequencer, "TILE_LATENCY"),
         (DrainRouter, "DELAY"),
         (DrainRouter, "LATENCY"),
