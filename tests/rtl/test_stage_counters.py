@@ -22,7 +22,7 @@ def test_every_counter_counts_its_own(seed: int) -> None:
             activity = {stage: {state: rng.getrandbits(1) for state in STATES} for stage in STAGES}
             ctx.set(counters.clear, clear)
             ctx.set(counters.enable, enable)
-            ctx.set(counters.activity, activity)
+            ctx.set(counters.activity, list(activity.values()))
             await ctx.tick()
             for stage, states in activity.items():
                 for state, flag in states.items():
