@@ -70,7 +70,8 @@ def convert(component: wiring.Component, name: str, *, header: list[str] | None 
     """Convert a component and all it instantiates to one Verilog text.
 
     Components created through `rtl.library.replicate` are elaborated and emitted once each, under
-    their own names; those of a class with ``DATA_ONLY`` have no reset. Every module has the ports ``clk`` and ``rst``, also when it needs neither.
+    their own names; those of a class with ``DATA_ONLY`` have no reset. Every module has the ports
+    ``clk`` and ``rst``, also when it needs neither.
 
     Parameters
     ----------
