@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]
-from amaranth.hdl import ClockDomain, Const, Fragment, Value
+from amaranth.hdl import ClockDomain, Const, Fragment, Signal, Value
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 
@@ -70,7 +70,8 @@ def convert(component: wiring.Component, name: str, *, header: list[str] | None 
     """Convert a component and all it instantiates to one Verilog text.
 
     Components created through `rtl.library.replicate` are elaborated and emitted once each, under
-    their own names. Every module has the ports ``clk`` and ``rst``, also when it needs neither.
+    their own names; those of a class with ``DATA_ONLY`` have no reset. Every module has the ports
+    ``clk`` and ``rst``, also when it needs neither.
 
     Parameters
     ----------
@@ -116,9 +117,11 @@ def _paused_garbage_collection() -> Iterator[None]:
 
 def _to_rtlil(component: wiring.Component, name: str, library: ModuleLibrary) -> str:
     fragment = Fragment.get(component, library)
-    domain: Any = ClockDomain("sync")
+    data_only = getattr(component, "DATA_ONLY", False)
+    domain: Any = ClockDomain("sync", reset_less=data_only)
     fragment.add_domains(domain)
-    ports = {"clk": (domain.clk, PortDirection.Input), "rst": (domain.rst, PortDirection.Input)}
+    reset = Signal(name="rst") if data_only else domain.rst
+    ports = {"clk": (domain.clk, PortDirection.Input), "rst": (reset, PortDirection.Input)}
     for path, member, port in component.signature.flatten(component):
         value = Value.cast(port)
         # A signal of no bits has no place in Verilog; a constant is the ready of a stream that is

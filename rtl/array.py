@@ -27,6 +27,8 @@ class PERow(wiring.Component):
     Members are those of `PE`, with ``operands``, ``drain_in`` and ``drain`` one per column.
     """
 
+    DATA_ONLY = True
+
     def __init__(self, config: Config, pe: type[Any] = PE):
         self._config, self._pe = config, pe
         drains = data.ArrayLayout(signed(config.accumulator_bits), config.cols)

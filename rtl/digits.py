@@ -163,6 +163,8 @@ class KeyEncoder(wiring.Component):
     `LATENCY` cycles, one word a cycle.
     """
 
+    DATA_ONLY = True
+
     LATENCY = 5
 
     channels: In(data.ArrayLayout(signed(8), formats.LANES))

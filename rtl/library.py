@@ -5,6 +5,9 @@ parent therefore creates repeated children through `replicate`. When Verilog is 
 platform is a `ModuleLibrary`: the child is elaborated once, under its own name, and every use is
 an `Instance` of that name. With any other platform (Amaranth's simulator) the children are
 ordinary submodules, so that the same RTL runs in both.
+
+A class with ``DATA_ONLY = True`` tells that its registers carry data alone: whether it counts is
+decided outside. Its Verilog has no reset, which would have to reach thousands of registers.
 """
 
 from collections.abc import Callable
@@ -35,6 +38,10 @@ class ModuleLibrary:
         if name not in self.components:
             self.components[name] = make()
         return cast(T, self.components[name])
+
+
+def _reset() -> ResetSignal:
+    return ResetSignal(allow_reset_less=True)  # a parent of data alone has none
 
 
 def replicate(
@@ -80,7 +87,7 @@ def replicate(
         ports = prototype.signature.create(path=(f"{name}_{index}",))
         connections: dict[str, Any] = {
             "i_clk": ClockSignal(),
-            "i_rst": ResetSignal() if reset is None else ResetSignal() | reset,
+            "i_rst": _reset() if reset is None else _reset() | reset,
         }
         for path, member, value in prototype.signature.flatten(ports):
             direction = "o" if member.flow is wiring.Out else "i"

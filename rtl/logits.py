@@ -47,6 +47,8 @@ class LogitLane(wiring.Component):
     `LATENCY` cycles from ``score``.
     """
 
+    DATA_ONLY = True
+
     LATENCY = 8
 
     def __init__(self, config: Config):

@@ -32,6 +32,8 @@ class NormalizerLane(wiring.Component):
     `LATENCY` cycles.
     """
 
+    DATA_ONLY = True
+
     LATENCY = 4
 
     def __init__(self, config: Config):

@@ -29,6 +29,8 @@ class OperandFormer(wiring.Component):
     1 cycle.
     """
 
+    DATA_ONLY = True
+
     queries: In(data.ArrayLayout(signed(8), formats.LANES))
     values: In(data.ArrayLayout(signed(8), formats.LANES))
     is_pv: In(1)

@@ -31,6 +31,8 @@ class OutputLane(wiring.Component):
     `LATENCY` cycles.
     """
 
+    DATA_ONLY = True
+
     LATENCY = 4
 
     def __init__(self, config: Config):

@@ -59,6 +59,8 @@ class PE(wiring.Component):
     Operands to accumulator 3 cycles; one step a cycle.
     """
 
+    DATA_ONLY = True
+
     OPERANDS = LaneOperands
     WORD = DigitWord
 

@@ -50,6 +50,8 @@ class ReciprocalLane(wiring.Component):
     `LATENCY` cycles from ``load``.
     """
 
+    DATA_ONLY = True
+
     #: Measure the exponent, subtract, align, then a cycle a bit.
     LATENCY = 4 + formats.RECIPROCAL_BITS
 

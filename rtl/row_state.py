@@ -61,6 +61,8 @@ class RowStateLane(wiring.Component):
     `LATENCY` cycles.
     """
 
+    DATA_ONLY = True
+
     LATENCY = 6
 
     def __init__(self, config: Config):

@@ -39,6 +39,8 @@ class SoftmaxLane(wiring.Component):
         Sum since ``first``, one cycle after the weight.
     """
 
+    DATA_ONLY = True
+
     def __init__(self, config: Config):
         self._config = config
         super().__init__(
