@@ -18,6 +18,7 @@ from firmware_model.reorder import ORDERS, token_permutation
 from paro_config.config import Config
 from paro_config.descriptor import ALIGNMENT, pack_descriptor
 from paro_config.errors import ParoError
+from paro_config.formats import CODES_PER_WORD
 from paro_config.registers import (
     CAUSES,
     MAGIC,
@@ -44,8 +45,6 @@ __all__ = [
     "run_sync",
 ]
 
-#: Codes in a 32-bit word.
-_CODES_PER_WORD = 16
 _CODE_BITS = 2
 
 Result = TypeVar("Result")
@@ -323,9 +322,9 @@ def _words(values: torch.Tensor) -> np.ndarray:
 def _code_words(config: Config, job: HeadJob) -> np.ndarray:
     rows = job.rows(config)
     codes = job.codes[rows.start : rows.stop].numpy().astype("<u4")
-    codes = np.pad(codes, ((0, 0), (0, -codes.shape[1] % _CODES_PER_WORD)))
-    words = codes.reshape(len(rows), -1, _CODES_PER_WORD)
-    shifts = np.arange(_CODES_PER_WORD, dtype="<u4") * _CODE_BITS
+    codes = np.pad(codes, ((0, 0), (0, -codes.shape[1] % CODES_PER_WORD)))
+    words = codes.reshape(len(rows), -1, CODES_PER_WORD)
+    shifts = np.arange(CODES_PER_WORD, dtype="<u4") * _CODE_BITS
     return (words << shifts).sum(axis=2, dtype="<u4")
 
 

@@ -11,6 +11,8 @@ from enum import IntEnum
 CODE_BITS = (0, 2, 4, 8)
 #: Mean width in bits that the papers report; the default of everything here.
 PAPER_BITS = 4.8
+#: Block codes in a 32-bit word.
+CODES_PER_WORD = 16
 #: Signed radix-4 digits that an element has at each code.
 CODE_DIGITS = (0, 1, 2, 4)
 #: Digit lanes of one processing element.

@@ -1,14 +1,15 @@
 """Corner turn: from channels of one token to few channels of several tokens side by side."""
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config, formats
 from paro_config.config import bits_unsigned
 from rtl.blocks import log2
 from rtl.scheduler import SLOTS
+from rtl.stream_fifo import StreamFIFO
 
 __all__ = ["CornerTurn", "turn_request_layout", "turned_layout"]
 
@@ -89,24 +90,20 @@ class CornerTurn(wiring.Component):
         parts = chunks // tokens
 
         layout = turn_request_layout(config)
-        m.submodules.requests = requests = fifo.SyncFIFOBuffered(width=layout.size, depth=WAITING)
+        m.submodules.requests = requests = StreamFIFO(layout, depth=WAITING)
+        connect(m, flipped(self.request), requests.input)
         block = Signal(layout)
         m.d.comb += [
-            requests.w_data.eq(self.request.payload),
-            requests.w_en.eq(self.request.valid),
-            self.request.ready.eq(requests.w_rdy),
-            block.eq(requests.r_data),
+            block.eq(requests.output.payload),
         ]
 
         # A group's scales wait until the group is read; room for a block's and the two in memory.
         group_layout = data.StructLayout(
             {"scale": turned_layout(config)["scale"].shape, "operand": unsigned(2)}
         )
-        m.submodules.scales = scales = fifo.SyncFIFOBuffered(
-            width=group_layout.size, depth=config.block // tokens + 2
-        )
+        m.submodules.scales = scales = StreamFIFO(group_layout, depth=config.block // tokens + 2)
         arriving, leaving = Signal(group_layout), Signal(group_layout)
-        m.d.comb += [scales.w_data.eq(arriving), leaving.eq(scales.r_data)]
+        m.d.comb += [scales.input.payload.eq(arriving), leaving.eq(scales.output.payload)]
         m.d.comb += arriving.operand.eq(block.operand)
         for index in range(tokens):
             m.d.comb += arriving.scale[index].eq(self.units.payload[index])
@@ -125,10 +122,12 @@ class CornerTurn(wiring.Component):
         last_token = Signal(range(config.block))
         m.d.comb += [
             last_token.eq(block.tokens - 1),
-            do_scale.eq(self.units.valid & requests.r_rdy & ~in_rows & scales.w_rdy),
-            do_write.eq(self.units.valid & requests.r_rdy & in_rows & (full != 2)),
-            self.units.ready.eq(requests.r_rdy & Mux(in_rows, full != 2, scales.w_rdy)),
-            scales.w_en.eq(do_scale),
+            do_scale.eq(self.units.valid & requests.output.valid & ~in_rows & scales.input.ready),
+            do_write.eq(self.units.valid & requests.output.valid & in_rows & (full != 2)),
+            self.units.ready.eq(
+                requests.output.valid & Mux(in_rows, full != 2, scales.input.ready)
+            ),
+            scales.input.valid.eq(do_scale),
         ]
         with m.If(do_scale):
             m.d.sync += token.eq(token + tokens)
@@ -139,7 +138,7 @@ class CornerTurn(wiring.Component):
             with m.If(part == parts - 1):
                 m.d.sync += [part.eq(0), token.eq(token + 1)]
                 with m.If(token == last_token):
-                    m.d.comb += [filled.eq(1), requests.r_en.eq(1)]
+                    m.d.comb += [filled.eq(1), requests.output.ready.eq(1)]
                     m.d.sync += [in_rows.eq(0), token.eq(0)]
                 with m.Elif(token[:lane_bits].all() if lane_bits else 1):
                     m.d.comb += filled.eq(1)
@@ -152,9 +151,9 @@ class CornerTurn(wiring.Component):
         chunk, read_slot = Signal(range(chunks)), Signal()
         enable, do_read, emptied = Signal(), Signal(), Signal()
         m.d.comb += [
-            do_read.eq(full.any() & scales.r_rdy & enable),
+            do_read.eq(full.any() & scales.output.valid & enable),
             emptied.eq(do_read & (chunk == chunks - 1)),
-            scales.r_en.eq(emptied),
+            scales.output.ready.eq(emptied),
         ]
         with m.If(do_read):
             m.d.sync += chunk.eq(chunk + 1)

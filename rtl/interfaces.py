@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 #: 2-bit block codes in one beat of the codes stream.
-CODES_PER_BEAT = 16
+CODES_PER_BEAT = formats.CODES_PER_WORD
 
 
 class Activity(data.Struct):

@@ -1,7 +1,7 @@
 """Softmax unit: logits of a block to quantised weights P and the rows' rescales."""
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config, formats
@@ -14,6 +14,7 @@ from rtl.library import replicate
 from rtl.logits import LogitBuffer
 from rtl.row_state import RowState, rescale_layout
 from rtl.scheduler import SLOTS
+from rtl.stream_fifo import StreamFIFO
 
 __all__ = ["SoftmaxUnit"]
 
@@ -150,19 +151,17 @@ class SoftmaxUnit(wiring.Component):
         config = self._config
         lanes = config.softmax_lanes
         block_shape = block_layout(config)
-        m.submodules.queue = queue = fifo.SyncFIFOBuffered(width=block_shape.size, depth=SLOTS + 1)
-        m.submodules.done = done = fifo.SyncFIFOBuffered(width=block_shape.size, depth=SLOTS + 1)
+        m.submodules.queue = queue = StreamFIFO(block_shape, depth=SLOTS + 1)
+        m.submodules.done = done = StreamFIFO(block_shape, depth=SLOTS + 1)
+        connect(m, done.output, flipped(self.weighted))
         m.d.comb += [
-            queue.w_data.eq(self.started.payload),
-            queue.w_en.eq(self.started.valid),
-            self.weighted.payload.eq(done.r_data),
-            self.weighted.valid.eq(done.r_rdy),
-            done.r_en.eq(self.weighted.ready),
+            queue.input.payload.eq(self.started.payload),
+            queue.input.valid.eq(self.started.valid),
         ]
 
         # Issue: key by key, chunk of L queries by chunk, group of C queries by group.
         issue_block = Signal(block_shape)
-        m.d.comb += issue_block.eq(queue.r_data)
+        m.d.comb += issue_block.eq(queue.output.payload)
         chunks = config.cols // lanes
         key, chunk = Signal(range(config.block)), Signal(range(chunks))
         group = Signal(range(config.block // config.cols))
@@ -170,11 +169,11 @@ class SoftmaxUnit(wiring.Component):
         last_group = group == config.block // config.cols - 1
         issue = Signal()
         m.d.comb += [
-            issue.eq(queue.r_rdy & self.groups.any()),
+            issue.eq(queue.output.valid & self.groups.any()),
             self.read_key.eq(key),
             self.read_part.eq(chunk >> log2(config.drain_words // lanes)),
             self.release.eq(issue & last_key & last_chunk),
-            queue.r_en.eq(self.release & last_group),
+            queue.output.ready.eq(self.release & last_group),
         ]
         with m.If(issue):
             m.d.sync += key.eq(key + 1)
@@ -281,8 +280,8 @@ class SoftmaxUnit(wiring.Component):
             weights.write_data.eq(words),
             weights.read_address.eq(self.weight_address),
             self.weights.eq(weights.read_data),
-            done.w_data.eq(complete_block),
-            done.w_en.eq(block_complete),
+            done.input.payload.eq(complete_block),
+            done.input.valid.eq(block_complete),
         ]
         m.submodules.row_state = row_state = RowState(config)
         m.d.comb += [
