@@ -140,6 +140,9 @@ def build(
     plan = platform.prepare(
         BoardTop(design, board, clock),
         _TOP,
+        # Merged over clusters, their input registers would be one register for all again; and
+        # what stays a module is synthesised once.
+        script_after_read="setattr -mod -set keep_hierarchy 1 paro_pe_cluster",
         script_after_synth=f"tee -q -o {_STATISTICS} stat -json",
         nextpnr_opts=f"--router router2 --report {_TIMING} --timing-allow-fail --seed {seed}",
     )

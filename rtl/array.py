@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,40 +21,77 @@ class ArrayStep(data.Struct):
     last: unsigned(1)  # last step of a tile
 
 
-class PERow(wiring.Component):
-    """One row of PEs: a digit word and the control are common to all columns.
+class PECluster(wiring.Component):
+    """Neighbouring PEs behind input registers of their own.
 
-    Members are those of `PE`, with ``operands``, ``drain_in`` and ``drain`` one per column.
+    What the array broadcasts would otherwise be one register for a whole row or column, and a
+    wire across the chip between it and the first adder.
+
+    Parameters
+    ----------
+    config : Config
+        Array shape, of which the cluster takes at most `SIZE` rows and columns.
+    pe : type
+        As `PEArray`.
+
+    Members
+    -------
+    operands, words, control : In
+        Those of the PEs, one per column, one per row and one for all.
+    drain_in, drain : In, Out
+        Drain registers of the row below the cluster, and of its top row; one per column.
+
+    Latency
+    -------
+    That of the PE and 1 cycle.
     """
 
     DATA_ONLY = True
 
+    #: Most rows and columns of a cluster.
+    SIZE = 4
+
     def __init__(self, config: Config, pe: type[Any] = PE):
         self._config, self._pe = config, pe
-        drains = data.ArrayLayout(signed(config.accumulator_bits), config.cols)
+        self.rows, self.cols = self.shape(config)
+        drains = data.ArrayLayout(signed(config.accumulator_bits), self.cols)
         super().__init__(
             {
-                "operands": In(data.ArrayLayout(pe.OPERANDS, config.cols)),
-                "word": In(pe.WORD),
+                "operands": In(data.ArrayLayout(pe.OPERANDS, self.cols)),
+                "words": In(data.ArrayLayout(pe.WORD, self.rows)),
                 "control": In(PEControl),
                 "drain_in": In(drains),
                 "drain": Out(drains),
             }
         )
 
+    @classmethod
+    def shape(cls, config: Config) -> tuple[int, int]:
+        """Rows and columns of every cluster of an array."""
+        return min(cls.SIZE, config.rows), min(cls.SIZE, config.cols)
+
     def elaborate(self, platform):
         m = Module()
-        config = self._config
-        for col, pe in enumerate(
-            replicate(m, platform, "paro_pe", lambda: self._pe(config), config.cols)
-        ):
+        operands, words = Signal.like(self.operands), Signal.like(self.words)
+        control = Signal(PEControl)
+        m.d.sync += [
+            operands.eq(self.operands),
+            words.eq(self.words),
+            control.eq(self.control),
+        ]
+        count = self.rows * self.cols
+        pes = replicate(m, platform, "paro_pe", lambda: self._pe(self._config), count)
+        for index, pe in enumerate(pes):
+            row, col = divmod(index, self.cols)
+            below = self.drain_in[col] if row == self.rows - 1 else pes[index + self.cols].drain
             m.d.comb += [
-                pe.operands.eq(self.operands[col]),
-                pe.word.eq(self.word),
-                pe.control.eq(self.control),
-                pe.drain_in.eq(self.drain_in[col]),
-                self.drain[col].eq(pe.drain),
+                pe.operands.eq(operands[col]),
+                pe.word.eq(words[row]),
+                pe.control.eq(control),
+                pe.drain_in.eq(below),
             ]
+            if row == 0:
+                m.d.comb += self.drain[col].eq(pe.drain)
         return m
 
 
@@ -94,7 +131,7 @@ class PEArray(wiring.Component):
     Two steps with ``last`` are at least ``drain_cycles`` cycles apart.
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, config: Config, pe: type[Any] = PE):
         self._config, self._pe = config, pe
@@ -113,35 +150,60 @@ class PEArray(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        pair_step, product_step = Signal(ArrayStep), Signal(ArrayStep)
         groups = config.cols // config.drain_words
         group, next_group = Signal(range(groups)), Signal(range(groups))
         last_group = group == groups - 1
-        control = Signal(PEControl)
-        m.d.comb += next_group.eq(Mux(control.load | last_group, 0, group + 1))
+
+        # The registers of the clusters follow those of the steps.
+        pair_step, product_step, sum_step = (
+            Signal(ArrayStep, name=f"{name}_step") for name in ("pair", "product", "sum")
+        )
+        control, loading = Signal(PEControl), Signal()
         m.d.sync += [
             pair_step.eq(self.step),
             product_step.eq(pair_step),
+            sum_step.eq(product_step),
+            loading.eq(control.load),
+            self.drained_first.eq(loading),
             group.eq(next_group),
-            control.accumulate.eq(pair_step.valid),
-            control.first.eq(pair_step.first),
-            control.load.eq(product_step.valid & product_step.last),
-            control.shift.eq(next_group == groups - 1),
-            self.drained_first.eq(control.load),
         ]
-        rows = replicate(m, platform, "paro_pe_row", lambda: PERow(config, self._pe), config.rows)
-        for index, row in enumerate(rows):
-            m.d.comb += [
-                row.operands.eq(self.operands),
-                row.word.eq(self.words[index]),
-                row.control.eq(control),
-            ]
-            if index + 1 < config.rows:
-                m.d.comb += row.drain_in.eq(rows[index + 1].drain)
-        top = rows[0].drain
+        m.d.comb += [
+            next_group.eq(Mux(loading | last_group, 0, group + 1)),
+            control.accumulate.eq(product_step.valid),
+            control.first.eq(product_step.first),
+            control.load.eq(sum_step.valid & sum_step.last),
+            control.shift.eq(next_group == groups - 1),
+        ]
+        tops = self._clusters(m, platform, control)
         with m.Switch(group):
             for index in range(groups):
                 with m.Case(index):
                     for word in range(config.drain_words):
-                        m.d.comb += self.drained[word].eq(top[index * config.drain_words + word])
+                        m.d.comb += self.drained[word].eq(tops[index * config.drain_words + word])
         return m
+
+    def _clusters(self, m: Module, platform: Any, control: PEControl) -> list[Value]:
+        """All clusters, wired; returns the drain registers of the array's top row."""
+
+        rows, cols = PECluster.shape(self._config)
+        down, across = self._config.rows // rows, self._config.cols // cols
+        clusters = replicate(
+            m,
+            platform,
+            "paro_pe_cluster",
+            lambda: PECluster(self._config, self._pe),
+            down * across,
+        )
+        tops = []
+        for index, cluster in enumerate(clusters):
+            first_row, first_col = index // across * rows, index % across * cols
+            m.d.comb += cluster.control.eq(control)
+            for row in range(rows):
+                m.d.comb += cluster.words[row].eq(self.words[first_row + row])
+            for col in range(cols):
+                m.d.comb += cluster.operands[col].eq(self.operands[first_col + col])
+            if index + across < len(clusters):
+                m.d.comb += cluster.drain_in.eq(clusters[index + across].drain)
+            if index < across:
+                tops += [cluster.drain[col] for col in range(cols)]
+        return tops
