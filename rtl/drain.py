@@ -30,7 +30,7 @@ class DrainRouter(wiring.Component):
     Members
     -------
     tile : In, `tile_layout`
-        From the sequencer, one cycle after the addresses of the tile's last step.
+        From the sequencer, with the words of the tile's last step.
     drained, drained_first : In
         From the array.
     output : Out, `drained_layout`

@@ -125,8 +125,9 @@ class _OperandBuffer(wiring.Component):
 class _TokenBuffer(_OperandBuffer):
     """Two blocks of Q or K: reads four channels of ``side`` tokens side by side.
 
-    ``address`` is (slot, group of ``side`` tokens, channel / 4), ``words`` follow one cycle later;
-    ``scale_address`` is (slot, group of ``scales_read`` tokens), ``scales`` follow one cycle later.
+    ``address`` is (slot, group of ``side`` tokens, channel / 4), ``words`` follow `READ_LATENCY`
+    cycles later; ``scale_address`` is (slot, group of ``scales_read`` tokens), ``scales`` follow
+    one cycle later.
     """
 
     def __init__(
@@ -171,8 +172,8 @@ class _TokenBuffer(_OperandBuffer):
         m.d.comb += [
             memory.write_data.eq(self.input.payload.data),
             memory.read_address.eq(self.address),
-            self.words.as_value().eq(memory.read_data),
         ]
+        m.d.sync += self.words.as_value().eq(memory.read_data)
 
         # The scales come with every beat of their tokens.
         tokens, together = self._per_beat, self._scales_read
@@ -227,8 +228,8 @@ class KeyBuffer(_TokenBuffer):
 class ValueBuffer(_OperandBuffer):
     """Two blocks of V: reads C channels of four consecutive keys.
 
-    ``address`` is (slot, key / 4, group of C channels), ``words`` follow one cycle later. A bank
-    holds one of the four keys and as many channels as a beat brings, at most C.
+    ``address`` is (slot, key / 4, group of C channels), ``words`` follow `READ_LATENCY` cycles
+    later. A bank holds one of the four keys and as many channels as a beat brings, at most C.
     """
 
     def __init__(self, config: Config):
@@ -280,5 +281,5 @@ class ValueBuffer(_OperandBuffer):
                 read[size * lane : size * (lane + 1)].word_select(chosen, width)
                 for lane in range(formats.LANES)
             )
-        m.d.comb += self.words.as_value().eq(read)
+        m.d.sync += self.words.as_value().eq(read)
         return m

@@ -1,11 +1,14 @@
 """Array sequencer: turns live blocks into tiles and steps, QK and PV on the same array."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro_config import Config, formats
 from rtl.array import ArrayStep
+from rtl.banked_memory import READ_LATENCY
 from rtl.blocks import block_layout, log2
 from rtl.digits import KeyEncoder
 from rtl.interfaces import Activity
@@ -95,15 +98,15 @@ class ArraySequencer(wiring.Component):
     key_address : Out
         Read address of this cycle's step, in QK.
     key_code, key_phase : Out, 2
-        Of the step whose keys arrive in this cycle, one cycle after their address.
+        Of the step whose keys arrive in this cycle, `READ_LATENCY` cycles after their address.
     query_address, value_address, weight_address : Out
         Read addresses of the step, `KeyEncoder.LATENCY` cycles later: they meet the keys' digits.
     former_is_pv, former_code, former_phase : Out
-        Of the step whose words arrive in this cycle, one cycle after these addresses.
+        Of the step whose words arrive in this cycle, `READ_LATENCY` cycles after these addresses.
     step : Out, `ArrayStep`
-        Two cycles after these addresses, with the operands.
+        With the operands, `READ_LATENCY` + 1 cycles after these addresses.
     tile : Out, `tile_layout`
-        Of the step with ``last``, one cycle after these addresses.
+        Of the step with ``last``, with its words.
     qk_activity, pv_activity : Out, `rtl.interfaces.Activity`
         Starved: the array waits for K or Q (for V or P); blocked: for room in the logit ring or the
         drain (for an output slot).
@@ -117,7 +120,7 @@ class ArraySequencer(wiring.Component):
     #: Cycles from a step to the addresses of all but its keys, and to ``value_release``.
     LATENCY = KeyEncoder.LATENCY
     #: Cycles from a tile's last step to ``tile``.
-    TILE_LATENCY = LATENCY + 1
+    TILE_LATENCY = LATENCY + READ_LATENCY
     #: Cycles from the arrival of a block's first groups until its QK may start.
     BEGUN_LATENCY = 1
 
@@ -307,7 +310,17 @@ class ArraySequencer(wiring.Component):
         m.d.comb += self.key_address.eq(
             Cat(chunk[: log2(config.head_dim // formats.LANES)], row_group, key_slot)
         )
-        m.d.sync += [self.key_code.eq(block.code), self.key_phase.eq(phase)]
+
+        def delayed(value: Value, cycles: int, name: str) -> Any:
+            for cycle in range(cycles):
+                following = Signal.like(value, name=f"{name}_{cycle + 1}")
+                m.d.sync += following.eq(value)
+                value = following
+            return value
+
+        m.d.comb += Cat(self.key_code, self.key_phase).eq(
+            delayed(Cat(block.code, phase), READ_LATENCY, "key")
+        )
 
         # All else waits for the keys' digits.
         issued = data.StructLayout(
@@ -352,25 +365,19 @@ class ArraySequencer(wiring.Component):
             now.tile.col_group.eq(col_group),
             now.tile.last.eq(at_last_tile),
         ]
-        for stage in range(KeyEncoder.LATENCY):
-            following = Signal(issued, name=f"issued_{stage + 1}")
-            m.d.sync += following.eq(now)
-            now = following
-        fetched_step = Signal(ArrayStep)
+        now = delayed(now, KeyEncoder.LATENCY, "issued")
+        arriving = delayed(now, READ_LATENCY, "arriving")
         m.d.comb += [
             self.query_address.eq(now.query_address),
             self.value_address.eq(now.value_address),
             self.weight_address.eq(now.weight_address),
             self.value_release.eq(now.value_release),
+            self.former_is_pv.eq(arriving.tile.is_pv),
+            self.former_code.eq(arriving.tile.block.code),
+            self.former_phase.eq(arriving.phase),
+            self.tile.eq(arriving.tile),
         ]
-        m.d.sync += [
-            fetched_step.eq(now.step),
-            self.step.eq(fetched_step),
-            self.former_is_pv.eq(now.tile.is_pv),
-            self.former_code.eq(now.tile.block.code),
-            self.former_phase.eq(now.phase),
-            self.tile.eq(now.tile),
-        ]
+        m.d.sync += self.step.eq(arriving.step)
 
         # An idle array waits for what QK lacks if a block waits for its QK, else for what PV lacks.
         waiting_qk = ~active & self.scheduled.valid & qk_room

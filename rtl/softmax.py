@@ -96,7 +96,7 @@ class SoftmaxUnit(wiring.Component):
     weight_address : In
         (slot, group of R queries, digit word).
     weights : Out, R x `DigitWord`
-        One cycle later.
+        `READ_LATENCY` cycles later.
     rescale_slot, rescale_query : In
     rescale : Out, `rescale_layout`
         `RowState.READ_LATENCY` cycles later: how PV of the query joins its row.
@@ -279,10 +279,10 @@ class SoftmaxUnit(wiring.Component):
             weights.write_address.eq(Cat(word_index, row_state_chunk[bank_bits:], slot)),
             weights.write_data.eq(words),
             weights.read_address.eq(self.weight_address),
-            self.weights.eq(weights.read_data),
             done.input.payload.eq(complete_block),
             done.input.valid.eq(block_complete),
         ]
+        m.d.sync += self.weights.eq(weights.read_data)
         m.submodules.row_state = row_state = RowState(config)
         m.d.comb += [
             row_state.chunk.eq(leaving.query_chunk),
