@@ -74,8 +74,8 @@ def cosim(
     calibrated first, at a mean of 4.8 bit.
 
     Writes DIR/report.json, DIR/outputs.safetensors and DIR/stages.png, a picture of where the
-    clocks went. Exit status 1 if a word differs, or if the core alone, without stalls, takes other
-    clocks than the cycle model predicts.
+    clocks went. Exit status 1 if a word differs, or if the core alone takes other clocks than the
+    cycle model predicts.
 
     [bold]Examples[/bold]
 

@@ -91,6 +91,8 @@ class Normalizer(wiring.Component):
 
     #: Cycles from a read to its words, at the output queue.
     LATENCY = OutputAccumulator.READ_LATENCY + NormalizerLane.LATENCY
+    #: Beats on their way and in the output queue.
+    QUEUE = 2 * LATENCY
 
     def __init__(self, config: Config):
         self._config = config
@@ -117,9 +119,7 @@ class Normalizer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self._config
-        latency = OutputAccumulator.READ_LATENCY + NormalizerLane.LATENCY
-        depth = 2 * latency
-        m.submodules.output = output = StreamFIFO(self.o.payload.shape(), depth=depth)
+        m.submodules.output = output = StreamFIFO(self.o.payload.shape(), depth=self.QUEUE)
         connect(m, output.output, flipped(self.o))
         query = self.queries.payload
 
@@ -127,12 +127,12 @@ class Normalizer(wiring.Component):
         groups = Signal(range(SLOTS * config.block // config.rows + 1))
         row_in_group = Signal(range(config.rows))
         part = Signal(range(self._parts))
-        reserved = Signal(range(depth + 1))  # beats on their way and in the queue
+        reserved = Signal(range(self.QUEUE + 1))
         read, last_part = self.read, part == self._parts - 1
         query_done = read & last_part
         group_done = query_done & (query.last | (row_in_group == config.rows - 1))
         m.d.comb += [
-            read.eq(self.queries.valid & groups.any() & self.read_ready & (reserved != depth)),
+            read.eq(self.queries.valid & groups.any() & self.read_ready & (reserved != self.QUEUE)),
             self.read_part.eq(part),
             self.queries.ready.eq(query_done),
             self.row_done.eq(query_done & query.last),
@@ -152,7 +152,7 @@ class Normalizer(wiring.Component):
                 ]
 
         # Places meet the numerators, the reciprocal meets them two cycles later.
-        valid = Signal(latency)
+        valid = Signal(self.LATENCY)
         m.d.sync += valid.eq(Cat(read, valid))
         places, reciprocal = query.places, query.reciprocal
         for stage in range(OutputAccumulator.READ_LATENCY + 2):

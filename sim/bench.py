@@ -5,7 +5,6 @@ leaves ``result.json`` and, from the harness, ``o.hex``. It wakes only when `sta
 """
 
 import json
-import random
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
+from sim.gaps import gap_rates, gap_seed
+
 #: Periods of the clock for which reset is held.
 RESET_CYCLES = 3
 #: Clocks after the last output in which nothing may happen and `busy` must fall.
 QUIET_CYCLES = 300
-#: Stall rates (of 256) that a stream may have when stalls are on.
-STALL_RATES = (0, 16, 64, 128, 192)
 
 
 class CheckFailed(Exception):
@@ -102,10 +101,8 @@ class Bench:
     def drive_constants(self) -> None:
         """Inputs that do not change."""
         dut, seed = self.dut, self.settings["stall_seed"]
-        generator = random.Random(seed)
-        dut.stall_seed.value = generator.getrandbits(32)
-        for stream in ("command", "codes", "fetch", "q", "k", "v", "o"):
-            rate = 0 if seed is None else generator.choice(STALL_RATES)
+        dut.stall_seed.value = gap_seed(seed)
+        for stream, rate in gap_rates(seed).items():
             getattr(dut, f"{stream}_stall_rate").value = rate
         dut.idle_limit.value = self.settings["idle_limit"]
         dut.alarm_at.value = 2**32 - 1

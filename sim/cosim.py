@@ -93,8 +93,8 @@ def cosim(
     -------
     dict
         The report, as written. The check holds if ``bit_exact`` is true. Of the core alone it has
-        ``predicted_cycles``, those of the cycle model, and without stalls ``cycles_as_predicted``:
-        whether every head took just these.
+        ``predicted_cycles``, those of the cycle model, and ``cycles_as_predicted``: whether every
+        head took just these.
 
     Raises
     ------
@@ -151,10 +151,12 @@ def cosim(
     predicted, as_predicted = None, None
     if memory is None and simulation.failure is None:
         predicted = predict(
-            config, [run.work(config) for run in runs], memory_latency=memory_latency
+            config,
+            [run.work(config) for run in runs],
+            memory_latency=memory_latency,
+            stall_seed=stall_seed,
         )
-        if stall_seed is None:
-            as_predicted = simulation.cycles == predicted.cycles
+        as_predicted = simulation.cycles == predicted.cycles
     report = {
         "bit_exact": complete and mismatches == 0 and simulation.failure is None,
         "outputs_compared": compared,

@@ -34,6 +34,8 @@ from rtl.scheduler import SLOTS
 from rtl.sequencer import ArraySequencer
 from rtl.softmax import SoftmaxUnit
 from rtl.stream_fifo import StreamFIFO
+from sim.gap_replay import transfer_cycles
+from sim.gaps import STREAMS
 
 __all__ = ["BatchPrediction", "Prediction", "Work", "predict", "predict_heads"]
 
@@ -93,8 +95,14 @@ class BatchPrediction:
     stages: np.ndarray
 
 
-def predict(config: Config, works: Sequence[Work], *, memory_latency: int = 0) -> Prediction:
-    """Predict some commands, given one directly after the other, on streams that do not stall.
+def predict(
+    config: Config,
+    works: Sequence[Work],
+    *,
+    memory_latency: int = 0,
+    stall_seed: int | None = None,
+) -> Prediction:
+    """Predict some commands, given one directly after the other.
 
     Parameters
     ----------
@@ -105,6 +113,8 @@ def predict(config: Config, works: Sequence[Work], *, memory_latency: int = 0) -
     memory_latency : int
         Cycles from a fetch (for codes and commands: from those before) to the first beat; one beat
         a cycle follows on each stream.
+    stall_seed : int, optional
+        Random gaps on every stream as in a co-simulation with this seed; ``None`` for none.
 
     Raises
     ------
@@ -119,9 +129,19 @@ def predict(config: Config, works: Sequence[Work], *, memory_latency: int = 0) -
     for work, part in zip(works, codes, strict=True):
         runs.append((first, *part.shape, work.query_tokens, work.key_tokens))
         first += part.size
-    spans, row_ends, stages = _predict(
-        _core(config), np.concatenate([c.ravel() for c in codes]), np.array(runs), memory_latency
-    )
+    cycles = 0 if stall_seed is None else _GAP_CYCLES
+    while True:
+        gaps = _gaps(stall_seed, memory_latency, cycles)
+        spans, row_ends, stages = _predict(
+            _core(config),
+            np.concatenate([c.ravel() for c in codes]),
+            np.array(runs),
+            memory_latency,
+            gaps,
+        )
+        if spans[-1, 1] <= gaps.shape[1] or stall_seed is None:
+            break
+        cycles *= 4
     flags = list(interfaces.Activity.as_shape().members)
     return Prediction(
         cycles=[int(end - start) for start, end in spans],
@@ -162,14 +182,26 @@ def predict_heads(
     checked = _checked_codes(config, codes, Work(codes[:0], query_tokens, key_tokens))
     core, (rows, columns) = _core(config), checked.shape[1:]
     runs = np.array([(0, rows, columns, query_tokens, key_tokens)])
+    no_gaps = _gaps(None, memory_latency, 0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(
-            pool.map(lambda head: _predict(core, head.ravel(), runs, memory_latency), checked)
+            pool.map(
+                lambda head: _predict(core, head.ravel(), runs, memory_latency, no_gaps), checked
+            )
         )
     return BatchPrediction(
         np.array([spans[0, 1] for spans, _, _ in results]),
         np.array([stages for _, _, stages in results]),
     )
+
+
+def _gaps(stall_seed: int | None, memory_latency: int, cycles: int) -> np.ndarray:
+    """When streams can transfer, counted from the first command, for so many cycles."""
+    if stall_seed is None:
+        return np.empty((len(STREAMS), 0), np.int64)
+    # The first command comes so long after reset.
+    begin = max(memory_latency - 1, 0)
+    return transfer_cycles(stall_seed, begin + cycles)[:, begin:] - begin
 
 
 def _check_latency(memory_latency: int) -> None:
@@ -232,6 +264,7 @@ class _Core(NamedTuple):
     pv_tiles: int
     parts: int  # reads of a query's numerators
     output: int  # from such a read to its beat
+    queue: int  # beats that the output queue holds, those that are read for it included
     fifo: int
 
 
@@ -266,9 +299,13 @@ def _core(config: Config) -> _Core:
         pv_tiles=config.block // config.rows * (config.head_dim // config.cols),
         parts=config.head_dim // config.drain_words,
         output=Normalizer.LATENCY + StreamFIFO.LATENCY,
+        queue=Normalizer.QUEUE,
         fifo=StreamFIFO.LATENCY,
     )
 
+
+#: Cycles of gaps that are looked at first.
+_GAP_CYCLES = 1 << 16
 
 #: A time that does not come, one before all.
 _NEVER, _ALWAYS = 1 << 60, -(1 << 60)
@@ -277,6 +314,7 @@ _RING = 4 * SLOTS
 _SCHEDULER, _LOAD_Q, _LOAD_K, _LOAD_V, _QK, _PV, _SOFTMAX, _OUTPUT = map(int, Stage)
 _STAGES = len(Stage)
 _BUSY, _STARVED, _BLOCKED = range(3)
+_COMMAND, _CODES, _FETCH, _Q, _K, _V, _O = range(len(STREAMS))
 
 
 class _Pv(NamedTuple):
@@ -290,13 +328,45 @@ class _Output(NamedTuple):
     """State of the reciprocal unit and the normaliser."""
 
     left: np.ndarray  # int64 [block]: when the last queries left the queue between the two
-    # int64 [4]: first free cycle of the reciprocal unit and of the normaliser, queries so far,
-    # oldest PV that may still drain.
+    sent: np.ndarray  # int64 [queue]: when the last beats left, if the stream has gaps
+    # int64 [5]: first free cycle of the reciprocal unit and of the normaliser, queries so far,
+    # oldest PV that may still drain, cycles in which a beat was not taken.
     state: np.ndarray
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output):
+def _after(gaps, stream, cycle):
+    """First cycle after this one in which a stream has no gap."""
+    if gaps.shape[1] == 0:
+        return cycle + 1
+    # Beyond the last cycle that was looked at there is no gap; `predict` then looks further.
+    return gaps[stream, cycle] if 0 <= cycle < gaps.shape[1] else cycle + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _load(gaps, stream, first, beats, group_beats, there):
+    """Follow a load from its first beat on.
+
+    ``there`` receives the cycle after the last beat of each group; returns that of the load.
+    """
+    if gaps.shape[1] == 0:
+        for group in range(len(there)):
+            there[group] = first + min(beats, (group + 1) * group_beats)
+        return first + beats
+    group = 0
+    now = first
+    for beat in range(1, beats + 1):
+        if beat == (group + 1) * group_beats:
+            there[group] = now + 1
+            group += 1
+        if beat < beats:
+            now = _after(gaps, stream, now)
+    there[group:] = now + 1
+    return now + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gaps):
     """Follow a row from its denominators to its last output.
 
     Parameters
@@ -312,13 +382,15 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output):
     pv_count : int
         Number of PVs begun until now.
     output : _Output
+    gaps : np.ndarray
+        See `_predict`.
 
     Returns
     -------
-    int
-        Cycle of the row's last read.
+    (int, int)
+        Cycles of the row's last read and of its last beat.
     """
-    reciprocal, free, count, oldest = output.state
+    reciprocal, free, count, oldest, _ = output.state
     complete, complete_step = completion
     mask = len(pv.first) - 1
     chunks = core.cols // core.softmax_lanes  # in a group of C queries
@@ -338,6 +410,10 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output):
                         complete += complete_step
                     now = max(free, reciprocal + core.fifo, complete)
                     for part in range(core.parts):
+                        if gaps.shape[1]:
+                            # There is room for what is read.
+                            beat = count * core.parts + part
+                            now = max(now, output.sent[beat % core.queue] + 1)
                         # A memory that takes partial outputs in this cycle cannot be read.
                         memory = (query if core.parts == 1 else query ^ part) & 1
                         while True:
@@ -365,6 +441,12 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output):
                             if written != memory:
                                 break
                             now += 1
+                        if gaps.shape[1]:
+                            before = output.sent[(beat - 1) % core.queue]
+                            offered = max(now + core.output, before + 1)
+                            leaves = _after(gaps, _O, offered - 1)
+                            output.sent[beat % core.queue] = leaves
+                            output.state[4] += leaves - offered
                         now += 1
                     free = now
                     output.left[place] = now - 1
@@ -375,7 +457,9 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output):
     output.state[1] = free
     output.state[2] = count
     output.state[3] = oldest
-    return free - 1
+    if gaps.shape[1]:
+        return free - 1, output.sent[(count * core.parts - 1) % core.queue]
+    return free - 1, free - 1 + core.output
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -386,7 +470,7 @@ def _next_live(codes, column, end):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _predict(core, codes, runs, latency):
+def _predict(core, codes, runs, latency, gaps):
     """Follow some runs block by block.
 
     Parameters
@@ -398,6 +482,9 @@ def _predict(core, codes, runs, latency):
         int64 [runs, 5]: where a run's codes begin, rows, columns, query tokens, key tokens.
     latency : int
         Of the memory.
+    gaps : np.ndarray
+        int64 [streams, cycles], see `sim.gap_replay.transfer_cycles`, from the first command on; no
+        cycles if no stream has gaps.
 
     Returns
     -------
@@ -424,7 +511,8 @@ def _predict(core, codes, runs, latency):
     first, last, more = True, True, True
     query_fetch = key_fetch = 0
     value_fetch = -2
-    command_at = codes_at = code_taken = 0
+    command_at = codes_at = 0
+    code_taken = -1
     row_codes = following = columns = last_beat = 0
 
     # Loads: when slots are free, streams are free, a load began and how long it is.
@@ -433,7 +521,9 @@ def _predict(core, codes, runs, latency):
     value_free = np.full(SLOTS, _ALWAYS)
     value_full = np.zeros(SLOTS, np.int64)
     query_port = key_port = value_port = 0
-    query_first = query_beats = key_first = key_beats = 0
+    query_there = np.zeros(core.query_groups, np.int64)
+    key_there = np.zeros(core.row_groups, np.int64)
+    values_there = np.zeros(1, np.int64)
 
     # Blocks between QK and PV, rows between QK and output.
     block_code = np.zeros(_RING, np.int64)
@@ -451,7 +541,9 @@ def _predict(core, codes, runs, latency):
         while (1 << pv_shifts[code]) < max(core.block >> (3 - code), core.drain_cycles):
             pv_shifts[code] += 1
     pv_log = _Pv(np.zeros(size, np.int64), np.zeros(size, np.uint8))
-    output = _Output(np.full(core.block, _ALWAYS), np.zeros(4, np.int64))
+    output = _Output(
+        np.full(core.block, _ALWAYS), np.full(core.queue, _ALWAYS), np.zeros(5, np.int64)
+    )
 
     qk, pv, pv_row, sent = 0, 0, 0, 0  # blocks and rows so far
     output_free = _ALWAYS
@@ -467,13 +559,15 @@ def _predict(core, codes, runs, latency):
             if qk > 0:
                 slot = (qk - 1) % SLOTS
                 value_fetch = max(key_fetch + 1, value_free[slot])
+                value_fetch = _after(gaps, _FETCH, value_fetch - 1)
                 stages[_SCHEDULER, _BLOCKED] += value_fetch - key_fetch - 1
                 offered = max(value_fetch + core.fifo, value_port)
-                value_first = max(value_fetch + answer, offered)
-                value_port = value_first + core.value_beats * keys
+                value_first = max(value_fetch + answer, offered, _after(gaps, _V, value_port - 1))
+                value_beats = core.value_beats * keys
+                value_port = _load(gaps, _V, value_first, value_beats, value_beats, values_there)
                 value_full[slot] = value_port
-                stages[_LOAD_V, _BUSY] += value_port - value_first
-                stages[_LOAD_V, _STARVED] += value_first - offered
+                stages[_LOAD_V, _BUSY] += value_beats
+                stages[_LOAD_V, _STARVED] += value_port - offered - value_beats
                 if pv >= qk - 1 and qk > 1:
                     stages[_LOAD_V, _BLOCKED] += max(0, value_free[qk % SLOTS] - value_port)
             # The next block: of this row, the next one, the next run.
@@ -487,7 +581,7 @@ def _predict(core, codes, runs, latency):
                 start = max(first_idle, command_at)
                 spans[run, 0] = start
                 stages[_SCHEDULER, _STARVED] += start - first_idle + 1
-                command_at = start + answer
+                command_at = max(start + answer, _after(gaps, _COMMAND, start))
                 if run > 0:
                     codes_at = code_taken + answer
                 end, rows_left = runs[run, 0], runs[run, 1]
@@ -505,22 +599,26 @@ def _predict(core, codes, runs, latency):
                 if rows_left == 0:
                     queries = (runs[run, 3] - 1) % core.block + 1
                 query_fetch = max(begin_row, query_free[row % SLOTS])
+                query_fetch = _after(gaps, _FETCH, query_fetch - 1)
                 stages[_SCHEDULER, _BLOCKED] += query_fetch - begin_row
                 offered = max(query_fetch + core.fifo, query_port)
-                query_first = max(query_fetch + answer, offered)
+                query_first = max(query_fetch + answer, offered, _after(gaps, _Q, query_port - 1))
                 query_beats = ((queries - 1) // core.load_tokens + 1) * core.token_beats
-                query_port = query_first + query_beats
+                query_port = _load(
+                    gaps, _Q, query_first, query_beats, query_group_beats, query_there
+                )
                 stages[_LOAD_Q, _BUSY] += query_beats
-                stages[_LOAD_Q, _STARVED] += query_first - offered
+                stages[_LOAD_Q, _STARVED] += query_port - offered - query_beats
                 stages[_LOAD_Q, _BLOCKED] += max(0, query_free[(row + 1) % SLOTS] - query_port)
                 row_queries[row % _RING] = queries
                 # The scan up to the first live block.
                 following = _next_live(codes, row_codes, end)
                 beat = (following - row_codes) >> core.beat_shift
-                scan = max(query_fetch + 1, codes_at)
-                stages[_SCHEDULER, _STARVED] += scan - query_fetch - 1
-                scan += beat + 1
-                code_taken = scan - 1
+                scan = query_fetch + 1
+                for _ in range(beat + 1):
+                    code_taken = max(scan, codes_at, _after(gaps, _CODES, code_taken))
+                    stages[_SCHEDULER, _STARVED] += code_taken - scan
+                    scan = code_taken + 1
                 first = True
             else:
                 scan = value_fetch + 1
@@ -536,23 +634,26 @@ def _predict(core, codes, runs, latency):
                 key_beats = ((keys - 1) // core.load_tokens + 1) * core.token_beats
             beat = (column - row_codes) >> core.beat_shift
             next_beat = last_beat if last else (following - row_codes) >> core.beat_shift
-            if next_beat > beat:
-                code_taken = scan + next_beat - beat
-            begin = scan + next_beat - beat + 2
+            scan += 1
+            for _ in range(next_beat - beat):
+                code_taken = max(scan, _after(gaps, _CODES, code_taken))
+                stages[_SCHEDULER, _STARVED] += code_taken - scan
+                scan = code_taken + 1
+            begin = scan + 1
             slot = qk % SLOTS
             key_fetch = max(begin, key_free[slot])
+            key_fetch = _after(gaps, _FETCH, key_fetch - 1)
             stages[_SCHEDULER, _BLOCKED] += key_fetch - begin
             offered = max(key_fetch + core.fifo, key_port)
-            key_first = max(key_fetch + answer, offered)
-            key_port = key_first + key_beats
+            key_first = max(key_fetch + answer, offered, _after(gaps, _K, key_port - 1))
+            key_port = _load(gaps, _K, key_first, key_beats, key_group_beats, key_there)
             stages[_LOAD_K, _BUSY] += key_beats
-            stages[_LOAD_K, _STARVED] += key_first - offered
+            stages[_LOAD_K, _STARVED] += key_port - offered - key_beats
             stages[_LOAD_K, _BLOCKED] += max(0, key_free[(qk + 1) % SLOTS] - key_port)
             seen = key_fetch + core.fifo
-            loaded = max(seen, key_first + min(key_beats, key_group_beats) + core.begun)
+            loaded = max(seen, key_there[0] + core.begun)
             if first:
-                there = query_first + min(query_beats, query_group_beats) + core.begun
-                loaded = max(loaded, there)
+                loaded = max(loaded, query_there[0] + core.begun)
 
         # The sequencer's choice.
         room = more and qk - pv < SLOTS
@@ -567,11 +668,11 @@ def _predict(core, codes, runs, latency):
             due = len(row_ends)
         while sent < due:
             at = sent % _RING
-            read = _send_row(
-                core, chunk_starts[at], row_queries[at], row_complete[at], pv_log, pv, output
+            read, leaves = _send_row(
+                core, chunk_starts[at], row_queries[at], row_complete[at], pv_log, pv, output, gaps
             )
-            row_ends[sent] = read + core.output
-            spans[row_run[sent], 1] = read + core.output
+            row_ends[sent] = leaves
+            spans[row_run[sent], 1] = leaves
             output_free = read + 1
             sent += 1
         if pv < qk:
@@ -613,15 +714,14 @@ def _predict(core, codes, runs, latency):
             else:
                 for group in range(core.query_groups):
                     # The tiles of C queries; each waits for its operands while they load.
-                    there = query_first + min(query_beats, (group + 1) * query_group_beats)
+                    there = query_there[group]
                     tiles = core.row_groups
                     while tiles > 0:
                         at_once = tiles
                         if group == 0 and key_port > begin:
                             # Key groups come one by one.
                             at_once = 1
-                            number = core.row_groups - tiles + 1
-                            there = max(there, key_first + min(key_beats, number * key_group_beats))
+                            there = max(there, key_there[core.row_groups - tiles])
                         ready = max(begin, there)
                         end_step = max(ready + steps - 1, step + core.drain_cycles)
                         step = end_step + (at_once - 1) * period
@@ -681,5 +781,6 @@ def _predict(core, codes, runs, latency):
     stages[_PV, _STARVED] += max(0, total - idle)
     stages[_SOFTMAX, _STARVED] = total - stages[_SOFTMAX, _BUSY]
     stages[_OUTPUT, _BUSY] = output.state[2] * core.parts - 1
-    stages[_OUTPUT, _STARVED] = total - stages[_OUTPUT, _BUSY]
+    stages[_OUTPUT, _BLOCKED] = output.state[4]
+    stages[_OUTPUT, _STARVED] = total - stages[_OUTPUT, _BUSY] - stages[_OUTPUT, _BLOCKED]
     return spans, row_ends, stages

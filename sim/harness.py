@@ -19,6 +19,7 @@ from gen.ports import describe_ports
 from gen.verilog import TOP
 from paro_config import Config
 from rtl.interfaces import activity_layout
+from sim.gaps import salt
 
 __all__ = ["BENCH_TOP", "harness_verilog", "status_bits", "visible_ports"]
 
@@ -84,13 +85,12 @@ def harness_verilog(config: Config, depth: int) -> str:
         f"    .{port}({port})" for port in ("clk", "rst", "busy", "empty_row", "activity")
     ]
     body = []
-    for index, entry in enumerate(streams):
+    for entry in streams:
         name, width = entry["name"], entry["payload"]["width"]
         connections += [
             f"    .{name}__{part}({name}_{part})" for part in ("payload", "valid", "ready")
         ]
-        salt = f"32'h{0x9E3779B9 * (index + 1) & 0xFFFFFFFF:08x}"
-        body.append(_GAPS.format(name=name, salt=salt))
+        body.append(_GAPS.format(name=name, salt=f"32'h{salt(name):08x}"))
         template = _PLAYER if entry["direction"] == "in" else _RECORDER
         body.append(
             template.format(

@@ -9,6 +9,7 @@ import torch
 from firmware_model.quantize import quantize_head
 from paro_config import PRESETS, Config, ParoError
 from rtl.array import PEArray
+from rtl.banked_memory import READ_LATENCY
 from rtl.digits import KeyEncoder
 from rtl.drain import DrainRouter
 from rtl.logits import LogitBuffer
@@ -175,6 +176,26 @@ def test_equal_to_the_core(case, latency, simulated):
     assert ends[-1] == prediction.total_cycles
 
 
+@pytest.mark.parametrize("latency", [0, 30, 200])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in SMALL])
+def test_equal_under_random_stalls(case, latency, build_dir, tmp_path, seed):
+    runs = case.make_runs(seed % 1000)
+    works = [run.work(case.config) for run in runs]
+    for stall_seed in range(seed, seed + 3):
+        simulation = simulate(
+            case.config,
+            runs,
+            get_simulator("verilator"),
+            build_dir,
+            tmp_path,
+            memory_latency=latency,
+            stall_seed=stall_seed,
+        )
+        prediction = predict(case.config, works, memory_latency=latency, stall_seed=stall_seed)
+        assert not differs(prediction, simulation), stall_seed
+        assert differs(predict(case.config, works, memory_latency=latency), simulation)
+
+
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
@@ -212,7 +233,7 @@ def test_a_single_block_by_hand(latency):
     loaded = asked + max(latency, 2) + 16 + ArraySequencer.BEGUN_LATENCY
     # A step a channel, 16 tiles; the last groups of keys are there in time.
     scored = loaded + 16 * 32
-    to_drain = KeyEncoder.LATENCY + 1 + 1 + PEArray.LATENCY + DrainRouter.LATENCY
+    to_drain = KeyEncoder.LATENCY + READ_LATENCY + 1 + PEArray.LATENCY + DrainRouter.LATENCY
     last_words = to_drain + 4 - 1
     # The softmax lane takes the last four queries, of 16 keys each.
     last_key = scored + last_words + LogitBuffer.GROUP_LATENCY + 4 * 16 - 1
