@@ -311,7 +311,7 @@ class ArraySequencer(wiring.Component):
             Cat(chunk[: log2(config.head_dim // formats.LANES)], row_group, key_slot)
         )
 
-        def delayed(value: Value, cycles: int, name: str) -> Any:
+        def delayed(value: Any, cycles: int, name: str) -> Any:
             for cycle in range(cycles):
                 following = Signal.like(value, name=f"{name}_{cycle + 1}")
                 m.d.sync += following.eq(value)
