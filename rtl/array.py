@@ -182,7 +182,7 @@ class PEArray(wiring.Component):
                         m.d.comb += self.drained[word].eq(tops[index * config.drain_words + word])
         return m
 
-    def _clusters(self, m: Module, platform: Any, control: PEControl) -> list[Value]:
+    def _clusters(self, m: Module, platform: Any, control: Any) -> list[Value]:
         """All clusters, wired; returns the drain registers of the array's top row."""
 
         rows, cols = PECluster.shape(self._config)
