@@ -40,7 +40,13 @@ class CodeReader(wiring.Component):
         See `rtl.interfaces`.
     idle : Out, 1
         All codes have been handed on.
+
+    Latency
+    -------
+    `REQUEST_LATENCY` cycles from a request to its first run.
     """
+
+    REQUEST_LATENCY = 2
 
     def __init__(self, config: Config):
         self._config = config

@@ -67,8 +67,10 @@ class CornerTurn(wiring.Component):
 
     Latency
     -------
-    3 cycles from the last unit of a group to its first beat. One unit and one beat a cycle.
+    `LATENCY` cycles from the last unit of a group to its first beat. One unit and one beat a cycle.
     """
+
+    LATENCY = 3
 
     def __init__(self, config: Config):
         self._config = config
@@ -93,9 +95,7 @@ class CornerTurn(wiring.Component):
         m.submodules.requests = requests = StreamFIFO(layout, depth=WAITING)
         connect(m, flipped(self.request), requests.input)
         block = Signal(layout)
-        m.d.comb += [
-            block.eq(requests.output.payload),
-        ]
+        m.d.comb += block.eq(requests.output.payload)
 
         # A group's scales wait until the group is read; room for a block's and the two in memory.
         group_layout = data.StructLayout(

@@ -37,8 +37,10 @@ class HeadQueue(wiring.Component):
 
     Latency
     -------
-    3 cycles from the last unit of a descriptor to its offer.
+    `OFFER_LATENCY` cycles from the last unit of a descriptor to its offer.
     """
+
+    OFFER_LATENCY = 3
 
     def __init__(self, config: Config):
         self._config = config

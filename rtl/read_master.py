@@ -72,10 +72,13 @@ class ReadMaster(wiring.Component):
 
     Latency
     -------
-    3 cycles from a run to its address, 2 from a beat to the unit that it completes, 1 from a beat
-    to ``failed``. One unit a cycle, or one beat a cycle where a unit is wider; no cycle is lost
-    between runs.
+    `ADDRESS_LATENCY` cycles from a run to its address, `UNIT_LATENCY` from a beat to the unit that
+    it completes, 1 from a beat to ``failed``. One unit a cycle, or one beat a cycle where a unit is
+    wider; no cycle is lost between runs.
     """
+
+    ADDRESS_LATENCY = 3
+    UNIT_LATENCY = 2
 
     def __init__(self, config: Config):
         self._config = config

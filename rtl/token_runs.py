@@ -37,13 +37,16 @@ class TokenRuns(wiring.Component):
 
     Latency
     -------
-    2 cycles from the last token of a run, where the next token is there at once. One token a cycle.
+    `LATENCY` cycles from the last token of a run, where the next token is there at once. One token
+    a cycle.
 
     Contract
     --------
     ``base``, ``row_stride`` and ``destination`` are constant unless ``idle``. Rows begin at
     multiples of 4 bytes.
     """
+
+    LATENCY = 2
 
     def __init__(self, config: Config, *, row_bytes: int, unit_bytes: int):
         assert row_bytes % unit_bytes == 0, (row_bytes, unit_bytes)

@@ -23,7 +23,7 @@ from sim.image import save_image
 from sim.simulators import Simulator
 from sim.stimulus import Run
 
-__all__ = ["DeviceRun", "Memory", "Step", "run_device", "simulate_device"]
+__all__ = ["DeviceRun", "Memory", "Step", "place_runs", "run_device", "simulate_device"]
 
 #: Clocks without a beat on the memory port after which the accelerator counts as hung.
 IDLE_LIMIT = 200_000
@@ -49,6 +49,11 @@ class Memory:
     stall_seed: int | None = None
     interleaved: bool = False
     base: int = 0x10000
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether nothing of it is random."""
+        return self.stall_seed is None and self.latency[0] == self.latency[1]
 
 
 @dataclass(frozen=True)
@@ -189,10 +194,26 @@ def _heads_done(run_dir: Path) -> int:
     return int(path.read_text() or 0) if path.exists() else 0
 
 
+def place_runs(config: Config, runs: Sequence[Run], capture: Capture, memory: Memory) -> Image:
+    """Lay out runs whose heads are from a capture: it knows the token grid."""
+    jobs = [
+        HeadJob(
+            run.head,
+            run.codes,
+            capture.grid,
+            capture.prefix_tokens,
+            capture.suffix_tokens,
+            run.query_blocks,
+        )
+        for run in runs
+    ]
+    return place_heads(config, jobs, memory.base, interleaved=memory.interleaved)
+
+
 def simulate_device(
     config: Config,
     runs: Sequence[Run],
-    capture: Capture,
+    image: Image,
     simulator: Simulator,
     build_dir: Path,
     run_dir: Path,
@@ -205,23 +226,11 @@ def simulate_device(
 
     Parameters
     ----------
-    capture : Capture
-        Where the runs' heads are from: it knows the token grid.
+    image : Image
+        The runs in memory, see `place_runs`.
     memory : Memory
         How the memory behaves.
     """
-    jobs = [
-        HeadJob(
-            run.head,
-            run.codes,
-            capture.grid,
-            capture.prefix_tokens,
-            capture.suffix_tokens,
-            run.query_blocks,
-        )
-        for run in runs
-    ]
-    image = place_heads(config, jobs, memory.base, interleaved=memory.interleaved)
     done = run_device(
         config,
         [image],

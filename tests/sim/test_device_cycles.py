@@ -1,0 +1,76 @@
+"""The cycle model of the accelerator against the RTL: its bursts one by one, its clocks to 1 %."""
+
+import pytest
+
+from firmware_model.driver import HeadJob, Image, place_heads
+from paro_config import Config
+from sim.bursts import block_bursts
+from sim.cosim import DEVICE_ERROR
+from sim.cycle_model import predict_device
+from sim.device import Memory, Step
+from sim.stimulus import Run
+from tests.sim.test_device import LARGE, NARROW_PORT, TINY, Shape, make_jobs, play
+
+#: Runs of a few tokens, two heads; three rows of 24 blocks.
+SHAPES = {
+    "short": (Shape((3, 4, 4), (3, 5), mean_bits=2.0), Shape((2, 3, 5), (1, 0))),
+    "sparse": (Shape((24, 4, 4), rows=range(3, 6), mean_bits=2.0),),
+    "mixed": (Shape((24, 4, 4), rows=range(3, 6), mean_bits=4.8),),
+}
+
+
+def cases() -> list:
+    chosen = [(TINY, kind, latency, ()) for kind in SHAPES for latency in (0, 30, 200)]
+    chosen += [
+        (config, kind, latency, pytest.mark.slow)
+        for config in (*LARGE, NARROW_PORT)
+        for kind in SHAPES
+        for latency in (30, 200)
+    ]
+    return [
+        pytest.param(
+            *case,
+            id=f"{case[0].rows}x{case[0].cols}-b{case[0].block}-d{case[0].head_dim}"
+            f"-axi{case[0].axi_bits}-{case[1]}-{case[2]}",
+            marks=marks,
+        )
+        for *case, marks in chosen
+    ]
+
+
+def expected_bursts(config: Config, image: Image, jobs: list[HeadJob]) -> list[tuple[int, int]]:
+    """Address and beats of all bursts for Q, K and V, in order."""
+    expected = []
+    for head, job in enumerate(jobs):
+        tables = block_bursts(config, image, head)
+
+        def read(operand: str, block: int, tables=tables) -> None:
+            first, bursts = tables[operand].first, tables[operand].bursts
+            expected.extend((int(b[0]), int(b[1])) for b in bursts[first[block] : first[block + 1]])
+
+        for row in job.rows(config):
+            read("q", row)
+            for column in job.codes[row].nonzero().flatten().tolist():
+                read("k", column)
+                read("v", column)
+    return expected
+
+
+@pytest.mark.parametrize(("config", "kind", "latency"), cases())
+def test_bursts_and_clocks(config, kind, latency, build_dir, tmp_path, seed):
+    jobs = make_jobs(config, SHAPES[kind], seed)
+    image = place_heads(config, jobs, 0x10000)
+    memory = Memory((latency, latency))
+    (step,) = play(config, [image], [Step()], build_dir, tmp_path, memory).steps
+    assert "error" not in step
+
+    expected = expected_bursts(config, image, jobs)
+    known = set(expected)
+    read = [(address, beats) for address, beats in step["bursts"]["read"]]
+    assert [burst for burst in read if burst in known] == expected
+    # The others are descriptors and codes.
+    assert len(jobs) < len(read) - len(expected) < len(read) // 2
+
+    works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
+    predicted = predict_device(config, works, image, memory_latency=latency)
+    assert step["counters"]["cycles"] == pytest.approx(predicted.total_cycles, rel=DEVICE_ERROR)
