@@ -3,10 +3,13 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+# Processes that share the tests, file by file; "auto" is one a processor.
+PYTEST_WORKERS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --maxprocesses 8 --dist loadfile
 
 # What `make demo` runs.
 CAPTURE := firmware_model/data/tiny_video_dit_t03.safetensors
@@ -43,10 +46,10 @@ demo: $(STAMP) ## one head of a real network through the RTL, bit for bit, with 
 	@echo "The report:   $(DEMO)/cosim/report.json, outputs.safetensors"
 
 test: $(STAMP) icarus ## the tests that a change must pass
-	$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(STAMP) icarus ## every test: all presets, both simulators, place and route
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 icarus:
 	@.ci/install-icarus

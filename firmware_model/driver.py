@@ -18,7 +18,7 @@ from firmware_model.reorder import ORDERS, token_permutation
 from paro_config.config import Config
 from paro_config.descriptor import ALIGNMENT, pack_descriptor
 from paro_config.errors import ParoError
-from paro_config.formats import CODES_PER_WORD
+from paro_config.formats import CODES_PER_WORD, SCALE_BYTES
 from paro_config.registers import (
     CAUSES,
     MAGIC,
@@ -199,7 +199,7 @@ def place_heads(
     for job, values in zip(jobs, fields, strict=True):
         queries = job.queries(config)
         extents, strides = order_axes(job.grid, job.head.order)
-        group_bytes = config.load_tokens * REGISTER_BITS // 8
+        group_bytes = config.load_tokens * SCALE_BYTES
         values |= {
             "block": config.block,
             "head_dim": config.head_dim,

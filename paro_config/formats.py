@@ -13,6 +13,8 @@ CODE_BITS = (0, 2, 4, 8)
 PAPER_BITS = 4.8
 #: Block codes in a 32-bit word.
 CODES_PER_WORD = 16
+#: Bytes of a word of codes in memory, and of one token's scale.
+CODE_WORD_BYTES = SCALE_BYTES = 4
 #: Signed radix-4 digits that an element has at each code.
 CODE_DIGITS = (0, 1, 2, 4)
 #: Digit lanes of one processing element.

@@ -7,16 +7,13 @@ from amaranth.lib.wiring import In, Out, connect
 from paro_config import Config
 from paro_config.config import bits_unsigned
 from paro_config.descriptor import ROW_STRIDE_BITS
-from paro_config.formats import Operand
+from paro_config.formats import SCALE_BYTES, Operand
 from rtl.axi import ADDRESS_BITS, Destination, run_layout
 from rtl.blocks import log2
 from rtl.token_runs import TokenRuns
 from rtl.token_walker import TokenWalker, walk_layout
 
 __all__ = ["AddressGenerator", "block_request_layout", "head_layout"]
-
-#: Bytes of one token's scale.
-SCALE_BYTES = 4
 
 
 def block_request_layout(config: Config) -> data.StructLayout:

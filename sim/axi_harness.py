@@ -53,7 +53,7 @@ def axi_harness_verilog(config: Config) -> str:
     declarations += [f"  {flow} [{width - 1}:0] {name}" for name, flow, width in ports]
     payload = [name for name, _, _ in ports if name.startswith("m_axi_ar")]
     payload = [name for name in payload if not name.endswith(("valid", "ready"))]
-    inner = {name for name in payload}
+    inner = set(payload)
     inner |= {
         "m_axi_arvalid",
         "m_axi_arready",

@@ -7,7 +7,7 @@ import numpy as np
 from firmware_model.driver import Image
 from paro_config import Config
 from paro_config.descriptor import DESCRIPTOR_BYTES, unpack_descriptor
-from rtl.address_generator import SCALE_BYTES
+from paro_config.formats import SCALE_BYTES
 from rtl.axi import WORD_BYTES
 from rtl.read_master import BURST_BEATS
 

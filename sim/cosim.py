@@ -24,7 +24,7 @@ from firmware_model.plan import Plan
 from firmware_model.quantize import quantize_head
 from paro_config import Config
 from paro_config.descriptor import DESCRIPTOR_BYTES
-from paro_config.formats import CODE_DIGITS, LANES
+from paro_config.formats import CODE_DIGITS, CODE_WORD_BYTES, LANES, SCALE_BYTES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.core import simulate
 from sim.cycle_model import Prediction, predict, predict_device
@@ -165,8 +165,8 @@ def cosim(
         as_predicted = simulation.cycles == predicted.cycles
     elif image is not None and memory.is_constant:
         predicted = predict_device(config, works, image, memory_latency=memory.latency[0])
-        off = predicted.total_cycles / simulation.total_cycles - 1 if simulation.total_cycles else 1
-        as_predicted = abs(off) <= DEVICE_ERROR
+        taken = simulation.total_cycles or 0
+        as_predicted = abs(predicted.total_cycles - taken) <= DEVICE_ERROR * taken
     report = {
         "bit_exact": complete and mismatches == 0 and simulation.failure is None,
         "outputs_compared": compared,
@@ -221,15 +221,16 @@ def _memory_report(
 def wanted_bytes(config: Config, runs: Sequence[Run]) -> dict[str, int]:
     """Bytes that some runs must read and write: live blocks with their scales, codes, outputs."""
     read = write = 0
-    scale, code_word = 4, 4
     for run in runs:
         rows = run.codes[list(run.query_blocks)]
         blocks = run.codes.shape[1]
         tokens = torch.full((blocks,), config.block)
         tokens[-1] = run.head.tokens - (blocks - 1) * config.block
         keys, queries = int(((rows > 0) * tokens).sum()), len(run.queries(config))
-        read += keys * (2 * config.head_dim + scale) + queries * (config.head_dim + scale)
-        read += len(rows) * -(-blocks // CODES_PER_BEAT) * code_word + DESCRIPTOR_BYTES
+        read += keys * (2 * config.head_dim + SCALE_BYTES) + queries * (
+            config.head_dim + SCALE_BYTES
+        )
+        read += len(rows) * -(-blocks // CODES_PER_BEAT) * CODE_WORD_BYTES + DESCRIPTOR_BYTES
         write += queries * 2 * config.head_dim
     return {"read": read, "write": write}
 
