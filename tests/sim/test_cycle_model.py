@@ -100,23 +100,24 @@ MEDIUM = (
 )
 LARGE = tuple(
     Case(
-        Config(rows=rows, cols=cols, block=block, head_dim=head_dim),
+        config,
         (
-            ("single", 5 * block + 3, range(6)),
-            ("1", 3 * block, range(2)),
-            ("mixed", 6 * block - 1, range(6)),
-            ("sparse", 40 * block, range(20, 23)),
-            ("2", block // 2 + 1, range(1)),
+            ("single", 5 * config.block + 3, range(6)),
+            ("1", 3 * config.block, range(2)),
+            ("mixed", 6 * config.block - 1, range(6)),
+            ("sparse", 40 * config.block, range(20, 23)),
+            ("2", config.block // 2 + 1, range(1)),
         ),
     )
-    for rows, cols, block, head_dim in (
-        (16, 4, 16, 32),
-        (16, 8, 32, 64),
-        (8, 16, 32, 64),
-        (8, 8, 32, 128),
-        (8, 32, 64, 128),
-        (32, 8, 64, 64),
-        (4, 64, 64, 64),
+    for config in (
+        *(PRESETS[name] for name in ("small", "wide", "video-128", "large")),
+        Config(rows=16, cols=4, block=16, head_dim=32),
+        Config(rows=16, cols=8, block=32, head_dim=64),
+        Config(rows=8, cols=16, block=32, head_dim=64),
+        Config(rows=8, cols=8, block=32, head_dim=128),
+        Config(rows=8, cols=32, block=64, head_dim=128),
+        Config(rows=32, cols=8, block=64, head_dim=64),
+        Config(rows=4, cols=64, block=64, head_dim=64),
     )
 )
 _simulations: dict[tuple[str, int], tuple[list[Work], Simulation]] = {}
@@ -162,6 +163,10 @@ def cases() -> list:
         pytest.param(case, latency, id=f"{case.name}-{latency}", marks=marks)
         for case, latency, marks in chosen
     ]
+
+
+def test_every_preset_is_a_case():
+    assert set(PRESETS.values()) <= {case.config for case in (*SMALL, *MEDIUM, *LARGE)}
 
 
 @pytest.mark.parametrize(("case", "latency"), cases())
