@@ -16,7 +16,7 @@ _CELLS = {
 
 
 def cell_counts(statistics: dict[str, Any]) -> dict[str, Any]:
-    """Figures and all cells out of the JSON that Yosys' ``stat`` prints for a flat design."""
+    """Figures and all cells, modules as often as they are used, out of Yosys' ``stat -json``."""
     cells = statistics["design"]["num_cells_by_type"]
     counts: dict[str, Any] = {name: cells.get(cell, 0) for name, cell in _CELLS.items()}
     return counts | {"cells": dict(sorted(cells.items()))}

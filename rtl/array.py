@@ -154,7 +154,7 @@ class PEArray(wiring.Component):
         group, next_group = Signal(range(groups)), Signal(range(groups))
         last_group = group == groups - 1
 
-        # The registers of the clusters follow those of the steps.
+        # Control goes through the clusters' registers, as operands and words do.
         pair_step, product_step, sum_step = (
             Signal(ArrayStep, name=f"{name}_step") for name in ("pair", "product", "sum")
         )
@@ -184,7 +184,6 @@ class PEArray(wiring.Component):
 
     def _clusters(self, m: Module, platform: Any, control: Any) -> list[Value]:
         """All clusters, wired; returns the drain registers of the array's top row."""
-
         rows, cols = PECluster.shape(self._config)
         down, across = self._config.rows // rows, self._config.cols // cols
         clusters = replicate(

@@ -1,14 +1,19 @@
 """The cycle model of the accelerator against the RTL: its bursts one by one, its clocks to 1 %."""
 
+from typing import Any
+
 import pytest
 
+import sim.read_port
 from firmware_model.driver import HeadJob, Image, place_heads
+from firmware_model.plan import uniform_plan
 from paro_config import Config
 from sim.bursts import block_bursts
-from sim.cosim import DEVICE_ERROR
+from sim.cosim import DEVICE_ERROR, cosim
 from sim.cycle_model import predict_device
 from sim.device import Memory, Step
 from sim.stimulus import Run
+from tests.sim.conftest import random_capture
 from tests.sim.test_device import LARGE, NARROW_PORT, TINY, Shape, make_jobs, play
 
 #: Runs of a few tokens, two heads; three rows of 24 blocks.
@@ -74,3 +79,38 @@ def test_bursts_and_clocks(config, kind, latency, build_dir, tmp_path, seed):
     works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
     predicted = predict_device(config, works, image, memory_latency=latency)
     assert step["counters"]["cycles"] == pytest.approx(predicted.total_cycles, rel=DEVICE_ERROR)
+
+
+@pytest.fixture
+def compared(build_dir, tmp_path):
+    """Co-simulate two heads of 40 tokens on the accelerator."""
+
+    def run(memory: Memory) -> dict[str, Any]:
+        capture = random_capture(40, TINY.head_dim, 1)
+        plan = uniform_plan(capture, [0, 1], TINY.block, code=2)
+        return cosim(
+            capture, plan, [0, 1], TINY, "verilator", tmp_path, memory=memory, build_dir=build_dir
+        )
+
+    return run
+
+
+def test_a_co_simulation_compares_them(compared):
+    report = compared(Memory((30, 30), interleaved=True))
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is True
+    assert report["predicted_cycles"] == pytest.approx(report["cycles"], rel=DEVICE_ERROR)
+    assert report["memory"]["read"]["bytes_wanted"] > 0
+
+
+def test_clocks_far_from_the_prediction_are_told(compared, monkeypatch):
+    monkeypatch.setattr(sim.read_port, "READ_ANSWER", sim.read_port.READ_ANSWER + 50)
+    report = compared(Memory())
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is False
+
+
+def test_a_memory_that_answers_at_random_is_not_predicted(compared):
+    report = compared(Memory((1, 40), stall_seed=3))
+    assert report["bit_exact"] is True
+    assert report["predicted_cycles"] is report["cycles_as_predicted"] is None
