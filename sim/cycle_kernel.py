@@ -68,6 +68,8 @@ class Core(NamedTuple):
     paced: bool  # whether a beat of the output may wait
     pace: int  # from one beat of the output to the next
     descriptor_units: int
+    written: int  # from a head's last output to the answer to its write
+    placed: int  # from there, or a head's command, until its first outputs are taken
     fifo: int
 
 
@@ -81,8 +83,8 @@ class ReadPort(NamedTuple):
     held: int  # units that the lanes hold
     group_units: int  # of load_tokens tokens' rows, and beats that the corner turn makes of them
     block: int
-    walk: int  # from a request that is no jump to the run of its first token
-    jump: int  # from one that is
+    walk: int  # from a request for a place that is known to the run of its first token
+    jump: int  # from one in the grid that is not
     address: int  # from a run to its address
     answer: int  # from an address to the first beat
     unit: int  # from a beat to the unit that it completes
@@ -93,6 +95,7 @@ class ReadPort(NamedTuple):
     codes_ahead: int  # units of codes that are read ahead
     tables: np.ndarray  # int64 [runs, 3]: where the blocks of q, k, v begin in ``first``
     first_rows: np.ndarray  # int64 [runs]: block of the first queries that are computed
+    text: np.ndarray  # int64 [runs]: tokens before the grid, in the head's order
     first: np.ndarray  # int64: index of each block's first burst
     bursts: np.ndarray  # int64 [bursts, 3]: beats, words, tokens placed before it is known
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
@@ -198,10 +201,14 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
     """
     state = port.state
     begin, end = block * port.block, block * port.block + tokens
-    known = begin == state[_BEGAN] or begin == state[_ENDED]
+    walk = port.jump
+    if begin == state[_BEGAN] or begin == state[_ENDED]:
+        walk = port.walk
+    elif begin <= port.text[run]:
+        walk = port.walk + 1
     state[_BEGAN], state[_ENDED] = begin, end
     # From here on a token a cycle; a run is offered with its last one.
-    now = fetched + (port.walk if known else port.jump) - 1
+    now = fetched + walk - 1
     placed = 0
     stored = unit = accepted = 0
     at = port.tables[run, operand] + block
@@ -266,7 +273,7 @@ def _load(gaps, stream, first, beats, group_beats, there):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gaps):
+def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gaps, opens):
     """Follow a row from its denominators to its last output.
 
     Parameters
@@ -284,6 +291,8 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
     output : Output
     gaps : np.ndarray
         See `follow`.
+    opens : int
+        First cycle in which its outputs are taken.
 
     Returns
     -------
@@ -344,7 +353,7 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
                         if core.paced:
                             before = output.sent[(beat - 1) % core.queue]
                             offered = max(now + core.output, before + 1)
-                            leaves = max(_after(gaps, _O, offered - 1), before + core.pace)
+                            leaves = max(_after(gaps, _O, offered - 1), before + core.pace, opens)
                             output.sent[beat % core.queue] = leaves
                             output.state[4] += leaves - offered
                         now += 1
@@ -608,8 +617,23 @@ def follow(core, codes, runs, latency, gaps, port):
             due = len(row_ends)
         while sent < due:
             at = sent % _RING
+            opens = _ALWAYS
+            if port.present:
+                # One head's outputs are placed after those of the head before are written.
+                opens = spans[row_run[sent], 0]
+                if row_run[sent] > 0:
+                    opens = max(opens, spans[row_run[sent] - 1, 1] + core.written)
+                opens += core.placed
             read, leaves = _send_row(
-                core, chunk_starts[at], row_queries[at], row_complete[at], pv_log, pv, output, gaps
+                core,
+                chunk_starts[at],
+                row_queries[at],
+                row_complete[at],
+                pv_log,
+                pv,
+                output,
+                gaps,
+                opens,
             )
             row_ends[sent] = leaves
             spans[row_run[sent], 1] = leaves

@@ -33,10 +33,12 @@ from rtl.row_state import RowStateLane
 from rtl.sequencer import ArraySequencer
 from rtl.softmax import SoftmaxUnit
 from rtl.stream_fifo import StreamFIFO
+from rtl.token_runs import TokenRuns
+from rtl.token_walker import TokenWalker
 from sim.cycle_kernel import Core, follow
 from sim.gap_replay import transfer_cycles
 from sim.gaps import STREAMS
-from sim.read_port import no_port, read_port, write_tail
+from sim.read_port import no_port, read_port, write_cycles
 
 __all__ = [
     "BatchPrediction",
@@ -213,8 +215,9 @@ def predict_device(
     codes, runs = _joined(config, works, memory_latency)
     port = read_port(config, image, memory_latency)
     gaps = _gaps(None, 0, 0)
-    results = follow(_core(config, shell=True), codes, runs, memory_latency, gaps, port)
-    return _prediction(works, *results, behind=write_tail(config, memory_latency))
+    written = write_cycles(config, memory_latency)
+    results = follow(_core(config, written=written), codes, runs, memory_latency, gaps, port)
+    return _prediction(works, *results, behind=written)
 
 
 def predict_heads(
@@ -295,8 +298,11 @@ def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
     return np.ascontiguousarray(codes, np.uint8)
 
 
-def _core(config: Config, *, paced: bool = False, shell: bool = False) -> Core:
-    """Read the configuration, and the latencies that the modules name."""
+def _core(config: Config, *, paced: bool = False, written: int | None = None) -> Core:
+    """Read the configuration, and the latencies that the modules name.
+
+    With ``written`` the core is in its shell: cycles from an output to the answer to its write.
+    """
     weights = SoftmaxUnit.LATENCY
     return Core(
         block=config.block,
@@ -327,8 +333,10 @@ def _core(config: Config, *, paced: bool = False, shell: bool = False) -> Core:
         parts=config.head_dim // config.drain_words,
         output=Normalizer.LATENCY + StreamFIFO.LATENCY,
         queue=Normalizer.QUEUE,
-        paced=paced or shell,
-        pace=max(1, 2 * config.output_words * 8 // config.axi_bits) if shell else 1,
+        paced=paced or written is not None,
+        pace=1 if written is None else max(1, 2 * config.output_words * 8 // config.axi_bits),
         descriptor_units=DESCRIPTOR_BYTES // config.load_bytes,
+        written=written or 0,
+        placed=TokenWalker.jump_cycles(config) + TokenRuns.LATENCY,
         fifo=StreamFIFO.LATENCY,
     )

@@ -24,7 +24,7 @@ from rtl.write_master import WriteMaster
 from sim.bursts import block_bursts, head_fields
 from sim.cycle_kernel import ReadPort
 
-__all__ = ["no_port", "read_port", "write_tail"]
+__all__ = ["no_port", "read_port", "write_cycles"]
 
 #: Cycles from a burst's address to its first beat, and from a write's last beat to its answer, in
 #: a memory without latency, as `cocotbext.axi` answers.
@@ -39,6 +39,7 @@ def no_port() -> ReadPort:
         present=False,
         tables=none.reshape(0, 3),
         first_rows=none,
+        text=none,
         first=none,
         bursts=none.reshape(0, 3),
         done=none,
@@ -49,9 +50,12 @@ def no_port() -> ReadPort:
 
 def read_port(config: Config, image: Image, latency: int) -> ReadPort:
     """Port that reads the heads of an image from a memory with a constant latency."""
-    tables, first_rows, first, bursts, burst_count, first_count = [], [], [], [], 0, 0
+    tables, first_rows, text, first, bursts = [], [], [], [], []
+    burst_count = first_count = 0
     for head in range(len(image.heads)):
-        first_rows.append(head_fields(image, head)["first_block_row"])
+        fields = head_fields(image, head)
+        first_rows.append(fields["first_block_row"])
+        text.append(fields["prefix_tokens"] + fields["suffix_tokens"])
         row = []
         for operand in block_bursts(config, image, head).values():
             row.append(first_count)
@@ -82,6 +86,7 @@ def read_port(config: Config, image: Image, latency: int) -> ReadPort:
         codes_ahead=WAITING_UNITS,
         tables=np.array(tables),
         first_rows=np.array(first_rows),
+        text=np.array(text),
         first=np.concatenate(first),
         bursts=np.concatenate(bursts),
         done=np.full(OUTSTANDING, -1),
@@ -92,8 +97,8 @@ def read_port(config: Config, image: Image, latency: int) -> ReadPort:
     )
 
 
-def write_tail(config: Config, latency: int) -> int:
-    """Cycles from a core's last output to the answer to its write."""
+def write_cycles(config: Config, latency: int) -> int:
+    """Cycles from a head's last output to the answer to its write."""
     query_bytes = formats.OUT_BITS // 8 * config.head_dim
     beats = -(-query_bytes * 8 // config.axi_bits)
     return WriteMaster.BEAT_LATENCY + beats + max(latency, 1) + WRITE_ANSWER
