@@ -104,7 +104,7 @@ def test_a_co_simulation_compares_them(compared):
 
 
 def test_clocks_far_from_the_prediction_are_told(compared, monkeypatch):
-    monkeypatch.setattr(sim.read_port, "READ_ANSWER", sim.read_port.READ_ANSWER + 50)
+    monkeypatch.setattr(sim.read_port, "READ_ANSWER", sim.read_port.READ_ANSWER + 500)
     report = compared(Memory())
     assert report["bit_exact"] is True
     assert report["cycles_as_predicted"] is False
