@@ -13,7 +13,7 @@ from paro_config.formats import Stage
 from rtl.scheduler import SLOTS
 from sim.gaps import STREAMS
 
-__all__ = ["Core", "ReadPort", "follow"]
+__all__ = ["Core", "MemoryPort", "follow"]
 
 #: A time that does not come, one before all.
 _NEVER, _ALWAYS = 1 << 60, -(1 << 60)
@@ -24,10 +24,12 @@ _STAGES = len(Stage)
 _BUSY, _STARVED, _BLOCKED = range(3)
 _COMMAND, _CODES, _FETCH, _Q, _K, _V, _O = range(len(STREAMS))
 _PORT_Q, _PORT_K, _PORT_V = range(3)
-#: Indices of `ReadPort.state`: cycles of the last two addresses, of the last beat, of the last
+#: Indices of `MemoryPort.state`: cycles of the last two addresses, of the last beat, of the last
 #: unit, of the last beat out of the corner turn, first cycle in which the address generator is
 #: idle, bursts so far, tokens at which the last walk began and ended.
 _ADDRESS, _BEFORE, _BEAT, _UNIT, _TURNED, _IDLE, _COUNT, _BEGAN, _ENDED = range(9)
+#: Indices of `MemoryPort.writer`.
+_NEXT_BURST, _LAST_BEAT, _QUERIES, _WRITTEN = range(4)
 
 
 class Core(NamedTuple):
@@ -68,12 +70,11 @@ class Core(NamedTuple):
     paced: bool  # whether a beat of the output may wait
     pace: int  # from one beat of the output to the next
     descriptor_units: int
-    written: int  # from a head's last output to the answer to its write
-    placed: int  # from there, or a head's command, until its first outputs are taken
+    placed: int  # from a head's command, or the last write before it, to its first outputs
     fifo: int
 
 
-class ReadPort(NamedTuple):
+class MemoryPort(NamedTuple):
     """Bursts of all blocks, and the state of the port; times are in cycles."""
 
     present: bool
@@ -101,6 +102,14 @@ class ReadPort(NamedTuple):
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
     state: np.ndarray  # int64 [9]
     units: np.ndarray  # int64: cycles in which the units of a block come
+    # Writes.
+    gathered: int  # from a burst's last output to its first beat
+    written: int  # from a burst's last beat to its answer
+    outputs: np.ndarray  # int64 [bursts, 2]: beats, queries of all heads complete with it
+    answered: np.ndarray  # int64 [OUTSTANDING]: answers to the last bursts
+    sent: np.ndarray  # int64 [queries that the writer holds]: last beats of the last queries
+    # int64 [4]: next burst, last beat, queries that have left the core, that have been written.
+    writer: np.ndarray
 
 
 class Pv(NamedTuple):
@@ -182,7 +191,7 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
 
     Parameters
     ----------
-    port : ReadPort
+    port : MemoryPort
     run, operand, block : int
         Which.
     tokens : int
@@ -222,7 +231,7 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
             accepted = max(now, state[_BEFORE] - 1)
             now = accepted
         stored, unit = _read_burst(port, accepted, beats, words, stored, unit)
-    state[_IDLE] = accepted + 2
+    state[_IDLE] = accepted + 1
     if operand == _PORT_V:
         there[:] = port.units[unit - 1] + 1
         return port.units[0], port.units[unit - 1] + 1
@@ -239,6 +248,26 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
     there[(scales - 1) * port.load_tokens // group_tokens :] = turned + 1
     state[_TURNED] = turned
     return first, turned + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_query(port, leaves):
+    """Follow the bursts that a query, whose last output leaves the core then, completes."""
+    writer = port.writer
+    writer[_QUERIES] += 1
+    while (
+        writer[_NEXT_BURST] < len(port.outputs)
+        and port.outputs[writer[_NEXT_BURST], 1] <= writer[_QUERIES]
+    ):
+        beats, queries = port.outputs[writer[_NEXT_BURST]]
+        slot = writer[_NEXT_BURST] % len(port.answered)
+        begin = max(leaves + port.gathered, port.answered[slot] + 3, writer[_LAST_BEAT] + 1)
+        writer[_LAST_BEAT] = begin + beats - 1
+        port.answered[slot] = writer[_LAST_BEAT] + port.written
+        writer[_NEXT_BURST] += 1
+        while writer[_WRITTEN] < queries:
+            port.sent[writer[_WRITTEN] % len(port.sent)] = writer[_LAST_BEAT]
+            writer[_WRITTEN] += 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -273,7 +302,7 @@ def _load(gaps, stream, first, beats, group_beats, there):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gaps, opens):
+def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gaps, port, opens):
     """Follow a row from its denominators to its last output.
 
     Parameters
@@ -291,6 +320,7 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
     output : Output
     gaps : np.ndarray
         See `follow`.
+    port : MemoryPort
     opens : int
         First cycle in which its outputs are taken.
 
@@ -354,9 +384,14 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
                             before = output.sent[(beat - 1) % core.queue]
                             offered = max(now + core.output, before + 1)
                             leaves = max(_after(gaps, _O, offered - 1), before + core.pace, opens)
+                            if port.present and part == 0:
+                                held = port.writer[_QUERIES] % len(port.sent)
+                                leaves = max(leaves, port.sent[held] + 1)
                             output.sent[beat % core.queue] = leaves
                             output.state[4] += leaves - offered
                         now += 1
+                    if port.present:
+                        _write_query(port, leaves)
                     free = now
                     output.left[place] = now - 1
                     count += 1
@@ -394,7 +429,7 @@ def follow(core, codes, runs, latency, gaps, port):
     gaps : np.ndarray
         int64 [streams, cycles], see `sim.gap_replay.transfer_cycles`, from the first command on; no
         cycles if no stream has gaps.
-    port : ReadPort
+    port : MemoryPort
         Where the core's streams come from, if not from players.
 
     Returns
@@ -622,7 +657,7 @@ def follow(core, codes, runs, latency, gaps, port):
                 # One head's outputs are placed after those of the head before are written.
                 opens = spans[row_run[sent], 0]
                 if row_run[sent] > 0:
-                    opens = max(opens, spans[row_run[sent] - 1, 1] + core.written)
+                    opens = max(opens, spans[row_run[sent] - 1, 1])
                 opens += core.placed
             read, leaves = _send_row(
                 core,
@@ -633,8 +668,11 @@ def follow(core, codes, runs, latency, gaps, port):
                 pv,
                 output,
                 gaps,
+                port,
                 opens,
             )
+            if port.present:
+                leaves = port.answered[(port.writer[_NEXT_BURST] - 1) % len(port.answered)]
             row_ends[sent] = leaves
             spans[row_run[sent], 1] = leaves
             output_free = read + 1

@@ -38,7 +38,7 @@ from rtl.token_walker import TokenWalker
 from sim.cycle_kernel import Core, follow
 from sim.gap_replay import transfer_cycles
 from sim.gaps import STREAMS
-from sim.read_port import no_port, read_port, write_cycles
+from sim.memory_port import memory_port, no_port
 
 __all__ = [
     "BatchPrediction",
@@ -168,17 +168,13 @@ def _joined(
 
 
 def _prediction(
-    works: Sequence[Work],
-    spans: np.ndarray,
-    row_ends: np.ndarray,
-    stages: np.ndarray,
-    behind: int = 0,
+    works: Sequence[Work], spans: np.ndarray, row_ends: np.ndarray, stages: np.ndarray
 ) -> Prediction:
-    """What `follow` found; ``behind`` the last output so many cycles follow."""
+    """What `follow` found."""
     flags = list(interfaces.Activity.as_shape().members)
     return Prediction(
         cycles=[int(end - start) for start, end in spans],
-        total_cycles=int(spans[-1, 1]) + behind,
+        total_cycles=int(spans[-1, 1]),
         row_ends=np.split(row_ends, np.cumsum([len(work.codes) for work in works])[:-1]),
         stages={
             stage.name.lower(): dict(zip(flags, map(int, counts), strict=True))
@@ -213,11 +209,10 @@ def predict_device(
         See `predict`.
     """
     codes, runs = _joined(config, works, memory_latency)
-    port = read_port(config, image, memory_latency)
+    port = memory_port(config, image, memory_latency)
     gaps = _gaps(None, 0, 0)
-    written = write_cycles(config, memory_latency)
-    results = follow(_core(config, written=written), codes, runs, memory_latency, gaps, port)
-    return _prediction(works, *results, behind=written)
+    core = _core(config, shell=True)
+    return _prediction(works, *follow(core, codes, runs, memory_latency, gaps, port))
 
 
 def predict_heads(
@@ -298,11 +293,8 @@ def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
     return np.ascontiguousarray(codes, np.uint8)
 
 
-def _core(config: Config, *, paced: bool = False, written: int | None = None) -> Core:
-    """Read the configuration, and the latencies that the modules name.
-
-    With ``written`` the core is in its shell: cycles from an output to the answer to its write.
-    """
+def _core(config: Config, *, paced: bool = False, shell: bool = False) -> Core:
+    """Read the configuration, and the latencies that the modules name."""
     weights = SoftmaxUnit.LATENCY
     return Core(
         block=config.block,
@@ -333,10 +325,9 @@ def _core(config: Config, *, paced: bool = False, written: int | None = None) ->
         parts=config.head_dim // config.drain_words,
         output=Normalizer.LATENCY + StreamFIFO.LATENCY,
         queue=Normalizer.QUEUE,
-        paced=paced or written is not None,
-        pace=1 if written is None else max(1, 2 * config.output_words * 8 // config.axi_bits),
+        paced=paced or shell,
+        pace=max(1, 2 * config.output_words * 8 // config.axi_bits) if shell else 1,
         descriptor_units=DESCRIPTOR_BYTES // config.load_bytes,
-        written=written or 0,
         placed=TokenWalker.jump_cycles(config) + TokenRuns.LATENCY,
         fifo=StreamFIFO.LATENCY,
     )

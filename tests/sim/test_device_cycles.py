@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-import sim.read_port
+import sim.memory_port
 from firmware_model.driver import HeadJob, Image, place_heads
 from firmware_model.plan import uniform_plan
 from paro_config import Config
-from sim.bursts import block_bursts
+from sim.bursts import block_bursts, output_bursts
 from sim.cosim import DEVICE_ERROR, cosim
 from sim.cycle_model import predict_device
 from sim.device import Memory, Step
@@ -43,7 +43,7 @@ def cases() -> list:
     ]
 
 
-def expected_bursts(config: Config, image: Image, jobs: list[HeadJob]) -> list[tuple[int, int]]:
+def expected_reads(config: Config, image: Image, jobs: list[HeadJob]) -> list[tuple[int, int]]:
     """Address and beats of all bursts for Q, K and V, in order."""
     expected = []
     for head, job in enumerate(jobs):
@@ -69,12 +69,18 @@ def test_bursts_and_clocks(config, kind, latency, build_dir, tmp_path, seed):
     (step,) = play(config, [image], [Step()], build_dir, tmp_path, memory).steps
     assert "error" not in step
 
-    expected = expected_bursts(config, image, jobs)
+    expected = expected_reads(config, image, jobs)
     known = set(expected)
     read = [(address, beats) for address, beats in step["bursts"]["read"]]
     assert [burst for burst in read if burst in known] == expected
     # The others are descriptors and codes.
     assert len(jobs) < len(read) - len(expected) < len(read) // 2
+
+    written = [output_bursts(config, image, head) for head in range(len(jobs))]
+    assert [tuple(burst) for burst in step["bursts"]["write"]] == [
+        (int(address), int(beats)) for bursts in written for address, beats, _ in bursts
+    ]
+    assert [bursts[-1, 2] for bursts in written] == [len(job.queries(config)) for job in jobs]
 
     works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
     predicted = predict_device(config, works, image, memory_latency=latency)
@@ -104,7 +110,7 @@ def test_a_co_simulation_compares_them(compared):
 
 
 def test_clocks_far_from_the_prediction_are_told(compared, monkeypatch):
-    monkeypatch.setattr(sim.read_port, "READ_ANSWER", sim.read_port.READ_ANSWER + 500)
+    monkeypatch.setattr(sim.memory_port, "ANSWER", sim.memory_port.ANSWER + 500)
     report = compared(Memory())
     assert report["bit_exact"] is True
     assert report["cycles_as_predicted"] is False

@@ -1,8 +1,8 @@
-"""Read port of the accelerator, burst by burst: when what the core asks for reaches it.
+"""Memory port of the accelerator, burst by burst, for the cycle model.
 
-A part of the cycle model. It follows each block from the address generator through bursts, beats
-and units to the beats of the core's streams. What is left out: reads of codes behind a head's
-first, pauses of the bus, and a core that does not take what it has asked for.
+Blocks are followed from the address generator through bursts, beats and units to the beats of the
+core's streams, outputs through bursts to the answers. What is left out: reads of codes behind a
+head's first, pauses of the bus, and a core that does not take what it has asked for.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from firmware_model.driver import Image
 from paro_config import Config, formats
 from paro_config.descriptor import DESCRIPTOR_BYTES
+from rtl import write_master
 from rtl.axi import WORD_BYTES
 from rtl.code_reader import WAITING_UNITS, CodeReader
 from rtl.corner_turn import CornerTurn
@@ -21,21 +22,21 @@ from rtl.stream_fifo import StreamFIFO
 from rtl.token_runs import TokenRuns
 from rtl.token_walker import TokenWalker
 from rtl.write_master import WriteMaster
-from sim.bursts import block_bursts, head_fields
-from sim.cycle_kernel import ReadPort
+from sim.bursts import block_bursts, head_fields, output_bursts
+from sim.cycle_kernel import MemoryPort
 
-__all__ = ["no_port", "read_port", "write_cycles"]
+__all__ = ["memory_port", "no_port"]
 
 #: Cycles from a burst's address to its first beat, and from a write's last beat to its answer, in
 #: a memory without latency, as `cocotbext.axi` answers.
-READ_ANSWER, WRITE_ANSWER = 3, 2
+ANSWER = 3
 
 
-def no_port() -> ReadPort:
+def no_port() -> MemoryPort:
     """Stand-in where the core's streams come from elsewhere."""
     none = np.zeros(0, np.int64)
-    numbers: Any = [0] * len(ReadPort._fields)
-    return ReadPort(*numbers)._replace(
+    numbers: Any = [0] * len(MemoryPort._fields)
+    return MemoryPort(*numbers)._replace(
         present=False,
         tables=none.reshape(0, 3),
         first_rows=none,
@@ -45,17 +46,25 @@ def no_port() -> ReadPort:
         done=none,
         state=none,
         units=none,
+        outputs=none.reshape(0, 2),
+        answered=none,
+        sent=none,
+        writer=none,
     )
 
 
-def read_port(config: Config, image: Image, latency: int) -> ReadPort:
-    """Port that reads the heads of an image from a memory with a constant latency."""
+def memory_port(config: Config, image: Image, latency: int) -> MemoryPort:
+    """Port to a memory with a constant latency, which holds an image."""
     tables, first_rows, text, first, bursts = [], [], [], [], []
+    outputs, queries = [], 0
     burst_count = first_count = 0
     for head in range(len(image.heads)):
         fields = head_fields(image, head)
         first_rows.append(fields["first_block_row"])
         text.append(fields["prefix_tokens"] + fields["suffix_tokens"])
+        written = output_bursts(config, image, head)
+        outputs.append(written[:, 1:] + [0, queries])
+        queries += fields["query_tokens"]
         row = []
         for operand in block_bursts(config, image, head).values():
             row.append(first_count)
@@ -64,9 +73,11 @@ def read_port(config: Config, image: Image, latency: int) -> ReadPort:
             first_count += len(operand.first)
             burst_count += len(operand.bursts)
         tables.append(row)
+    query_bytes = formats.OUT_BITS // 8 * config.head_dim
+    lane_queries = max(1, write_master.DEPTH * config.axi_bits // 8 // query_bytes)
     lanes, unit_words = config.axi_bits // 8 // WORD_BYTES, config.load_bytes // WORD_BYTES
     units = config.block // config.load_tokens + config.block * config.head_dim // config.load_bytes
-    return ReadPort(
+    return MemoryPort(
         present=True,
         lanes=lanes,
         unit_words=unit_words,
@@ -77,7 +88,7 @@ def read_port(config: Config, image: Image, latency: int) -> ReadPort:
         walk=1 + TokenRuns.LATENCY,
         jump=TokenWalker.jump_cycles(config) + TokenRuns.LATENCY,
         address=ReadMaster.ADDRESS_LATENCY,
-        answer=max(latency, 1) + READ_ANSWER,
+        answer=max(latency, 1) + ANSWER,
         unit=ReadMaster.UNIT_LATENCY,
         turned=CornerTurn.LATENCY,
         offer=HeadQueue.OFFER_LATENCY,
@@ -94,11 +105,10 @@ def read_port(config: Config, image: Image, latency: int) -> ReadPort:
         units=np.zeros(
             max(units, WAITING_UNITS, DESCRIPTOR_BYTES // config.load_bytes) + 1, np.int64
         ),
+        gathered=WriteMaster.BEAT_LATENCY,
+        written=max(latency, 1) + ANSWER,
+        outputs=np.concatenate(outputs),
+        answered=np.full(write_master.OUTSTANDING, -1),
+        sent=np.full(lane_queries, -1),
+        writer=np.array([0, -1, 0, 0]),
     )
-
-
-def write_cycles(config: Config, latency: int) -> int:
-    """Cycles from a head's last output to the answer to its write."""
-    query_bytes = formats.OUT_BITS // 8 * config.head_dim
-    beats = -(-query_bytes * 8 // config.axi_bits)
-    return WriteMaster.BEAT_LATENCY + beats + max(latency, 1) + WRITE_ANSWER
