@@ -188,8 +188,9 @@ def predict_device(
 ) -> Prediction:
     """Predict what the accelerator does with a queue of heads.
 
-    Clocks count from the start to the last answer to a write. The read port is followed burst by
-    burst, so that the order, the layout and the width of the port count; within 1 % of the RTL.
+    Clocks count from the start to the last answer to a write. The memory port is followed burst by
+    burst, so that order, layout, latency and width of the port count; they are within 1 % of the
+    RTL's. How long the loads wait, in ``stages``, is approximate.
 
     Parameters
     ----------
