@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from paro_cli import main
+from paro_cli import console, main
 
 
 class Outcome(NamedTuple):
@@ -26,7 +26,9 @@ def paro(monkeypatch, capsys):
         printed = capsys.readouterr()
         return Outcome(leaving.value.code or 0, printed.out, printed.err)
 
-    monkeypatch.setenv("COLUMNS", "200")
+    # COLUMNS would come too late: it is read when a console is made, at import.
+    for output in (console.stdout, console.stderr):
+        monkeypatch.setattr(output, "width", 200)
     monkeypatch.setenv("NO_COLOR", "1")
     return run
 
