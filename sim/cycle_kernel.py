@@ -138,6 +138,7 @@ def _read_burst(port, accepted, beats, words, stored, unit):
     """
     state = port.state
     slot = state[_COUNT] % len(port.done)
+    # The burst takes the place of one whose last beat has come.
     address = max(accepted + port.address, state[_ADDRESS] + 1, port.done[slot] + 1)
     state[_BEFORE], state[_ADDRESS] = state[_ADDRESS], address
     state[_COUNT] += 1
@@ -223,6 +224,7 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
     at = port.tables[run, operand] + block
     for index in range(port.first[at], port.first[at + 1]):
         beats, words, rows = port.bursts[index]
+        # The reader takes a run when the burst before the last one is on its way.
         if rows == 0:
             accepted = max(fetched + 1, state[_BEFORE] - 1)
         else:
@@ -261,6 +263,8 @@ def _write_query(port, leaves):
     ):
         beats, queries = port.outputs[writer[_NEXT_BURST]]
         slot = writer[_NEXT_BURST] % len(port.answered)
+        # First beat: when the outputs are gathered, a tag is free (its address goes first) and
+        # the beats before have gone.
         begin = max(leaves + port.gathered, port.answered[slot] + 3, writer[_LAST_BEAT] + 1)
         writer[_LAST_BEAT] = begin + beats - 1
         port.answered[slot] = writer[_LAST_BEAT] + port.written
