@@ -66,12 +66,12 @@ class Core(NamedTuple):
     parts: int  # reads of a query's numerators
     output: int  # from such a read to its beat
     queue: int  # beats that the output queue holds, those that are read for it included
+    fifo: int  # through a queue
     # Shell.
     paced: bool  # whether a beat of the output may wait
     pace: int  # from one beat of the output to the next
     descriptor_units: int
     placed: int  # from a head's command, or the last write before it, to its first outputs
-    fifo: int
 
 
 class MemoryPort(NamedTuple):
@@ -206,8 +206,8 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
 
     Returns
     -------
-    (int, int)
-        Cycles of the block's first beat at the core, and after its last one.
+    int
+        Cycle after the block's last beat at the core.
     """
     state = port.state
     begin, end = block * port.block, block * port.block + tokens
@@ -236,20 +236,17 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
     state[_IDLE] = accepted + 1
     if operand == _PORT_V:
         there[:] = port.units[unit - 1] + 1
-        return port.units[0], port.units[unit - 1] + 1
+        return port.units[unit - 1] + 1
     scales = (tokens - 1) // port.load_tokens + 1
     turned = state[_TURNED]
-    first = 0
     for group in range(scales):
         last = min(scales + (group + 1) * port.group_units, unit) - 1
         start = max(port.units[last] + port.turned, turned + 1)
-        if group == 0:
-            first = start
         turned = start + port.group_units - 1
         there[group * port.load_tokens // group_tokens] = turned + 1
     there[(scales - 1) * port.load_tokens // group_tokens :] = turned + 1
     state[_TURNED] = turned
-    return first, turned + 1
+    return turned + 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -281,6 +278,13 @@ def _after(gaps, stream, cycle):
         return cycle + 1
     # Beyond the last cycle that was looked at there is no gap; `predict` then looks further.
     return gaps[stream, cycle] if 0 <= cycle < gaps.shape[1] else cycle + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fetched(gaps, port, ready):
+    """First cycle from this one on in which what the core asks for is taken."""
+    taken = _after(gaps, _FETCH, ready - 1)
+    return max(taken, port.state[_IDLE]) if port.present else taken
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -509,15 +513,13 @@ def follow(core, codes, runs, latency, gaps, port):
             if qk > 0:
                 slot = (qk - 1) % SLOTS
                 value_fetch = max(key_fetch + 1, value_free[slot])
-                value_fetch = _after(gaps, _FETCH, value_fetch - 1)
-                if port.present:
-                    value_fetch = max(value_fetch, port.state[_IDLE])
+                value_fetch = _fetched(gaps, port, value_fetch)
                 stages[_SCHEDULER, _BLOCKED] += value_fetch - key_fetch - 1
                 offered = max(value_fetch + core.fifo, value_port)
                 value_first = max(value_fetch + answer, offered, _after(gaps, _V, value_port - 1))
                 value_beats = core.value_beats * keys
                 if port.present:
-                    value_first, value_port = _read_block(
+                    value_port = _read_block(
                         port, run, _PORT_V, key_block, keys, value_fetch, core.block, values_there
                     )
                 else:
@@ -564,16 +566,14 @@ def follow(core, codes, runs, latency, gaps, port):
                 if rows_left == 0:
                     queries = (runs[run, 3] - 1) % core.block + 1
                 query_fetch = max(begin_row, query_free[row % SLOTS])
-                query_fetch = _after(gaps, _FETCH, query_fetch - 1)
-                if port.present:
-                    query_fetch = max(query_fetch, port.state[_IDLE])
+                query_fetch = _fetched(gaps, port, query_fetch)
                 stages[_SCHEDULER, _BLOCKED] += query_fetch - begin_row
                 offered = max(query_fetch + core.fifo, query_port)
                 query_first = max(query_fetch + answer, offered, _after(gaps, _Q, query_port - 1))
                 query_beats = ((queries - 1) // core.load_tokens + 1) * core.token_beats
                 if port.present:
                     block = port.first_rows[run] + runs[run, 1] - rows_left - 1
-                    query_first, query_port = _read_block(
+                    query_port = _read_block(
                         port,
                         run,
                         _PORT_Q,
@@ -622,15 +622,13 @@ def follow(core, codes, runs, latency, gaps, port):
             begin = scan + 1
             slot = qk % SLOTS
             key_fetch = max(begin, key_free[slot])
-            key_fetch = _after(gaps, _FETCH, key_fetch - 1)
-            if port.present:
-                key_fetch = max(key_fetch, port.state[_IDLE])
+            key_fetch = _fetched(gaps, port, key_fetch)
             stages[_SCHEDULER, _BLOCKED] += key_fetch - begin
             offered = max(key_fetch + core.fifo, key_port)
             key_first = max(key_fetch + answer, offered, _after(gaps, _K, key_port - 1))
             key_block = column - row_codes
             if port.present:
-                key_first, key_port = _read_block(
+                key_port = _read_block(
                     port, run, _PORT_K, key_block, keys, key_fetch, core.rows, key_there
                 )
             else:

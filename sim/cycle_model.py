@@ -244,12 +244,11 @@ def predict_heads(
     checked = _checked_codes(config, codes, Work(codes[:0], query_tokens, key_tokens))
     core, (rows, columns) = _core(config), checked.shape[1:]
     runs = np.array([(0, rows, columns, query_tokens, key_tokens)])
-    no_gaps = _gaps(None, memory_latency, 0)
+    streams = _gaps(None, memory_latency, 0), no_port()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(
             pool.map(
-                lambda head: follow(core, head.ravel(), runs, memory_latency, no_gaps, no_port()),
-                checked,
+                lambda head: follow(core, head.ravel(), runs, memory_latency, *streams), checked
             )
         )
     return BatchPrediction(
