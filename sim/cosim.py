@@ -158,12 +158,10 @@ def cosim(
     predicted: Prediction | None = None
     as_predicted: bool | None = None
     works = [run.work(config) for run in runs]
-    if simulation.failure is not None:
-        pass
-    elif memory is None:
+    if simulation.failure is None and memory is None:
         predicted = predict(config, works, memory_latency=memory_latency, stall_seed=stall_seed)
         as_predicted = simulation.cycles == predicted.cycles
-    elif image is not None and memory.is_constant:
+    elif simulation.failure is None and memory and image and memory.is_constant:
         predicted = predict_device(config, works, image, memory_latency=memory.latency[0])
         taken = simulation.total_cycles or 0
         as_predicted = abs(predicted.total_cycles - taken) <= DEVICE_ERROR * taken
