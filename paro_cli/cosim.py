@@ -93,7 +93,7 @@ def cosim(
     from paro_cli.drawing import save_figure, stages_figure
     from paro_cli.workload import as_range, capture_config, choose_plan
     from sim.cosim import cosim as simulate
-    from sim.device import Memory
+    from sim.memory import Memory
     from sim.simulators import get_simulator
 
     low, high = _parse_latency(latency, top)

@@ -72,10 +72,11 @@ class WriteMaster(wiring.Component):
 
     Latency
     -------
-    2 cycles from the last unit of a burst to its address, `BEAT_LATENCY` to its first beat. One
-    unit a cycle, or one beat a cycle where a unit is wider.
+    `ADDRESS_LATENCY` cycles from the last unit of a burst to its address, `BEAT_LATENCY` to its
+    first beat. One unit a cycle, or one beat a cycle where a unit is wider.
     """
 
+    ADDRESS_LATENCY = 2
     BEAT_LATENCY = 4
 
     def __init__(self, config: Config):

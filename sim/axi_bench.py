@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from firmware_model.driver import DeviceError, Driver, Image
 from paro_config import ParoError
+from sim.gaps import CHANNELS, gap_rates, gap_seed
 from sim.image import load_image
 
 #: Nanoseconds of a clock.
@@ -27,7 +28,7 @@ PERIOD = 10
 RESET_CYCLES = 4
 #: Clocks between two looks at how far the accelerator is.
 LOOK_CYCLES = 4000
-#: Chances that a channel pauses in a clock, when stalls are on.
+#: Chances that a channel of the registers pauses in a clock, when stalls are on.
 STALL_RATES = (0.0, 0.1, 0.3, 0.6)
 
 
@@ -80,12 +81,17 @@ class AxiBench:
         self.bursts: dict[str, list[tuple[int, int]]] = {"read": [], "write": []}
         self.record(self.memory.read_if.ar_channel, "ar", self.bursts["read"])
         self.record(self.memory.write_if.aw_channel, "aw", self.bursts["write"])
-        for name in ("latency_low", "latency_span", "latency_seed"):
-            getattr(dut, name).value = scenario[name]
+        seed = scenario["stall_seed"]
+        dut.latency_low.value = scenario["latency_low"]
+        dut.latency_span.value = scenario["latency_span"]
+        dut.stall_seed.value = gap_seed(seed)
+        rates = gap_rates(seed)
+        for channel in CHANNELS:
+            getattr(dut, f"{channel}_stall_rate").value = rates[channel]
         dut.read_error_at.value = 0
         dut.write_error_at.value = 0
-        if scenario["stall_seed"] is not None:
-            self.stall(random.Random(scenario["stall_seed"]))
+        if seed is not None:
+            self.stall_registers(random.Random(seed))
 
     def record(self, channel: Any, name: str, bursts: list[tuple[int, int]]) -> None:
         """Keep every burst whose address the memory takes."""
@@ -100,21 +106,18 @@ class AxiBench:
 
         channel.recv = recorded
 
-    def stall(self, generator: random.Random) -> None:
-        """Let every channel pause at random, each at a rate of its own."""
+    def stall_registers(self, generator: random.Random) -> None:
+        """Let every channel of the registers pause at random, each at a rate of its own."""
 
         def pauses(rate: float):
             own = random.Random(generator.getrandbits(32))
             while True:
                 yield own.random() < rate
 
-        read, write = self.memory.read_if, self.memory.write_if
-        host_read, host_write = self.registers.read_if, self.registers.write_if
+        read, write = self.registers.read_if, self.registers.write_if
         for channel in (
             *(read.ar_channel, read.r_channel),
             *(write.aw_channel, write.w_channel, write.b_channel),
-            *(host_read.ar_channel, host_read.r_channel),
-            *(host_write.aw_channel, host_write.w_channel, host_write.b_channel),
         ):
             channel.set_pause_generator(pauses(generator.choice(STALL_RATES)))
 

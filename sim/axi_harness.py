@@ -1,8 +1,10 @@
-"""Verilog around the accelerator that gives its memory port latency and faults.
+"""Verilog around the accelerator that gives its memory port latency, gaps and faults.
 
 The memory itself, and whatever reads and writes registers, are cocotbext-axi's. Between them and
 the accelerator the harness delays read addresses and write responses, each by a random number of
-clocks, in order and without losing throughput, and turns one chosen response into an error.
+clocks, in order and without losing throughput; every channel has random geometric gaps; one chosen
+response becomes an error. Nothing random begins before the first address after reset, so that the
+cycle model knows what comes.
 """
 
 from amaranth.hdl import Shape
@@ -11,18 +13,21 @@ from amaranth.lib import wiring
 from gen.verilog import ACCELERATOR
 from paro_config import Config
 from rtl.accelerator import accelerator_signature
+from sim.gaps import CHANNELS, RANDOM_MODULE, salt
 
 __all__ = ["AXI_BENCH_TOP", "axi_harness_verilog", "axi_visible_ports"]
 
 #: Top module of a co-simulation of the accelerator.
 AXI_BENCH_TOP = "paro_axi_bench"
 
-#: Inputs of the harness beside the accelerator's ports. Latencies are in clocks; an error is given
-#: to the read beat, the write response of that number since reset (0: to none).
+#: Inputs of the harness beside the accelerator's ports. Latencies are in clocks; a gap begins, and
+#: goes on, with a chance of the rate / 256; an error is given to the read beat, the write response
+#: of that number since reset (0: to none).
 _SETTINGS = {
     "latency_low": 16,
     "latency_span": 16,
-    "latency_seed": 32,
+    "stall_seed": 32,
+    **{f"{channel}_stall_rate": 8 for channel in CHANNELS},
     "read_error_at": 32,
     "write_error_at": 32,
 }
@@ -53,23 +58,25 @@ def axi_harness_verilog(config: Config) -> str:
     declarations += [f"  {flow} [{width - 1}:0] {name}" for name, flow, width in ports]
     payload = [name for name, _, _ in ports if name.startswith("m_axi_ar")]
     payload = [name for name in payload if not name.endswith(("valid", "ready"))]
-    inner = set(payload)
-    inner |= {
-        "m_axi_arvalid",
-        "m_axi_arready",
-        "m_axi_rresp",
-        "m_axi_bresp",
-        "m_axi_bid",
-        "m_axi_bvalid",
-        "m_axi_bready",
-    }
+    inner = {*payload, "m_axi_rresp", "m_axi_bresp", "m_axi_bid"}
+    inner |= {f"m_axi_{channel}{part}" for channel in CHANNELS for part in ("valid", "ready")}
     wires = [f"  wire [{width - 1}:0] inner_{name};" for name, _, width in ports if name in inner]
     connections = ["    .clk(clk)", "    .rst(rst)"]
     connections += [
         f"    .{name}({'inner_' if name in inner else ''}{name})" for name, _, _ in ports
     ]
     widths = {name: width for name, _, width in ports}
-    return _HARNESS.format(
+    gaps = [
+        _GAPS.format(channel=channel, salt=_salt(channel), **ends)
+        for channel, ends in {
+            "ar": {"source": 0, "before": "inner_m_axi_ar", "behind": "spaced_ar"},
+            "r": {"source": 1, "before": "m_axi_r", "behind": "inner_m_axi_r"},
+            "aw": {"source": 0, "before": "inner_m_axi_aw", "behind": "m_axi_aw"},
+            "w": {"source": 0, "before": "inner_m_axi_w", "behind": "m_axi_w"},
+            "b": {"source": 1, "before": "delayed_b", "behind": "inner_m_axi_b"},
+        }.items()
+    ]
+    return RANDOM_MODULE + _HARNESS.format(
         top=AXI_BENCH_TOP,
         accelerator=ACCELERATOR,
         ports=",\n".join(declarations),
@@ -78,16 +85,59 @@ def axi_harness_verilog(config: Config) -> str:
         ar_inner=", ".join(f"inner_{name}" for name in payload),
         ar_outer=", ".join(payload),
         b_width=widths["m_axi_bid"] + widths["m_axi_bresp"],
+        gaps="\n".join(gaps),
+        read_salt=_salt("read_delay"),
+        write_salt=_salt("write_delay"),
         connections=",\n".join(connections),
     )
 
 
+def _salt(name: str) -> str:
+    return f"32'h{salt(name):08x}"
+
+
+_GAPS = """\
+  paro_gaps #(.SOURCE({source})) {channel}_gaps (
+    .clk(clk),
+    .run(running),
+    .rate({channel}_stall_rate),
+    .seed(stall_seed ^ {salt}),
+    .in_valid({before}valid),
+    .in_ready({before}ready),
+    .out_valid({behind}valid),
+    .out_ready({behind}ready)
+  );"""
+
 _HARNESS = """\
+
+module paro_gaps #(
+  parameter SOURCE = 0
+) (
+  input clk,
+  input run,
+  input [7:0] rate,
+  input [31:0] seed,
+  input in_valid,
+  output in_ready,
+  output out_valid,
+  input out_ready
+);
+  wire [31:0] random;
+  paro_random generator (.clk(clk), .run(run), .seed(seed), .value(random));
+  reg gap = 0;
+  assign out_valid = in_valid & ~gap;
+  assign in_ready = out_ready & ~gap;
+  // A source does not withdraw what it has offered: its gaps begin behind a transfer.
+  wire begins = SOURCE == 0 | (out_valid & out_ready);
+  always @(posedge clk) gap <= run & (begins | gap) & (random[15:8] < rate);
+endmodule
+
 module paro_delay #(
   parameter WIDTH = 1
 ) (
   input clk,
   input rst,
+  input run,
   input [15:0] low,
   input [15:0] span,
   input [31:0] seed,
@@ -98,21 +148,13 @@ module paro_delay #(
   output out_valid,
   input out_ready
 );
-  // One step of Marsaglia's xorshift generator.
-  function [31:0] next_random(input [31:0] x);
-    begin
-      next_random = x ^ (x << 13);
-      next_random = next_random ^ (next_random >> 17);
-      next_random = next_random ^ (next_random << 5);
-    end
-  endfunction
-
+  wire [31:0] random;
+  paro_random generator (.clk(clk), .run(run), .seed(seed), .value(random));
   reg [WIDTH-1:0] payloads [0:255];
   reg [31:0] due [0:255];
   reg [7:0] head = 0;
   reg [7:0] tail = 0;
   reg [31:0] cycle = 0;
-  reg [31:0] random = 1;
   wire [7:0] following = tail + 8'd1;
   wire [31:0] range = {{16'd0, span}} + 32'd1;
   assign in_ready = ~rst & (following != head);
@@ -120,7 +162,6 @@ module paro_delay #(
   assign out_payload = payloads[head];
   always @(posedge clk) begin
     cycle <= cycle + 1;
-    random <= rst ? seed | 1 : next_random(random);
     if (rst) begin
       head <= 0;
       tail <= 0;
@@ -140,15 +181,23 @@ module {top} (
 );
 {wires}
 
+  // Since the first address.
+  reg begun = 0;
+  wire running = ~rst & (begun | inner_m_axi_arvalid);
+  always @(posedge clk) begun <= running;
+
+  wire spaced_arvalid, spaced_arready, delayed_bvalid, delayed_bready;
+{gaps}
   paro_delay #(.WIDTH({ar_width})) read_delay (
     .clk(clk),
     .rst(rst),
+    .run(running),
     .low(latency_low),
     .span(latency_span),
-    .seed(latency_seed),
+    .seed(stall_seed ^ {read_salt}),
     .in_payload({{{ar_inner}}}),
-    .in_valid(inner_m_axi_arvalid),
-    .in_ready(inner_m_axi_arready),
+    .in_valid(spaced_arvalid),
+    .in_ready(spaced_arready),
     .out_payload({{{ar_outer}}}),
     .out_valid(m_axi_arvalid),
     .out_ready(m_axi_arready)
@@ -157,15 +206,16 @@ module {top} (
   paro_delay #(.WIDTH({b_width})) write_delay (
     .clk(clk),
     .rst(rst),
+    .run(running),
     .low(latency_low),
     .span(latency_span),
-    .seed(~latency_seed),
+    .seed(stall_seed ^ {write_salt}),
     .in_payload({{m_axi_bid, m_axi_bresp}}),
     .in_valid(m_axi_bvalid),
     .in_ready(m_axi_bready),
     .out_payload({{inner_m_axi_bid, delayed_bresp}}),
-    .out_valid(inner_m_axi_bvalid),
-    .out_ready(inner_m_axi_bready)
+    .out_valid(delayed_bvalid),
+    .out_ready(delayed_bready)
   );
 
   // Beats and responses since reset.

@@ -13,7 +13,7 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
-from sim.gaps import gap_rates, gap_seed
+from sim.gaps import STREAMS, gap_rates, gap_seed
 
 #: Periods of the clock for which reset is held.
 RESET_CYCLES = 3
@@ -102,8 +102,9 @@ class Bench:
         """Inputs that do not change."""
         dut, seed = self.dut, self.settings["stall_seed"]
         dut.stall_seed.value = gap_seed(seed)
-        for stream, rate in gap_rates(seed).items():
-            getattr(dut, f"{stream}_stall_rate").value = rate
+        rates = gap_rates(seed)
+        for stream in STREAMS:
+            getattr(dut, f"{stream}_stall_rate").value = rates[stream]
         dut.idle_limit.value = self.settings["idle_limit"]
         dut.alarm_at.value = 2**32 - 1
         dut.output_goal.value = 0

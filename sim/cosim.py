@@ -28,7 +28,8 @@ from paro_config.formats import CODE_DIGITS, CODE_WORD_BYTES, LANES, SCALE_BYTES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.core import simulate
 from sim.cycle_model import Prediction, predict, predict_device
-from sim.device import Memory, place_runs, simulate_device
+from sim.device import place_runs, simulate_device
+from sim.memory import Memory
 from sim.simulators import get_simulator
 from sim.stimulus import Run
 
@@ -98,8 +99,7 @@ def cosim(
     dict
         The report, as written. The check holds if ``bit_exact`` is true. ``predicted_cycles`` are
         those of the cycle model, and ``cycles_as_predicted`` tells whether every head of the core
-        alone took just these, or the accelerator these within `DEVICE_ERROR`; both are ``None`` for
-        an accelerator whose memory answers at random.
+        alone took just these, or the accelerator these within `DEVICE_ERROR`.
 
     Raises
     ------
@@ -161,8 +161,8 @@ def cosim(
     if simulation.failure is None and memory is None:
         predicted = predict(config, works, memory_latency=memory_latency, stall_seed=stall_seed)
         as_predicted = simulation.cycles == predicted.cycles
-    elif simulation.failure is None and memory and image and memory.is_constant:
-        predicted = predict_device(config, works, image, memory_latency=memory.latency[0])
+    elif simulation.failure is None and memory and image:
+        predicted = predict_device(config, works, image, memory)
         taken = simulation.total_cycles or 0
         as_predicted = abs(predicted.total_cycles - taken) <= DEVICE_ERROR * taken
     report = {

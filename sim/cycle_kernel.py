@@ -11,7 +11,7 @@ from numba import njit
 
 from paro_config.formats import Stage
 from rtl.scheduler import SLOTS
-from sim.gaps import STREAMS
+from sim.gaps import CHANNELS, DELAYS, STREAMS
 
 __all__ = ["Core", "MemoryPort", "follow"]
 
@@ -24,12 +24,16 @@ _STAGES = len(Stage)
 _BUSY, _STARVED, _BLOCKED = range(3)
 _COMMAND, _CODES, _FETCH, _Q, _K, _V, _O = range(len(STREAMS))
 _PORT_Q, _PORT_K, _PORT_V = range(3)
-#: Indices of `MemoryPort.state`: cycles of the last two addresses, of the last beat, of the last
-#: unit, of the last beat out of the corner turn, first cycle in which the address generator is
-#: idle, bursts so far, tokens at which the last walk began and ended.
-_ADDRESS, _BEFORE, _BEAT, _UNIT, _TURNED, _IDLE, _COUNT, _BEGAN, _ENDED = range(9)
+#: Indices of `MemoryPort.state`: cycles in which the last two addresses were offered, the last one
+#: was taken and came to the memory, of the last beat, of the last unit, of the last beat out of the
+#: corner turn, first cycle in which the address generator is idle, bursts so far, tokens at which
+#: the last walk began and ended.
+_ADDRESS, _BEFORE, _TAKEN, _CAME, _BEAT, _UNIT, _TURNED, _IDLE, _COUNT, _BEGAN, _ENDED = range(11)
 #: Indices of `MemoryPort.writer`.
-_NEXT_BURST, _LAST_BEAT, _QUERIES, _WRITTEN = range(4)
+_NEXT_BURST, _LAST_BEAT, _QUERIES, _WRITTEN, _LAST_TAKEN, _LAST_ANSWER, _ANSWER_OUT = range(7)
+#: Columns of a generator, and the rows of those of `MemoryPort`.
+_VALUE, _AT, _RATE, _START = range(4)
+_AR, _R, _AW, _W, _B, _READ_DELAY, _WRITE_DELAY = range(len(CHANNELS) + len(DELAYS))
 
 
 class Core(NamedTuple):
@@ -87,7 +91,7 @@ class MemoryPort(NamedTuple):
     walk: int  # from a request for a place that is known to the run of its first token
     jump: int  # from one in the grid that is not
     address: int  # from a run to its address
-    answer: int  # from an address to the first beat
+    answer: int  # from an address at the memory to the first beat
     unit: int  # from a beat to the unit that it completes
     turned: int  # from the last unit of a group to its first beat out of the corner turn
     offer: int  # from a descriptor's last unit to its head
@@ -100,15 +104,21 @@ class MemoryPort(NamedTuple):
     first: np.ndarray  # int64: index of each block's first burst
     bursts: np.ndarray  # int64 [bursts, 3]: beats, words, tokens placed before it is known
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
-    state: np.ndarray  # int64 [9]
+    state: np.ndarray  # int64 [11]
     units: np.ndarray  # int64: cycles in which the units of a block come
+    # Gaps of the channels, from the first address on, and latencies of the memory.
+    generators: np.ndarray  # int64 [CHANNELS + DELAYS, 4]
+    latency: int  # the shortest
+    latencies: int  # how many there are
     # Writes.
-    gathered: int  # from a burst's last output to its first beat
+    gathered: int  # from a burst's last output to its address
+    first_beat: int  # from an address to its first beat
     written: int  # from a burst's last beat to its answer
     outputs: np.ndarray  # int64 [bursts, 2]: beats, queries of all heads complete with it
     answered: np.ndarray  # int64 [OUTSTANDING]: answers to the last bursts
     sent: np.ndarray  # int64 [queries that the writer holds]: last beats of the last queries
-    # int64 [4]: next burst, last beat, queries that have left the core, that have been written.
+    # int64 [7]: next burst, last beat, queries that have left the core, that have been written;
+    # cycles in which the last address was taken, an answer was there and was taken.
     writer: np.ndarray
 
 
@@ -130,6 +140,44 @@ class Output(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _step(generator):
+    """Take a generator to the next cycle."""
+    value = generator[_VALUE]
+    value ^= (value << 13) & 0xFFFFFFFF
+    value ^= value >> 17
+    value ^= (value << 5) & 0xFFFFFFFF
+    generator[_VALUE] = value
+    generator[_AT] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _after(generators, stream, cycle):
+    """First cycle after this one in which a stream has no gap, if one may begin in this cycle.
+
+    At a source, it may behind a beat; at a sink, always. What is asked for goes on in time.
+    """
+    generator = generators[stream]
+    if generator[_RATE] == 0 or cycle < generator[_START]:
+        return cycle + 1
+    while generator[_AT] < cycle:
+        _step(generator)
+    while generator[_VALUE] >> 8 & 0xFF < generator[_RATE]:
+        _step(generator)
+    return generator[_AT] + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _latency(port, delay, cycle):
+    """Latency of what is taken in this cycle."""
+    if port.latencies == 1:
+        return port.latency
+    generator = port.generators[delay]
+    while generator[_AT] < cycle:
+        _step(generator)
+    return port.latency + (generator[_VALUE] >> 8) % port.latencies
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _read_burst(port, accepted, beats, words, stored, unit):
     """Follow a burst of a run that the reader has accepted.
 
@@ -139,13 +187,20 @@ def _read_burst(port, accepted, beats, words, stored, unit):
     state = port.state
     slot = state[_COUNT] % len(port.done)
     # The burst takes the place of one whose last beat has come.
-    address = max(accepted + port.address, state[_ADDRESS] + 1, port.done[slot] + 1)
+    address = max(accepted + port.address, state[_TAKEN] + 1, port.done[slot] + 1)
+    if state[_ADDRESS] < 0:
+        # With the first address the generators begin.
+        port.generators[:, _AT] = port.generators[:, _START] = address
     state[_BEFORE], state[_ADDRESS] = state[_ADDRESS], address
     state[_COUNT] += 1
-    beat = max(address + port.answer, state[_BEAT] + 1)
+    taken = _after(port.generators, _AR, address - 1)
+    state[_TAKEN] = taken
+    came = max(taken + max(_latency(port, _READ_DELAY, taken), 1), state[_CAME] + 1)
+    state[_CAME] = came
+    beat = came + port.answer
     left = words
     for number in range(beats):
-        beat = max(beat, state[_UNIT] - port.held)
+        beat = max(beat, _after(port.generators, _R, state[_BEAT]), state[_UNIT] - port.held)
         # The first beat of a run that is not aligned brings fewer words than fit.
         now = min(max(left - (beats - 1 - number) * port.lanes, 1), port.lanes)
         left -= now
@@ -260,24 +315,25 @@ def _write_query(port, leaves):
     ):
         beats, queries = port.outputs[writer[_NEXT_BURST]]
         slot = writer[_NEXT_BURST] % len(port.answered)
-        # First beat: when the outputs are gathered, a tag is free (its address goes first) and
-        # the beats before have gone.
-        begin = max(leaves + port.gathered, port.answered[slot] + 3, writer[_LAST_BEAT] + 1)
-        writer[_LAST_BEAT] = begin + beats - 1
-        port.answered[slot] = writer[_LAST_BEAT] + port.written
+        # Its address is offered when the outputs are gathered, a tag is free and the address
+        # before is taken; its first beat follows, when the beats before have gone.
+        address = max(leaves + port.gathered, port.answered[slot] + 1, writer[_LAST_TAKEN] + 1)
+        writer[_LAST_TAKEN] = _after(port.generators, _AW, address - 1)
+        beat = address + port.first_beat
+        for _ in range(beats):
+            beat = _after(port.generators, _W, max(beat, writer[_LAST_BEAT] + 1) - 1)
+            writer[_LAST_BEAT] = beat
+        begun = max(beat, writer[_LAST_TAKEN]) + port.written
+        out = begun + max(_latency(port, _WRITE_DELAY, begun), 1)
+        out = max(out, writer[_ANSWER_OUT] + 1)
+        writer[_ANSWER_OUT] = out
+        out = max(out, _after(port.generators, _B, writer[_LAST_ANSWER]))
+        writer[_LAST_ANSWER] = out
+        port.answered[slot] = out + 1
         writer[_NEXT_BURST] += 1
         while writer[_WRITTEN] < queries:
             port.sent[writer[_WRITTEN] % len(port.sent)] = writer[_LAST_BEAT]
             writer[_WRITTEN] += 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _after(gaps, stream, cycle):
-    """First cycle after this one in which a stream has no gap."""
-    if gaps.shape[1] == 0:
-        return cycle + 1
-    # Beyond the last cycle that was looked at there is no gap; `predict` then looks further.
-    return gaps[stream, cycle] if 0 <= cycle < gaps.shape[1] else cycle + 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -293,7 +349,7 @@ def _load(gaps, stream, first, beats, group_beats, there):
 
     ``there`` receives the cycle after the last beat of each group; returns that of the load.
     """
-    if gaps.shape[1] == 0:
+    if gaps[stream, _RATE] == 0:
         for group in range(len(there)):
             there[group] = first + min(beats, (group + 1) * group_beats)
         return first + beats
@@ -435,8 +491,7 @@ def follow(core, codes, runs, latency, gaps, port):
     latency : int
         Of the memory.
     gaps : np.ndarray
-        int64 [streams, cycles], see `sim.gap_replay.transfer_cycles`, from the first command on; no
-        cycles if no stream has gaps.
+        int64 [streams, 4], see `sim.gaps.generators`; their cycle 0 is that of the first command.
     port : MemoryPort
         Where the core's streams come from, if not from players.
 

@@ -36,8 +36,8 @@ from rtl.stream_fifo import StreamFIFO
 from rtl.token_runs import TokenRuns
 from rtl.token_walker import TokenWalker
 from sim.cycle_kernel import Core, follow
-from sim.gap_replay import transfer_cycles
-from sim.gaps import STREAMS
+from sim.gaps import STREAMS, generators
+from sim.memory import Memory
 from sim.memory_port import memory_port, no_port
 
 __all__ = [
@@ -48,9 +48,6 @@ __all__ = [
     "predict_device",
     "predict_heads",
 ]
-
-#: Cycles of gaps that are looked at first.
-_GAP_CYCLES = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,21 +132,10 @@ def predict(
         If shapes do not fit each other or a block row has no live block.
     """
     codes, runs = _joined(config, works, memory_latency)
-    cycles = 0 if stall_seed is None else _GAP_CYCLES
-    while True:
-        gaps = _gaps(stall_seed, memory_latency, cycles)
-        spans, row_ends, stages = follow(
-            _core(config, paced=stall_seed is not None),
-            codes,
-            runs,
-            memory_latency,
-            gaps,
-            no_port(),
-        )
-        if spans[-1, 1] <= gaps.shape[1] or stall_seed is None:
-            break
-        cycles *= 4
-    return _prediction(works, spans, row_ends, stages)
+    # Reset ends so long before the first command.
+    gaps = generators(stall_seed, STREAMS, min(1 - memory_latency, 0))
+    core = _core(config, paced=stall_seed is not None)
+    return _prediction(works, *follow(core, codes, runs, memory_latency, gaps, no_port()))
 
 
 def _joined(
@@ -184,13 +170,14 @@ def _prediction(
 
 
 def predict_device(
-    config: Config, works: Sequence[Work], image: Image, *, memory_latency: int = 0
+    config: Config, works: Sequence[Work], image: Image, memory: Memory
 ) -> Prediction:
     """Predict what the accelerator does with a queue of heads.
 
-    Clocks count from the start to the last answer to a write. The memory port is followed burst by
-    burst, so that order, layout, latency and width of the port count; they are within 1 % of the
-    RTL's. How long the loads wait, in ``stages``, is approximate.
+    Clocks count from the start, the first one after reset, to the last answer to a write. The
+    memory port is followed burst by burst, so that order, layout, latency, gaps and width of the
+    port count; they are within 1 % of the RTL's. How long the loads wait, in ``stages``, is
+    approximate.
 
     Parameters
     ----------
@@ -200,20 +187,18 @@ def predict_device(
         What it computes.
     image : Image
         The same heads in memory.
-    memory_latency : int
-        Cycles from the address of a burst to its first beat, and from a write's last beat to its
-        answer.
+    memory : Memory
+        How the memory behaves.
 
     Raises
     ------
     ParoError
         See `predict`.
     """
-    codes, runs = _joined(config, works, memory_latency)
-    port = memory_port(config, image, memory_latency)
-    gaps = _gaps(None, 0, 0)
-    core = _core(config, shell=True)
-    return _prediction(works, *follow(core, codes, runs, memory_latency, gaps, port))
+    codes, runs = _joined(config, works, memory.latency[0])
+    port = memory_port(config, image, memory)
+    gaps, core = generators(None, STREAMS), _core(config, shell=True)
+    return _prediction(works, *follow(core, codes, runs, memory.latency[0], gaps, port))
 
 
 def predict_heads(
@@ -244,7 +229,7 @@ def predict_heads(
     checked = _checked_codes(config, codes, Work(codes[:0], query_tokens, key_tokens))
     core, (rows, columns) = _core(config), checked.shape[1:]
     runs = np.array([(0, rows, columns, query_tokens, key_tokens)])
-    streams = _gaps(None, memory_latency, 0), no_port()
+    streams = generators(None, STREAMS), no_port()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(
             pool.map(
@@ -255,15 +240,6 @@ def predict_heads(
         np.array([spans[0, 1] for spans, _, _ in results]),
         np.array([stages for _, _, stages in results]),
     )
-
-
-def _gaps(stall_seed: int | None, memory_latency: int, cycles: int) -> np.ndarray:
-    """When streams can transfer, counted from the first command, for so many cycles."""
-    if stall_seed is None:
-        return np.empty((len(STREAMS), 0), np.int64)
-    # The first command comes so long after reset.
-    begin = max(memory_latency - 1, 0)
-    return transfer_cycles(stall_seed, begin + cycles)[:, begin:] - begin
 
 
 def _check_latency(memory_latency: int) -> None:

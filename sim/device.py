@@ -20,40 +20,14 @@ from paro_config import Config, files
 from sim.axi_harness import AXI_BENCH_TOP, axi_harness_verilog, axi_visible_ports
 from sim.core import Simulation, follow
 from sim.image import save_image
+from sim.memory import Memory
 from sim.simulators import Simulator
 from sim.stimulus import Run
 
-__all__ = ["DeviceRun", "Memory", "Step", "place_runs", "run_device", "simulate_device"]
+__all__ = ["DeviceRun", "Step", "place_runs", "run_device", "simulate_device"]
 
 #: Clocks without a beat on the memory port after which the accelerator counts as hung.
 IDLE_LIMIT = 200_000
-
-
-@dataclass(frozen=True)
-class Memory:
-    """How the memory behaves.
-
-    Parameters
-    ----------
-    latency : (int, int)
-        Least and most clocks from a read's address, and from a write's last beat, to the answer.
-    stall_seed : int, optional
-        Random pauses on every AXI channel; ``None`` for none.
-    interleaved : bool
-        All heads' tokens lie in one array [token, head, channel], as a linear layer leaves them.
-    base : int
-        Where heads are placed.
-    """
-
-    latency: tuple[int, int] = (0, 0)
-    stall_seed: int | None = None
-    interleaved: bool = False
-    base: int = 0x10000
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether nothing of it is random."""
-        return self.stall_seed is None and self.latency[0] == self.latency[1]
 
 
 @dataclass(frozen=True)
@@ -163,7 +137,6 @@ def run_device(
             "memory_bytes": 1 << (end - 1).bit_length(),
             "latency_low": memory.latency[0],
             "latency_span": memory.latency[1] - memory.latency[0],
-            "latency_seed": memory.stall_seed or 1,
             "stall_seed": memory.stall_seed,
             "idle_limit": IDLE_LIMIT,
             "steps": [asdict(step) for step in steps],

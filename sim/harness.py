@@ -19,7 +19,7 @@ from gen.ports import describe_ports
 from gen.verilog import TOP
 from paro_config import Config
 from rtl.interfaces import activity_layout
-from sim.gaps import salt
+from sim.gaps import RANDOM_MODULE, salt
 
 __all__ = ["BENCH_TOP", "harness_verilog", "status_bits", "visible_ports"]
 
@@ -108,7 +108,7 @@ def harness_verilog(config: Config, depth: int) -> str:
     }
     bits = status_bits(config)
     status = [f"  assign status[{bits[name]}] = {value};" for name, value in sources.items()]
-    return _HARNESS.format(
+    return RANDOM_MODULE + _HARNESS.format(
         top=BENCH_TOP,
         core=TOP,
         activities=ACTIVITIES,
@@ -121,18 +121,10 @@ def harness_verilog(config: Config, depth: int) -> str:
 
 
 _HARNESS = """\
+
 module {top} (
 {ports}
 );
-  // One step of Marsaglia's xorshift generator.
-  function [31:0] next_random(input [31:0] x);
-    begin
-      next_random = x ^ (x << 13);
-      next_random = next_random ^ (next_random >> 17);
-      next_random = next_random ^ (next_random << 5);
-    end
-  endfunction
-
   reg [31:0] cycles = 0;
   reg [31:0] idle = 0;
   assign cycle = cycles;
@@ -178,10 +170,11 @@ _GAPS = """\
   // Stream {name}: a gap begins, and goes on, with probability {name}_stall_rate / 256.
   wire {name}_valid, {name}_ready;
   wire {name}_move = {name}_valid & {name}_ready & ~rst;
-  reg [31:0] {name}_random = 1;
+  wire [31:0] {name}_random;
   wire {name}_stall = {name}_random[15:8] < {name}_stall_rate;
-  always @(posedge clk)
-    {name}_random <= rst ? (stall_seed ^ {salt}) | 1 : next_random({name}_random);
+  paro_random {name}_generator (
+    .clk(clk), .run(~rst), .seed(stall_seed ^ {salt}), .value({name}_random)
+  );
 """
 
 _PLAYER = """\

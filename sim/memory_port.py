@@ -24,12 +24,15 @@ from rtl.token_walker import TokenWalker
 from rtl.write_master import WriteMaster
 from sim.bursts import block_bursts, head_fields, output_bursts
 from sim.cycle_kernel import MemoryPort
+from sim.gaps import CHANNELS, DELAYS, generators
+from sim.memory import Memory
 
 __all__ = ["memory_port", "no_port"]
 
 #: Cycles from a burst's address to its first beat, and from a write's last beat to its answer, in
-#: a memory without latency, as `cocotbext.axi` answers.
+#: the memory of `cocotbext.axi`; what the harness adds comes on top.
 ANSWER = 3
+WRITE_ANSWER = 2
 
 
 def no_port() -> MemoryPort:
@@ -46,6 +49,7 @@ def no_port() -> MemoryPort:
         done=none,
         state=none,
         units=none,
+        generators=none.reshape(0, 4),
         outputs=none.reshape(0, 2),
         answered=none,
         sent=none,
@@ -53,8 +57,8 @@ def no_port() -> MemoryPort:
     )
 
 
-def memory_port(config: Config, image: Image, latency: int) -> MemoryPort:
-    """Port to a memory with a constant latency, which holds an image."""
+def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
+    """Port to a memory that holds an image."""
     tables, first_rows, text, first, bursts = [], [], [], [], []
     outputs, queries = [], 0
     burst_count = first_count = 0
@@ -88,7 +92,7 @@ def memory_port(config: Config, image: Image, latency: int) -> MemoryPort:
         walk=1 + TokenRuns.LATENCY,
         jump=TokenWalker.jump_cycles(config) + TokenRuns.LATENCY,
         address=ReadMaster.ADDRESS_LATENCY,
-        answer=max(latency, 1) + ANSWER,
+        answer=ANSWER,
         unit=ReadMaster.UNIT_LATENCY,
         turned=CornerTurn.LATENCY,
         offer=HeadQueue.OFFER_LATENCY,
@@ -101,14 +105,18 @@ def memory_port(config: Config, image: Image, latency: int) -> MemoryPort:
         first=np.concatenate(first),
         bursts=np.concatenate(bursts),
         done=np.full(OUTSTANDING, -1),
-        state=np.full(9, -1),
+        state=np.full(11, -1),
         units=np.zeros(
             max(units, WAITING_UNITS, DESCRIPTOR_BYTES // config.load_bytes) + 1, np.int64
         ),
-        gathered=WriteMaster.BEAT_LATENCY,
-        written=max(latency, 1) + ANSWER,
+        generators=generators(memory.stall_seed, (*CHANNELS, *DELAYS)),
+        latency=memory.latency[0],
+        latencies=memory.latency[1] - memory.latency[0] + 1,
+        gathered=WriteMaster.ADDRESS_LATENCY,
+        first_beat=WriteMaster.BEAT_LATENCY - WriteMaster.ADDRESS_LATENCY,
+        written=WRITE_ANSWER,
         outputs=np.concatenate(outputs),
         answered=np.full(write_master.OUTSTANDING, -1),
         sent=np.full(lane_queries, -1),
-        writer=np.array([0, -1, 0, 0]),
+        writer=np.array([0, -1, 0, 0, -1, -1, -1]),
     )

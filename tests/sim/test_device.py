@@ -20,7 +20,8 @@ from paro_config import PRESETS, Config
 from paro_config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
 from paro_config.registers import STAGES, Cause
 from sim.cosim import ideal_cycles, wanted_bytes
-from sim.device import DeviceRun, Memory, Step, run_device
+from sim.device import DeviceRun, Step, run_device
+from sim.memory import Memory
 from sim.simulators import get_simulator
 from sim.stimulus import Run
 from tests.sim.conftest import random_capture, random_codes
