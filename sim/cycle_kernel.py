@@ -56,10 +56,12 @@ class Core(NamedTuple):
     drain_cycles: int
     drain_shift: int  # log2 of the cycles in which an array row drains
     drain: int  # from a tile's last step to its first drained words
+    drained: int  # to its last ones
     key_release: int  # from a block's last drained scores to a free K slot
     value_release: int  # from the last step of a PV to a free V slot
     logits: int  # from a group's last drained scores to its logits
     softmax_lanes: int
+    softmax_cycles: int  # of a group of C queries
     weights: int  # from the last key of a block to its weights
     denominators: int  # from the last key of a chunk to its denominators, at the reciprocal unit
     # Output.
@@ -120,6 +122,17 @@ class MemoryPort(NamedTuple):
     # int64 [7]: next burst, last beat, queries that have left the core, that have been written;
     # cycles in which the last address was taken, an answer was there and was taken.
     writer: np.ndarray
+
+
+class Load(NamedTuple):
+    """How the blocks of an operand are loaded."""
+
+    stage: int
+    stream: int
+    operand: int  # of the memory port
+    tokens: int
+    beats: int  # for so many tokens
+    group_tokens: int  # that the array takes at once
 
 
 class Pv(NamedTuple):
@@ -344,8 +357,8 @@ def _fetched(gaps, port, ready):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _load(gaps, stream, first, beats, group_beats, there):
-    """Follow a load from its first beat on.
+def _stream(gaps, stream, first, beats, group_beats, there):
+    """Follow a load's beats from the first one on.
 
     ``there`` receives the cycle after the last beat of each group; returns that of the load.
     """
@@ -363,6 +376,66 @@ def _load(gaps, stream, first, beats, group_beats, there):
             now = _after(gaps, stream, now)
     there[group:] = now + 1
     return now + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _load(core, gaps, port, stages, load, place, tokens, answer, wanted, free, before, there):
+    """Follow a block from its fetch to its last beat.
+
+    Parameters
+    ----------
+    core : Core
+    gaps, port
+        See `follow`.
+    stages : np.ndarray
+        Counts on.
+    load : Load
+    place : (int, int)
+        Run and block of the operand.
+    tokens : int
+        How many the block has.
+    answer : int
+        Cycles from the fetch to the first beat, where players have the streams.
+    wanted, free : int
+        When the scheduler asks for it, when it has a slot.
+    before : int
+        Cycle after the last beat of the block before.
+    there : np.ndarray
+        Receives the cycle after the last beat of each group.
+
+    Returns
+    -------
+    (int, int)
+        Cycle in which the fetch is taken, cycle after the last beat.
+    """
+    fetch = _fetched(gaps, port, max(wanted, free))
+    offered = max(fetch + core.fifo, before)
+    beats = ((tokens - 1) // load.tokens + 1) * load.beats
+    if port.present:
+        run, block = place
+        end = _read_block(port, run, load.operand, block, tokens, fetch, load.group_tokens, there)
+    else:
+        first = max(fetch + answer, offered, _after(gaps, load.stream, before - 1))
+        group_beats = load.group_tokens // load.tokens * load.beats
+        end = _stream(gaps, load.stream, first, beats, group_beats, there)
+    stages[_SCHEDULER, _BLOCKED] += fetch - wanted
+    stages[load.stage, _BUSY] += beats
+    stages[load.stage, _STARVED] += end - offered - beats
+    return fetch, end
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _take_codes(gaps, stages, scan, beats, there, taken):
+    """Follow the scheduler, in cycle ``scan``, to codes some beats further.
+
+    The run's first codes come in cycle ``there``, the last beat was taken in cycle ``taken``;
+    returns the scheduler's next cycle, and the one in which the last beat is taken now.
+    """
+    for _ in range(beats):
+        taken = max(scan, there, _after(gaps, _CODES, taken))
+        stages[_SCHEDULER, _STARVED] += taken - scan
+        scan = taken + 1
+    return scan, taken
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -471,6 +544,107 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _multiply_keys(core, stages, now, step, steps, last, loads, there, softmax, chunk_starts):
+    """Follow a QK on the array, and its groups of C queries into the softmax unit.
+
+    Parameters
+    ----------
+    core : Core
+    stages : np.ndarray
+        Counts on.
+    now, step : int
+        Cycles in which it is chosen, of the array's last step before it.
+    steps : int
+        Of a tile.
+    last : bool
+        Whether it is the last block of its row.
+    loads : (int, int)
+        Cycles after the last beats of its queries, of its keys.
+    there : (np.ndarray, np.ndarray)
+        The same of each group.
+    softmax : int
+        When the softmax unit is free.
+    chunk_starts : np.ndarray
+        Receives, for each group of a last block, when the softmax unit begins with it.
+
+    Returns
+    -------
+    (int, int)
+        Cycle of the last step, cycle in which the softmax unit is free.
+    """
+    period = max(steps, core.drain_cycles)
+    tiles = core.row_groups * core.query_groups
+    stages[_QK, _BUSY] += tiles * steps
+    stages[_SOFTMAX, _BUSY] += core.query_groups * core.softmax_cycles
+    begin = now + 1
+    if max(loads) <= begin and not last:
+        # All is loaded: the tiles follow at equal distances.
+        step = max(now + steps, step + core.drain_cycles) + (tiles - 1) * period
+        stages[_QK, _BLOCKED] += step - now - tiles * steps
+        arrives = step + core.drained + core.logits
+        first_arrives = arrives - (core.query_groups - 1) * core.row_groups * period
+        softmax = max(
+            max(softmax, first_arrives) + core.query_groups * core.softmax_cycles,
+            arrives + core.softmax_cycles,
+        )
+        return step, softmax
+    query_there, key_there = there
+    for group in range(core.query_groups):
+        # The tiles of C queries; each waits for its operands while they load.
+        ready = query_there[group]
+        tiles = core.row_groups
+        while tiles > 0:
+            at_once = tiles
+            if group == 0 and loads[1] > begin:
+                # Key groups come one by one.
+                at_once = 1
+                ready = max(ready, key_there[core.row_groups - tiles])
+            ready = max(ready, begin)
+            end_step = max(ready + steps - 1, step + core.drain_cycles)
+            step = end_step + (at_once - 1) * period
+            stages[_QK, _STARVED] += ready - begin
+            stages[_QK, _BLOCKED] += step + 1 - ready - at_once * steps
+            begin = step + 1
+            tiles -= at_once
+        # The softmax unit takes the group when it is complete.
+        chunk_starts[group] = max(softmax, step + core.drained + core.logits)
+        softmax = chunk_starts[group] + core.softmax_cycles
+    return step, softmax
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count_wait(stages, now, idle, qk_from, qk_loaded, pv_loaded, pv_room):
+    """Count what the array waited for from cycle ``idle`` to this one, in which it has a choice.
+
+    A QK counts from when the sequencer knows of it (``qk_from``), a PV until then.
+    """
+    stages[_QK, _STARVED] += max(0, min(now + 1, qk_loaded) - qk_from)
+    until = min(now + 1, qk_from)
+    stages[_PV, _STARVED] += max(0, min(until, pv_loaded) - idle)
+    stages[_PV, _BLOCKED] += max(0, min(until, pv_room) - max(idle, pv_loaded))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count_rest(core, stages, output, total, step, idle, steps, period):
+    """Complete the counts when all is done; the array's last step, tile and period are given."""
+    # The array may still work for queries that are none.
+    for _ in range(core.pv_tiles):
+        after = min(step + 1 - total, period)
+        if after > 0:
+            blocked = min(after - 1, period - steps)
+            stages[_PV, _BUSY] -= after - blocked
+            stages[_PV, _BLOCKED] -= blocked
+            step -= period
+    stages[_SCHEDULER, _STARVED] += total
+    stages[_SCHEDULER, _BUSY] = total - stages[_SCHEDULER].sum()
+    stages[_PV, _STARVED] += max(0, total - idle)
+    stages[_SOFTMAX, _STARVED] = total - stages[_SOFTMAX, _BUSY]
+    stages[_OUTPUT, _BUSY] = output.state[2] * core.parts - 1
+    stages[_OUTPUT, _BLOCKED] = output.state[4]
+    stages[_OUTPUT, _STARVED] = total - stages[_OUTPUT, _BUSY] - stages[_OUTPUT, _BLOCKED]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _next_live(codes, column, end):
     while column < end and codes[column] == 0:
         column += 1
@@ -506,12 +680,9 @@ def follow(core, codes, runs, latency, gaps, port):
     row_run = np.empty(len(row_ends), np.int64)
     # A beat is there in the cycle after it was asked for at the earliest.
     answer = max(latency, 1)
-    query_group_beats = core.cols // core.load_tokens * core.token_beats
-    key_group_beats = core.rows // core.load_tokens * core.token_beats
-    block_beats = core.block // core.load_tokens * core.token_beats
-    softmax_group = core.block * (core.cols // core.softmax_lanes)
-    # From a tile's last step to its last drained words.
-    drained = core.drain + core.drain_cycles - 1
+    load_q = Load(_LOAD_Q, _Q, _PORT_Q, core.load_tokens, core.token_beats, core.cols)
+    load_k = Load(_LOAD_K, _K, _PORT_K, core.load_tokens, core.token_beats, core.rows)
+    load_v = Load(_LOAD_V, _V, _PORT_V, 1, core.value_beats, core.block)
 
     # Scheduler: the row that it scans, the block that it has found last.
     run, row, rows_left = -1, -1, 0
@@ -567,23 +738,21 @@ def follow(core, codes, runs, latency, gaps, port):
             # V of the block whose QK has just begun.
             if qk > 0:
                 slot = (qk - 1) % SLOTS
-                value_fetch = max(key_fetch + 1, value_free[slot])
-                value_fetch = _fetched(gaps, port, value_fetch)
-                stages[_SCHEDULER, _BLOCKED] += value_fetch - key_fetch - 1
-                offered = max(value_fetch + core.fifo, value_port)
-                value_first = max(value_fetch + answer, offered, _after(gaps, _V, value_port - 1))
-                value_beats = core.value_beats * keys
-                if port.present:
-                    value_port = _read_block(
-                        port, run, _PORT_V, key_block, keys, value_fetch, core.block, values_there
-                    )
-                else:
-                    value_port = _load(
-                        gaps, _V, value_first, value_beats, value_beats, values_there
-                    )
+                value_fetch, value_port = _load(
+                    core,
+                    gaps,
+                    port,
+                    stages,
+                    load_v,
+                    (run, key_block),
+                    keys,
+                    answer,
+                    key_fetch + 1,
+                    value_free[slot],
+                    value_port,
+                    values_there,
+                )
                 value_full[slot] = value_port
-                stages[_LOAD_V, _BUSY] += value_beats
-                stages[_LOAD_V, _STARVED] += value_port - offered - value_beats
                 if pv >= qk - 1 and qk > 1:
                     stages[_LOAD_V, _BLOCKED] += max(0, value_free[qk % SLOTS] - value_port)
             # The next block: of this row, the next one, the next run.
@@ -620,40 +789,31 @@ def follow(core, codes, runs, latency, gaps, port):
                 queries = core.block
                 if rows_left == 0:
                     queries = (runs[run, 3] - 1) % core.block + 1
-                query_fetch = max(begin_row, query_free[row % SLOTS])
-                query_fetch = _fetched(gaps, port, query_fetch)
-                stages[_SCHEDULER, _BLOCKED] += query_fetch - begin_row
-                offered = max(query_fetch + core.fifo, query_port)
-                query_first = max(query_fetch + answer, offered, _after(gaps, _Q, query_port - 1))
-                query_beats = ((queries - 1) // core.load_tokens + 1) * core.token_beats
+                query_block = runs[run, 1] - rows_left - 1
                 if port.present:
-                    block = port.first_rows[run] + runs[run, 1] - rows_left - 1
-                    query_port = _read_block(
-                        port,
-                        run,
-                        _PORT_Q,
-                        block,
-                        queries,
-                        query_fetch,
-                        core.cols,
-                        query_there,
-                    )
-                else:
-                    query_port = _load(
-                        gaps, _Q, query_first, query_beats, query_group_beats, query_there
-                    )
-                stages[_LOAD_Q, _BUSY] += query_beats
-                stages[_LOAD_Q, _STARVED] += query_port - offered - query_beats
+                    query_block += port.first_rows[run]
+                query_fetch, query_port = _load(
+                    core,
+                    gaps,
+                    port,
+                    stages,
+                    load_q,
+                    (run, query_block),
+                    queries,
+                    answer,
+                    begin_row,
+                    query_free[row % SLOTS],
+                    query_port,
+                    query_there,
+                )
                 stages[_LOAD_Q, _BLOCKED] += max(0, query_free[(row + 1) % SLOTS] - query_port)
                 row_queries[row % _RING] = queries
                 # The scan up to the first live block.
                 following = _next_live(codes, row_codes, end)
                 beat = (following - row_codes) >> core.beat_shift
-                scan = query_fetch + 1
-                for _ in range(beat + 1):
-                    code_taken = max(scan, codes_at, _after(gaps, _CODES, code_taken))
-                    stages[_SCHEDULER, _STARVED] += code_taken - scan
-                    scan = code_taken + 1
+                scan, code_taken = _take_codes(
+                    gaps, stages, query_fetch + 1, beat + 1, codes_at, code_taken
+                )
                 first = True
             else:
                 scan = value_fetch + 1
@@ -663,33 +823,30 @@ def follow(core, codes, runs, latency, gaps, port):
             code = codes[column]
             following = _next_live(codes, column + 1, end)
             last = following == end
-            keys, key_beats = core.block, block_beats
+            keys = core.block
             if column == end - 1:
                 keys = (runs[run, 4] - 1) % core.block + 1
-                key_beats = ((keys - 1) // core.load_tokens + 1) * core.token_beats
             beat = (column - row_codes) >> core.beat_shift
             next_beat = last_beat if last else (following - row_codes) >> core.beat_shift
-            scan += 1
-            for _ in range(next_beat - beat):
-                code_taken = max(scan, _after(gaps, _CODES, code_taken))
-                stages[_SCHEDULER, _STARVED] += code_taken - scan
-                scan = code_taken + 1
-            begin = scan + 1
+            scan, code_taken = _take_codes(
+                gaps, stages, scan + 1, next_beat - beat, codes_at, code_taken
+            )
             slot = qk % SLOTS
-            key_fetch = max(begin, key_free[slot])
-            key_fetch = _fetched(gaps, port, key_fetch)
-            stages[_SCHEDULER, _BLOCKED] += key_fetch - begin
-            offered = max(key_fetch + core.fifo, key_port)
-            key_first = max(key_fetch + answer, offered, _after(gaps, _K, key_port - 1))
             key_block = column - row_codes
-            if port.present:
-                key_port = _read_block(
-                    port, run, _PORT_K, key_block, keys, key_fetch, core.rows, key_there
-                )
-            else:
-                key_port = _load(gaps, _K, key_first, key_beats, key_group_beats, key_there)
-            stages[_LOAD_K, _BUSY] += key_beats
-            stages[_LOAD_K, _STARVED] += key_port - offered - key_beats
+            key_fetch, key_port = _load(
+                core,
+                gaps,
+                port,
+                stages,
+                load_k,
+                (run, key_block),
+                keys,
+                answer,
+                scan + 1,
+                key_free[slot],
+                key_port,
+                key_there,
+            )
             stages[_LOAD_K, _BLOCKED] += max(0, key_free[(qk + 1) % SLOTS] - key_port)
             seen = key_fetch + core.fifo
             loaded = max(seen, key_there[0] + core.begun)
@@ -744,60 +901,31 @@ def follow(core, codes, runs, latency, gaps, port):
         now = max(step, min(qk_at, pv_at))
         is_qk = qk_at <= now
 
-        # What the idle array waited for, this cycle included.
         if now > step:
             waiting_qk = max(idle, seen) if room else _NEVER
-            stages[_QK, _STARVED] += max(0, min(now + 1, loaded) - waiting_qk)
-            until = min(now + 1, waiting_qk)
-            stages[_PV, _STARVED] += max(0, min(until, pv_loaded) - idle)
-            stages[_PV, _BLOCKED] += max(0, min(until, pv_room) - max(idle, pv_loaded))
+            _count_wait(stages, now, idle, waiting_qk, loaded, pv_loaded, pv_room)
 
         if is_qk:
             at = qk % _RING
             block_code[at], block_first[at], block_last[at] = code, first, last
             steps = core.head_dim >> (3 - code)
             period = max(steps, core.drain_cycles)
-            begin = now + 1
-            if max(key_port, query_port) <= begin and not last:
-                # All is loaded: the tiles follow at equal distances.
-                end_step = max(now + steps, step + core.drain_cycles)
-                group_cycles = core.row_groups * period
-                step = end_step + core.row_groups * core.query_groups * period - period
-                stages[_QK, _BLOCKED] += step - now - core.row_groups * core.query_groups * steps
-                arrives = step + drained + core.logits
-                softmax = max(
-                    max(softmax, arrives - (core.query_groups - 1) * group_cycles)
-                    + core.query_groups * softmax_group,
-                    arrives + softmax_group,
-                )
-            else:
-                for group in range(core.query_groups):
-                    # The tiles of C queries; each waits for its operands while they load.
-                    there = query_there[group]
-                    tiles = core.row_groups
-                    while tiles > 0:
-                        at_once = tiles
-                        if group == 0 and key_port > begin:
-                            # Key groups come one by one.
-                            at_once = 1
-                            there = max(there, key_there[core.row_groups - tiles])
-                        ready = max(begin, there)
-                        end_step = max(ready + steps - 1, step + core.drain_cycles)
-                        step = end_step + (at_once - 1) * period
-                        stages[_QK, _STARVED] += ready - begin
-                        stages[_QK, _BLOCKED] += step + 1 - ready - at_once * steps
-                        begin = step + 1
-                        tiles -= at_once
-                    # The softmax unit takes the group when it is complete.
-                    softmax = max(softmax, step + drained + core.logits)
-                    chunk_starts[row % _RING, group] = softmax
-                    softmax += softmax_group
-            stages[_QK, _BUSY] += core.row_groups * core.query_groups * steps
-            stages[_SOFTMAX, _BUSY] += core.query_groups * softmax_group
+            step, softmax = _multiply_keys(
+                core,
+                stages,
+                now,
+                step,
+                steps,
+                last,
+                (query_port, key_port),
+                (query_there, key_there),
+                softmax,
+                chunk_starts[row % _RING],
+            )
             block_weighted[at] = softmax - 1 + core.weights
-            key_free[qk % SLOTS] = step + drained + core.key_release + 1
+            key_free[qk % SLOTS] = step + core.drained + core.key_release + 1
             if last:
-                query_free[row % SLOTS] = step + drained + core.key_release + 1
+                query_free[row % SLOTS] = step + core.drained + core.key_release + 1
             qk += 1
             find = True
         else:
@@ -819,27 +947,12 @@ def follow(core, codes, runs, latency, gaps, port):
             if block_last[at]:
                 group_cycles = core.channel_groups * period
                 row_complete[pv_row % _RING, 0] = (
-                    end_step + group_cycles - period + drained + core.groups + 1
+                    end_step + group_cycles - period + core.drained + core.groups + 1
                 )
                 row_complete[pv_row % _RING, 1] = group_cycles
                 pv_row += 1
             pv += 1
         idle = step + 1
 
-    total = spans[-1, 1]
-    # The array may still work for queries that are none.
-    for _ in range(core.pv_tiles):
-        after = min(step + 1 - total, period)
-        if after > 0:
-            blocked = min(after - 1, period - steps)
-            stages[_PV, _BUSY] -= after - blocked
-            stages[_PV, _BLOCKED] -= blocked
-            step -= period
-    stages[_SCHEDULER, _STARVED] += total
-    stages[_SCHEDULER, _BUSY] = total - stages[_SCHEDULER].sum()
-    stages[_PV, _STARVED] += max(0, total - idle)
-    stages[_SOFTMAX, _STARVED] = total - stages[_SOFTMAX, _BUSY]
-    stages[_OUTPUT, _BUSY] = output.state[2] * core.parts - 1
-    stages[_OUTPUT, _BLOCKED] = output.state[4]
-    stages[_OUTPUT, _STARVED] = total - stages[_OUTPUT, _BUSY] - stages[_OUTPUT, _BLOCKED]
+    _count_rest(core, stages, output, spans[-1, 1], step, idle, steps, period)
     return spans, row_ends, stages

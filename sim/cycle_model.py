@@ -271,6 +271,7 @@ def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
 
 def _core(config: Config, *, paced: bool = False, shell: bool = False) -> Core:
     """Read the configuration, and the latencies that the modules name."""
+    drain = ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY
     weights = SoftmaxUnit.LATENCY
     return Core(
         block=config.block,
@@ -287,11 +288,13 @@ def _core(config: Config, *, paced: bool = False, shell: bool = False) -> Core:
         value_beats=config.head_dim // config.load_bytes,
         drain_cycles=config.drain_cycles,
         drain_shift=log2(config.cols // config.drain_words),
-        drain=ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY,
+        drain=drain,
+        drained=drain + config.drain_cycles - 1,
         key_release=LogitBuffer.RELEASE_LATENCY,
         value_release=ArraySequencer.LATENCY,
         logits=LogitBuffer.GROUP_LATENCY,
         softmax_lanes=config.softmax_lanes,
+        softmax_cycles=config.block * (config.cols // config.softmax_lanes),
         weights=weights + StreamFIFO.LATENCY,
         denominators=weights + RowStateLane.LATENCY + StreamFIFO.LATENCY,
         reciprocal=ReciprocalLane.LATENCY,

@@ -2,7 +2,7 @@
 
 Blocks are followed from the address generator through bursts, beats and units to the beats of the
 core's streams, outputs through bursts to the answers. What is left out: reads of codes behind a
-head's first, pauses of the bus, and a core that does not take what it has asked for.
+head's first, and a core that does not take what it has asked for.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ from sim.memory import Memory
 __all__ = ["memory_port", "no_port"]
 
 #: Cycles from a burst's address to its first beat, and from a write's last beat to its answer, in
-#: the memory of `cocotbext.axi`; what the harness adds comes on top.
+#: the memory of `cocotbext.axi`; the harness adds its latency.
 ANSWER = 3
 WRITE_ANSWER = 2
 

@@ -98,7 +98,6 @@ def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
 
     works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
     predicted = predict_device(config, works, image, memory)
-    print("TAKEN", step["counters"]["cycles"], predicted.total_cycles)
     assert step["counters"]["cycles"] == pytest.approx(predicted.total_cycles, rel=DEVICE_ERROR)
 
 
