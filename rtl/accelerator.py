@@ -49,7 +49,13 @@ class Accelerator(wiring.Component):
         AXI4-Lite slave that holds the registers.
     irq : Out, 1
         Interrupt, a level: a queue is done or an error is reported, and CONTROL enables it.
+
+    Latency
+    -------
+    `DONE_LATENCY` cycles from the one after the last answer to a write until it rests.
     """
+
+    DONE_LATENCY = 2
 
     def __init__(self, config: Config):
         self.config = config

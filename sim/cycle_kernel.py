@@ -115,6 +115,8 @@ class MemoryPort(NamedTuple):
     # Writes.
     gathered: int  # from a burst's last output to its address
     first_beat: int  # from an address to its first beat
+    early: int  # beats that the memory takes before their address
+    waited: int  # from an address to the beat after those
     written: int  # from a burst's last beat to its answer
     outputs: np.ndarray  # int64 [bursts, 2]: beats, queries of all heads complete with it
     answered: np.ndarray  # int64 [OUTSTANDING]: answers to the last bursts
@@ -200,7 +202,7 @@ def _read_burst(port, accepted, beats, words, stored, unit):
     state = port.state
     slot = state[_COUNT] % len(port.done)
     # The burst takes the place of one whose last beat has come.
-    address = max(accepted + port.address, state[_TAKEN] + 1, port.done[slot] + 1)
+    address = max(accepted + port.address, state[_TAKEN] + 1, port.done[slot] + 2)
     if state[_ADDRESS] < 0:
         # With the first address the generators begin.
         port.generators[:, _AT] = port.generators[:, _START] = address
@@ -333,7 +335,9 @@ def _write_query(port, leaves):
         address = max(leaves + port.gathered, port.answered[slot] + 1, writer[_LAST_TAKEN] + 1)
         writer[_LAST_TAKEN] = _after(port.generators, _AW, address - 1)
         beat = address + port.first_beat
-        for _ in range(beats):
+        for number in range(beats):
+            if number == port.early:
+                beat = max(beat, writer[_LAST_TAKEN] + port.waited)
             beat = _after(port.generators, _W, max(beat, writer[_LAST_BEAT] + 1) - 1)
             writer[_LAST_BEAT] = beat
         begun = max(beat, writer[_LAST_TAKEN]) + port.written

@@ -23,6 +23,7 @@ from paro_config import Config, ParoError
 from paro_config.descriptor import DESCRIPTOR_BYTES
 from paro_config.formats import LANES, Stage
 from rtl import interfaces
+from rtl.accelerator import Accelerator
 from rtl.blocks import log2
 from rtl.drain import DrainRouter
 from rtl.logits import LogitBuffer
@@ -198,7 +199,9 @@ def predict_device(
     codes, runs = _joined(config, works, memory.latency[0])
     port = memory_port(config, image, memory)
     gaps, core = generators(None, STREAMS), _core(config, shell=True)
-    return _prediction(works, *follow(core, codes, runs, memory.latency[0], gaps, port))
+    spans, row_ends, stages = follow(core, codes, runs, memory.latency[0], gaps, port)
+    spans[-1, 1] += Accelerator.DONE_LATENCY
+    return _prediction(works, spans, row_ends, stages)
 
 
 def predict_heads(

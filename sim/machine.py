@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from paro_config import Config
 from paro_config.errors import ParoError
 
-__all__ = ["A100_BUFFER", "Machine", "Resources"]
+__all__ = ["A100_BUFFER", "A100_BUFFER_GBS", "Machine", "Resources"]
 
-#: Bytes of the A100's second-level cache.
+#: The A100's second-level cache: bytes, and 10^9 bytes a second (5120 a cycle at 1.41 GHz).
 A100_BUFFER = 40 * 2**20
+A100_BUFFER_GBS = 5120 * 1.41
+#: Legal numbers of cores, MHz and GB/s. A core may stand for a part of its time.
+_LEAST, _BEYOND = 1e-6, 1e12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,8 @@ class Machine:
         Memory, 10^9 bytes a second.
     buffer_mib : float
         Memory on the chip between DRAM and the cores, 2^20 bytes. The RTL has none.
+    buffer_gbs : float
+        What it gives, 10^9 bytes a second; 0: as much as the cores' read ports take.
     latency : int
         Cycles from a request to the first beat, seen by each core.
 
@@ -72,16 +77,22 @@ class Machine:
     clock_mhz: float = 1000.0
     bandwidth_gbs: float = 128.0
     buffer_mib: float = 0.0
+    buffer_gbs: float = 0.0
     latency: int = 0
 
     def __post_init__(self) -> None:
         for name in ("cores", "clock_mhz", "bandwidth_gbs"):
             value = getattr(self, name)
-            if not 0 < value < 1e9:
-                raise ParoError(f"{name} = {value:g} is not legal; legal: above 0, below 1e9")
-        for name, value in (("buffer_mib", self.buffer_mib), ("latency", self.latency)):
-            if not 0 <= value < 1e9:
-                raise ParoError(f"{name} = {value:g} is not legal; legal: 0 or more, below 1e9")
+            if not _LEAST <= value < _BEYOND:
+                raise ParoError(
+                    f"{name} = {value:g} is not legal; legal: {_LEAST:g} or more, below {_BEYOND:g}"
+                )
+        for name in ("buffer_mib", "buffer_gbs", "latency"):
+            value = getattr(self, name)
+            if not 0 <= value < _BEYOND:
+                raise ParoError(
+                    f"{name} = {value:g} is not legal; legal: 0 or more, below {_BEYOND:g}"
+                )
 
     @property
     def resources(self) -> Resources:
@@ -106,5 +117,6 @@ class Machine:
             clock_mhz=resources.clock_hz / 1e6,
             bandwidth_gbs=resources.bandwidth / 1e9,
             buffer_mib=resources.buffer / 2**20,
+            buffer_gbs=self.buffer_gbs,
             latency=self.latency,
         )

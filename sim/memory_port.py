@@ -29,10 +29,11 @@ from sim.memory import Memory
 
 __all__ = ["memory_port", "no_port"]
 
-#: Cycles from a burst's address to its first beat, and from a write's last beat to its answer, in
-#: the memory of `cocotbext.axi`; the harness adds its latency.
-ANSWER = 3
-WRITE_ANSWER = 2
+#: The memory of `cocotbext.axi`: cycles from an address to the first beat of a read, from address
+#: and last beat to the answer of a write (the harness adds its latency to both), beats that it
+#: takes before their address, cycles from the address to the next one.
+ANSWER = WRITE_ANSWER = 2
+EARLY_BEATS, EARLY_WAIT = 2, 2
 
 
 def no_port() -> MemoryPort:
@@ -114,6 +115,8 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
         latencies=memory.latency[1] - memory.latency[0] + 1,
         gathered=WriteMaster.ADDRESS_LATENCY,
         first_beat=WriteMaster.BEAT_LATENCY - WriteMaster.ADDRESS_LATENCY,
+        early=EARLY_BEATS,
+        waited=EARLY_WAIT,
         written=WRITE_ANSWER,
         outputs=np.concatenate(outputs),
         answered=np.full(write_master.OUTSTANDING, -1),

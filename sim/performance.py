@@ -1,12 +1,16 @@
 """Time of a whole model on our accelerator.
 
-Attention goes head by head: all cores share the block rows of one head, so a head takes the cycles
-of the cycle model divided by the cores. Reading, multiplying and writing overlap: what takes
-longest counts, head by head, of
+Attention goes layer by layer: the block rows of its heads are dealt out to the cores, a row to a
+core, counted as equally long. Reading, multiplying and writing overlap: what takes longest counts,
+head by head, of
 
 * the array (cycles of the model, softmax and reorder hidden behind it),
 * the read ports of the cores (K and V of every live block),
-* the memory (the same, or Q, K and V once if the buffer holds K and V of a head; and O).
+* the buffer, if it is said what it gives (the same),
+* the memory (the same, or Q, K and V once if the buffer holds K and V; and O).
+
+A buffer holds K and V of all heads that have a row in work; where it has room for fewer, these
+heads are finished before the next ones begin, and cores without a row wait.
 
 Linear layers run in W8A8 on the same arrays with the utilisation of 8-bit blocks, under the traffic
 rule of `sim.traffic`. Not counted: norms, activations, residuals, the quantisation between layers,
@@ -15,6 +19,7 @@ text encoder and image decoder.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -31,13 +36,13 @@ from sim.attention_time import (
 )
 from sim.head_plans import HeadPlans
 from sim.machine import Machine
-from sim.traffic import holds_head, linear_bytes, linear_tile
+from sim.traffic import heads_held, linear_bytes, linear_reads, linear_tile
 from sim.workloads import Workload
 
 __all__ = ["Estimate", "HeadCycles", "check_fits", "estimate", "head_cycles"]
 
 #: What can bound a head or a linear layer.
-BOUNDS = ("array", "port", "memory")
+BOUNDS = ("array", "port", "buffer", "memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +116,8 @@ class Estimate:
         What bounds linear layers.
     moved_bytes : float
         Between memory and chip.
+    core_reads : float
+        Bytes that all cores read in a second of attention.
     plans : str
         Where the plans come from.
     assumed : bool
@@ -126,6 +133,7 @@ class Estimate:
     attention_bounds: Mapping[str, float]
     linear_bound: str
     moved_bytes: float
+    core_reads: float
     plans: str
     assumed: bool
 
@@ -152,6 +160,7 @@ class Estimate:
             },
             "linear_bound": self.linear_bound,
             "gigabytes_per_step": self.moved_bytes * workload.guidance_passes / 1e9,
+            "core_reads_gbs": self.core_reads / 1e9,
         }
 
 
@@ -183,12 +192,15 @@ def estimate(
     config, resources = machine.config, machine.resources
     tokens = workload.tokens
     through_port, at_least = read_bytes(config, plans.codes, tokens)
-    kept = holds_head(workload, 1, resources.buffer)
-    from_memory = (at_least if kept else through_port) + written_bytes(config, tokens)
+    held = heads_held(workload, 1, resources.buffer)
+    from_memory = (at_least if held else through_port) + written_bytes(config, tokens)
+    waits = _waits(plans.codes.shape[1], workload.heads, machine.cores, held)
+    from_buffer = 1e9 * machine.buffer_gbs if held and machine.buffer_gbs else np.inf
     parts = np.stack(
         [
-            known.measured / (machine.cores * resources.clock_hz),
-            through_port / machine.port_bandwidth,
+            known.measured * waits / (machine.cores * resources.clock_hz),
+            through_port * waits / machine.port_bandwidth,
+            through_port / from_buffer,
             from_memory / resources.bandwidth,
         ]
     )
@@ -197,10 +209,11 @@ def estimate(
     total = float(seconds.sum())
 
     macs, tile = workload.linear_macs, linear_tile(config.block, resources.buffer)
-    moved = linear_bytes(workload, 1, tile)
+    moved, read = linear_bytes(workload, 1, tile), linear_reads(workload, 1, config.block)
     linear = [
         macs / resources.macs_per_second / known.linear_utilisation,
-        linear_bytes(workload, 1, config.block) / machine.port_bandwidth,
+        read / machine.port_bandwidth,
+        read / from_buffer,
         moved / resources.bandwidth,
     ]
     return Estimate(
@@ -215,6 +228,19 @@ def estimate(
         },
         linear_bound=BOUNDS[int(np.argmax(linear))],
         moved_bytes=float(plans.counts @ from_memory) + workload.layers * moved,
+        core_reads=float(plans.counts @ through_port) / total,
         plans=plans.source,
         assumed=plans.assumed,
     )
+
+
+def _waits(rows: int, heads: int, cores: float, held: int) -> float:
+    """Time of a layer's attention over that of its rows spread evenly over the cores.
+
+    ``held`` heads have room in the buffer; 0 if none has, and every core reads for itself.
+    """
+    at_once = heads
+    if 0 < held < min(heads, ceil(cores / rows) + 1):
+        at_once = held
+    even = at_once * rows / cores
+    return ceil(even) / even

@@ -7,11 +7,18 @@ accumulators of a tile (32 bits) fill the buffer. Without a buffer a tile is as 
 attention. Rows of DRAM, refresh and bank conflicts are left out: a byte costs the same everywhere.
 """
 
-from math import sqrt
+from math import ceil, sqrt
 
 from sim.workloads import Workload
 
-__all__ = ["TILE", "attention_bytes", "holds_head", "linear_bytes", "linear_tile"]
+__all__ = [
+    "TILE",
+    "attention_bytes",
+    "heads_held",
+    "linear_bytes",
+    "linear_reads",
+    "linear_tile",
+]
 
 #: Tokens in a tile of a machine that says nothing of its own.
 TILE = 64
@@ -19,15 +26,15 @@ TILE = 64
 _ACCUMULATOR, _OUTPUT = 4, 2
 
 
-def holds_head(workload: Workload, operand_bytes: float, buffer: float) -> bool:
-    """Whether a buffer holds K and V of one head."""
-    return 2 * workload.tokens * workload.head_dim * operand_bytes <= buffer
+def heads_held(workload: Workload, operand_bytes: float, buffer: float) -> int:
+    """Heads whose K and V a buffer holds."""
+    return int(buffer // (2 * workload.tokens * workload.head_dim * operand_bytes))
 
 
 def attention_bytes(workload: Workload, operand_bytes: float, buffer: float) -> float:
     """Bytes of the attention of a layer, if every key is read for every tile of queries."""
     operand = workload.tokens * workload.width * operand_bytes
-    tiles = 1 if holds_head(workload, operand_bytes, buffer) else -(-workload.tokens // TILE)
+    tiles = 1 if heads_held(workload, operand_bytes, buffer) else -(-workload.tokens // TILE)
     return operand + 2 * tiles * operand + workload.tokens * workload.width * _OUTPUT
 
 
@@ -36,14 +43,24 @@ def linear_tile(tile: int, buffer: float) -> float:
     return max(tile, sqrt(buffer / _ACCUMULATOR))
 
 
+def linear_reads(workload: Workload, operand_bytes: float, tile: float) -> float:
+    """Bytes that the linear layers of a layer read."""
+    return sum(
+        operand_bytes
+        * inputs
+        * (workload.tokens * ceil(outputs / tile) + outputs * ceil(workload.tokens / tile))
+        for inputs, outputs in _products(workload)
+    )
+
+
 def linear_bytes(workload: Workload, operand_bytes: float, tile: float) -> float:
-    """Bytes of the linear layers of a layer: QKV, output projection, feed-forward network."""
-    width, ffn, tokens = workload.width, workload.ffn, workload.tokens
-    moved = 0.0
-    for inputs, outputs in ((width, 3 * width), (width, width), (width, ffn), (ffn, width)):
-        reads_of_input = max(1.0, outputs / tile)
-        reads_of_weights = max(1.0, tokens / tile)
-        moved += operand_bytes * tokens * inputs * reads_of_input
-        moved += operand_bytes * inputs * outputs * reads_of_weights
-        moved += _OUTPUT * tokens * outputs
-    return moved
+    """Bytes that they read and write."""
+    written = sum(_OUTPUT * workload.tokens * outputs for _, outputs in _products(workload))
+    return linear_reads(workload, operand_bytes, tile) + written
+
+
+def _products(workload: Workload) -> list[tuple[int, int]]:
+    """Channels in and out of QKV, output projection and feed-forward network."""
+    width, ffn = workload.width, workload.ffn
+    products = ((width, 3 * width), (width, width), (width, ffn), (ffn, width))
+    return [(inputs, outputs) for inputs, outputs in products if inputs and outputs]
