@@ -16,8 +16,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-stdout = Console()
-stderr = Console(stderr=True)
+# What users name (files, titles) may look like markup.
+stdout = Console(markup=False)
+stderr = Console(stderr=True, markup=False)
 
 
 @contextmanager

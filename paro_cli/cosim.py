@@ -14,6 +14,7 @@ from paro_cli.options import (
     HeadsOption,
     OutputDirectory,
     Top,
+    is_number,
     parse_range,
     with_config,
 )
@@ -75,7 +76,7 @@ def cosim(
 
     Writes DIR/report.json, DIR/outputs.safetensors and DIR/stages.png, a picture of where the
     clocks went. Exit status 1 if a word differs, or if the core alone takes other clocks than the
-    cycle model predicts.
+    cycle model predicts, the accelerator more than 1 % more or less.
 
     [bold]Examples[/bold]
 
@@ -136,7 +137,7 @@ def _parse_latency(text: str, top: Top) -> tuple[int, int]:
     low, colon, high = text.partition(":")
     limit = 65_535
     numbers = [low, high] if colon else [low, low]
-    if not all(number.isdecimal() for number in numbers) or (colon and top is Top.CORE):
+    if not all(map(is_number, numbers)) or (colon and top is Top.CORE):
         raise ParoError(
             f"--latency {text!r} is not legal; legal: a number, or A:B with the accelerator"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from fpga.tools import find_tool
 from paro_cli.console import print_json, stdout
@@ -78,7 +79,8 @@ def _table(findings: list[Finding]) -> Table:
     for column in ("", "what", "found", "for", "how to get it"):
         table.add_column(column, overflow="fold")
     for finding in findings:
-        mark = "[green]ok" if finding.found else "[red]missing" if finding.required else "[yellow]-"
+        missing = Text("missing", "red") if finding.required else Text("-", "yellow")
+        mark = Text("ok", "green") if finding.found else missing
         remedy = "" if finding.found else finding.remedy
         table.add_row(mark, finding.name, finding.found or "", finding.purpose, remedy)
     return table

@@ -11,10 +11,8 @@ from paro_cli.console import format_value, key_value_table, print_json, progress
 from paro_cli.options import ConfigChoice, JsonOption, with_config
 from paro_config import ParoError
 from paro_config.formats import PAPER_BITS
+from sim.equal_quality import EQUAL_QUALITY_BITS, PRUNED_DENSITY
 
-#: Mean width at which the digit format reaches the quality of the papers' at `PAPER_BITS`, by
-#: `paro study formats` over the captures of docs/quality.md.
-EQUAL_QUALITY_BITS = 2.64
 #: What is not said of the array: the widest that 2-bit blocks fill, see docs/performance.md.
 DEFAULT_ARRAY = {"rows": 16, "cols": 32, "axi_bits": 512}
 
@@ -24,13 +22,13 @@ ModelOption = Annotated[
         "--model", metavar="NAME", help="such as cogvideox-5b, or a file NAME.toml of your own"
     ),
 ]
-SourcesOption = Annotated[
+SourcesArgument = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--capture",
-        metavar="CAPTURE",
-        help="captures or folders of them, whose calibrated heads stand for the model's; may be "
-        "repeated; by default the one that comes with the project",
+    typer.Argument(
+        metavar="[CAPTURE]...",
+        help="captures or folders of them, whose calibrated heads stand for the model's; by "
+        "default the one that comes with the project",
+        show_default=False,
     ),
 ]
 CoresOption = Annotated[
@@ -42,6 +40,12 @@ BufferOption = Annotated[
         "--buffer", metavar="MIB", help="memory on the chip before the cores; the RTL has none"
     ),
 ]
+BufferBandwidthOption = Annotated[
+    float,
+    typer.Option(
+        "--buffer-bandwidth", metavar="GB/S", help="of the buffer; 0: as much as the cores read"
+    ),
+]
 LatencyOption = Annotated[
     int, typer.Option("--latency", metavar="CYCLES", help="from a request to its first beat")
 ]
@@ -50,6 +54,7 @@ LatencyOption = Annotated[
 @with_config
 def estimate(
     config: ConfigChoice,
+    captures: SourcesArgument = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="folder for the results"),
@@ -61,20 +66,25 @@ def estimate(
     ] = 128.0,
     cores: CoresOption = 2.0,
     buffer: BufferOption = 0.0,
+    buffer_bandwidth: BufferBandwidthOption = 0.0,
     latency: LatencyOption = 0,
     avg_bits: Annotated[
-        float, typer.Option("--avg-bits", metavar="BITS", help="mean width of the first plan")
-    ] = PAPER_BITS,
+        float | None,
+        typer.Option(
+            "--avg-bits",
+            metavar="BITS",
+            help=f"mean width of the first plan, default {PAPER_BITS}, the papers'",
+        ),
+    ] = None,
     equal_quality_bits: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--equal-quality-bits",
             metavar="BITS",
             help="mean width of the second plan: that of the papers' quality, as `paro study "
-            "formats` finds it",
+            f"formats` finds it, default {EQUAL_QUALITY_BITS}",
         ),
-    ] = EQUAL_QUALITY_BITS,
-    captures: SourcesOption = None,
+    ] = None,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", metavar="PLAN", help="a plan of `paro calibrate` in place of both"),
@@ -88,14 +98,13 @@ def estimate(
         ),
     ] = None,
     pruned_density: Annotated[
-        float | None,
+        float,
         typer.Option(
             "--pruned-density",
             metavar="SHARE",
-            help="weights that Sanger and ViTCoD must keep, as `paro study pruning` finds it; "
-            "default 0.51",
+            help="weights that Sanger and ViTCoD must keep, as `paro study pruning` finds it",
         ),
-    ] = None,
+    ] = PRUNED_DENSITY,
     checkpoints: Annotated[
         bool,
         typer.Option("--checkpoints", help="print the papers' figures that the model must meet"),
@@ -119,23 +128,33 @@ def estimate(
 
       paro estimate --model wan2.1-14b-720p --rows 16 --cols 16 --cores 4 --bandwidth 64 -o wan
 
-      paro estimate --model my.toml --capture captures/ --avg-bits 4 --json -o mine
+      paro estimate --model my.toml captures/ --avg-bits 4 --json -o mine
     """
+    of_plans = {
+        "--plan": [plan],
+        "--assume-density": [assume_density],
+        "CAPTURE, --avg-bits, --equal-quality-bits": [captures, avg_bits, equal_quality_bits],
+    }
+    given = [
+        name
+        for name, values in of_plans.items()
+        if any(value not in (None, []) for value in values)
+    ]
     if checkpoints:
-        if model is not None:
-            raise ParoError("--checkpoints are of the papers' models; legal: without --model")
+        if model is not None or output is not None or given:
+            raise ParoError("--checkpoints are of the papers' models; legal: alone or with --json")
         _print_checkpoints(json_)
         return
     if model is None or output is None:
         raise ParoError("give --model and -o, or --checkpoints")
-    if plan is not None and assume_density is not None:
-        raise ParoError("give either --plan or --assume-density, not both")
+    if len(given) > 1:
+        raise ParoError(f"give plans by one of: {'; '.join(given)}")
 
     from firmware_model.quantize import padded_head_dim
     from paro_cli.charts import estimate_figure
     from paro_cli.drawing import save_figure
     from paro_config.files import write_json
-    from sim.comparison import PRUNED_DENSITY, compare
+    from sim.comparison import compare
     from sim.machine import Machine
     from sim.performance import check_fits
     from sim.workloads import load_workload
@@ -149,16 +168,21 @@ def estimate(
         clock_mhz=clock,
         bandwidth_gbs=bandwidth,
         buffer_mib=buffer,
+        buffer_gbs=buffer_bandwidth,
         latency=latency,
     )
-    density = PRUNED_DENSITY if pruned_density is None else pruned_density
-    if not 0 < density <= 1:
-        raise ParoError(f"pruned density = {density:g} is not legal; legal: above 0, at most 1")
-    widths = (avg_bits, equal_quality_bits)
+    if not 0 < pruned_density <= 1:
+        raise ParoError(
+            f"pruned density = {pruned_density:g} is not legal; legal: above 0, at most 1"
+        )
+    widths = (
+        PAPER_BITS if avg_bits is None else avg_bits,
+        EQUAL_QUALITY_BITS if equal_quality_bits is None else equal_quality_bits,
+    )
     plans = make_plans(
         workload, core.block, widths, captures or [], output, plan=plan, density=assume_density
     )
-    report = compare(workload, machine, plans, density)
+    report = compare(workload, machine, plans, pruned_density)
     write_json(output / "estimate.json", report)
     save_figure(estimate_figure(report), output / "estimate.png")
     if json_:
@@ -288,6 +312,7 @@ def _print_report(report: dict[str, Any]) -> None:
             "step, s": found["step_seconds"],
             "sample, s": found["sample_seconds"],
             "memory, GB a step": found["gigabytes_per_step"],
+            "cores read in attention, GB/s": found["core_reads_gbs"],
         }
         stdout.print(key_value_table(title, rows))
         title = ""
@@ -301,7 +326,9 @@ def _print_report(report: dict[str, Any]) -> None:
     )
     stdout.print(
         _machines(
-            f"at the A100's INT8 peak ({report['a100_peak_cores']:.1f} cores), bandwidth, cache; "
+            f"at the A100's INT8 peak ({report['a100_peak_cores']:.1f} cores), bandwidth, a buffer "
+            "of its cache's size that gives the "
+            f"{report['ours_at_a100_peak'][-1]['core_reads_gbs']:,.0f} GB/s that the cores read; "
             "GPUs at their own efficiency",
             report["a100_peak"],
         )

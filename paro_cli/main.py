@@ -55,5 +55,5 @@ def run() -> None:
     try:
         app()
     except ParoError as error:
-        stderr.print(f"paro: error: {error}", markup=False, highlight=False, soft_wrap=True)
+        stderr.print(f"paro: error: {error}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -176,7 +176,7 @@ def parse_heads(text: str | None, heads: int) -> list[int]:
     chosen: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not _is_number(first) or (dash and not _is_number(last)):
+        if not is_number(first) or (dash and not is_number(last)):
             raise ParoError(f"heads = {text!r} is not a list of heads; legal: such as 0,3 or 0-2,5")
         chosen.extend(range(int(first), int(last if dash else first) + 1))
     if not chosen or len(set(chosen)) != len(chosen):
@@ -203,7 +203,7 @@ def parse_shapes(name: str, text: str) -> tuple[tuple[int, int], ...]:
     shapes = []
     for part in text.split(","):
         rows, cross, cols = part.strip().partition("x")
-        if not (cross and _is_number(rows) and _is_number(cols)):
+        if not (cross and is_number(rows) and is_number(cols)):
             raise ParoError(f"{name} = {text!r} is not a list of shapes; legal: such as 8x8,16x32")
         shapes.append((int(rows), int(cols)))
     return tuple(shapes)
@@ -214,11 +214,12 @@ def parse_range(name: str, text: str | None) -> tuple[int, int | None] | None:
     if text is None:
         return None
     first, colon, last = text.partition(":")
-    legal = all(not part or _is_number(part) for part in (first, last))
+    legal = all(not part or is_number(part) for part in (first, last))
     if not colon or not legal or (last and int(last) <= int(first or 0)):
         raise ParoError(f"{name} = {text!r} is not a range; legal: such as 0:4, 2: or :4")
     return int(first or 0), int(last) if last else None
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text is a number of at most nine digits."""
     return text.isascii() and text.isdigit() and len(text) <= 9

@@ -9,15 +9,19 @@ from rich.table import Table
 
 from paro_cli.console import format_value, print_json, progress_bar, stdout
 from paro_cli.estimate import (
-    EQUAL_QUALITY_BITS,
+    BufferBandwidthOption,
     BufferOption,
     CoresOption,
-    SourcesOption,
+    SourcesArgument,
     build_config,
     make_plans,
 )
 from paro_cli.options import ConfigChoice, JsonOption, OutputDirectory, parse_numbers, parse_shapes
+from paro_config import Config
 from paro_config.formats import PAPER_BITS
+from sim.equal_quality import EQUAL_QUALITY_BITS
+
+_MAX_TOKENS = Config.model_fields["max_tokens"].default
 
 
 def sweep(
@@ -28,6 +32,7 @@ def sweep(
             "--model", metavar="NAME", help="such as cogvideox-5b, or a file NAME.toml of your own"
         ),
     ],
+    captures: SourcesArgument = None,
     arrays: Annotated[
         str, typer.Option("--arrays", metavar="LIST", help="rows x cols of a core")
     ] = "8x8,16x16,16x32,32x32",
@@ -40,13 +45,19 @@ def sweep(
     ] = f"2,{EQUAL_QUALITY_BITS},4,{PAPER_BITS},6",
     cores: CoresOption = 1.0,
     buffer: BufferOption = 0.0,
+    buffer_bandwidth: BufferBandwidthOption = 0.0,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens", metavar="N", help=f"that each core must take, default {_MAX_TOKENS}"
+        ),
+    ] = None,
     axi_bits: Annotated[
         int, typer.Option("--axi-bits", metavar="N", help="data bits of each core's memory port")
     ] = 512,
     block: Annotated[
         int, typer.Option("--block", metavar="B", help="tokens on a side of a block: 16, 32, 64")
     ] = 64,
-    captures: SourcesOption = None,
     quality: Annotated[
         bool,
         typer.Option(
@@ -72,13 +83,14 @@ def sweep(
     from paro_cli.charts import sweep_figures
     from paro_cli.drawing import save_figure
     from paro_config.files import write_json
-    from sim.sweep import Grid, pareto
+    from sim.performance import check_fits
+    from sim.sweep import Grid, check_jobs, pareto
     from sim.sweep import sweep as run
     from sim.workloads import load_workload
 
     workload = load_workload(model)
     head_dim = padded_head_dim(workload.head_dim)
-    choice = ConfigChoice(None, None, {})
+    choice = ConfigChoice(None, None, {"max_tokens": max_tokens})
     configs = tuple(
         build_config(choice, head_dim, rows=rows, cols=cols, axi_bits=axi_bits, block=block)
         for rows, cols in parse_shapes("arrays", arrays)
@@ -89,9 +101,13 @@ def sweep(
         bandwidths_gbs=parse_numbers("bandwidths", bandwidths),
         cores=cores,
         buffer_mib=buffer,
+        buffer_gbs=buffer_bandwidth,
     )
+    # Refuse them before anything is measured.
     for config in configs:
-        list(grid.machines(config))  # refuse them before anything is measured
+        list(grid.machines(config))
+        check_fits(workload, config)
+    check_jobs(jobs)
     widths = parse_numbers("bits", bits)
     plans = make_plans(workload, block, widths, captures or [], output)
     with progress_bar("points") as progress:
@@ -111,8 +127,12 @@ def sweep(
     )
     result = {"title": workload.title, "plans": plans[0].source, "points": points}
     write_json(output / "sweep.json", result)
-    for name, figure in sweep_figures(result).items():
-        save_figure(figure, output / f"{name}.png")
+    figures = sweep_figures(result)
+    for name in ("time_luts", "quality_time"):
+        if name in figures:
+            save_figure(figures[name], output / f"{name}.png")
+        else:
+            (output / f"{name}.png").unlink(missing_ok=True)  # of an earlier sweep
     if json_:
         print_json(result)
         return
@@ -125,31 +145,26 @@ def sweep(
 
 def _qualities(
     captures: list[Path], widths: tuple[float, ...], block: int, output: Path
-) -> dict[float, Any]:
-    """Mean SNR of the captured heads at each mean width; kept on disk."""
-    import json
-
+) -> dict[float, float]:
+    """Mean SNR of the captured heads at each mean width; each is kept on disk."""
     from firmware_model import DEMO_CAPTURE
     from firmware_model.capture import load_captures
     from firmware_model.methods import INTEGER
     from firmware_model.study import format_study
     from paro_config.files import write_json
+    from sim.sources import kept_path, read_kept
 
     sources = load_captures(captures or [DEMO_CAPTURE])
-    key = {
-        "captures": [source.digest for source in sources],
-        "widths": list(widths),
-        "block": block,
-    }
-    path = output / "quality.json"
-    stored = json.loads(path.read_text()) if path.exists() else {}
-    if stored.get("key") != key:
+    digests = [source.digest for source in sources]
+    paths = {width: kept_path(output / "quality", digests, width, block) for width in widths}
+    missing = [width for width, path in paths.items() if not path.exists()]
+    if missing:
         with progress_bar("quality") as progress:
-            study = format_study(sources, widths, block, progress=progress)
-        rows = [row for row in study["rows"] if row["format"] == INTEGER]
-        stored = {"key": key, "rows": [[row["avg_bits"], row["mean_snr_db"]] for row in rows]}
-        write_json(path, stored)
-    return dict(map(tuple, stored["rows"]))
+            study = format_study(sources, missing, block, progress=progress)
+        for row in study["rows"]:  # those at the papers' mean width are always among them
+            if row["format"] == INTEGER and row["avg_bits"] in paths:
+                write_json(paths[row["avg_bits"]], {"mean_snr_db": row["mean_snr_db"]})
+    return {width: read_kept(path, {"mean_snr_db"})["mean_snr_db"] for width, path in paths.items()}
 
 
 def _without_equals(points: list[dict[str, Any]]) -> list[dict[str, Any]]:

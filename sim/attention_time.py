@@ -4,14 +4,12 @@ import numpy as np
 
 from paro_config import Config, ParoError
 from paro_config.descriptor import DESCRIPTOR_BYTES
-from paro_config.formats import CODE_DIGITS, LANES
+from paro_config.formats import CODE_DIGITS, CODE_WORD_BYTES, LANES, OUT_BITS, SCALE_BYTES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycle_model import predict_heads
 
 __all__ = ["attention_cycles", "ideal_cycles", "linear_utilisation", "read_bytes", "written_bytes"]
 
-#: Bytes of the scale of a token, of a word of codes, of an output.
-_SCALE, _CODE_WORD, _OUTPUT = 4, 4, 2
 #: Blocks on a side of the map that stands for a linear layer.
 _LINEAR_BLOCKS = 24
 
@@ -34,11 +32,29 @@ def _block_tokens(config: Config, codes: np.ndarray, tokens: int) -> np.ndarray:
     return sizes
 
 
-def ideal_cycles(config: Config, codes: np.ndarray, tokens: int) -> np.ndarray:
-    """Clocks of each head if every lane worked in every one, on valid tokens: float64 [heads]."""
+def ideal_cycles(
+    config: Config, codes: np.ndarray, tokens: int, rows: range | None = None
+) -> np.ndarray:
+    """Clocks of each head if every lane worked in every one, on valid tokens.
+
+    Parameters
+    ----------
+    config : Config
+    codes : np.ndarray
+        uint8 [heads, rows, blocks].
+    tokens : int
+    rows : range, optional
+        Which block rows the codes are of; all by default.
+
+    Returns
+    -------
+    np.ndarray
+        float64 [heads].
+    """
     sizes = _block_tokens(config, codes, tokens)
+    queries = sizes if rows is None else sizes[list(rows)]
     digits = np.array(CODE_DIGITS)[codes]
-    operations = 2 * config.head_dim * np.einsum("hij,i,j->h", digits, sizes, sizes)
+    operations = 2 * config.head_dim * np.einsum("hij,i,j->h", digits, queries, sizes)
     return operations / (LANES * config.rows * config.cols)
 
 
@@ -50,24 +66,26 @@ def linear_utilisation(config: Config) -> float:
     return float(ideal_cycles(config, codes, tokens)[0] / cycles[0])
 
 
-def read_bytes(config: Config, codes: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes that each head takes in: float64 [heads], twice.
+def read_bytes(
+    config: Config, codes: np.ndarray, tokens: int, rows: range | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes that each head takes in; parameters as of `ideal_cycles`.
 
     Returns
     -------
     (through_port, at_least)
-        What a core reads: K and V for each live block. What memory must give if a buffer keeps K
-        and V.
+        float64 [heads] each. What a core reads: K and V for each live block. What memory must give
+        if a buffer keeps K and V.
     """
     sizes = _block_tokens(config, codes, tokens)
-    rows = len(sizes)
-    once = tokens * (config.head_dim + _SCALE) + DESCRIPTOR_BYTES
-    once += rows * -(-rows // CODES_PER_BEAT) * _CODE_WORD
-    key = 2 * config.head_dim + _SCALE
+    queries = tokens if rows is None else sizes[list(rows)].sum()
+    once = queries * (config.head_dim + SCALE_BYTES) + DESCRIPTOR_BYTES
+    once += codes.shape[1] * -(-len(sizes) // CODES_PER_BEAT) * CODE_WORD_BYTES
+    key = 2 * config.head_dim + SCALE_BYTES
     keys = ((codes > 0) @ sizes).sum(axis=1)
     return keys * float(key) + once, np.full(len(codes), float(tokens * key + once))
 
 
-def written_bytes(config: Config, tokens: int) -> int:
+def written_bytes(config: Config, queries: int) -> int:
     """Bytes that a head puts out."""
-    return _OUTPUT * config.head_dim * tokens
+    return OUT_BITS // 8 * config.head_dim * queries

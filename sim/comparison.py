@@ -10,17 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sim.checkpoints import peak_speedup
+from sim.equal_quality import PRUNED_DENSITY
 from sim.head_plans import HeadPlans
 from sim.machine import A100_BUFFER_GBS, Machine, Resources
 from sim.peers import A100, Peer, Sanger, ViTCoD, Work, array_peers, gpu_peers
 from sim.performance import Estimate, HeadCycles, estimate, head_cycles
 from sim.workloads import Workload
 
-__all__ = ["PRUNED_DENSITY", "Comparison", "Target", "compare"]
+__all__ = ["Comparison", "Target", "compare"]
 
-#: Share of weights that pruning must keep for the quality of the papers' formats at their width, as
-#: `paro study pruning` finds it.
-PRUNED_DENSITY = 0.51
 #: Multipliers of 8 x 8 bits that one of 16 x 16 is made of.
 _WIDE = 4
 

@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,7 @@ from firmware_model.methods import computed_positions
 from firmware_model.plan import Plan
 from firmware_model.quantize import quantize_head
 from paro_config import Config
-from paro_config.descriptor import DESCRIPTOR_BYTES
-from paro_config.formats import CODE_DIGITS, CODE_WORD_BYTES, LANES, SCALE_BYTES
-from rtl.interfaces import CODES_PER_BEAT
+from sim import attention_time
 from sim.core import simulate
 from sim.cycle_model import Prediction, predict, predict_device
 from sim.device import place_runs, simulate_device
@@ -41,12 +40,13 @@ DEVICE_ERROR = 0.01
 
 def ideal_cycles(config: Config, run: Run) -> int:
     """Clocks of a run if every lane of the array worked in every one, on valid tokens only."""
-    tokens = torch.full((-(-run.head.tokens // config.block),), config.block)
-    tokens[-1] = run.head.tokens - (len(tokens) - 1) * config.block
-    digits = torch.tensor(CODE_DIGITS)[run.codes[list(run.query_blocks)].long()]
-    products = digits * tokens[list(run.query_blocks)].unsqueeze(1) * tokens
-    operations = 2 * config.head_dim * int(products.sum())
-    return -(-operations // (LANES * config.rows * config.cols))
+    return ceil(attention_time.ideal_cycles(config, *_computed(run))[0])
+
+
+def _computed(run: Run) -> tuple[np.ndarray, int, range]:
+    """Codes [1, rows, blocks] that a run computes, its tokens, its block rows."""
+    codes = run.codes[list(run.query_blocks)].numpy()
+    return codes[None], run.head.tokens, run.query_blocks
 
 
 def cosim(
@@ -218,19 +218,9 @@ def _memory_report(
 
 def wanted_bytes(config: Config, runs: Sequence[Run]) -> dict[str, int]:
     """Bytes that some runs must read and write: live blocks with their scales, codes, outputs."""
-    read = write = 0
-    for run in runs:
-        rows = run.codes[list(run.query_blocks)]
-        blocks = run.codes.shape[1]
-        tokens = torch.full((blocks,), config.block)
-        tokens[-1] = run.head.tokens - (blocks - 1) * config.block
-        keys, queries = int(((rows > 0) * tokens).sum()), len(run.queries(config))
-        read += keys * (2 * config.head_dim + SCALE_BYTES) + queries * (
-            config.head_dim + SCALE_BYTES
-        )
-        read += len(rows) * -(-blocks // CODES_PER_BEAT) * CODE_WORD_BYTES + DESCRIPTOR_BYTES
-        write += queries * 2 * config.head_dim
-    return {"read": read, "write": write}
+    read = sum(attention_time.read_bytes(config, *_computed(run))[0][0] for run in runs)
+    queries = sum(len(run.queries(config)) for run in runs)
+    return {"read": int(read), "write": attention_time.written_bytes(config, queries)}
 
 
 def _ratio(ideal: int, cycles: int | None) -> float | None:

@@ -31,6 +31,7 @@ from firmware_model.progress import Progress
 from firmware_model.tensorfile import read_tensors, tensor_names, write_tensors
 from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS
+from sim.sources import source_digest
 from sim.workloads import Workload
 
 __all__ = [
@@ -42,7 +43,8 @@ __all__ = [
     "plans_of",
 ]
 
-#: Most blocks that are allocated at once; larger models take fewer of the captured heads.
+#: Most blocks that are allocated at once, but for a single map: larger models take fewer of the
+#: captured heads.
 BLOCKS_MAX = 2**24
 _BITS = np.array(CODE_BITS)
 #: What the errors of equal blocks are moved apart by, relative to them.
@@ -124,7 +126,9 @@ def measure_heads(
     errors: list[torch.Tensor] = []
     for done, capture in enumerate(captures):
         size = _block_size(capture.tokens, blocks)
-        path = None if cache is None else cache / f"{capture.digest[:16]}-{size}.safetensors"
+        path = None
+        if cache is not None:
+            path = cache / f"{capture.digest[:16]}-{size}-{source_digest()}.safetensors"
         told = _part(progress, done, len(captures))
         found = _stored(path)
         if found is None:

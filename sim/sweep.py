@@ -6,8 +6,6 @@ cluster unchanged. Each point is a file of its own, written whole; what lies the
 again. Its name is a digest of all that the point depends on.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -23,13 +21,14 @@ from paro_config.files import write_json
 from sim.area import load_area_model
 from sim.head_plans import HeadPlans
 from sim.machine import Machine
-from sim.performance import estimate, head_cycles
+from sim.performance import check_fits, estimate, head_cycles
+from sim.sources import kept_path, read_kept
 from sim.workloads import Workload
 
-__all__ = ["Grid", "pareto", "sweep"]
+__all__ = ["Grid", "check_jobs", "pareto", "sweep"]
 
-#: Changes when results of equal inputs do.
-_VERSION = 1
+#: What the point of a machine has beside its estimate's report.
+_POINT = ("rows", "cols", "cores", "clock_mhz", "bandwidth_gbs", "avg_bits", "luts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ class Grid:
     clocks_mhz, bandwidths_gbs : tuple of float
     cores : float
         Cores side by side, the same in all points.
-    buffer_mib : float
+    buffer_mib, buffer_gbs : float
         The same in all points.
     """
 
@@ -52,6 +51,7 @@ class Grid:
     bandwidths_gbs: tuple[float, ...]
     cores: float = 1.0
     buffer_mib: float = 0.0
+    buffer_gbs: float = 0.0
 
     def machines(self, config: Config) -> Iterator[Machine]:
         """Every machine with a core."""
@@ -62,13 +62,13 @@ class Grid:
                 clock_mhz=clock,
                 bandwidth_gbs=bandwidth,
                 buffer_mib=self.buffer_mib,
+                buffer_gbs=self.buffer_gbs,
             )
 
 
 def _path(folder: Path, workload: Workload, machine: Machine, digest: str) -> Path:
     fields = asdict(machine) | {"config": machine.config.model_dump()}
-    content = json.dumps([_VERSION, workload.model_dump(), fields, digest], sort_keys=True)
-    return folder / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
+    return kept_path(folder, workload.model_dump(), fields, digest)
 
 
 def _job(workload: Workload, machines: list[tuple[Machine, Path]], plans: HeadPlans) -> int:
@@ -126,10 +126,14 @@ def sweep(
     Raises
     ------
     ParoError
-        If the grid is empty, or model, plans and configurations do not fit each other.
+        If the grid is empty, model, plans and configurations do not fit each other, or ``jobs`` is
+        0.
     """
+    check_jobs(jobs)
     if not (plans and grid.configs and grid.clocks_mhz and grid.bandwidths_gbs):
         raise ParoError("the sweep has no point; legal: one value or more of each")
+    for config in grid.configs:
+        check_fits(workload, config)
     paths, missing = [], []
     for plan, config in product(plans, grid.configs):
         digest = plan.digest()
@@ -145,16 +149,13 @@ def sweep(
     results: Any = run(joblib.delayed(_job)(workload, absent, plan) for absent, plan in missing)
     for done in results:
         steps.advance(done)
-    return [_load(path) for path in paths]
+    return [read_kept(path, {*_POINT, "sample_seconds"}) for path in paths]
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ParoError(
-            f"cannot read point {path}: {error}; delete it to compute it anew"
-        ) from None
+def check_jobs(jobs: int) -> None:
+    """Raise ParoError if there is no such number of processes."""
+    if jobs == 0:
+        raise ParoError("jobs = 0 is not legal; legal: a number of processes, or -1 for all cores")
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:

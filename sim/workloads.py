@@ -1,5 +1,6 @@
 """Shapes of whole models: what a denoising step asks of any accelerator."""
 
+import json
 import tomllib
 from math import prod
 from pathlib import Path
@@ -115,10 +116,11 @@ def load_workload(name: str) -> Workload:
         )
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ParoError(f"cannot read model {path}: {error}") from error
     try:
-        return Workload(**values)
+        # As JSON, so that no value is turned into another type.
+        return Workload.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ParoError(f"model {path}: {_sentence(error)}") from None
 

@@ -103,6 +103,14 @@ CAPTURE = str(DEMO_CAPTURE)
         ("heads = '1,1' names a head twice", ["calibrate", CAPTURE, "--heads", "1,1"]),
         ("no simulator 'vcs'; legal: verilator, icarus", ["cosim", CAPTURE, "--sim", "vcs"]),
         ("plan missing does not exist", ["cosim", CAPTURE, "--plan", "missing"]),
+        ("--latency '1:2' is not legal", ["cosim", CAPTURE, "--latency", "1:2"]),
+        ("--latency '-1' is not legal", ["cosim", CAPTURE, "--latency=-1"]),
+        (f"--latency '{'9' * 5000}' is not legal", ["cosim", CAPTURE, "--latency", "9" * 5000]),
+        (
+            "--latency '9:2' is not legal; legal: 0 <= A <= B",
+            ["cosim", CAPTURE, "--top", "accelerator", "--latency", "9:2"],
+        ),
+        ("--interleaved", ["cosim", CAPTURE, "--interleaved"]),
         ("plan missing does not exist", ["evaluate", CAPTURE, "--plan", "missing"]),
         ("plan missing does not exist", ["picture", CAPTURE, "--plan", "missing"]),
         ("no board 'de10'; legal: ulx3s-12f", ["synth", "--board", "de10"]),
@@ -136,7 +144,7 @@ def test_bad_usage_is_status_2(paro, arguments):
 
 
 @pytest.mark.parametrize(("as_predicted", "status"), [(True, 0), (None, 0), (False, 1)])
-def test_cosim_fails_if_the_core_takes_other_cycles(
+def test_cosim_fails_if_cycles_are_not_as_predicted(
     paro, plan, tmp_path, monkeypatch, as_predicted, status
 ):
     import sim.cosim
@@ -154,3 +162,26 @@ def test_cosim_fails_if_the_core_takes_other_cycles(
     outcome = paro("cosim", CAPTURE, "--plan", plan, "-o", tmp_path / "out")
     assert outcome.status == status
     assert ("cycles_as_predicted" in outcome.out) == (as_predicted is not None)
+
+
+def test_cosim_of_the_accelerator_takes_its_memory(paro, plan, tmp_path, monkeypatch):
+    import sim.cosim
+
+    report = {
+        "bit_exact": True,
+        "cycles": 7,
+        "predicted_cycles": 7,
+        "cycles_as_predicted": True,
+        "heads": [{"head": 3, "cycles": None}],
+        "stages": {},
+        "memory": {"read": {"bytes_wanted": 640, "beats": 12}, "write": {"beats": 5}},
+    }
+    settings = {}
+    monkeypatch.setattr(sim.cosim, "cosim", lambda *_, **given: settings.update(given) or report)
+    arguments = ("--top", "accelerator", "--latency", "3:40", "--stalls", 7, "--interleaved")
+    outcome = paro("cosim", CAPTURE, "--plan", plan, *arguments, "-o", tmp_path / "out")
+    assert outcome.status == 0, outcome.err
+    memory = settings["memory"]
+    assert (memory.latency, memory.stall_seed, memory.interleaved) == ((3, 40), 7, True)
+    for row in ("read_bytes_wanted", "read_beats", "write_beats"):
+        assert row in outcome.out

@@ -50,6 +50,15 @@ def test_estimate_writes_report_and_chart(paro, model, tmp_path):
     assert (out / "estimate.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_are_printed_as_they_are(paro, model, tmp_path):
+    model.write_text(MODEL.replace('"tiny"', '"a [/b] [red]model"'))
+    out = tmp_path / "o[/x][bold]"
+    outcome = paro("estimate", "--model", model, *CORE, "--assume-density", 0.5, "-o", out)
+    assert outcome.status == 0, outcome.err
+    assert "a [/b] [red]model" in outcome.out
+    assert "o[/x][bold]" in outcome.out.replace("\n", "")
+
+
 def test_estimate_measures_captures_once(paro, model, tmp_path, monkeypatch):
     out = tmp_path / "out"
     arguments = (
@@ -98,9 +107,16 @@ def test_a_plan_stands_for_the_model(paro, model, tmp_path):
         ("density = 2 is not legal", ["--model", "cogvideox-5b", "--assume-density", "2"]),
         ("pruned density = 2 is not legal", ["--model", "flux.1-dev", "--pruned-density", "2"]),
         (
-            "either --plan or --assume-density",
+            "give plans by one of: --plan; --assume-density",
             ["--model", "flux.1-dev", "--assume-density", "1", "--plan", "x"],
         ),
+        (
+            "give plans by one of: --plan; CAPTURE, --avg-bits",
+            ["--model", "flux.1-dev", "--plan", "x", "--avg-bits", "4"],
+        ),
+        ("--checkpoints are of the papers' models", ["--checkpoints", "--plan", "x"]),
+        ("bandwidth_gbs = 1e-310 is not legal", ["--model", "flux.1-dev", "--bandwidth", "1e-310"]),
+        ("buffer_gbs = -1 is not legal", ["--model", "flux.1-dev", "--buffer-bandwidth", "-1"]),
         ("head_dim = 32 does not fit", ["--model", "flux.1-dev", "--head-dim", "32"]),
         ("plan missing does not exist", ["--model", "flux.1-dev", "--plan", "missing"]),
     ],
@@ -142,6 +158,19 @@ def test_a_sweep_writes_points_and_plots_and_is_resumed(paro, model, tmp_path, m
     again = paro(*arguments)
     assert again.status == 0, again.err
     assert again.out == outcome.out
+    # One width less asks for nothing new; no quality leaves no plot of it.
+    fewer = [*arguments[:-2], "--bits", "6", "-o", out]
+    assert paro(*fewer).status == 0
+    assert paro(*fewer, "--no-quality").status == 0
+    assert not (out / "quality_time.png").exists()
+
+    for folder, text in (("quality", "{"), ("points", "[]")):
+        for path in (out / folder).iterdir():
+            path.write_text(text)
+        torn = paro(*arguments)
+        assert torn.status == 2
+        assert f"cannot read result {out / folder}" in torn.err
+        assert "delete it to compute it anew" in torn.err
 
 
 @pytest.mark.parametrize(
@@ -152,6 +181,8 @@ def test_a_sweep_writes_points_and_plots_and_is_resumed(paro, model, tmp_path, m
         ("clocks = 'fast' is not a list of numbers", ["--clocks", "fast"]),
         ("bandwidth_gbs = 0 is not legal", ["--bandwidths", "0"]),
         ("avg_bits = 0.0 is not legal", ["--bits", "0"]),
+        ("jobs = 0 is not legal", ["--jobs", "0"]),
+        ("max_tokens = 64 does not fit the 17776 tokens", ["--max-tokens", "64"]),
     ],
 )
 def test_a_bad_sweep_is_one_sentence(refused, tmp_path, sentence, arguments):

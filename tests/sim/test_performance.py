@@ -5,8 +5,6 @@ import math
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from firmware_model.allocation import HeadErrors
 from firmware_model.plan import ModelPlan
 from paro_config import Config, ParoError
 from paro_config.formats import CODE_BITS
-from sim import cosim
 from sim.area import load_area_model
 from sim.attention_time import attention_cycles, ideal_cycles, read_bytes, written_bytes
 from sim.checkpoints import checkpoints, peak_speedup
@@ -81,22 +78,12 @@ def test_bytes_by_hand():
     assert written_bytes(CONFIG, 24) == 24 * 32 * 2
 
 
-def test_co_simulation_counts_the_same(seed):
-    codes = np.random.default_rng(seed).integers(0, 4, (1, 5, 5)).astype(np.uint8)
-    codes[0, :, 0] = 3
-    run: Any = SimpleNamespace(
-        codes=torch.from_numpy(codes[0]),
-        head=SimpleNamespace(tokens=72),
-        query_blocks=range(5),
-        queries=lambda config: range(72),
-    )
-    ideal = cosim.ideal_cycles(CONFIG, run)
-    assert ideal == np.ceil(ideal_cycles(CONFIG, codes, 72)[0])
-    wanted = cosim.wanted_bytes(CONFIG, [run])
-    assert wanted == {
-        "read": read_bytes(CONFIG, codes, 72)[0][0],
-        "write": written_bytes(CONFIG, 72),
-    }
+def test_some_rows_by_hand():
+    # The second row of the two: 8 queries.
+    codes = np.array([[[0, 2]]], np.uint8)
+    assert ideal_cycles(CONFIG, codes, 24, range(1, 2))[0] == 2 * 32 * 2 * 8 * 8 / (4 * 4 * 4)
+    port, _ = read_bytes(CONFIG, codes, 24, range(1, 2))
+    assert port[0] == 128 + 8 * (32 + 4) + 4 + 8 * (2 * 32 + 4)
 
 
 def test_a_fast_memory_leaves_the_array_alone():
