@@ -25,6 +25,10 @@ __all__ = ["ReadMaster", "unit_layout"]
 BURST_BEATS = 64
 OUTSTANDING = 32
 
+#: Runs that are taken and not complete: every burst that is waited for may be the only one of its
+#: run, and the units of one more are being put together.
+RUNS = OUTSTANDING + 2
+
 #: Beats that are held for the units' consumer.
 DEPTH = 16
 
@@ -102,7 +106,6 @@ class ReadMaster(wiring.Component):
         m.submodules.splitter = splitter = BurstSplitter(
             self._config, unit_bytes=self._config.load_bytes, beats=BURST_BEATS
         )
-        # Every burst that is waited for may be the only one of its run.
         m.submodules.places = places = StreamFIFO(
             data.StructLayout(
                 {
@@ -111,7 +114,7 @@ class ReadMaster(wiring.Component):
                     "destination": self.runs.payload.destination.shape(),
                 }
             ),
-            depth=OUTSTANDING + 1,
+            depth=RUNS - 1,
         )
         m.submodules.lanes = lanes = WordLanes(lanes=self._lanes, depth=DEPTH)
         go = ~self.stop

@@ -26,9 +26,10 @@ _COMMAND, _CODES, _FETCH, _Q, _K, _V, _O = range(len(STREAMS))
 _PORT_Q, _PORT_K, _PORT_V = range(3)
 #: Indices of `MemoryPort.state`: cycles in which the last two addresses were offered, the last one
 #: was taken and came to the memory, of the last beat, of the last unit, of the last beat out of the
-#: corner turn, first cycle in which the address generator is idle, bursts so far, tokens at which
-#: the last walk began and ended.
-_ADDRESS, _BEFORE, _TAKEN, _CAME, _BEAT, _UNIT, _TURNED, _IDLE, _COUNT, _BEGAN, _ENDED = range(11)
+#: corner turn, first cycle in which the address generator is idle, bursts and runs so far, tokens
+#: at which the last walk began and ended.
+_ADDRESS, _BEFORE, _TAKEN, _CAME, _BEAT, _UNIT, _TURNED, _IDLE = range(8)
+_COUNT, _RUNS, _BEGAN, _ENDED = range(8, 12)
 #: Indices of `MemoryPort.writer`.
 _NEXT_BURST, _LAST_BEAT, _QUERIES, _WRITTEN, _LAST_TAKEN, _LAST_ANSWER, _ANSWER_OUT = range(7)
 #: Columns of a generator, and the rows of those of `MemoryPort`.
@@ -106,7 +107,8 @@ class MemoryPort(NamedTuple):
     first: np.ndarray  # int64: index of each block's first burst
     bursts: np.ndarray  # int64 [bursts, 3]: beats, words, tokens placed before it is known
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
-    state: np.ndarray  # int64 [11]
+    complete: np.ndarray  # int64 [RUNS]: last units of the last runs
+    state: np.ndarray  # int64 [12]
     units: np.ndarray  # int64: cycles in which the units of a block come
     # Gaps of the channels, from the first address on, and latencies of the memory.
     generators: np.ndarray  # int64 [CHANNELS + DELAYS, 4]
@@ -232,10 +234,19 @@ def _read_burst(port, accepted, beats, words, stored, unit):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _take_place(port):
+    """Place of the next run among those that are not complete."""
+    port.state[_RUNS] += 1
+    return port.state[_RUNS] % len(port.complete)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _read_units(port, asked, units):
     """Read so many units from one place; returns the cycles of the first and of the last one."""
     words = units * port.unit_words
-    _read_burst(port, asked, -(-words // port.lanes), words, 0, 0)
+    place = _take_place(port)
+    _read_burst(port, max(asked, port.complete[place]), -(-words // port.lanes), words, 0, 0)
+    port.complete[place] = port.state[_UNIT]
     return port.units[0], port.units[units - 1]
 
 
@@ -246,6 +257,7 @@ def _read_descriptor(port, units, core_idle):
     It is asked for when the core is idle and all that the head before needs has been read.
     """
     ended = max(core_idle, port.state[_IDLE], port.state[_BEAT] + 1)
+    port.state[_BEGAN] = port.state[_ENDED] = -1
     return _read_units(port, ended + 1, units)[1] + port.offer
 
 
@@ -289,20 +301,25 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
     state[_BEGAN], state[_ENDED] = begin, end
     # From here on a token a cycle; a run is offered with its last one.
     now = fetched + walk - 1
-    placed = 0
+    placed, place = -1, 0
     stored = unit = accepted = 0
     at = port.tables[run, operand] + block
     for index in range(port.first[at], port.first[at + 1]):
         beats, words, rows = port.bursts[index]
-        # The reader takes a run when the burst before the last one is on its way.
-        if rows == 0:
-            accepted = max(fetched + 1, state[_BEFORE] - 1)
-        else:
-            now += rows - placed
-            placed = rows
-            accepted = max(now, state[_BEFORE] - 1)
+        # The reader takes a run when the burst before the last one is on its way, and an older run
+        # is complete.
+        accepted = fetched + 1
+        if rows > 0:
+            now += rows - max(placed, 0)
+            accepted = now
+        if rows != placed:
+            place, placed = _take_place(port), rows
+            accepted = max(accepted, port.complete[place])
+        accepted = max(accepted, state[_BEFORE] - 1)
+        if rows > 0:
             now = accepted
         stored, unit = _read_burst(port, accepted, beats, words, stored, unit)
+        port.complete[place] = state[_UNIT]
     state[_IDLE] = accepted + 1
     if operand == _PORT_V:
         there[:] = port.units[unit - 1] + 1

@@ -17,7 +17,7 @@ from rtl.axi import WORD_BYTES
 from rtl.code_reader import WAITING_UNITS, CodeReader
 from rtl.corner_turn import CornerTurn
 from rtl.head_queue import HeadQueue
-from rtl.read_master import DEPTH, OUTSTANDING, ReadMaster
+from rtl.read_master import DEPTH, OUTSTANDING, RUNS, ReadMaster
 from rtl.stream_fifo import StreamFIFO
 from rtl.token_runs import TokenRuns
 from rtl.token_walker import TokenWalker
@@ -48,6 +48,7 @@ def no_port() -> MemoryPort:
         first=none,
         bursts=none.reshape(0, 3),
         done=none,
+        complete=none,
         state=none,
         units=none,
         generators=none.reshape(0, 4),
@@ -106,7 +107,8 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
         first=np.concatenate(first),
         bursts=np.concatenate(bursts),
         done=np.full(OUTSTANDING, -1),
-        state=np.full(11, -1),
+        complete=np.full(RUNS, -1),
+        state=np.full(12, -1),
         units=np.zeros(
             max(units, WAITING_UNITS, DESCRIPTOR_BYTES // config.load_bytes) + 1, np.int64
         ),

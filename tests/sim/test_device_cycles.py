@@ -8,10 +8,18 @@ import sim.memory_port
 from firmware_model.driver import HeadJob, Image, place_heads
 from firmware_model.plan import uniform_plan
 from paro_config import Config
+from rtl.accelerator import Accelerator
+from rtl.code_reader import CodeReader
+from rtl.corner_turn import CornerTurn
+from rtl.head_queue import HeadQueue
+from rtl.read_master import ReadMaster
+from rtl.token_runs import TokenRuns
+from rtl.write_master import WriteMaster
 from sim.bursts import block_bursts, output_bursts
 from sim.cosim import DEVICE_ERROR, cosim
 from sim.cycle_model import predict_device
 from sim.device import Step
+from sim.gaps import CHANNELS, gap_rates
 from sim.memory import Memory
 from sim.stimulus import Run
 from tests.sim.conftest import random_capture
@@ -27,7 +35,7 @@ SHAPES = {
 
 #: Latency, and whether the channels pause at random.
 CONSTANT = tuple(Memory((latency, latency)) for latency in (0, 30, 200))
-#: The seeds give every channel each rate.
+#: Under one or the other seed every channel pauses.
 RANDOM = (
     Memory((1, 60)),
     Memory((10, 10), stall_seed=1),
@@ -99,6 +107,48 @@ def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
     works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
     predicted = predict_device(config, works, image, memory)
     assert step["counters"]["cycles"] == pytest.approx(predicted.total_cycles, rel=DEVICE_ERROR)
+
+
+def test_every_channel_pauses_and_goes_on():
+    rates = [gap_rates(memory.stall_seed) for memory in (*RANDOM, *CONSTANT)]
+    for channel in CHANNELS:
+        found = {rate[channel] for rate in rates}
+        assert 0 in found
+        assert max(found) >= 64
+
+
+#: What the model of the memory port takes from the RTL, and from the memory.
+LATENCIES = (
+    (ReadMaster, "ADDRESS_LATENCY"),
+    (ReadMaster, "UNIT_LATENCY"),
+    (TokenRuns, "LATENCY"),
+    (CornerTurn, "LATENCY"),
+    (HeadQueue, "OFFER_LATENCY"),
+    (CodeReader, "REQUEST_LATENCY"),
+    (WriteMaster, "BEAT_LATENCY"),
+    (Accelerator, "DONE_LATENCY"),
+    (sim.memory_port, "ANSWER"),
+    (sim.memory_port, "WRITE_ANSWER"),
+)
+
+
+def test_one_cycle_more_or_less_is_seen(build_dir, tmp_path, monkeypatch):
+    """Two heads whose clocks are predicted exactly, and no longer when a latency is changed."""
+    jobs = make_jobs(TINY, SHAPES["short"], 12345)
+    image = place_heads(TINY, jobs, 0x10000)
+    memory = Memory((1, 60))
+    (step,) = play(TINY, [image], [Step()], build_dir, tmp_path, memory).steps
+    works = [Run(job.head, job.codes, job.rows(TINY)).work(TINY) for job in jobs]
+
+    def predicted() -> int:
+        return predict_device(TINY, works, image, memory).total_cycles
+
+    assert predicted() == step["counters"]["cycles"]
+    for owner, name in LATENCIES:
+        for change in (-1, 1):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, getattr(owner, name) + change)
+                assert predicted() != step["counters"]["cycles"], (owner, name, change)
 
 
 @pytest.fixture
