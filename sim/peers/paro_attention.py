@@ -5,7 +5,7 @@ Source: its abstract: 20 to 30 % block density, INT8 or INT4, 1.9x to 2.7x end t
 Assumptions: linear layers stay FP16, as only attention is changed; attention keeps the A100's own
 efficiency and cost falls with the density; the reorder takes 1 % of the time that is left.
 
-Check: on CogVideoX-5B, with the A100's model as baseline, INT8 at 30 % density gives 1.97x, 4 %
+Check: on CogVideoX-5B, with the A100's model as baseline, INT8 at 30 % density gives 1.97x, 3 %
 above the lower end of the published range; at 20 % it gives 2.09x, 23 % below its upper end, which
 may be of INT4.
 """
