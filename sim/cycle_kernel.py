@@ -4,7 +4,7 @@ All compiled code of the model is in this file: what numba keeps from an earlier
 when this file changes, and only then. Latencies of the RTL come in as arguments.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -14,6 +14,10 @@ from rtl.scheduler import SLOTS
 from sim.gaps import CHANNELS, DELAYS, STREAMS
 
 __all__ = ["Core", "MemoryPort", "follow"]
+
+_compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
+#: What is called for every block: to hand over its many arguments would take as long as its work.
+_inlined: Any = njit(cache=True, nogil=True, error_model="numpy", inline="always")
 
 #: A time that does not come, one before all.
 _NEVER, _ALWAYS = 1 << 60, -(1 << 60)
@@ -156,7 +160,7 @@ class Output(NamedTuple):
     state: np.ndarray
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _step(generator):
     """Take a generator to the next cycle."""
     value = generator[_VALUE]
@@ -167,7 +171,7 @@ def _step(generator):
     generator[_AT] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _after(generators, stream, cycle):
     """First cycle after this one in which a stream has no gap, if one may begin in this cycle.
 
@@ -183,7 +187,7 @@ def _after(generators, stream, cycle):
     return generator[_AT] + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _latency(port, delay, cycle):
     """Latency of what is taken in this cycle."""
     if port.latencies == 1:
@@ -194,7 +198,7 @@ def _latency(port, delay, cycle):
     return port.latency + (generator[_VALUE] >> 8) % port.latencies
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _read_burst(port, accepted, beats, words, stored, unit):
     """Follow a burst of a run that the reader has accepted.
 
@@ -233,14 +237,14 @@ def _read_burst(port, accepted, beats, words, stored, unit):
     return stored, unit
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _take_place(port):
     """Place of the next run among those that are not complete."""
     port.state[_RUNS] += 1
     return port.state[_RUNS] % len(port.complete)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _read_units(port, asked, units):
     """Read so many units from one place; returns the cycles of the first and of the last one."""
     words = units * port.unit_words
@@ -250,7 +254,7 @@ def _read_units(port, asked, units):
     return port.units[0], port.units[units - 1]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _read_descriptor(port, units, core_idle):
     """Read the next descriptor; returns the cycle in which the head can be taken.
 
@@ -261,14 +265,14 @@ def _read_descriptor(port, units, core_idle):
     return _read_units(port, ended + 1, units)[1] + port.offer
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _read_codes(port, units, started):
     """Read a head's first codes; returns the cycle in which the first are there."""
     first = _read_units(port, started + port.codes, min(units, port.codes_ahead))[0]
     return first + port.handed_on
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there):
     """Read a block.
 
@@ -336,7 +340,7 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
     return turned + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _write_query(port, leaves):
     """Follow the bursts that a query, whose last output leaves the core then, completes."""
     writer = port.writer
@@ -370,14 +374,14 @@ def _write_query(port, leaves):
             writer[_WRITTEN] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _fetched(gaps, port, ready):
     """First cycle from this one on in which what the core asks for is taken."""
     taken = _after(gaps, _FETCH, ready - 1)
     return max(taken, port.state[_IDLE]) if port.present else taken
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _stream(gaps, stream, first, beats, group_beats, there):
     """Follow a load's beats from the first one on.
 
@@ -399,7 +403,7 @@ def _stream(gaps, stream, first, beats, group_beats, there):
     return now + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _load(core, gaps, port, stages, load, place, tokens, answer, wanted, free, before, there):
     """Follow a block from its fetch to its last beat.
 
@@ -445,7 +449,7 @@ def _load(core, gaps, port, stages, load, place, tokens, answer, wanted, free, b
     return fetch, end
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _take_codes(gaps, stages, scan, beats, there, taken):
     """Follow the scheduler, in cycle ``scan``, to codes some beats further.
 
@@ -459,7 +463,7 @@ def _take_codes(gaps, stages, scan, beats, there, taken):
     return scan, taken
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gaps, port, opens):
     """Follow a row from its denominators to its last output.
 
@@ -564,7 +568,7 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
     return free - 1, free - 1 + core.output
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _multiply_keys(core, stages, now, step, steps, last, loads, there, softmax, chunk_starts):
     """Follow a QK on the array, and its groups of C queries into the softmax unit.
 
@@ -633,7 +637,7 @@ def _multiply_keys(core, stages, now, step, steps, last, loads, there, softmax, 
     return step, softmax
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inlined
 def _count_wait(stages, now, idle, qk_from, qk_loaded, pv_loaded, pv_room):
     """Count what the array waited for from cycle ``idle`` to this one, in which it has a choice.
 
@@ -645,7 +649,7 @@ def _count_wait(stages, now, idle, qk_from, qk_loaded, pv_loaded, pv_room):
     stages[_PV, _BLOCKED] += max(0, min(until, pv_room) - max(idle, pv_loaded))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _count_rest(core, stages, output, total, step, idle, steps, period):
     """Complete the counts when all is done; the array's last step, tile and period are given."""
     # The array may still work for queries that are none.
@@ -665,14 +669,14 @@ def _count_rest(core, stages, output, total, step, idle, steps, period):
     stages[_OUTPUT, _STARVED] = total - stages[_OUTPUT, _BUSY] - stages[_OUTPUT, _BLOCKED]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _next_live(codes, column, end):
     while column < end and codes[column] == 0:
         column += 1
     return column
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def follow(core, codes, runs, latency, gaps, port):
     """Follow some runs block by block.
 
