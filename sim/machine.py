@@ -7,7 +7,8 @@ from paro_config.errors import ParoError
 
 __all__ = ["A100_BUFFER", "A100_BUFFER_GBS", "Machine", "Resources"]
 
-#: The A100's second-level cache: bytes, and 10^9 bytes a second (5120 a cycle at 1.41 GHz).
+#: The A100's second-level cache, as NVIDIA's white paper has it: bytes, and 10^9 bytes a second
+#: (5120 a cycle at 1.41 GHz).
 A100_BUFFER = 40 * 2**20
 A100_BUFFER_GBS = 5120 * 1.41
 #: Legal numbers of cores, MHz and GB/s. A core may stand for a part of its time.
