@@ -240,7 +240,7 @@ def load_config(
     if file is not None:
         try:
             values = tomllib.loads(file.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ParoError(f"cannot read configuration {file}: {error}") from error
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
     return Config(**values)

@@ -136,6 +136,20 @@ def test_what_does_not_fit_the_plan_is_one_sentence(refused, plan, tmp_path, sen
     refused(sentence, "cosim", CAPTURE, "--plan", plan, *options, "-o", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("sentence", "text"),
+    [
+        ("cannot read configuration ", "rows = ["),
+        ("cannot read configuration ", f"rows = {'9' * 5000}"),
+        ("no field 'depth'; legal fields: rows, cols", "depth = 3"),
+        ("rows = '8' is not legal", 'rows = "8"'),
+    ],
+)
+def test_a_bad_configuration_file_is_one_sentence(refused, tmp_path, sentence, text):
+    (tmp_path / "core.toml").write_text(text)
+    refused(sentence, "generate", "--config", tmp_path / "core.toml", "-o", tmp_path / "out")
+
+
 @pytest.mark.parametrize("arguments", [["generate"], ["nope"], ["cosim", CAPTURE, "--nope"]])
 def test_bad_usage_is_status_2(paro, arguments):
     outcome = paro(*arguments)
