@@ -171,7 +171,7 @@ def _step(generator):
     generator[_AT] += 1
 
 
-@_compiled
+@_inlined
 def _after(generators, stream, cycle):
     """First cycle after this one in which a stream has no gap, if one may begin in this cycle.
 
@@ -381,7 +381,7 @@ def _fetched(gaps, port, ready):
     return max(taken, port.state[_IDLE]) if port.present else taken
 
 
-@_compiled
+@_inlined
 def _stream(gaps, stream, first, beats, group_beats, there):
     """Follow a load's beats from the first one on.
 
