@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from paro_config.formats import CODE_BITS
 from sim.machine import Resources
 from sim.peers.ita import DenseInt8
-from sim.peers.peer import Check, Peer, Work
+from sim.peers.peer import Check, Peer, Work, attention_speedup
 from sim.traffic import attention_bytes
-from sim.workloads import Workload
 
 __all__ = ["BitFusion"]
 
-_UNITS, _EYERISS_UNITS, _CLOCK_HZ = 512, 168, 500e6
+_UNITS, _EYERISS_UNITS = 512, 168
 #: Bits of a brick's operand.
 _BRICK_BITS = 2
 
@@ -50,29 +49,13 @@ class BitFusion(Peer):
         return DenseInt8().linear_seconds(work, resources)
 
     def checks(self) -> Sequence[Check]:
-        """Its speed-up over Eyeriss, as if all were one dense product."""
-        product = Workload(
-            title="product",
-            layers=1,
-            heads=1,
-            head_dim=64,
-            ffn=0,
-            grid=(1, 1, 512),
-            steps=1,
-            guidance_passes=1,
-        )
-        work = Work(workload=product, shares=(0, 0, 0, 1))
-        own, eyeriss = (
-            Resources(macs=units, clock_hz=_CLOCK_HZ, bandwidth=1e18)
-            for units in (_UNITS, _EYERISS_UNITS)
-        )
-        theirs = DenseInt8(bits=16).attention_seconds(work, eyeriss)
+        """Its speed-up over Eyeriss."""
         return (
             Check(
                 peer="Bit Fusion",
                 figure="speed-up over Eyeriss, all at 8 bits",
                 published=3.9,
-                modelled=theirs / self.attention_seconds(work, own),
+                modelled=attention_speedup(self, DenseInt8(bits=16), _UNITS, _EYERISS_UNITS),
                 tolerance=0.25,
             ),
         )

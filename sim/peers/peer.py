@@ -3,11 +3,24 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from sim.machine import Resources
 from sim.workloads import Workload
 
-__all__ = ["Check", "Peer", "Work"]
+__all__ = ["Check", "Peer", "Work", "attention_speedup"]
+
+#: Where the multipliers alone count, the shape does not: any dense product will do.
+_PRODUCT = Workload(
+    title="product",
+    layers=1,
+    heads=1,
+    head_dim=64,
+    ffn=0,
+    grid=(1, 1, 512),
+    steps=1,
+    guidance_passes=1,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +92,20 @@ class Peer(ABC):
     def checks(self) -> Sequence[Check]:
         """Published figures that the model can be held against."""
         return ()
+
+
+def attention_speedup(peer: Peer, other: Peer, units: int, other_units: int) -> float:
+    """Speed-up of one peer over another in attention, at one clock, if multipliers alone count.
+
+    Parameters
+    ----------
+    peer, other : Peer
+    units, other_units : int
+        How many multipliers each has, of its own width; all blocks are at 8 bits.
+    """
+    work = Work(workload=_PRODUCT, shares=(0, 0, 0, 1))
+    own, theirs = (
+        machine.attention_seconds(work, Resources(macs=macs, clock_hz=1e9, bandwidth=inf))
+        for machine, macs in ((peer, units), (other, other_units))
+    )
+    return theirs / own

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 
 from sim.machine import Resources
 from sim.peers.ita import DenseInt8
-from sim.peers.peer import Check, Peer, Work
+from sim.peers.peer import Check, Peer, Work, attention_speedup
 from sim.traffic import attention_bytes
-from sim.workloads import Workload
 
 __all__ = ["Sanger"]
 
@@ -63,26 +62,14 @@ class Sanger(Peer):
 
     def checks(self) -> Sequence[Check]:
         """Its rate on BERT's attention, beside a dense machine of as many multipliers."""
-        text = Workload(
-            title="BERT-Base",
-            layers=12,
-            heads=12,
-            head_dim=64,
-            ffn=3072,
-            grid=(1, 1, 512),
-            steps=1,
-            guidance_passes=1,
-        )
-        work = Work(workload=text, shares=(0, 0, 0, 1))
-        endless = Resources(macs=_MULTIPLIERS, clock_hz=_CLOCK_HZ, bandwidth=1e18)
-        dense = DenseInt8(bits=self.bits).attention_seconds(work, endless)
-        own = Sanger(density=sum(_DENSITIES) / 2).attention_seconds(work, endless)
+        own = Sanger(density=sum(_DENSITIES) / 2)
+        dense = DenseInt8(bits=self.bits)
         return (
             Check(
                 peer=self.name,
                 figure="speed-up over a dense array, BERT's attention",
                 published=_EFFECTIVE / (_MULTIPLIERS * _CLOCK_HZ),
-                modelled=dense / own,
+                modelled=attention_speedup(own, dense, _MULTIPLIERS, _MULTIPLIERS),
                 tolerance=0.25,
             ),
         )
