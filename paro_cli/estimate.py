@@ -130,16 +130,13 @@ def estimate(
 
       paro estimate --model my.toml captures/ --avg-bits 4 --json -o mine
     """
+    calibrated = captures or avg_bits is not None or equal_quality_bits is not None
     of_plans = {
-        "--plan": [plan],
-        "--assume-density": [assume_density],
-        "CAPTURE, --avg-bits, --equal-quality-bits": [captures, avg_bits, equal_quality_bits],
+        "--plan": plan is not None,
+        "--assume-density": assume_density is not None,
+        "CAPTURE, --avg-bits, --equal-quality-bits": calibrated,
     }
-    given = [
-        name
-        for name, values in of_plans.items()
-        if any(value not in (None, []) for value in values)
-    ]
+    given = [name for name, is_given in of_plans.items() if is_given]
     if checkpoints:
         if model is not None or output is not None or given:
             raise ParoError("--checkpoints are of the papers' models; legal: alone or with --json")

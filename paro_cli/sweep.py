@@ -83,8 +83,7 @@ def sweep(
     from paro_cli.charts import sweep_figures
     from paro_cli.drawing import save_figure
     from paro_config.files import write_json
-    from sim.performance import check_fits
-    from sim.sweep import Grid, check_jobs, pareto
+    from sim.sweep import Grid, check_sweep, pareto
     from sim.sweep import sweep as run
     from sim.workloads import load_workload
 
@@ -103,11 +102,7 @@ def sweep(
         buffer_mib=buffer,
         buffer_gbs=buffer_bandwidth,
     )
-    # Refuse them before anything is measured.
-    for config in configs:
-        list(grid.machines(config))
-        check_fits(workload, config)
-    check_jobs(jobs)
+    check_sweep(workload, grid, jobs)  # before anything is measured
     widths = parse_numbers("bits", bits)
     plans = make_plans(workload, block, widths, captures or [], output)
     with progress_bar("points") as progress:

@@ -25,7 +25,7 @@ from sim.performance import check_fits, estimate, head_cycles
 from sim.sources import kept_path, read_kept
 from sim.workloads import Workload
 
-__all__ = ["Grid", "check_jobs", "pareto", "sweep"]
+__all__ = ["Grid", "check_sweep", "pareto", "sweep"]
 
 #: What the point of a machine has beside its estimate's report.
 _POINT = ("rows", "cols", "cores", "clock_mhz", "bandwidth_gbs", "avg_bits", "luts")
@@ -126,14 +126,12 @@ def sweep(
     Raises
     ------
     ParoError
-        If the grid is empty, model, plans and configurations do not fit each other, or ``jobs`` is
-        0.
+        If the grid is empty or a machine of it not legal, model, plans and configurations do not
+        fit each other, or ``jobs`` is 0.
     """
-    check_jobs(jobs)
     if not (plans and grid.configs and grid.clocks_mhz and grid.bandwidths_gbs):
         raise ParoError("the sweep has no point; legal: one value or more of each")
-    for config in grid.configs:
-        check_fits(workload, config)
+    check_sweep(workload, grid, jobs)
     paths, missing = [], []
     for plan, config in product(plans, grid.configs):
         digest = plan.digest()
@@ -152,8 +150,11 @@ def sweep(
     return [read_kept(path, {*_POINT, "sample_seconds"}) for path in paths]
 
 
-def check_jobs(jobs: int) -> None:
-    """Raise ParoError if there is no such number of processes."""
+def check_sweep(workload: Workload, grid: Grid, jobs: int) -> None:
+    """Raise ParoError if a machine is not legal or does not take the model, or ``jobs`` is 0."""
+    for config in grid.configs:
+        check_fits(workload, config)
+        list(grid.machines(config))
     if jobs == 0:
         raise ParoError("jobs = 0 is not legal; legal: a number of processes, or -1 for all cores")
 
