@@ -375,13 +375,6 @@ def _write_query(port, leaves):
 
 
 @_inlined
-def _fetched(gaps, port, ready):
-    """First cycle from this one on in which what the core asks for is taken."""
-    taken = _after(gaps, _FETCH, ready - 1)
-    return max(taken, port.state[_IDLE]) if port.present else taken
-
-
-@_inlined
 def _stream(gaps, stream, first, beats, group_beats, there):
     """Follow a load's beats from the first one on.
 
@@ -433,7 +426,9 @@ def _load(core, gaps, port, stages, load, place, tokens, answer, wanted, free, b
     (int, int)
         Cycle in which the fetch is taken, cycle after the last beat.
     """
-    fetch = _fetched(gaps, port, max(wanted, free))
+    fetch = _after(gaps, _FETCH, max(wanted, free) - 1)
+    if port.present:
+        fetch = max(fetch, port.state[_IDLE])
     offered = max(fetch + core.fifo, before)
     beats = ((tokens - 1) // load.tokens + 1) * load.beats
     if port.present:
