@@ -35,21 +35,21 @@ class HeadErrors:
     Parameters
     ----------
     errors : torch.Tensor
-        float32 [4, blocks, blocks]: error of each block at each code.
-    forced : torch.Tensor
-        bool [blocks, blocks]: blocks that stay at 8 bits.
+        float32 [4, rows, blocks]: error of each block at each code.
+    least : torch.Tensor
+        uint8 [rows, blocks]: code that each block has at least, 0 for no floor.
     weight : float
         What its blocks count in budgets: its share of the denoising steps.
     """
 
     errors: torch.Tensor
-    forced: torch.Tensor
+    least: torch.Tensor
     weight: float = 1.0
 
-    def relative_to(self, code: int) -> "HeadErrors":
-        """Divide the errors by that of the whole head at ``code``."""
-        total = self.errors[code].sum()
-        return replace(self, errors=self.errors / total) if total > 0 else self
+    def scaled(self, factor: torch.Tensor | float) -> "HeadErrors":
+        """Multiply all errors by a factor, or those of each row by its own, [rows]."""
+        factor = torch.as_tensor(factor, dtype=self.errors.dtype)
+        return replace(self, errors=self.errors * factor.view(-1, 1))
 
 
 def check_avg_bits(avg_bits: float) -> None:
@@ -60,18 +60,19 @@ def check_avg_bits(avg_bits: float) -> None:
         )
 
 
-def forced_blocks(tokens: int, text_tokens: int, block: int) -> torch.Tensor:
-    """Blocks that stay at 8 bits: bool [blocks, blocks].
+def text_floor(tokens: int, text_tokens: int, block: int, code: int) -> torch.Tensor:
+    """Least codes of a head's blocks: ``code`` in rows and columns of blocks with text tokens.
 
-    They are the rows and columns of blocks with text tokens, the last row and column if the last
-    block is partial, and a map of a single block.
+    Returns
+    -------
+    torch.Tensor
+        uint8 [blocks, blocks], 0 elsewhere.
     """
     count = -(-tokens // block)
-    side = torch.zeros(count, dtype=torch.bool)
-    side[: -(-text_tokens // block)] = True
-    if tokens % block or count == 1:
-        side[-1] = True
-    return side.unsqueeze(0) | side.unsqueeze(1)
+    text = torch.zeros(count, dtype=torch.bool)
+    if text_tokens:
+        text[(tokens - text_tokens) // block :] = True
+    return (text.unsqueeze(0) | text.unsqueeze(1)).byte() * code
 
 
 def allocate_codes(
@@ -86,17 +87,17 @@ def allocate_codes(
     heads : sequence of HeadErrors
         They share the budget.
     avg_bits : float
-        Mean bits over all blocks of all heads, weighted by the heads' weights; forced blocks count.
+        Mean bits over all blocks of all heads, weighted by the heads' weights.
     floor_bits : float
         Mean bits that no head may fall below, as long as more would lessen its error.
 
     Returns
     -------
     list of torch.Tensor
-        For each head uint8 [blocks, blocks]. Every row keeps a live block. The mean is at most
-        ``avg_bits`` unless forced blocks, floors and the live block of each row need more.
+        For each head uint8 [rows, blocks]. Every row keeps a live block. The mean is at most
+        ``avg_bits`` unless floors and the live block of each row need more.
     """
-    budget = avg_bits * sum(head.weight * head.forced.numel() for head in heads) + SLACK
+    budget = avg_bits * sum(head.weight * head.least.numel() for head in heads) + SLACK
     floors = [_floor_codes(head, floor_bits) for head in heads]
     price = _price(heads, budget, floors)
     codes = [_codes_at(head, price, floor) for head, floor in zip(heads, floors, strict=True)]
@@ -112,20 +113,20 @@ def allocate_masks(
     Parameters
     ----------
     heads : sequence of HeadErrors
-        Their forced blocks are kept.
+        Blocks with a floor are kept.
     sums : sequence of torch.Tensor
-        For each head float32 [blocks, blocks], as `sensitivity.block_sums`.
+        For each head float32 [rows, blocks], as `sensitivity.block_sums`.
     density : float
-        Share of all blocks to keep, forced ones included.
+        Share of all blocks to keep, those with a floor included.
 
     Returns
     -------
     list of torch.Tensor
-        For each head uint8 [blocks, blocks]: 0 or 3. Every row keeps its largest block.
+        For each head uint8 [rows, blocks]: 0 or 3. Every row keeps its largest block.
     """
     kept = []
     for head, weights in zip(heads, sums, strict=True):
-        mask = head.forced.clone()
+        mask = head.least > 0
         mask[torch.arange(len(mask)), weights.argmax(dim=1)] = True
         kept.append(mask)
     weights = [head.weight for head in heads]
@@ -161,7 +162,7 @@ def _floor_codes(head: HeadErrors, floor_bits: float) -> torch.Tensor | None:
     """Best codes of a head at the least mean it may have; ``None`` without a floor."""
     if floor_bits <= 0:
         return None
-    need = math.ceil(floor_bits * head.forced.numel() - 1e-6)
+    need = math.ceil(floor_bits * head.least.numel() - 1e-6)
     head = replace(head, weight=1.0)
     codes = _codes_at(head, _price([head], need, [None]), None)
     # Rather a widening too much than a mean below the floor.
@@ -196,17 +197,20 @@ def _price(
 
 
 def _codes_at(head: HeadErrors, price: float, floor: torch.Tensor | None) -> torch.Tensor:
-    """Best codes for one price of a bit, int64 [blocks, blocks]; every row has a live block.
+    """Best codes for one price of a bit, int64 [rows, blocks]; every row has a live block.
 
     They are those of the floor where the price would lead below it.
     """
-    least, codes = head.errors[0], torch.zeros_like(head.forced, dtype=torch.long)
+    codes = head.least.long()
+    cost = head.errors[0]
+    if codes.any():
+        cost = head.errors.gather(0, codes.unsqueeze(0))[0] + price * _BITS[codes]
     # Much faster than a minimum over a first dimension of four.
     for code in range(1, len(CODE_BITS)):
-        cost = head.errors[code] + price * CODE_BITS[code]
-        codes.masked_fill_(cost < least, code)
-        least = torch.minimum(least, cost)
-    codes.masked_fill_(head.forced, EIGHT_BITS)
+        wider = head.errors[code] + price * CODE_BITS[code]
+        better = (wider < cost) & (head.least < code)
+        codes.masked_fill_(better, code)
+        cost = torch.where(better, wider, cost)
     dead = (codes.amax(dim=1) == 0).nonzero().flatten()
     cost = head.errors[:, dead] + price * _BITS.view(-1, 1, 1)
     live_cost, live_codes = cost[1:].min(dim=0)

@@ -8,17 +8,53 @@ from pathlib import Path
 import torch
 
 from firmware_model.reorder import token_permutation
-from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
+from firmware_model.tensorfile import (
+    file_digest,
+    parse_integers,
+    read_header,
+    read_tensors,
+    write_tensors,
+)
 from paro_config.errors import ParoError
 
 #: Data types a capture may hold.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+#: Tensors of a capture.
+_TENSORS = ("q", "k", "v")
 #: Most channels a head may have.
 HEAD_DIM_MAX = 128
 
 
+class _Layout:
+    """What follows from where a capture lies and how its tokens stand."""
+
+    path: Path
+    grid: tuple[int, int, int]
+    prefix_tokens: int
+    suffix_tokens: int
+
+    @property
+    def name(self) -> str:
+        """File name without its suffix."""
+        return self.path.stem
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens outside the grid; they come last in every order."""
+        return self.prefix_tokens + self.suffix_tokens
+
+    @property
+    def grid_tokens(self) -> int:
+        """Tokens of the grid."""
+        return math.prod(self.grid)
+
+    def permutation(self, order: int) -> torch.Tensor:
+        """Which token stands at each position of an order: int64 [tokens]."""
+        return token_permutation(self.grid, self.prefix_tokens, order, self.suffix_tokens)
+
+
 @dataclass(frozen=True, eq=False)
-class Capture:
+class Capture(_Layout):
     """Q, K and V of some attention heads, and what the tokens are.
 
     Parameters
@@ -65,11 +101,6 @@ class Capture:
     progress: float = 0.0
 
     @property
-    def name(self) -> str:
-        """File name without its suffix."""
-        return self.path.stem
-
-    @property
     def heads(self) -> int:
         """Number of heads."""
         return self.q.shape[0]
@@ -84,18 +115,66 @@ class Capture:
         """Channels of a head, as captured (the hardware pads them to 32, 64 or 128)."""
         return self.q.shape[2]
 
-    @property
-    def text_tokens(self) -> int:
-        """Tokens outside the grid; they come first in every order."""
-        return self.prefix_tokens + self.suffix_tokens
+    def load(self) -> "Capture":
+        """Return the capture itself, as `CaptureFile.load` reads one."""
+        return self
 
-    def permutation(self, order: int) -> torch.Tensor:
-        """Which token stands at each position of an order: int64 [tokens]."""
-        return token_permutation(self.grid, self.prefix_tokens, order, self.suffix_tokens)
+
+@dataclass(frozen=True, eq=False)
+class CaptureFile(_Layout):
+    """A capture on disk, of which only the header was read; fields as those of `Capture`."""
+
+    path: Path
+    heads: int
+    tokens: int
+    head_dim: int
+    grid: tuple[int, int, int]
+    prefix_tokens: int
+    scale: float
+    source: str
+    model: str
+    suffix_tokens: int
+    layer: int
+    progress: float
+
+    def load(self) -> Capture:
+        """Read and check Q, K and V.
+
+        Raises
+        ------
+        ParoError
+            If the file cannot be read any more or a tensor is not as `Capture` states.
+        """
+        tensors, _, digest = read_tensors(self.path, "capture", _TENSORS)
+        _check_tensors(self.path, tensors)
+        return Capture(
+            path=self.path,
+            q=tensors["q"],
+            k=tensors["k"],
+            v=tensors["v"],
+            grid=self.grid,
+            prefix_tokens=self.prefix_tokens,
+            scale=self.scale,
+            source=self.source,
+            digest=digest,
+            model=self.model,
+            suffix_tokens=self.suffix_tokens,
+            layer=self.layer,
+            progress=self.progress,
+        )
+
+
+#: A capture in memory, or one that is read when it is needed.
+CaptureSource = Capture | CaptureFile
 
 
 def load_capture(path: Path) -> Capture:
-    """Read and check a capture.
+    """Read and check a capture: `open_capture`, and its tensors; errors of both."""
+    return open_capture(path).load()
+
+
+def open_capture(path: Path) -> CaptureFile:
+    """Read and check the header of a capture.
 
     Parameters
     ----------
@@ -107,12 +186,12 @@ def load_capture(path: Path) -> Capture:
     Raises
     ------
     ParoError
-        If the file cannot be read or anything in it is not as `Capture` states.
+        If the file cannot be read or anything in its header is not as `Capture` states.
     """
     path = Path(path)
-    tensors, metadata, digest = read_tensors(path, "capture", ("q", "k", "v"))
-    _check_tensors(path, tensors)
-    _, tokens, head_dim = tensors["q"].shape
+    shapes, metadata = read_header(path, "capture", _TENSORS)
+    _check_shapes(path, shapes)
+    heads, tokens, head_dim = shapes["q"]
     grid = _token_grid(path, metadata)
     prefix_tokens = _count(path, metadata, "prefix_tokens")
     suffix_tokens = _count(path, {"suffix_tokens": "0"} | metadata, "suffix_tokens")
@@ -132,17 +211,16 @@ def load_capture(path: Path) -> Capture:
     scale = _number(path, {"scale": repr(head_dim**-0.5)} | metadata, "scale")
     if scale <= 0:
         raise ParoError(f"capture {path}: scale = {scale} is not legal; legal: above 0")
-    return Capture(
+    return CaptureFile(
         path=path,
-        q=tensors["q"],
-        k=tensors["k"],
-        v=tensors["v"],
+        heads=heads,
+        tokens=tokens,
+        head_dim=head_dim,
         grid=grid,
         prefix_tokens=prefix_tokens,
         scale=scale,
         source=metadata.get("source", ""),
-        digest=digest,
-        model=metadata.get("model", digest),
+        model=metadata["model"] if "model" in metadata else file_digest(path, "capture"),
         suffix_tokens=suffix_tokens,
         layer=_count(path, {"layer": "0"} | metadata, "layer"),
         progress=progress,
@@ -166,12 +244,17 @@ def save_capture(capture: Capture) -> None:
 
 
 def load_captures(paths: Sequence[Path]) -> list[Capture]:
-    """Read captures; a folder stands for all ``.safetensors`` files directly in it, by name.
+    """Read captures as `open_captures` does, and their tensors; all of them are then in memory."""
+    return [capture.load() for capture in open_captures(paths)]
+
+
+def open_captures(paths: Sequence[Path]) -> list[CaptureFile]:
+    """Read headers; a folder stands for all ``.safetensors`` files directly in it, by name.
 
     Raises
     ------
     ParoError
-        If a folder holds none or two have one name, or as `load_capture`.
+        If a folder holds none or two have one name, or as `open_capture`.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -183,7 +266,23 @@ def load_captures(paths: Sequence[Path]) -> list[Capture]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ParoError(f"two captures are named {twice}; legal: a name of its own for each")
-    return [load_capture(path) for path in files]
+    return [open_capture(path) for path in files]
+
+
+def _check_shapes(path: Path, shapes: dict[str, list[int]]) -> None:
+    for name, shape in shapes.items():
+        if len(shape) != 3 or 0 in shape:
+            raise ParoError(
+                f"capture {path}: {name} has shape {shape}; "
+                "legal: [heads, tokens, head_dim], none of them 0"
+            )
+    q, k, v = (shapes[name] for name in _TENSORS)
+    if q != k or q != v:
+        raise ParoError(
+            f"capture {path}: q, k and v have shapes {q}, {k} and {v}; legal: all equal"
+        )
+    if q[2] > HEAD_DIM_MAX:
+        raise ParoError(f"capture {path} has head_dim {q[2]}; legal: 1 to {HEAD_DIM_MAX}")
 
 
 def _check_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -193,20 +292,6 @@ def _check_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
             raise ParoError(
                 f"capture {path}: {name} is {_dtype_name(tensor.dtype)}; legal: {legal}"
             )
-        if tensor.dim() != 3 or 0 in tensor.shape:
-            raise ParoError(
-                f"capture {path}: {name} has shape {list(tensor.shape)}; "
-                "legal: [heads, tokens, head_dim], none of them 0"
-            )
-    shapes = [list(tensor.shape) for tensor in tensors.values()]
-    if shapes[0] != shapes[1] or shapes[0] != shapes[2]:
-        raise ParoError(
-            f"capture {path}: q, k and v have shapes {shapes[0]}, {shapes[1]} and {shapes[2]}; "
-            "legal: all equal"
-        )
-    if shapes[0][2] > HEAD_DIM_MAX:
-        raise ParoError(f"capture {path} has head_dim {shapes[0][2]}; legal: 1 to {HEAD_DIM_MAX}")
-    for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ParoError(f"capture {path}: {name} holds NaN or infinity; legal: finite values")
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from firmware_model.attention import reference_attention
@@ -22,6 +21,8 @@ from firmware_model.plan import Plan, density, mean_bits
 from firmware_model.progress import Progress, Steps
 from firmware_model.quantize import QuantizedHead, dequantize
 from firmware_model.reorder import ORDERS
+from firmware_model.tensorfile import serialize_tensors
+from firmware_model.transform import TRANSFORMS
 from paro_config.config import Config
 from paro_config.errors import ParoError
 from paro_config.files import write_atomically, write_json
@@ -40,6 +41,8 @@ class HeadResult:
         Index in the capture.
     order : int
         Index in `reorder.ORDERS`.
+    transform : int
+        Index in `transform.TRANSFORMS`.
     token_index : torch.Tensor
         int64 [rows], ascending: tokens of the capture.
     output : torch.Tensor
@@ -52,6 +55,7 @@ class HeadResult:
 
     head: int
     order: int
+    transform: int
     token_index: torch.Tensor
     output: torch.Tensor
     snr_db: float
@@ -66,6 +70,7 @@ class HeadResult:
         return {
             "head": self.head,
             "order": ORDERS[self.order],
+            "transform": TRANSFORMS[self.transform],
             "snr_db": finite(self.snr_db),
             "cosine": round(self.cosine, 9),
             "relative_l1": finite(self.relative_l1),
@@ -90,6 +95,7 @@ def score(
     codes: torch.Tensor,
     token_index: torch.Tensor,
     output: torch.Tensor,
+    transform: int = 0,
 ) -> HeadResult:
     """Score rows of one head against float64 attention.
 
@@ -107,6 +113,8 @@ def score(
         int64 [rows], ascending: tokens of the capture.
     output : torch.Tensor
         float32 [rows, head_dim], row by row for ``token_index``.
+    transform : int
+        Index in `transform.TRANSFORMS`.
     """
     reference = reference_attention(
         capture.q[head], capture.k[head], capture.v[head], capture.scale, token_index
@@ -114,6 +122,7 @@ def score(
     return HeadResult(
         head=head,
         order=order,
+        transform=transform,
         token_index=token_index,
         output=output,
         snr_db=snr_db(output, reference),
@@ -138,7 +147,8 @@ def score_words(
     token_index, output = in_capture_order(
         quantized.permutation, query_blocks, config.block, dequantize(words, quantized)
     )
-    return score(capture, head, quantized.order, codes[list(query_blocks)], token_index, output)
+    computed = codes[list(query_blocks)]
+    return score(capture, head, quantized.order, computed, token_index, output, quantized.transform)
 
 
 def check_plan_config(plan: Plan, config: Config) -> None:
@@ -216,13 +226,20 @@ def evaluate(
     """
     check_plan_config(plan, config)
     rows = checked_query_blocks(query_blocks, plan.blocks)
-    parts = [(head, plan.head_order(head), plan.head_codes(head)) for head in heads]
+    parts = [
+        (head, plan.head_order(head), plan.head_transform(head), plan.head_codes(head))
+        for head in heads
+    ]
     steps = Steps(progress, len(rows) * len(parts))
     method = method or Method()
     results = []
-    for head, order, codes in parts:
-        token_index, output = method.attend(capture, head, order, codes, config, rows, steps)
-        results.append(score(capture, head, order, codes[list(rows)], token_index, output))
+    for head, order, transform, codes in parts:
+        token_index, output = method.attend(
+            capture, head, order, codes, config, rows, steps, transform
+        )
+        results.append(
+            score(capture, head, order, codes[list(rows)], token_index, output, transform)
+        )
     report = {"bit_exact": None, "outputs_compared": 0, "mismatches": None}
     report |= {"format": method.name, "groups": method.groups}
     report |= common_report(capture, config, plan.avg_bits, results)
@@ -286,7 +303,7 @@ def write_outputs(directory: Path, results: Sequence[HeadResult], report: dict[s
     ParoError
         If they cannot be written.
     """
-    content = safetensors.torch.save(
+    content = serialize_tensors(
         {
             "o": torch.stack([result.output for result in results]),
             "token_index": torch.stack([result.token_index for result in results]),

@@ -57,6 +57,7 @@ class Method:
         config: Config,
         query_blocks: range | None = None,
         steps: Steps | None = None,
+        transform: int = 0,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Attention of one head of a capture.
 
@@ -76,6 +77,8 @@ class Method:
             Block rows to compute; all by default.
         steps : Steps, optional
             Advanced by the block rows.
+        transform : int
+            Index in `transform.TRANSFORMS`.
 
         Returns
         -------
@@ -92,14 +95,14 @@ class Method:
         steps = steps or Steps(None, 0)
         rows = checked_query_blocks(query_blocks, -(-capture.tokens // config.block))
         if self.name == INTEGER:
-            quantized = quantize_head(capture, head, order, config)
+            quantized = quantize_head(capture, head, order, config, transform)
             words = integer_attention(
                 quantized, codes, config, rows, lambda _done, _total: steps.advance()
             )
             output = dequantize(words, quantized)
         else:
             rounding = number_format(self.name, self.groups)
-            formed = FormatHead.from_capture(capture, head, order, config, rounding)
+            formed = FormatHead.from_capture(capture, head, order, config, rounding, transform)
             output = formed.attend(codes, rows, steps).float()
         return in_capture_order(capture.permutation(order), rows, config.block, output)
 

@@ -219,12 +219,16 @@ class FormatHead:
         order: int,
         config: Config,
         number_format: NumberFormat,
+        transform: int = 0,
     ) -> "FormatHead":
-        """Round the operands of one head of a capture; errors as `quantize_head`."""
+        """Round the operands of one head of a capture; errors as `quantize_head`.
+
+        ``transform`` is an index in `transform.TRANSFORMS`; formats whose operands are not those of
+        the accelerator do without.
+        """
         if number_format.qk == number_format.v == "int8":
-            return cls.from_quantized(
-                quantize_head(capture, head, order, config), config, number_format
-            )
+            quantized = quantize_head(capture, head, order, config, transform)
+            return cls.from_quantized(quantized, config, number_format)
         permutation = capture.permutation(order)
         q, k, v = (
             tensor[head].double()[permutation] for tensor in (capture.q, capture.k, capture.v)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from firmware_model.capture import Capture
+from firmware_model.capture import Capture, CaptureSource
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Steps
 from firmware_model.reorder import ORDERS
@@ -21,6 +21,10 @@ SPARSE_SHARE = 0.9
 #: head at 3.0 bits is 0.02 dB (at 0.5: 2.5 dB). It is no optimum everywhere: on the two photographs
 #: 0.75 would lose 0.4 and 2.2 dB instead of 2.5 and 3.0 dB.
 ALPHA = 0.25
+
+
+#: Density and spread of a head's map in each of the six orders.
+OrderTerms = list[tuple[float, float]]
 
 
 def order_metric(
@@ -50,18 +54,27 @@ def order_metric(
     tuple of float
         One for each of `reorder.ORDERS`; equal ones for orders that permute alike.
     """
+    return mixed_terms([order_terms(capture, head, block, steps) for capture in captures])
+
+
+def order_terms(capture: Capture, head: int, block: int, steps: Steps | None = None) -> OrderTerms:
+    """Both terms of the metric for one capture in each order; parameters as `order_metric`."""
     steps = steps or Steps(None, 0)
-    dense, spread = [0.0] * len(ORDERS), [0.0] * len(ORDERS)
-    alike = alike_orders(captures[0])
-    for order, first in enumerate(alike):
+    terms: OrderTerms = []
+    for order, first in enumerate(alike_orders(capture)):
         if first == order:
-            for capture in captures:
-                terms = _order_terms(capture, head, capture.permutation(order), block, steps)
-                dense[order] += terms[0]
-                spread[order] += terms[1]
+            terms.append(_terms(capture, head, capture.permutation(order), block, steps))
         else:
-            dense[order], spread[order] = dense[first], spread[first]
-            steps.advance(len(captures) * -(-captures[0].tokens // block))
+            terms.append(terms[first])
+            steps.advance(-(-capture.tokens // block))
+    return terms
+
+
+def mixed_terms(terms: Sequence[OrderTerms]) -> tuple[float, ...]:
+    """The metric of each order, from the terms of one or more captures."""
+    dense, spread = (
+        [sum(one[order][term] for one in terms) for order in range(len(ORDERS))] for term in (0, 1)
+    )
     dense_sum, spread_sum = sum(dense) or 1.0, sum(spread) or 1.0
     return tuple(
         ALPHA * d / dense_sum + (1 - ALPHA) * s / spread_sum
@@ -69,7 +82,7 @@ def order_metric(
     )
 
 
-def alike_orders(capture: Capture) -> list[int]:
+def alike_orders(capture: CaptureSource) -> list[int]:
     """For each order the first one that permutes the capture's tokens alike."""
     permutations = [capture.permutation(order) for order in range(len(ORDERS))]
     return [
@@ -78,26 +91,25 @@ def alike_orders(capture: Capture) -> list[int]:
     ]
 
 
-def _order_terms(
+def _terms(
     capture: Capture, head: int, permutation: torch.Tensor, block: int, steps: Steps
 ) -> tuple[float, float]:
     """Share of blocks that are not sparse, and mean of largest over mean weight."""
     q, k = (tensor[head].float()[permutation] for tensor in (capture.q, capture.k))
     keys = (k - k.mean(dim=0)).T.contiguous()
-    first = -(-capture.text_tokens // block)
-    last = capture.tokens // block
+    whole = capture.grid_tokens // block
 
     def terms(row: int) -> tuple[float, float]:
-        if not first <= row < last:
+        if row >= whole:
             return 0.0, 0.0
         queries = q[row * block : (row + 1) * block] * capture.scale
-        weights = torch.softmax(queries @ keys, dim=1)[:, first * block : last * block]
-        weights = weights.unflatten(1, (last - first, block))
+        weights = torch.softmax(queries @ keys, dim=1)[:, : whole * block]
+        weights = weights.unflatten(1, (whole, block))
         negligible = (weights < NEGLIGIBLE).float().mean(dim=(0, 2))
         largest, mean = weights.amax(dim=(0, 2)), weights.mean(dim=(0, 2))
         dense = (negligible < SPARSE_SHARE).sum().item()
         return dense, torch.where(mean > 0, largest / mean, 1.0).sum().item()
 
     dense, spread = zip(*map_rows(terms, range(-(-capture.tokens // block)), steps), strict=True)
-    free = max(last - first, 1) ** 2
+    free = max(whole, 1) ** 2
     return sum(dense) / free, sum(spread) / free

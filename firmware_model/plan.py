@@ -4,6 +4,7 @@ A `ModelPlan` holds all layers, heads and step groups of a model and is what pla
 `Plan` is the part of it that one capture needs.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,12 +16,13 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.reorder import ORDERS
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
+from firmware_model.transform import TRANSFORMS
 from paro_config.config import Config
 from paro_config.errors import ParoError
 from paro_config.formats import CODE_BITS
 
 #: Version of the file format; a plan of another version is refused.
-VERSION = "paro-plan-2"
+VERSION = "paro-plan-3"
 #: Codes in a byte of the file, the lowest block in the lowest bits.
 CODES_PER_BYTE = 4
 #: Legal block sizes.
@@ -41,6 +43,8 @@ class Plan:
         Heads of the layer that it holds.
     orders : tuple of int
         Index in `reorder.ORDERS` for each of ``heads``.
+    transforms : tuple of int
+        Index in `transform.TRANSFORMS` for each of ``heads``.
     codes : torch.Tensor
         uint8 [heads, blocks, blocks]: code 0 .. 3 of each (query block, key block).
     """
@@ -49,6 +53,7 @@ class Plan:
     avg_bits: float
     heads: tuple[int, ...]
     orders: tuple[int, ...]
+    transforms: tuple[int, ...]
     codes: torch.Tensor
 
     @property
@@ -59,6 +64,10 @@ class Plan:
     def head_order(self, head: int) -> int:
         """Order of one head; `ParoError` if the plan does not hold it."""
         return self.orders[self._position(head)]
+
+    def head_transform(self, head: int) -> int:
+        """Transform of one head; `ParoError` if the plan does not hold it."""
+        return self.transforms[self._position(head)]
 
     def head_codes(self, head: int) -> torch.Tensor:
         """Codes of one head, uint8 [blocks, blocks]; `ParoError` if the plan does not hold it."""
@@ -86,7 +95,8 @@ class ModelPlan:
     grid : (int, int, int)
         Token grid.
     prefix_tokens, suffix_tokens : int
-        Tokens before and after the grid.
+        Tokens before and after the grid, of the longest text that it was calibrated on. Captures
+        with other numbers of them take its codes by `fit_codes`.
     avg_bits : float
         Mean bits over all blocks that were asked for.
     layers : tuple of int
@@ -97,8 +107,11 @@ class ModelPlan:
         Where each group of denoising steps begins, as a share of all steps: ascending from 0.
     orders : torch.Tensor
         uint8 [layers, heads]: index in `reorder.ORDERS`, the same for all steps.
+    transforms : torch.Tensor
+        uint8 [layers, heads]: index in `transform.TRANSFORMS`, the same for all steps.
     codes : torch.Tensor
-        uint8 [step groups, layers, heads, blocks, blocks].
+        uint8 [step groups, layers, heads, blocks, blocks]. A head of a layer whose codes are all 0
+        is left out: the number format does not hold its logits.
     """
 
     model: str
@@ -112,7 +125,18 @@ class ModelPlan:
     heads: tuple[int, ...]
     step_groups: tuple[float, ...]
     orders: torch.Tensor
+    transforms: torch.Tensor
     codes: torch.Tensor
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens outside the grid."""
+        return self.prefix_tokens + self.suffix_tokens
+
+    @property
+    def held(self) -> torch.Tensor:
+        """Which heads it holds: bool [layers, heads]."""
+        return (self.codes != 0).flatten(3).any(dim=3).any(dim=0)
 
     def mean_bits(self) -> float:
         """Mean width over all blocks and all denoising steps."""
@@ -124,26 +148,44 @@ class ModelPlan:
 
     def _over_steps(self, mean: Callable[[torch.Tensor], float]) -> float:
         shares = group_shares(self.step_groups)
-        return sum(share * mean(codes) for share, codes in zip(shares, self.codes, strict=True))
+        held = self.held
+        return sum(
+            share * mean(codes[held]) for share, codes in zip(shares, self.codes, strict=True)
+        )
 
-    def at(self, layer: int, progress: float) -> Plan:
+    def at(self, layer: int, progress: float, text_tokens: int | None = None) -> Plan:
         """Select what an attention layer needs after a share ``progress`` of the steps.
+
+        Parameters
+        ----------
+        layer : int
+            Attention layer of the model.
+        progress : float
+            Share of the steps, 0 <= progress < 1.
+        text_tokens : int, optional
+            Tokens outside the grid; those of the plan by default.
 
         Raises
         ------
         ParoError
-            If the plan does not hold the layer.
+            If the plan does not hold the layer, or a text as `fit_codes`.
         """
         if layer not in self.layers:
             legal = ", ".join(map(str, self.layers))
             raise ParoError(f"the plan has no layer {layer}; legal: {legal}")
         index, group = self.layers.index(layer), step_group(self.step_groups, progress)
+        held = self.held[index]
+        codes = self.codes[group, index, held]
+        if text_tokens is not None:
+            grid_tokens = math.prod(self.grid)
+            codes = fit_codes(codes, self.block, grid_tokens, self.text_tokens, text_tokens)
         return Plan(
             block=self.block,
             avg_bits=self.avg_bits,
-            heads=self.heads,
-            orders=tuple(self.orders[index].tolist()),
-            codes=self.codes[group, index],
+            heads=tuple(torch.tensor(self.heads)[held].tolist()),
+            orders=tuple(self.orders[index, held].tolist()),
+            transforms=tuple(self.transforms[index, held].tolist()),
+            codes=codes,
         )
 
     def for_capture(self, capture: Capture) -> Plan:
@@ -159,15 +201,65 @@ class ModelPlan:
                 f"the plan is of another capture or model than {capture.path}; calibrate this one, "
                 "or give the one that the plan was made from"
             )
-        layout = (capture.grid, capture.prefix_tokens, capture.suffix_tokens)
-        if layout != (self.grid, self.prefix_tokens, self.suffix_tokens):
+        if capture.grid != self.grid:
             raise ParoError(f"the plan has another token grid than capture {capture.path}")
         if max(self.heads) >= capture.heads:
             raise ParoError(
                 f"the plan has a head {max(self.heads)}, but capture {capture.path} only heads 0 "
                 f"to {capture.heads - 1}"
             )
-        return self.at(capture.layer, capture.progress)
+        return self.at(capture.layer, capture.progress, capture.text_tokens)
+
+
+def fit_codes(
+    codes: torch.Tensor, block: int, grid_tokens: int, text_tokens: int, wanted: int
+) -> torch.Tensor:
+    """Codes of heads with another number of text tokens.
+
+    Blocks of grid tokens alone keep their codes, since the grid stands first in every order. A
+    block with text takes the widest code of any block of text in its row or column, as it is not
+    known which words it will hold. A row that only its text kept alive takes its own block at the
+    widest code.
+
+    Parameters
+    ----------
+    codes : torch.Tensor
+        uint8 [heads, blocks, blocks].
+    block : int
+        Tokens on a side of a block.
+    grid_tokens : int
+        Tokens of the grid.
+    text_tokens : int
+        Text tokens that the codes are for.
+    wanted : int
+        Text tokens that they shall be for.
+
+    Returns
+    -------
+    torch.Tensor
+        uint8 [heads, blocks, blocks] with the blocks of ``grid_tokens + wanted`` tokens.
+
+    Raises
+    ------
+    ParoError
+        If text is wanted, and the codes know none.
+    """
+    if wanted == text_tokens:
+        return codes
+    if text_tokens == 0:
+        raise ParoError(
+            f"the plan was calibrated without text tokens, and there are {wanted}; legal: a plan "
+            "calibrated on captures with text"
+        )
+    pure = grid_tokens // block
+    mixed = -(-(grid_tokens + wanted) // block) - pure
+    for side in (-2, -1):
+        kept, text = codes.split([pure, codes.shape[side] - pure], dim=side)
+        widest = text.amax(dim=side, keepdim=True)
+        codes = torch.cat([kept, *[widest] * mixed], dim=side)
+    own = torch.eye(codes.shape[-1], dtype=torch.bool)
+    dead = (codes == 0).all(dim=-1, keepdim=True)
+    return codes.masked_fill(dead & own, len(CODE_BITS) - 1)
 
 
 def step_group(step_groups: Sequence[float], progress: float) -> int:
@@ -222,6 +314,7 @@ def uniform_plan(
         avg_bits=float(CODE_BITS[code]),
         heads=tuple(heads),
         orders=(order,) * len(heads),
+        transforms=(0,) * len(heads),
         codes=torch.full((len(heads), blocks, blocks), code, dtype=torch.uint8),
     )
 
@@ -261,6 +354,7 @@ def save_plan(plan: ModelPlan, path: Path) -> None:
         "heads": torch.tensor(plan.heads, dtype=torch.int32),
         "step_groups": torch.tensor(plan.step_groups, dtype=torch.float64),
         "orders": plan.orders,
+        "transforms": plan.transforms,
         "codes": pack_codes(plan.codes),
     }
     metadata = {
@@ -300,7 +394,7 @@ def load_model_plan(path: Path) -> ModelPlan:
     """
     path = Path(path)
     tensors, metadata, _ = read_tensors(
-        path, "plan", ("layers", "heads", "step_groups", "orders", "codes")
+        path, "plan", ("layers", "heads", "step_groups", "orders", "transforms", "codes")
     )
     version = metadata.get("format")
     if version != VERSION:
@@ -318,12 +412,14 @@ def load_model_plan(path: Path) -> ModelPlan:
     heads = _indices(path, tensors, "heads")
     step_groups = _step_groups(path, tensors["step_groups"])
 
-    orders, packed = tensors["orders"], tensors["codes"]
     expected = [len(layers), len(heads)]
-    if orders.dtype != torch.uint8 or list(orders.shape) != expected or orders.max() >= len(ORDERS):
-        raise ParoError(
-            f"plan {path}: orders are not legal; legal: uint8 {expected}, 0 to {len(ORDERS) - 1}"
-        )
+    for name, count in (("orders", len(ORDERS)), ("transforms", len(TRANSFORMS))):
+        values = tensors[name]
+        if values.dtype != torch.uint8 or list(values.shape) != expected or values.max() >= count:
+            raise ParoError(
+                f"plan {path}: {name} are not legal; legal: uint8 {expected}, 0 to {count - 1}"
+            )
+    packed = tensors["codes"]
     tokens = prefix_tokens + frames * height * width + suffix_tokens
     blocks = -(-tokens // block)
     expected = [len(step_groups), *expected, blocks, -(-blocks // CODES_PER_BYTE)]
@@ -332,7 +428,11 @@ def load_model_plan(path: Path) -> ModelPlan:
             f"plan {path}: codes are {packed.dtype} {list(packed.shape)}; legal: uint8 {expected}"
         )
     codes = unpack_codes(packed, blocks)
-    dead = (codes == 0).all(dim=-1).nonzero()
+    # A head without any live block is one that the plan leaves out.
+    held = (codes != 0).flatten(3).any(dim=3).any(dim=0)
+    if not held.any():
+        raise ParoError(f"plan {path} holds no head; legal: one or more with live blocks")
+    dead = ((codes == 0).all(dim=-1) & held.unsqueeze(-1)).nonzero()
     if len(dead):
         _, layer, head, row = dead[0].tolist()
         raise ParoError(
@@ -350,7 +450,8 @@ def load_model_plan(path: Path) -> ModelPlan:
         layers=layers,
         heads=heads,
         step_groups=step_groups,
-        orders=orders,
+        orders=tensors["orders"],
+        transforms=tensors["transforms"],
         codes=codes,
     )
 

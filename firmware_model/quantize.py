@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from firmware_model.capture import Capture
+from firmware_model.transform import transform_channels
 from paro_config.config import Config
 from paro_config.errors import ParoError
 from paro_config.formats import (
@@ -19,6 +20,10 @@ from paro_config.formats import (
 
 #: Head sizes of the hardware; a smaller head is padded with zero channels to the next one.
 HEAD_DIMS = (32, 64, 128)
+
+
+class BeyondFormatError(ParoError):
+    """The logits of a head are beyond the number format."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +44,8 @@ class QuantizedHead:
         int64 [tokens]: the capture's token at each position.
     order : int
         Index in `reorder.ORDERS`.
+    transform : int
+        Index in `transform.TRANSFORMS`.
     """
 
     q8: torch.Tensor
@@ -50,6 +57,7 @@ class QuantizedHead:
     v_mean: torch.Tensor
     permutation: torch.Tensor
     order: int
+    transform: int = 0
 
     @property
     def tokens(self) -> int:
@@ -62,8 +70,10 @@ def padded_head_dim(head_dim: int) -> int:
     return next(size for size in HEAD_DIMS if head_dim <= size)
 
 
-def quantize_head(capture: Capture, head: int, order: int, config: Config) -> QuantizedHead:
-    """Reorder, smooth, quantise and pad one head.
+def quantize_head(
+    capture: Capture, head: int, order: int, config: Config, transform: int = 0
+) -> QuantizedHead:
+    """Reorder, smooth, pad, transform and quantise one head.
 
     Parameters
     ----------
@@ -75,12 +85,15 @@ def quantize_head(capture: Capture, head: int, order: int, config: Config) -> Qu
         Index in `reorder.ORDERS`.
     config : Config
         Core that will read it.
+    transform : int
+        Index in `transform.TRANSFORMS`.
 
     Raises
     ------
+    BeyondFormatError
+        If the head's logits are beyond the number format in this transform.
     ParoError
-        If the configuration has another head size or too few tokens, or if the head's logits are
-        beyond the number format.
+        If the configuration has another head size or too few tokens.
     """
     head_dim = padded_head_dim(capture.head_dim)
     if config.head_dim != head_dim:
@@ -96,7 +109,10 @@ def quantize_head(capture: Capture, head: int, order: int, config: Config) -> Qu
     permutation = capture.permutation(order)
     q, k, v = (tensor[head].double()[permutation] for tensor in (capture.q, capture.k, capture.v))
 
-    k = k - k.mean(dim=0)
+    def padded(values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(values, (0, head_dim - capture.head_dim))
+
+    q, k = transform_channels(padded(q), padded(k - k.mean(dim=0)), transform)
     k_max = k.abs().amax(dim=1, keepdim=True)
     mk_max = 2**KEY_SCALE_BITS - 1
     k_unit = k_max.max().item() / (OPERAND_MAX * mk_max)
@@ -113,7 +129,7 @@ def quantize_head(capture: Capture, head: int, order: int, config: Config) -> Qu
     # The negated form also refuses the NaN of a unit that underflowed to 0.
     if not (mq <= mq_max).all():
         largest = mq_max * OPERAND_MAX * q_unit
-        raise ParoError(
+        raise BeyondFormatError(
             f"capture {capture.path}, head {head}: logits beyond the format; with these keys and "
             f"this scale, legal: |q| up to {largest:.3g}, found {q_max.max().item():.3g}"
         )
@@ -123,20 +139,20 @@ def quantize_head(capture: Capture, head: int, order: int, config: Config) -> Qu
     v_scale = v.abs().amax(dim=0) / OPERAND_MAX
     v_scale[v_scale == 0] = 1.0
 
-    def padded(values: torch.Tensor) -> torch.Tensor:
-        rounded = torch.round(values).clamp(-OPERAND_MAX, OPERAND_MAX).to(torch.int8)
-        return torch.nn.functional.pad(rounded, (0, head_dim - capture.head_dim))
+    def rounded(values: torch.Tensor) -> torch.Tensor:
+        return torch.round(values).clamp(-OPERAND_MAX, OPERAND_MAX).to(torch.int8)
 
     return QuantizedHead(
-        q8=padded(q / (mq * q_unit)),
-        k8=padded(k / (mk * divisor)),
-        v8=padded(v / v_scale),
+        q8=rounded(q / (mq * q_unit)),
+        k8=rounded(k / (mk * divisor)),
+        v8=padded(rounded(v / v_scale)),
         mq=mq.flatten().int(),
         mk=mk.flatten().int(),
         v_scale=v_scale,
         v_mean=v_mean,
         permutation=permutation,
         order=order,
+        transform=transform,
     )
 
 

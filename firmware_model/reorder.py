@@ -16,12 +16,12 @@ def token_permutation(
     grid : (int, int, int)
         Frames, height, width.
     prefix_tokens : int
-        Tokens before the grid. They stay first, in their own sequence.
+        Tokens before the grid. They come to stand behind it, in their own sequence.
     order : int
         Index in `ORDERS`.
     suffix_tokens : int
-        Tokens after the grid. They come to stand between prefix and grid, so that all text lies in
-        the first blocks.
+        Tokens after the grid. They stay last, so that all text lies in the last blocks, and the
+        blocks of the grid are the same whatever the length of the text.
 
     Returns
     -------
@@ -32,7 +32,7 @@ def token_permutation(
     frames, height, width = grid
     positions = torch.arange(frames * height * width).reshape(grid).permute(axes).reshape(-1)
     suffix = torch.arange(suffix_tokens) + prefix_tokens + len(positions)
-    return torch.cat([torch.arange(prefix_tokens), suffix, prefix_tokens + positions])
+    return torch.cat([prefix_tokens + positions, torch.arange(prefix_tokens), suffix])
 
 
 def inverse_permutation(permutation: torch.Tensor) -> torch.Tensor:

@@ -85,14 +85,22 @@ class PlannedAttention:
     def __call__(self, call: AttentionCall) -> torch.Tensor:
         """Compute one attention."""
         shape = self._pipeline.shape
-        plan = self._plan.at(call.layer, call.step / shape.steps)
-        output = torch.empty_like(call.q)
+        text_tokens = shape.prefix_tokens + shape.suffix_tokens
+        plan = self._plan.at(call.layer, call.step / shape.steps, text_tokens)
+        exact = float_attention(call) if self._measure or len(plan.heads) < shape.heads else None
+        # Heads that the number format does not hold stay in float.
+        output = torch.empty_like(call.q) if exact is None else exact.clone()
 
         def attend(place: tuple[int, int]) -> None:
             sample, head = place
             capture = captures[sample]
             _, output[sample, head] = self._method.attend(
-                capture, head, plan.head_order(head), plan.head_codes(head), config
+                capture,
+                head,
+                plan.head_order(head),
+                plan.head_codes(head),
+                config,
+                transform=plan.head_transform(head),
             )
 
         captures = [
@@ -100,9 +108,8 @@ class PlannedAttention:
             for sample in range(len(call.q))
         ]
         config = model_config(captures[0], plan.block)
-        map_rows(attend, product(range(len(captures)), range(shape.heads)))
-        if self._measure:
-            exact = float_attention(call)
+        map_rows(attend, product(range(len(captures)), plan.heads))
+        if self._measure and exact is not None:
             found = self.errors.setdefault((call.step, call.layer), [])
             for got, want in zip(output, exact, strict=True):
                 found.append((snr_db(got, want), cosine(got, want)))
@@ -114,11 +121,10 @@ def check_plan(pipeline: Pipeline, plan: ModelPlan) -> None:
     shape = pipeline.shape
     if plan.model != pipeline.identity:
         raise ParoError("the plan is of another model; legal: one calibrated on captures of this")
-    layout = (plan.grid, plan.prefix_tokens, plan.suffix_tokens)
-    if layout != (shape.grid, shape.prefix_tokens, shape.suffix_tokens):
+    if plan.grid != shape.grid:
         raise ParoError(
-            f"the plan is for {_layout_text(*layout)}, but the model runs with "
-            f"{_layout_text(shape.grid, shape.prefix_tokens, shape.suffix_tokens)}"
+            f"the plan is for {_grid_text(plan.grid)}, but the model runs with "
+            f"{_grid_text(shape.grid)}"
         )
     missing = set(range(shape.layers)) - set(plan.layers)
     if missing:
@@ -128,8 +134,5 @@ def check_plan(pipeline: Pipeline, plan: ModelPlan) -> None:
         raise ParoError(f"the plan lacks head {min(lost)} of the model's {shape.heads}")
 
 
-def _layout_text(grid: tuple[int, int, int], prefix_tokens: int, suffix_tokens: int) -> str:
-    text = f"{math.prod(grid)} tokens ({' x '.join(map(str, grid))})"
-    if prefix_tokens or suffix_tokens:
-        text += f", {prefix_tokens} before and {suffix_tokens} after them"
-    return text
+def _grid_text(grid: tuple[int, int, int]) -> str:
+    return f"{math.prod(grid)} tokens ({' x '.join(map(str, grid))})"

@@ -5,7 +5,7 @@ Every study calibrates captures anew and scores heads against float64 attention.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -68,7 +68,12 @@ class _Heads:
             plan = by_model[capture.model].for_capture(capture)
             config = model_config(capture, plan.block)
             _, output = method.attend(
-                capture, head, plan.head_order(head), plan.head_codes(head), config
+                capture,
+                head,
+                plan.head_order(head),
+                plan.head_codes(head),
+                config,
+                transform=plan.head_transform(head),
             )
             scores.append(_Score(snr_db(output, exact), cosine(output, exact)))
             self._steps.advance()
@@ -111,13 +116,13 @@ def format_study(
     captures: Sequence[Capture],
     widths: Sequence[float],
     block: int = 64,
-    order: str = "metric",
+    order: str = "error",
     heads: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Quality against mean bits: the integer model beside the paper's formats.
 
-    Both calibrate with their own errors, under the same budget.
+    Both calibrate with their own errors, under the same budget; the paper's without a transform.
 
     Parameters
     ----------
@@ -155,17 +160,18 @@ def format_study(
     full = Calibration(captures, Goal(avg_bits=8.0, block=block, order=order), heads).plans()
     best = [score.snr_db for score in scored.score(full, Method())]
     rows = []
-    formats: tuple[tuple[str, Rounding], ...] = ((INTEGER, "digit"), ("paper", "paper"))
-    for name, rounding in formats:
+    formats: tuple[tuple[str, Rounding, str], ...] = (
+        (INTEGER, "digit", "error"),
+        ("paper", "paper", "none"),
+    )
+    for name, rounding, transform in formats:
         method = Method(name)
-        goal = Goal(avg_bits=PAPER_BITS, block=block, order=order, rounding=rounding)
-        measured = Calibration(captures, goal, heads)
         for width in ladder:
-            if order == "error" and width != PAPER_BITS:
-                # The best order depends on the width.
-                plans = calibrate(captures, replace(goal, avg_bits=width), heads)
-            else:
-                plans = measured.plans(avg_bits=width)
+            # The best order and transform depend on the width.
+            goal = Goal(
+                avg_bits=width, block=block, order=order, transform=transform, rounding=rounding
+            )
+            plans = calibrate(captures, goal, heads)
             found = [score.snr_db for score in scored.score(plans, method)]
             losses = [own - snr for own, snr in zip(best, found, strict=True)]
             rows.append(
@@ -229,9 +235,9 @@ def rounding_study(
         row: dict[str, Any] = {"format": name, "logit_rmse": scored.logit_errors(name, block)}
         row |= {"mean_snr_db": {}, "worst_snr_db": {}}
         if name in ROUNDINGS:
-            goal = Goal(block=block, rounding=name)
+            goal = Goal(block=block, order="metric", transform="none", rounding=name)
         else:
-            goal = Goal(block=block, density=1.0)
+            goal = Goal(block=block, order="metric", transform="none", density=1.0)
         measured = Calibration(captures, goal, heads)
         for width in widths:
             if goal.density is None:
@@ -290,7 +296,7 @@ def sparsity_study(
     found: dict[tuple[str, float], list[_Score]] = {}
     orders: list[str] = []
     for order in ("metric", NATURAL):
-        goal = Goal(density=1.0, block=block, order=order, per_head=True)
+        goal = Goal(density=1.0, block=block, order=order, transform="none", per_head=True)
         measured = Calibration(captures, goal)
         for density in densities:
             plans = measured.plans(density=density)
@@ -354,7 +360,8 @@ def ablation_study(
     heads = _Heads(captures, progress, len(orders) * len(ABLATIONS))
     plans = {
         (density, order): Calibration(
-            captures, Goal(density=density, block=block, order=order, per_head=True)
+            captures,
+            Goal(density=density, block=block, order=order, transform="none", per_head=True),
         ).plans()
         for density in sorted({density for density, _ in ABLATIONS})
         for order in orders

@@ -1,8 +1,11 @@
 """Read and write safetensors files with every failure told in one sentence."""
 
 import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -10,6 +13,9 @@ from safetensors import safe_open
 
 from paro_config.errors import ParoError
 from paro_config.files import write_atomically
+
+#: Bytes of a file before its header: the header's length, little endian.
+_LENGTH_BYTES = 8
 
 
 class TensorFile(NamedTuple):
@@ -40,12 +46,19 @@ def read_tensors(path: Path, kind: str, names: tuple[str, ...]) -> TensorFile:
     ParoError
         If the file is missing, unreadable, truncated, not safetensors or lacks one of ``names``.
     """
+    with _opened(path, kind, names) as content:
+        tensors = {name: content.get_tensor(name) for name in names}
+        metadata = content.metadata() or {}
+    return TensorFile(tensors, metadata, file_digest(path, kind))
+
+
+@contextmanager
+def _opened(path: Path, kind: str, names: tuple[str, ...]) -> Iterator[Any]:
+    """Open a file that holds ``names``; errors as `read_tensors`."""
     if not path.is_file():
         problem = "is not a file" if path.exists() else "does not exist"
         raise ParoError(f"{kind} {path} {problem}")
     try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         with safe_open(path, framework="pt") as content:
             stored = set(content.keys())
             missing = [name for name in names if name not in stored]
@@ -53,8 +66,7 @@ def read_tensors(path: Path, kind: str, names: tuple[str, ...]) -> TensorFile:
                 raise ParoError(
                     f"{kind} {path} has no tensor {missing[0]!r}; needed: {', '.join(names)}"
                 )
-            tensors = {name: content.get_tensor(name) for name in names}
-            metadata = content.metadata() or {}
+            yield content
     except OSError as error:
         raise ParoError(f"cannot read {kind} {path}: {error.strerror or error}") from error
     except ParoError:
@@ -64,7 +76,27 @@ def read_tensors(path: Path, kind: str, names: tuple[str, ...]) -> TensorFile:
         raise ParoError(
             f"{kind} {path} is truncated or not a safetensors file ({error})"
         ) from error
-    return TensorFile(tensors, metadata, digest)
+
+
+def read_header(
+    path: Path, kind: str, names: tuple[str, ...]
+) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Shapes of the named tensors of a file, and its metadata, without reading any tensor.
+
+    Errors as `read_tensors`.
+    """
+    with _opened(path, kind, names) as content:
+        shapes = {name: list(content.get_slice(name).get_shape()) for name in names}
+        return shapes, content.metadata() or {}
+
+
+def file_digest(path: Path, kind: str) -> str:
+    """SHA-256 of a file's bytes, hexadecimal; ParoError if it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ParoError(f"cannot read {kind} {path}: {error.strerror or error}") from error
 
 
 def tensor_names(path: Path, kind: str) -> tuple[str, ...]:
@@ -99,8 +131,26 @@ def write_tensors(
     ParoError
         If the file cannot be written.
     """
-    content = safetensors.torch.save(tensors, metadata)
+    content = serialize_tensors(tensors, metadata)
     write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+
+
+def serialize_tensors(
+    tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> bytes:
+    """Content of a safetensors file, the same bytes for the same input.
+
+    The library alone writes metadata in another sequence in each process.
+    """
+    content = safetensors.torch.save(tensors, metadata)
+    start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = json.loads(content[_LENGTH_BYTES:start])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Tensors begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + content[start:]
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

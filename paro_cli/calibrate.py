@@ -1,18 +1,26 @@
-"""`paro calibrate`: token order and block widths of each head of a model."""
+"""`paro calibrate`: order, transform and block widths of each head of a model."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from paro_cli.console import progress_bar, stdout
+from paro_cli.console import progress_bar, stdout, warn
 from paro_cli.options import CapturesArgument, HeadsOption, parse_heads
 from paro_config import ParoError
 from paro_config.formats import PAPER_BITS
 
+if TYPE_CHECKING:
+    from firmware_model.calibrate import Calibrated, Goal
+
 #: Longest table of heads that is printed; a plan of more is summed up by layer.
 _HEADS_SHOWN = 64
+#: Heads that lose much, named one by one.
+_LOSERS_NAMED = 8
+#: Share by which a mean may exceed the one asked for: the rounding of sums.
+_MEAN_SLACK = 1e-4
 
 
 def calibrate(
@@ -54,10 +62,31 @@ def calibrate(
         typer.Option(
             "--order",
             metavar="HOW",
-            help="metric (PAROAttention's), error (least error; six times the work), or one for "
-            "all heads: FHW (no reorder), FWH, HWF, HFW, WHF, WFH",
+            help="error (least error), metric (PAROAttention's), or one for all heads: FHW (no "
+            "reorder), FWH, HWF, HFW, WHF, WFH",
         ),
-    ] = "metric",
+    ] = "error",
+    transform: Annotated[
+        str,
+        typer.Option(
+            "--transform",
+            metavar="HOW",
+            help="of the channels of Q and K: error (least error), or one for all heads: none, "
+            "balance, rotate, balance-rotate",
+        ),
+    ] = "error",
+    text_bits: Annotated[
+        int,
+        typer.Option(
+            "--text-bits", metavar="BITS", help="least width of blocks with text: 0, 2, 4, 8"
+        ),
+    ] = 0,
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            "--max-loss", metavar="DB", help="warn of heads that lose more against their 8 bits"
+        ),
+    ] = 4.0,
     format_: Annotated[
         str,
         typer.Option(
@@ -79,8 +108,12 @@ def calibrate(
 
     All heads share one budget: those that need little pay for those that need much. The error of a
     block at a width is measured with the hardware's own formats. Captures of one model (its layers,
-    its times) make one plan; with captures of several models PLAN is a folder, with a plan for
-    each.
+    its times, prompts of any length) make one plan; with captures of several models PLAN is a
+    folder, with a plan for each. Captures are read one at a time.
+
+    The table tells what each head loses against its own 8 bits; a head that loses more than
+    --max-loss, one whose logits the format does not hold, and a mean that cannot be met are told in
+    a sentence each.
 
     [bold]Examples[/bold]
 
@@ -90,10 +123,12 @@ def calibrate(
 
       paro calibrate captures/ -o plan.safetensors --step-groups 5 --relative-to signal
 
+      paro calibrate capture.safetensors -o plan.safetensors --order metric --transform none
+
       paro calibrate one.safetensors other.safetensors -o plans/ --density 0.3 --order FHW
     """
     from firmware_model import calibrate as calibration
-    from firmware_model.capture import load_captures
+    from firmware_model.capture import open_captures
     from firmware_model.plan import save_plan
 
     goal = calibration.Goal(
@@ -101,13 +136,15 @@ def calibrate(
         density=density,
         block=block,
         order=order,
+        transform=transform,
         rounding=format_,  # type: ignore[arg-type]  # refused if not legal
         step_groups=calibration.step_group_starts(step_groups),
         per_head=per_head,
         floor_bits=floor_bits,
+        text_bits=text_bits,
         relative_to=relative_to,  # type: ignore[arg-type]  # refused if not legal
     )
-    sources = load_captures(captures)
+    sources = open_captures(captures)
     names = {}
     for source in sources:
         names.setdefault(source.model, source.name)
@@ -120,42 +157,73 @@ def calibrate(
     fewest = min(source.heads for source in sources)
     chosen = None if heads is None else parse_heads(heads, fewest)
     with progress_bar("calibrate") as progress:
-        plans = calibration.calibrate(sources, goal, chosen, progress)
-    for plan in plans:
-        path = output if len(plans) == 1 else output / f"{names[plan.model]}.safetensors"
+        results = calibration.Calibration(sources, goal, chosen, progress).results()
+    for result in results:
+        plan = result.plan
+        path = output if len(results) == 1 else output / f"{names[plan.model]}.safetensors"
         save_plan(plan, path)
-        stdout.print(_table(path, plan))
+        stdout.print(_table(path, result))
+        for sentence in _warnings(result, goal, max_loss):
+            warn(sentence)
 
 
-def _table(path: Path, plan) -> Table:
-    from firmware_model.plan import density, mean_bits
+def _warnings(result: "Calibrated", goal: "Goal", max_loss: float) -> Iterator[str]:
+    """What a user should know of a plan, a sentence each."""
+    yield from (f"{sentence}; the plan leaves it out" for sentence in result.left_out)
+    if goal.density is None:
+        asked, met, unit = goal.avg_bits, result.plan.mean_bits(), "bits"
+    else:
+        asked, met, unit = 100 * goal.density, 100 * result.plan.density(), "% of the blocks"
+    if met > asked * (1 + _MEAN_SLACK):
+        yield (
+            f"{asked:.2f} {unit} were asked for and the plan has {met:.2f}: every row keeps a live "
+            "block, and floors hold"
+        )
+    losers = [head for head in result.heads if head.loss_db > max_loss]
+    for head in sorted(losers, key=lambda head: -head.loss_db)[:_LOSERS_NAMED]:
+        yield (
+            f"head {head.head} of layer {head.layer} loses {head.loss_db:.1f} dB against its own 8 "
+            f"bits ({head.snr_db:.1f} of {head.eight_bit_snr_db:.1f} dB), more than {max_loss:g}"
+        )
+    if len(losers) > _LOSERS_NAMED:
+        yield f"{len(losers) - _LOSERS_NAMED} more heads lose more than {max_loss:g} dB"
+
+
+def _table(path: Path, result: "Calibrated") -> Table:
     from firmware_model.reorder import ORDERS
+    from firmware_model.transform import TRANSFORMS
 
+    plan = result.plan
     table = Table(
         title=f"plan {path}: {plan.mean_bits():.2f} bits, {plan.density():.0%} of the blocks live",
         title_justify="left",
     )
-    single = len(plan.layers) * len(plan.heads) <= _HEADS_SHOWN
-    for column in ("layer", "head" if single else "heads", "order", "mean bits", "density"):
+    single = len(result.heads) <= _HEADS_SHOWN
+    columns = ("order", "transform", "bits", "live", "dB", "8-bit dB", "loss")
+    for column in ("layer", "head" if single else "heads", *columns):
         table.add_column(column, justify="right")
-    for index, layer in enumerate(plan.layers):
-        codes, orders = plan.codes[:, index], plan.orders[index]
-        if not single:
-            found = sorted({ORDERS[order] for order in orders.tolist()})
+    for layer in plan.layers:
+        heads = [head for head in result.heads if head.layer == layer]
+        for some in [[head] for head in heads] if single else [heads]:
+            if not some:
+                continue
+            worst = max(some, key=lambda head: head.loss_db)
             table.add_row(
                 str(layer),
-                str(len(plan.heads)),
-                " ".join(found),
-                f"{mean_bits(codes):.2f}",
-                f"{density(codes):.2f}",
+                str(some[0].head if single else len(some)),
+                " ".join(sorted({ORDERS[head.order] for head in some})),
+                " ".join(sorted({TRANSFORMS[head.transform] for head in some})),
+                f"{sum(head.mean_bits for head in some) / len(some):.2f}",
+                f"{sum(head.density for head in some) / len(some):.2f}",
+                f"{worst.snr_db:.1f}",
+                f"{worst.eight_bit_snr_db:.1f}",
+                f"{worst.loss_db:.1f}",
             )
-            continue
-        for position, head in enumerate(plan.heads):
-            table.add_row(
-                str(layer),
-                str(head),
-                ORDERS[int(orders[position])],
-                f"{mean_bits(codes[:, position]):.2f}",
-                f"{density(codes[:, position]):.2f}",
-            )
+    losses = [head.loss_db for head in result.heads]
+    table.caption = (
+        f"loss against 8 bits: {sum(losses) / len(losses):.1f} dB in the mean, {max(losses):.1f} "
+        "at most"
+    )
+    if not single:
+        table.caption += "; of several heads the one that loses most is shown"
     return table

@@ -21,6 +21,11 @@ stdout = Console(markup=False)
 stderr = Console(stderr=True, markup=False)
 
 
+def warn(sentence: str) -> None:
+    """Tell on stderr what does not stop the command but should be known."""
+    stderr.print(f"warning: {sentence}", highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr while the body runs; yields what it calls with (done, total)."""

@@ -133,7 +133,7 @@ def study(
     goal = Goal(
         avg_bits=PAPER_BITS if avg_bits is None else avg_bits,
         block=block,
-        order="metric" if order is None else order,
+        order="error" if order is None else order,
     )
     if captures is None and what != "pe":
         raise ParoError(f"the study {what!r} needs captures: give one or more, or folders of them")

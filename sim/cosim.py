@@ -111,7 +111,9 @@ def cosim(
     rows = checked_query_blocks(query_blocks, plan.blocks)
     runs = [
         Run(
-            quantize_head(capture, head, plan.head_order(head), config), plan.head_codes(head), rows
+            quantize_head(capture, head, plan.head_order(head), config, plan.head_transform(head)),
+            plan.head_codes(head),
+            rows,
         )
         for head in heads
     ]

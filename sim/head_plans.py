@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from firmware_model.allocation import EIGHT_BITS, HeadErrors, allocate_codes, forced_blocks
+from firmware_model.allocation import EIGHT_BITS, HeadErrors, allocate_codes, text_floor
 from firmware_model.calibrate import Calibration, Goal
 from firmware_model.capture import Capture
 from firmware_model.parallel import map_rows
@@ -132,9 +132,10 @@ def measure_heads(
         told = _part(progress, done, len(captures))
         found = _stored(path)
         if found is None:
-            measured = Calibration([capture], Goal(block=size), progress=told).head_errors
-            # Maps of forced blocks alone tell nothing.
-            found = [_inner(head) for head in measured if not head.forced.all()]
+            goal = Goal(block=size, text_bits=CODE_BITS[EIGHT_BITS])
+            measured = Calibration([capture], goal, progress=told).head_errors
+            # Maps of text alone tell nothing.
+            found = [_inner(head) for head in measured if not head.least.all()]
             if path is not None:
                 write_tensors(path, {f"head{index}": part for index, part in enumerate(found)})
         elif told is not None:
@@ -142,7 +143,7 @@ def measure_heads(
         errors += found
     if not errors:
         raise ParoError("the captures have no map of more than text and one block")
-    return [HeadErrors(part, torch.zeros(part.shape[1:], dtype=torch.bool)) for part in errors]
+    return [HeadErrors(part, torch.zeros(part.shape[1:], dtype=torch.uint8)) for part in errors]
 
 
 def _stored(path: Path | None) -> list[torch.Tensor] | None:
@@ -167,8 +168,8 @@ def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:
 
 
 def _inner(head: HeadErrors) -> torch.Tensor:
-    """Errors of the blocks that are not forced."""
-    inside = (~head.forced.all(dim=1)).nonzero().flatten()
+    """Errors of the blocks without text."""
+    inside = (~head.least.all(dim=1)).nonzero().flatten()
     return head.errors[:, inside][:, :, inside].contiguous()
 
 
@@ -195,7 +196,7 @@ def calibrated_plans(
     ParoError
         If the forced blocks of the model alone need more bits than that.
     """
-    forced = forced_blocks(workload.tokens, workload.text_tokens, block)
+    forced = _forced_blocks(workload, block)
     inside = (~forced.all(dim=1)).nonzero().flatten()
     least = CODE_BITS[EIGHT_BITS] * forced.double().mean().item()
     if least > avg_bits:
@@ -212,13 +213,15 @@ def calibrated_plans(
         errors = torch.zeros(len(CODE_BITS), *forced.shape)
         if len(inside):
             head = chosen[index]
-            places = _nearest(len(head.forced), len(inside))
+            places = _nearest(len(head.least), len(inside))
             scaled = head.errors[:, places.unsqueeze(1), places]
             scaled *= 1 + _JITTER * torch.rand(
                 scaled.shape[1:], generator=torch.Generator().manual_seed(index)
             )
             errors[:, inside.unsqueeze(1), inside] = scaled
-        return HeadErrors(errors, forced, float(counts[index])).relative_to(EIGHT_BITS)
+        floor = forced.byte() * EIGHT_BITS
+        head = HeadErrors(errors, floor, float(counts[index]))
+        return head.scaled(1 / (errors[EIGHT_BITS].sum() or 1.0))
 
     scaled = map_rows(scale, range(wanted))
     # One thread: the maps are small, see `firmware_model.parallel`.
@@ -230,6 +233,17 @@ def calibrated_plans(
         codes=torch.stack(codes).numpy(),
         counts=counts,
     )
+
+
+def _forced_blocks(workload: Workload, block: int) -> torch.Tensor:
+    """Blocks of which no captured head tells anything: bool [blocks, blocks].
+
+    They are the rows and columns of the model's text and of its last block, if that is partial.
+    """
+    forced = text_floor(workload.tokens, workload.text_tokens, block, EIGHT_BITS) > 0
+    if workload.tokens % block:
+        forced[-1] = forced[:, -1] = True
+    return forced
 
 
 def _nearest(have: int, want: int) -> torch.Tensor:
@@ -262,7 +276,7 @@ def plans_of(plan: ModelPlan, workload: Workload, block: int, source: str) -> He
             f"the plan has {layers} x {heads} heads, more than the {workload.layers} x "
             f"{workload.heads} of {workload.title}"
         )
-    forced = forced_blocks(workload.tokens, workload.text_tokens, block)
+    forced = _forced_blocks(workload, block)
     codes = plan.codes.reshape(-1, count, count)
     layout = (plan.grid, plan.prefix_tokens, plan.suffix_tokens)
     own = (workload.grid, workload.prefix_tokens, workload.suffix_tokens)
@@ -287,7 +301,7 @@ def assumed_plans(workload: Workload, block: int, density: float) -> HeadPlans:
     ParoError
         If the density is not legal, or less than one block a row.
     """
-    forced = forced_blocks(workload.tokens, workload.text_tokens, block)
+    forced = _forced_blocks(workload, block)
     if not 0 < density <= 1:
         raise ParoError(f"density = {density:g} is not legal; legal: above 0, at most 1")
     count = len(forced)

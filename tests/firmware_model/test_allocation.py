@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from firmware_model.allocation import (
-    EIGHT_BITS,
     HeadErrors,
     allocate_codes,
     allocate_masks,
     check_avg_bits,
-    forced_blocks,
+    text_floor,
 )
 from firmware_model.plan import density, mean_bits
 from paro_config import ParoError
@@ -17,18 +16,18 @@ from paro_config import ParoError
 BITS = torch.tensor([0, 2, 4, 8])
 
 
-def random_head(blocks, seed, size=1.0, forced=None):
-    """Convex falling errors, as those of real blocks nearly are; nothing forced by default."""
+def random_head(blocks, seed, size=1.0, least=None):
+    """Convex falling errors, as those of real blocks nearly are; no floor by default."""
     g = torch.Generator().manual_seed(seed)
     skipped = size * torch.rand(blocks, blocks, generator=g, dtype=torch.float64) ** 4
     errors = torch.stack([skipped * ratio for ratio in (1.0, 0.2, 0.02, 0.001)])
-    return HeadErrors(errors, torch.zeros(blocks, blocks).bool() if forced is None else forced)
+    return HeadErrors(errors, torch.zeros(blocks, blocks).byte() if least is None else least)
 
 
 def steady_head(blocks, ratios=(1.0, 0.2, 0.02, 0.001)):
     """A head whose blocks are all alike."""
     errors = torch.tensor(ratios).double().view(4, 1, 1).expand(4, blocks, blocks)
-    return HeadErrors(errors.contiguous(), torch.zeros(blocks, blocks).bool())
+    return HeadErrors(errors.contiguous(), torch.zeros(blocks, blocks).byte())
 
 
 def total_error(heads, codes):
@@ -77,12 +76,13 @@ def test_allocation_is_optimal_to_within_a_block(avg_bits, seeds):
 
 
 def test_allocation_meets_the_mean():
-    forced = forced_blocks(30 * 16 - 1, 20, 16)
-    head = random_head(30, 0, forced=forced)
-    for avg_bits in (1.8, 3.0, 4.8, 7.9):
-        codes = allocate_codes([head], avg_bits)[0]
-        assert avg_bits - 2 / 900 - 1e-9 <= mean_bits(codes) <= avg_bits
-        assert (codes[forced] == 3).all()
+    for code in range(4):
+        least = text_floor(30 * 16 - 1, 20, 16, code)
+        head = random_head(30, 0, least=least)
+        for avg_bits in (1.8, 3.0, 4.8, 7.9):
+            codes = allocate_codes([head], avg_bits)[0]
+            assert avg_bits - 2 / 900 - 1e-9 <= mean_bits(codes) <= avg_bits
+            assert (codes >= least).all()
 
 
 def test_allocation_keeps_what_must_be_kept():
@@ -92,22 +92,22 @@ def test_allocation_keeps_what_must_be_kept():
     assert codes.max() == 1
     # The block kept is the one that gains most.
     assert torch.equal(codes.argmax(dim=1), (head.errors[0] - head.errors[1]).argmax(dim=1))
-    forced = forced_blocks(6 * 16 - 1, 1, 16)
-    codes = allocate_codes([HeadErrors(head.errors, forced)], 0.5)[0]
-    assert torch.equal(codes, forced.byte() * 3)
+    least = text_floor(6 * 16 - 1, 1, 16, 3)
+    codes = allocate_codes([HeadErrors(head.errors, least)], 0.5)[0]
+    assert torch.equal(codes, least)
     assert allocate_codes([head], 8.0)[0].min() == 3
 
 
 @pytest.mark.parametrize("avg_bits", [1.8, 3.0, 4.8, 7.9])
 def test_heads_of_any_size_share_one_mean(avg_bits):
-    forced = forced_blocks(9 * 16 - 1, 20, 16)
-    heads = [random_head(30, 0), random_head(9, 1, 5.0, forced), random_head(17, 2, 0.1)]
+    least = text_floor(9 * 16 - 1, 20, 16, 3)
+    heads = [random_head(30, 0), random_head(9, 1, 5.0, least), random_head(17, 2, 0.1)]
     codes = allocate_codes(heads, avg_bits)
     blocks = 900 + 81 + 289
     assert [chosen.shape for chosen in codes] == [(30, 30), (9, 9), (17, 17)]
     assert all(chosen.dtype == torch.uint8 for chosen in codes)
     assert avg_bits - 2 / blocks - 1e-9 <= overall_mean(codes) <= avg_bits
-    assert (codes[1][forced] == 3).all()
+    assert (codes[1] >= least).all()
     alone = [allocate_codes([head], avg_bits)[0] for head in heads]
     assert total_error(heads, codes) <= total_error(heads, alone) + 1e-12
 
@@ -143,33 +143,34 @@ def test_a_floor_holds_where_all_blocks_are_alike():
     assert overall_mean(codes) <= 5.0
 
 
-def test_errors_relative_to_the_best_are_those_of_any_scale():
+def test_scaled_errors_weigh_heads_and_rows():
     head = random_head(8, 0)
-    small = HeadErrors(head.errors * 1e-6, head.forced).relative_to(EIGHT_BITS)
-    assert torch.allclose(small.errors, head.relative_to(EIGHT_BITS).errors, rtol=1e-12)
-    assert small.errors[3].sum().item() == pytest.approx(1)
-    perfect = steady_head(4, (1.0, 0.5, 0.1, 0.0))
-    assert torch.equal(perfect.relative_to(EIGHT_BITS).errors, perfect.errors)
-    fair = allocate_codes(
-        [head.relative_to(EIGHT_BITS), random_head(8, 1, 1e-6).relative_to(EIGHT_BITS)], 4.0
-    )
-    assert all(3.5 < mean_bits(codes) < 4.5 for codes in fair)
+    rows = torch.tensor([1.0, 2.0, 1.0, 1.0, 5.0, 1.0, 1.0, 1.0])
+    assert torch.equal(head.scaled(2.0).errors, 2 * head.errors)
+    assert torch.equal(head.scaled(rows).errors[:, 4], 5 * head.errors[:, 4])
+    assert torch.equal(head.scaled(rows).errors[:, 1, 3], 2 * head.errors[:, 1, 3])
+    fair = [one.scaled(1 / one.errors[3].sum()) for one in (head, random_head(8, 1, 1e-6))]
+    assert all(3.5 < mean_bits(codes) < 4.5 for codes in allocate_codes(fair, 4.0))
+    strict = head.scaled(torch.tensor([1e6] + [1.0] * 7))
+    before, after = (allocate_codes([one], 4.0)[0] for one in (head, strict))
+    assert mean_bits(after[:1]) > mean_bits(before[:1])
+    assert mean_bits(after[1:]) < mean_bits(before[1:])
 
 
 def test_heads_without_any_error():
-    none = HeadErrors(torch.zeros(4, 3, 3), torch.zeros(3, 3).bool())
+    none = HeadErrors(torch.zeros(4, 3, 3), torch.zeros(3, 3).byte())
     codes = allocate_codes([none, random_head(3, 0)], 4.8)
     assert ((codes[0] != 0).sum(dim=1) >= 1).all()
     assert overall_mean(codes) <= 4.8
 
 
-def test_forced_blocks():
-    assert forced_blocks(128, 0, 64).sum() == 0
-    assert forced_blocks(64, 0, 64).all()
-    forced = forced_blocks(150, 33, 32)
-    assert forced[[0, 1, 4]].all()
-    assert forced[:, [0, 1, 4]].all()
-    assert forced.sum() == 25 - 4
+def test_floors_of_text():
+    assert text_floor(130, 0, 64, 3).sum() == 0
+    assert (text_floor(64, 1, 64, 2) == 2).all()
+    least = text_floor(150, 33, 32, 1)
+    assert (least[[3, 4]] == 1).all()
+    assert (least[:, [3, 4]] == 1).all()
+    assert least.sum() == 25 - 9
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.85])
@@ -177,8 +178,9 @@ def test_masks_keep_the_largest_sums(share):
     g = torch.Generator().manual_seed(0)
     sums = [torch.rand(size, size, generator=g) ** 4 for size in (12, 20)]
     sums[0][3] *= 1e-6
-    forced = [torch.zeros(12, 12).bool(), forced_blocks(20 * 16, 20, 16)]
-    heads = [HeadErrors(torch.zeros(4, *mask.shape), mask) for mask in forced]
+    least = [torch.zeros(12, 12).byte(), text_floor(20 * 16, 20, 16, 1)]
+    forced = [floor > 0 for floor in least]
+    heads = [HeadErrors(torch.zeros(4, *floor.shape), floor) for floor in least]
     masks = allocate_masks(heads, sums, share)
     assert all(set(mask.unique().tolist()) == {0, 3} for mask in masks)
     live = [mask != 0 for mask in masks]
@@ -193,11 +195,11 @@ def test_masks_keep_the_largest_sums(share):
 
 
 def test_masks_of_any_density():
-    heads = [HeadErrors(torch.zeros(4, 5, 5), forced_blocks(80, 1, 16))]
+    heads = [HeadErrors(torch.zeros(4, 5, 5), text_floor(80, 1, 16, 3))]
     sums = [torch.rand(5, 5, generator=torch.Generator().manual_seed(0))]
     assert (allocate_masks(heads, sums, 1.0)[0] == 3).all()
     least = allocate_masks(heads, sums, 0.01)[0]
-    assert (least[heads[0].forced] == 3).all()
+    assert (least[heads[0].least > 0] == 3).all()
     assert density(least) <= (9 + 4) / 25
     assert (least != 0).any(dim=1).all()
 

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from firmware_model.capture import load_capture
 from firmware_model.plan import (
     ModelPlan,
     density,
+    fit_codes,
     load_model_plan,
     load_plan,
     mean_bits,
@@ -19,10 +22,9 @@ from firmware_model.plan import (
 from firmware_model.tensorfile import read_tensors, write_tensors
 from paro_config import ParoError
 
-NAMES = ("layers", "heads", "step_groups", "orders", "codes")
-SCALARS = tuple(
-    field.name for field in dataclasses.fields(ModelPlan) if field.name not in ("orders", "codes")
-)
+NAMES = ("layers", "heads", "step_groups", "orders", "transforms", "codes")
+TENSORS = ("orders", "transforms", "codes")
+SCALARS = tuple(field.name for field in dataclasses.fields(ModelPlan) if field.name not in TENSORS)
 
 
 def random_codes(*shape):
@@ -51,6 +53,7 @@ def plan(capture):
         heads=(1, 0),
         step_groups=(0.0, 0.3),
         orders=torch.tensor([[5, 2], [1, 0]], dtype=torch.uint8),
+        transforms=torch.tensor([[0, 3], [2, 1]], dtype=torch.uint8),
         codes=random_codes(2, 2, 2, 14, 14),
     )
 
@@ -60,14 +63,14 @@ def test_round_trip(capture, plan, tmp_path):
     save_plan(plan, path)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     whole = load_model_plan(path)
-    assert torch.equal(whole.codes, plan.codes)
-    assert torch.equal(whole.orders, plan.orders)
+    for name in TENSORS:
+        assert torch.equal(getattr(whole, name), getattr(plan, name))
     for field in SCALARS:
         assert getattr(whole, field) == getattr(plan, field)
     loaded = load_plan(path, capture)
     assert (loaded.block, loaded.avg_bits, loaded.blocks) == (16, 4.8, 14)
     assert (loaded.heads, loaded.orders) == ((1, 0), (5, 2))
-    assert loaded.head_order(0) == 2
+    assert (loaded.head_order(0), loaded.head_transform(0)) == (2, 3)
     assert torch.equal(loaded.head_codes(1), plan.codes[0, 0, 0])
     with pytest.raises(ParoError, match="the plan has no head 7; legal: 1, 0"):
         loaded.head_codes(7)
@@ -88,7 +91,6 @@ def test_refuses_what_it_is_not_for(capture, plan):
     for change, sentence in (
         ({"model": "b"}, "is of another capture or model than"),
         ({"grid": (6, 5, 7)}, "has another token grid than"),
-        ({"prefix_tokens": 2, "suffix_tokens": 1}, "has another token grid than"),
         ({"layer": 1}, "the plan has no layer 1; legal: 0, 4"),
         (
             {name: getattr(capture, name)[:1] for name in "qkv"},
@@ -110,6 +112,7 @@ def test_size_of_the_file(plan, tmp_path, blocks):
         layers=(0, 1, 2, 3),
         step_groups=(0.0, 0.2, 0.9),
         orders=torch.zeros(4, 2, dtype=torch.uint8),
+        transforms=torch.zeros(4, 2, dtype=torch.uint8),
         codes=random_codes(*shape),
     )
     save_plan(large, tmp_path / "plan")
@@ -150,6 +153,68 @@ def test_uniform_plan(capture):
         uniform_plan(capture, (0,), code=0)
 
 
+def test_a_head_without_codes_is_left_out(capture, plan, tmp_path):
+    """Head 0 of layer 0 alone; its means count no block of it."""
+    plan.codes[:, 0, 1] = 0
+    save_plan(plan, tmp_path / "plan")
+    loaded = load_model_plan(tmp_path / "plan")
+    assert loaded.held.tolist() == [[True, False], [True, True]]
+    part = loaded.for_capture(capture)
+    assert (part.heads, part.orders, part.transforms) == ((1,), (5,), (0,))
+    assert torch.equal(part.codes, plan.codes[0, :1, 0])
+    with pytest.raises(ParoError, match="the plan has no head 0; legal: 1"):
+        part.head_order(0)
+    assert loaded.at(4, 0.0).heads == (1, 0)
+    live = plan.codes[:, [0, 1, 1], [0, 0, 1]]
+    assert loaded.mean_bits() == pytest.approx(0.3 * mean_bits(live[0]) + 0.7 * mean_bits(live[1]))
+
+
+def test_the_same_plan_is_the_same_bytes(plan, tmp_path):
+    """In any process: the hash of strings, which differs, must not decide the sequence."""
+    script = (
+        "import sys, torch; from pathlib import Path; "
+        "from firmware_model.plan import load_model_plan, save_plan; "
+        "save_plan(load_model_plan(Path(sys.argv[1])), Path(sys.argv[2]))"
+    )
+    save_plan(plan, tmp_path / "plan")
+    for index in range(2):
+        copy = tmp_path / f"copy{index}"
+        subprocess.run([sys.executable, "-c", script, tmp_path / "plan", copy], check=True)
+        assert copy.read_bytes() == (tmp_path / "plan").read_bytes()
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 20, 47])
+def test_codes_fit_texts_of_any_length(wanted):
+    """35 tokens of grid are 2 blocks and a part; the codes are for 9 of text, in blocks 2."""
+    generator = torch.Generator().manual_seed(wanted)
+    codes = torch.randint(1, 4, (2, 3, 3), dtype=torch.uint8, generator=generator)
+    codes[:, 0] = torch.tensor([0, 0, 2])
+    fitted = fit_codes(codes, 16, 35, 9, wanted)
+    count = -(-(35 + wanted) // 16)
+    assert fitted.shape == (2, count, count)
+    assert torch.equal(fitted[:, :2, :2], codes[:, :2, :2])
+    for row in range(count):
+        for column in range(count):
+            assert torch.equal(fitted[:, row, column], codes[:, min(row, 2), min(column, 2)])
+    assert fit_codes(codes, 16, 35, 9, 9) is codes
+
+
+def test_rows_that_only_text_kept_alive_keep_themselves():
+    """32 tokens of grid are whole blocks: without the text nothing is left of row 0."""
+    codes = torch.tensor([[[0, 0, 2], [1, 0, 0], [1, 1, 1]]], dtype=torch.uint8)
+    assert fit_codes(codes, 16, 32, 5, 0).tolist() == [[[3, 0], [1, 0]]]
+    with pytest.raises(ParoError, match="calibrated without text tokens, and there are 4; legal"):
+        fit_codes(codes, 16, 48, 0, 4)
+
+
+def test_a_text_takes_the_widest_of_all_text():
+    codes = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    codes[0, :, 0] = 1
+    codes[0, 2] = torch.tensor([1, 0, 2, 0], dtype=torch.uint8)
+    codes[0, 3] = torch.tensor([0, 3, 0, 0], dtype=torch.uint8)
+    assert fit_codes(codes, 16, 32, 20, 1)[0].tolist() == [[1, 0, 0], [1, 0, 0], [1, 3, 2]]
+
+
 def test_refuses_plan_of_another_capture(plan, tmp_path, demo):
     save_plan(plan, tmp_path / "plan")
     with pytest.raises(ParoError, match=r"plan \S+: the plan is of another capture or model than"):
@@ -175,14 +240,13 @@ def integers(*values):
 @pytest.mark.parametrize(
     ("tensors", "metadata", "sentence"),
     [
-        ({}, {"format": "paro-plan-1"}, "has format 'paro-plan-1'; legal: 'paro-plan-2'"),
+        ({}, {"format": "paro-plan-1"}, "has format 'paro-plan-1'; legal: 'paro-plan-3'"),
         ({}, {"block": "17"}, "block = 17 is not legal"),
         ({}, {"block": ""}, "block = "),
         ({}, {"grid": "6,5,7"}, "another token grid"),
         ({}, {"grid": "6,5"}, "grid = '6,5' is not legal"),
         ({}, {"grid": "5,6,8"}, "codes are"),
         ({}, {"prefix_tokens": "x"}, "prefix_tokens = 'x' is not legal"),
-        ({}, {"prefix_tokens": "2"}, "another token grid"),
         ({}, {"suffix_tokens": "-1"}, "suffix_tokens = '-1' is not legal"),
         ({}, {"avg_bits": "x"}, "avg_bits = 'x' is not legal"),
         ({}, {"avg_bits": "nan"}, "avg_bits = "),
@@ -205,8 +269,14 @@ def integers(*values):
         ({"step_groups": torch.tensor([0.0]).double()}, {}, "codes are"),
         ({"orders": torch.tensor([[6, 0], [0, 0]]).byte()}, {}, "orders are not legal"),
         ({"orders": torch.tensor([0, 1]).byte()}, {}, "orders are not legal"),
+        ({"transforms": torch.tensor([[4, 0], [0, 0]]).byte()}, {}, "transforms are not legal"),
+        ({"codes": torch.zeros(2, 2, 2, 14, 4).byte()}, {}, "holds no head; legal: one or more"),
         (
-            {"codes": torch.zeros(2, 2, 2, 14, 4).byte()},
+            {
+                "codes": pack_codes(
+                    random_codes(2, 2, 2, 14, 14) * (torch.arange(14) > 0).view(-1, 1)
+                )
+            },
             {},
             "block row 0 of head 1 in layer 0 has no live block",
         ),

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from firmware_model.sensitivity import ROUNDINGS, block_errors, block_sums, model_config
+from firmware_model.sensitivity import (
+    ROUNDINGS,
+    block_errors,
+    block_sums,
+    model_config,
+    row_errors,
+)
+from firmware_model.transform import TRANSFORMS
 
 
 def exact_head(capture, order):
@@ -28,7 +35,7 @@ def test_block_sums_are_the_sums(capture, order):
 
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
-def test_a_skipped_block_errs_by_all_that_it_adds(capture, rounding):
+def test_a_skipped_block_errs_by_what_is_left_without_it(capture, rounding):
     weights, v = exact_head(capture, 2)
     output = weights @ v
     errors = block_errors(capture, 0, 2, 16, rounding)
@@ -36,11 +43,40 @@ def test_a_skipped_block_errs_by_all_that_it_adds(capture, rounding):
     for row in range(5):
         queries = slice(16 * row, 16 * row + 16)
         for column in range(5):
-            keys = slice(16 * column, 16 * column + 16)
-            part = weights[queries, keys]
-            moved = part @ v[keys] - part.sum(dim=1, keepdim=True) * output[queries]
+            kept = weights[queries].clone()
+            kept[:, 16 * column : 16 * column + 16] = 0
+            moved = kept @ v / kept.sum(dim=1, keepdim=True) - output[queries]
             expected = moved.square().sum().item()
             assert errors[0, row, column].item() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("transform", range(len(TRANSFORMS)))
+def test_errors_of_rows(capture, transform):
+    """Errors of single blocks tell those of the rows where one block alone is skipped."""
+    weights, v = exact_head(capture, 2)
+    codes = torch.full((5, 5), 3, dtype=torch.uint8)
+    eight = row_errors(capture, 0, 2, 16, codes, transform=transform)
+    for row in range(5):
+        codes[row, (row + 2) % 5] = 0
+    found = row_errors(capture, 0, 2, 16, codes, transform=transform)
+    alone = block_errors(capture, 0, 2, 16, transform=transform)
+    for row in range(5):
+        queries = slice(16 * row, 16 * row + 16)
+        column = (row + 2) % 5
+        lost = weights[queries, 16 * column : 16 * column + 16].sum(dim=1)
+        assert found.kept[row].item() == pytest.approx(1 - lost.max().item(), abs=1e-5)
+        signal = (weights[queries] @ v).square().sum().item()
+        assert found.signal[row].item() == pytest.approx(signal, rel=1e-3)
+        assert found.error[row].item() == pytest.approx(alone[0, row, column].item(), rel=0.25)
+    assert (eight.error < 1e-3 * eight.signal).all()
+    assert (eight.kept > 0.9999).all()
+
+
+def test_some_rows_alone(capture):
+    whole = block_errors(capture, 0, 1, 16)
+    assert torch.equal(block_errors(capture, 0, 1, 16, rows=(1, 4)), whole[:, [1, 4]])
+    sums = block_sums(capture, 0, 1, 16)
+    assert torch.equal(block_sums(capture, 0, 1, 16, rows=(0, 3)), sums[[0, 3]])
 
 
 def test_wider_blocks_err_less(demo):
