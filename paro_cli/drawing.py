@@ -110,8 +110,8 @@ def head_figure(capture: Capture, plan: Plan, head: int) -> Figure:
     bar = _colour_bar(figure, bits, [right], "bits")
     bar.set_ticks(range(len(CODE_BITS)), labels=[str(bits) for bits in CODE_BITS])
     grid = " x ".join(map(str, capture.grid))
-    text = f"{capture.text_tokens} + " if capture.text_tokens else ""
-    figure.suptitle(f"{capture.name}, head {head}: {text}{grid} tokens")
+    text = f" + {capture.text_tokens}" if capture.text_tokens else ""
+    figure.suptitle(f"{capture.name}, head {head}: {grid}{text} tokens")
     return figure
 
 

@@ -28,8 +28,8 @@ __all__ = [
 WORD_BITS = 32
 #: Bytes of a descriptor; a queue is descriptors one directly after the other.
 DESCRIPTOR_BYTES = 128
-#: Version of this layout.
-DESCRIPTOR_VERSION = 1
+#: Version of this layout and of the orders that it describes.
+DESCRIPTOR_VERSION = 2
 #: Addresses and row strides are multiples of this many bytes.
 ALIGNMENT = 4
 #: Bits of a row stride; without its two zeros it fits a common hardware multiplier of 18 bits.
@@ -158,13 +158,13 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     DescriptorField(
         name="prefix_tokens",
         word=5,
-        description="Tokens before the grid",
+        description="Tokens before the grid; the order has them behind it",
         legal=_COUNT_OR_NONE,
     ),
     DescriptorField(
         name="suffix_tokens",
         word=6,
-        description="Tokens behind the grid",
+        description="Tokens behind the grid; the order has them last",
         legal=_COUNT_OR_NONE,
     ),
     *(

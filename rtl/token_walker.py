@@ -47,7 +47,7 @@ def token_layout(config: Config) -> data.StructLayout:
 
 
 class TokenWalker(wiring.Component):
-    """Walks over the positions of a request, prefix and suffix first, then the grid.
+    """Walks over the positions of a request: first the grid, then prefix and suffix.
 
     A place in the grid is kept as what is left of the inner and of the middle axis, and the tokens
     at which the current run along each of them began: a step is one addition. Only a jump has
@@ -66,8 +66,8 @@ class TokenWalker(wiring.Component):
 
     Latency
     -------
-    From a request to its first token: 1 cycle where the last request began or ended, 2 cycles up
-    to the grid's first token, `jump_cycles` elsewhere. Then one token a cycle.
+    From a request to its first token: 1 cycle where the last request began or ended, 2 cycles at
+    position 0 and in the text, `jump_cycles` elsewhere. Then one token a cycle.
 
     Contract
     --------
@@ -111,14 +111,13 @@ class TokenWalker(wiring.Component):
         left = Signal.like(request.tokens)
 
         # Constants of the head.
-        text, grid, suffix_token = Signal(count), Signal(count), Signal(count)
-        last_prefix, last_text = Signal(count), Signal(count)  # positions
+        grid, suffix = Signal(count), Signal(count)  # the suffix begins there in either sequence
+        last_grid, last_prefix = Signal(count), Signal(count)  # positions
         m.d.sync += [
-            text.eq(walk.prefix_tokens + walk.suffix_tokens),
-            last_prefix.eq(walk.prefix_tokens - 1),
-            last_text.eq(walk.prefix_tokens + walk.suffix_tokens - 1),
             grid.eq(walk.tokens - walk.prefix_tokens - walk.suffix_tokens),
-            suffix_token.eq(walk.tokens - walk.suffix_tokens),
+            suffix.eq(walk.tokens - walk.suffix_tokens),
+            last_grid.eq(walk.tokens - walk.prefix_tokens - walk.suffix_tokens - 1),
+            last_prefix.eq(walk.tokens - walk.suffix_tokens - 1),
         ]
         grid_start = [
             place.inner_left.eq(walk.inner_extent),
@@ -179,21 +178,21 @@ class TokenWalker(wiring.Component):
             with m.State("LOCATE"):
                 m.d.sync += [
                     *grid_start,
-                    place.in_grid.eq(place.position >= text),
-                    place.token.eq(place.position),
-                    quotient.eq(place.position - text),
+                    place.in_grid.eq(place.position < grid),
+                    quotient.eq(place.position),
                     remainder.eq(0),
                     second.eq(0),
                     step.eq(0),
                 ]
-                with m.If(place.position > text):
-                    m.next = "DIVIDE"
+                m.next = "WALK"
+                with m.If(place.position < grid):
+                    m.d.sync += place.token.eq(walk.prefix_tokens)
+                    with m.If(place.position.any()):
+                        m.next = "DIVIDE"
+                with m.Elif(place.position < suffix):
+                    m.d.sync += place.token.eq(place.position - grid)
                 with m.Else():
-                    with m.If(place.position == text):
-                        m.d.sync += place.token.eq(walk.prefix_tokens)
-                    with m.Elif(place.position >= walk.prefix_tokens):
-                        m.d.sync += place.token.eq(place.position + grid)
-                    m.next = "WALK"
+                    m.d.sync += place.token.eq(place.position)
             with m.State("DIVIDE"):
                 m.d.sync += [
                     quotient.eq(Cat(fits, quotient)),
@@ -233,13 +232,13 @@ class TokenWalker(wiring.Component):
                         m.d.sync += start.eq(place)
                     with m.If(output.last):
                         m.next = "IDLE"
-                    with m.If(~place.in_grid):
-                        with m.If(place.position == last_text):
-                            m.d.sync += [place.in_grid.eq(1), place.token.eq(walk.prefix_tokens)]
-                        with m.Elif(place.position == last_prefix):
-                            m.d.sync += place.token.eq(suffix_token)
-                        with m.Else():
-                            m.d.sync += place.token.eq(place.token + 1)
+                    # Without a prefix the suffix follows the grid.
+                    with m.If(place.position == last_prefix):
+                        m.d.sync += [place.in_grid.eq(0), place.token.eq(suffix)]
+                    with m.Elif(place.position == last_grid):
+                        m.d.sync += [place.in_grid.eq(0), place.token.eq(0)]
+                    with m.Elif(~place.in_grid):
+                        m.d.sync += place.token.eq(place.token + 1)
                     with m.Elif(place.inner_left != 1):
                         m.d.sync += [
                             place.token.eq(place.token + walk.inner_stride),

@@ -46,14 +46,14 @@ def block_bursts(config: Config, image: Image, head: int) -> dict[str, BlockBurs
 
 
 def _tokens_in_order(fields: dict[str, int]) -> np.ndarray:
-    """Natural token at each position of the head's order: prefix, suffix, grid."""
+    """Natural token at each position of the head's order: grid, prefix, suffix."""
     count, prefix, suffix = (fields[f"{n}_tokens"] for n in ("key", "prefix", "suffix"))
     outer, middle, inner = (
         np.arange(fields[f"{axis}_extent"]) * fields[f"{axis}_stride"]
         for axis in ("outer", "middle", "inner")
     )
     grid = prefix + (outer[:, None, None] + middle[:, None] + inner).ravel()
-    return np.concatenate([np.arange(prefix), np.arange(count - suffix, count), grid])
+    return np.concatenate([grid, np.arange(prefix), np.arange(count - suffix, count)])
 
 
 def output_bursts(config: Config, image: Image, head: int) -> np.ndarray:

@@ -107,7 +107,7 @@ class MemoryPort(NamedTuple):
     codes_ahead: int  # units of codes that are read ahead
     tables: np.ndarray  # int64 [runs, 3]: where the blocks of q, k, v begin in ``first``
     first_rows: np.ndarray  # int64 [runs]: block of the first queries that are computed
-    text: np.ndarray  # int64 [runs]: tokens before the grid, in the head's order
+    grid: np.ndarray  # int64 [runs]: tokens of the grid, the first of the head's order
     first: np.ndarray  # int64: index of each block's first burst
     bursts: np.ndarray  # int64 [bursts, 3]: beats, words, tokens placed before it is known
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
@@ -300,7 +300,7 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
     walk = port.jump
     if begin == state[_BEGAN] or begin == state[_ENDED]:
         walk = port.walk
-    elif begin <= port.text[run]:
+    elif begin == 0 or begin >= port.grid[run]:
         walk = port.walk + 1
     state[_BEGAN], state[_ENDED] = begin, end
     # From here on a token a cycle; a run is offered with its last one.

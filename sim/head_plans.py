@@ -260,6 +260,7 @@ def _in_turn(workload: Workload, maps: int) -> np.ndarray:
 def plans_of(plan: ModelPlan, workload: Workload, block: int, source: str) -> HeadPlans:
     """Take the codes of a plan: as they are if the grid is the model's, else by nearest neighbour.
 
+    These are the codes of the grid's blocks. Where the model has other text, its own is at 8 bits.
     A plan of fewer layers or heads is used in turn. Step groups count by their share of the steps.
     The mean width of a scaled plan follows the codes; nothing is allocated anew.
 
@@ -281,13 +282,17 @@ def plans_of(plan: ModelPlan, workload: Workload, block: int, source: str) -> He
     layout = (plan.grid, plan.prefix_tokens, plan.suffix_tokens)
     own = (workload.grid, workload.prefix_tokens, workload.suffix_tokens)
     if layout != own:
-        places = _nearest(count, len(forced))
-        codes = codes[:, places.unsqueeze(1), places].clone()
-        codes[:, forced] = EIGHT_BITS
+        have, want = (max(1, math.prod(of.grid) // block) for of in (plan, workload))
+        places = _nearest(have, want)
+        scaled = codes.new_full((len(codes), *forced.shape), EIGHT_BITS)
+        scaled[:, :want, :want] = codes[:, places.unsqueeze(1), places]
+        scaled[:, forced] = EIGHT_BITS
+        codes = scaled
         # A row that lost its live blocks keeps the one on the diagonal.
         empty = (codes == 0).all(dim=2)
         codes.diagonal(dim1=1, dim2=2)[empty] = 1
-        source += ", scaled to the model's grid"
+        if plan.grid != workload.grid:
+            source += ", scaled to the model's grid"
     each = _in_turn(workload, layers * heads)
     counts = np.concatenate([share * each for share in group_shares(plan.step_groups)])
     return HeadPlans(source=source, assumed=False, block=block, codes=codes.numpy(), counts=counts)

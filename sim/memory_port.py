@@ -44,7 +44,7 @@ def no_port() -> MemoryPort:
         present=False,
         tables=none.reshape(0, 3),
         first_rows=none,
-        text=none,
+        grid=none,
         first=none,
         bursts=none.reshape(0, 3),
         done=none,
@@ -61,13 +61,13 @@ def no_port() -> MemoryPort:
 
 def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
     """Port to a memory that holds an image."""
-    tables, first_rows, text, first, bursts = [], [], [], [], []
+    tables, first_rows, grid, first, bursts = [], [], [], [], []
     outputs, queries = [], 0
     burst_count = first_count = 0
     for head in range(len(image.heads)):
         fields = head_fields(image, head)
         first_rows.append(fields["first_block_row"])
-        text.append(fields["prefix_tokens"] + fields["suffix_tokens"])
+        grid.append(fields["key_tokens"] - fields["prefix_tokens"] - fields["suffix_tokens"])
         written = output_bursts(config, image, head)
         outputs.append(written[:, 1:] + [0, queries])
         queries += fields["query_tokens"]
@@ -103,7 +103,7 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
         codes_ahead=WAITING_UNITS,
         tables=np.array(tables),
         first_rows=np.array(first_rows),
-        text=np.array(text),
+        grid=np.array(grid),
         first=np.concatenate(first),
         bursts=np.concatenate(bursts),
         done=np.full(OUTSTANDING, -1),

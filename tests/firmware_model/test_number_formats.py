@@ -200,7 +200,7 @@ def test_digit_is_the_integer_model_without_its_roundings(demo):
         assert snr_db(words, floating) > 35
 
 
-def test_text_behind_the_grid_stands_first(random_capture):
+def test_every_query_sees_all_text(random_capture):
     """With all but the forced blocks skipped, each query still sees all text."""
     capture = random_capture((4, 4, 4), suffix=16)
     config = Config(block=16, head_dim=32)

@@ -175,7 +175,7 @@ def test_latency(seed) -> None:
 def test_far_tokens() -> None:
     """The largest stride and index: no bit of the product is lost."""
     config = CONFIGS["lt16"]
-    shape = HeadShape((1, 1, 2**20 - 8), prefix=8)
+    shape = HeadShape((1, 1, 2**20 - 8), suffix=8)
     generator = AddressGenerator(config)
     receiver = Receiver(generator.runs, random.Random(), 0.0)
     stride = 2**ROW_STRIDE_BITS - 4

@@ -116,11 +116,11 @@ def test_forgets_the_head_before(early) -> None:
 
 def test_latency(seed) -> None:
     """A token a cycle; only a jump into the grid waits for its coordinates."""
-    head = HeadShape((4, 8, 8), prefix=16, order=3)
+    head = HeadShape((4, 8, 8), prefix=16, suffix=16, order=3)
     jump = TokenWalker.jump_cycles(SMALL)
     requests = [(0, 16), (0, 16), (16, 16), (64, 16), (64, 16), (96, 16), (112, 16), (112, 16)]
-    requests += [(32, 16), (16, 16)]
-    expected = [2, 1, 1, jump, 1, jump, 1, 1, jump, 2]
+    requests += [(32, 16), (272, 16), (240, 16), (256, 16), (0, 16), (256, 16)]
+    expected = [2, 1, 1, jump, 1, jump, 1, 1, jump, 2, jump, 1, 2, 2]
     _, times = walk_of(SMALL, head, requests, random.Random(seed), 0.0)
     assert all(t[-1] - t[0] == 15 for t in times)
     waits = [after[0] - before[-1] - 1 for before, after in itertools.pairwise(times)]

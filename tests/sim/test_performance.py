@@ -28,7 +28,7 @@ from sim.traffic import linear_bytes, linear_reads
 from sim.workloads import Workload, load_workload
 
 CONFIG = Config(rows=4, cols=4, block=16, head_dim=32)
-#: 72 tokens, the first 8 text: 5 blocks of 16, the last of 8 tokens.
+#: 72 tokens, 8 of them text: 5 blocks of 16, the last of 8 tokens.
 TINY = Workload(
     title="tiny",
     layers=3,
@@ -207,19 +207,15 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.mark.parametrize("avg_bits", [3.9, 4.8, 6.0])
 def test_scaled_plans_meet_the_mean_width_and_the_models_text(avg_bits):
-    workload = TINY.model_copy(update={"grid": (4, 16, 16), "layers": 5})
+    workload = TINY.model_copy(update={"grid": (4, 16, 16), "suffix_tokens": 20, "layers": 5})
     plans = calibrated_plans(measured_heads(12, 4, 1), workload, 16, avg_bits, "test")
     blocks = -(-workload.tokens // 16)
     assert plans.codes.shape == (4, blocks, blocks)
     assert plans.counts.tolist() == [3, 3, 2, 2]
     assert avg_bits - 0.01 <= plans.mean_bits <= avg_bits + 1e-6
-    for edge in (
-        plans.codes[:, 0],
-        plans.codes[:, -1],
-        plans.codes[:, :, 0],
-        plans.codes[:, :, -1],
-    ):
-        assert (edge == 3).all()
+    assert (plans.codes[:, 64:] == 3).all()
+    assert (plans.codes[:, :, 64:] == 3).all()
+    assert not (plans.codes[:, :64, :64] == 3).all()
 
 
 def test_scaled_plans_keep_the_diagonal():
@@ -280,9 +276,21 @@ def test_a_plan_of_another_grid_is_scaled():
     plans = plans_of(model_plan((1, 8, 8), 8, 5), workload, 16, "plan")
     assert plans.codes.shape[1:] == (65, 65)
     assert "scaled" in plans.source
-    assert (plans.codes[:, 0] == 3).all()
+    assert (plans.codes[:, -1] == 3).all()
     with pytest.raises(ParoError, match="block = 32 does not fit the plan, which has 16"):
         plans_of(model_plan((1, 8, 8), 8, 5), workload, 32, "plan")
+
+
+@pytest.mark.parametrize(("text", "blocks"), [(0, 4), (1, 5), (100, 11)])
+def test_codes_of_the_grid_carry_over_to_text_of_any_length(text, blocks):
+    plan = model_plan((1, 8, 8), 8, 5)
+    plan.codes[..., :4, :4] = torch.randint(1, 4, (2, 1, 2, 4, 4)).byte()
+    workload = TINY.model_copy(update={"prefix_tokens": text})
+    codes = torch.tensor(plans_of(plan, workload, 16, "plan").codes)
+    assert torch.equal(codes[:, :4, :4], plan.codes[..., :4, :4].reshape(4, 4, 4))
+    assert codes.shape == (4, blocks, blocks)
+    codes[:, :4, :4] = 3
+    assert (codes == 3).all()
 
 
 @pytest.mark.parametrize("point", checkpoints(), ids=lambda point: point.figure[:40])
