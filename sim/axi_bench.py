@@ -90,6 +90,7 @@ class AxiBench:
             getattr(dut, f"{channel}_stall_rate").value = rates[channel]
         dut.read_error_at.value = 0
         dut.write_error_at.value = 0
+        dut.error_response.value = 0
         if seed is not None:
             self.stall_registers(random.Random(seed))
 
@@ -141,13 +142,14 @@ class AxiBench:
         return results
 
     async def step(
-        self, number: int, image: int, disturb: str | None, after: int
+        self, number: int, image: int, disturb: str | None, after: int, response: int
     ) -> dict[str, Any]:
         """Work on one image, disturbed or not."""
         dut, driver, placed = self.dut, self.driver, self.images[image]
         if disturb in ("read_error", "write_error"):
             await self.reset()
             getattr(dut, f"{disturb}_at").value = after
+            dut.error_response.value = response
         for bursts in self.bursts.values():
             bursts.clear()
         await driver.load(placed)
