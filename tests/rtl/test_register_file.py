@@ -138,7 +138,7 @@ def test_constants_and_inputs_read_at_their_addresses(stall: float, seed: int) -
     master = Master(registers, rng, stall)
     constants = {
         "IDENT": 0x4F524150,
-        "VERSION": 0x00010000,
+        "VERSION": 0x00010001,
         "ROWS": 4,
         "COLS": 4,
         "BLOCK": 16,
@@ -338,6 +338,14 @@ def test_status_and_interrupt(seed: int) -> None:
         assert await master.write(ctx, status, 0b110) == OKAY
         assert await master.read(ctx, status) == (0x61, OKAY)
         assert not ctx.get(registers.irq)
+        # The accelerator clears, too, one field of the two; it sets what it clears in one cycle.
+        for set_again, left in ((0, 0x65), (1, 0x67)):
+            await pulse(ctx, "status_done_set")
+            await pulse(ctx, "status_error_set")
+            ctx.set(registers.status_done_set, set_again)
+            await pulse(ctx, "status_done_clear")
+            ctx.set(registers.status_done_set, 0)
+            assert await master.read(ctx, status) == (left, OKAY)
 
     check(registers, testbench)
 
