@@ -131,7 +131,10 @@ def registers_markdown(config: Config) -> str:
         "## Descriptor",
         "",
         f"One for each head, {DESCRIPTOR_BYTES} bytes, little endian; a queue is descriptors one "
-        "directly after the other. Bits in no field are 0.",
+        "directly after the other. Bits in no field are 0. The accelerator refuses what the causes "
+        "BAD_DESCRIPTOR, BAD_SHAPE, BAD_TOKENS and BAD_ALIGNMENT say; extents and strides that do "
+        "not lead through the grid's tokens, a row stride that is less than a row, and arrays that "
+        "leave the memory are not seen: it reads and writes where they lead.",
         "",
         "| word | bits | field | meaning | legal |",
         "|---|---|---|---|---|",

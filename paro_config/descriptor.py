@@ -158,7 +158,7 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     DescriptorField(
         name="prefix_tokens",
         word=5,
-        description="Tokens before the grid",
+        description="Tokens before the grid; prefix_tokens + suffix_tokens is less than key_tokens",
         legal=_COUNT_OR_NONE,
     ),
     DescriptorField(
