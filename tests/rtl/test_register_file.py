@@ -291,6 +291,46 @@ def test_latency_and_orders(first: str) -> None:
     check(registers, testbench)
 
 
+@pytest.mark.parametrize("first", ["aw", "w"])
+def test_a_second_address_or_word_waits(first: str) -> None:
+    """Until the first has what it lacks; then each pair is written."""
+    registers = RegisterFile(CONFIG)
+    bus = registers.s_axil
+    pairs = [("QUEUE_COUNT", 77), ("QUEUE_BASE_LO", 78)]
+    payloads = {
+        "aw": (bus.awaddr, [find_register(name).offset for name, _ in pairs]),
+        "w": (bus.wdata, [value for _, value in pairs]),
+    }
+
+    async def send(ctx, channel: str, index: int) -> None:
+        signal, values = payloads[channel]
+        ctx.set(signal, values[index])
+        ctx.set(getattr(bus, f"{channel}valid"), 1)
+        await ctx.tick().until(getattr(bus, f"{channel}ready"))
+        ctx.set(getattr(bus, f"{channel}valid"), 0)
+
+    async def testbench(ctx) -> None:
+        ctx.set(bus.wstrb, 0b1111)
+        ctx.set(bus.bready, 1)
+        await send(ctx, first, 0)
+        signal, values = payloads[first]
+        ctx.set(signal, values[1])
+        ctx.set(getattr(bus, f"{first}valid"), 1)
+        for _ in range(5):
+            await ctx.tick()
+            assert not ctx.get(getattr(bus, f"{first}ready"))
+        other = "w" if first == "aw" else "aw"
+        await send(ctx, other, 0)
+        await ctx.tick().until(getattr(bus, f"{first}ready"))
+        ctx.set(getattr(bus, f"{first}valid"), 0)
+        assert (ctx.get(registers.queue_count), ctx.get(registers.queue_base_lo)) == (77, 0)
+        await send(ctx, other, 1)
+        await ctx.tick().repeat(2)
+        assert (ctx.get(registers.queue_count), ctx.get(registers.queue_base_lo)) == (77, 78)
+
+    check(registers, testbench)
+
+
 def test_status_and_interrupt(seed: int) -> None:
     """Events are kept until 1 is written; an event in the cycle of the write is not lost."""
     rng = random.Random(seed)
