@@ -27,6 +27,7 @@ from paro_config.registers import (
     QUEUE_MAX,
     REGISTER_BITS,
     STAGES,
+    START_CAUSES,
     STATES,
     Cause,
     counter_name,
@@ -46,6 +47,9 @@ __all__ = [
 ]
 
 _CODE_BITS = 2
+#: Looks at STATUS until an accelerator that gives up its queue must be at rest: more than a memory
+#: needs to answer all bursts that may have begun.
+_REST_LOOKS = 10_000
 
 Result = TypeVar("Result")
 
@@ -356,7 +360,7 @@ class DeviceError(ParoError):
     cause : Cause
         Why.
     head : int
-        Index in the queue of the descriptor at fault; 0 for BUSY and EMPTY_QUEUE.
+        Index in the queue of the descriptor at fault; 0 if a start was refused.
     address : int
         Byte address of the burst that failed; 0 for other causes.
     """
@@ -364,7 +368,7 @@ class DeviceError(ParoError):
     def __init__(self, cause: Cause, head: int, address: int) -> None:
         self.cause, self.head, self.address = cause, head, address
         where = ""
-        if cause not in (Cause.BUSY, Cause.EMPTY_QUEUE, Cause.NONE):
+        if cause not in (*START_CAUSES, Cause.NONE):
             where = f" at head {head} of the queue"
         if cause in (Cause.READ_ERROR, Cause.WRITE_ERROR):
             where += f", in the burst at address {address:#x}"
@@ -417,22 +421,34 @@ class Driver:
         await self._transport.write(image.base, image.data)
 
     async def start(self, image: Image, *, interrupt: bool = False) -> None:
-        """Start work on a loaded queue; the interrupt is enabled if asked for."""
-        await self._acknowledge()
+        """Start work on a loaded queue; the interrupt is enabled if asked for.
+
+        What the accelerator reported before is cleared. If it refuses, `wait` says why.
+        """
         await self._write_pair("QUEUE_BASE", image.queue_base)
         await self._write("QUEUE_COUNT", value=len(image.heads))
         self._interrupt_enable = int(interrupt)
         await self._write("CONTROL", start=1, interrupt_enable=self._interrupt_enable)
 
     async def reset(self) -> None:
-        """Make the accelerator give up its queue."""
+        """Make the accelerator give up its queue; it can be started when this returns.
+
+        Raises
+        ------
+        ParoError
+            If it does not come to rest: a burst is not answered.
+        """
         await self._write("CONTROL", reset=1, interrupt_enable=self._interrupt_enable)
-        await self._acknowledge()
+        await self._rest()
+        await self._write("STATUS", done=1, error=1)
 
     async def wait(
         self, interrupt: Awaitable[Any] | None = None, *, polls: int | None = None
     ) -> None:
         """Wait until the queue is done.
+
+        After an error the accelerator is at rest, but for BUSY: it goes on with its queue, which
+        can be waited for again.
 
         Parameters
         ----------
@@ -446,7 +462,8 @@ class Driver:
         DeviceError
             If the accelerator reports an error.
         ParoError
-            If the queue is not done after ``polls`` looks.
+            If the queue is not done after ``polls`` looks, or the accelerator does not come to rest
+            after an error.
         """
         if interrupt is not None:
             await interrupt
@@ -456,10 +473,13 @@ class Driver:
             status = await self._transport.read32(find_register("STATUS").offset)
             if _field(status, "STATUS", "error"):
                 error = await self._device_error(status)
-                await self._acknowledge()
+                # Not done as well: the queue for which a start was refused may be done by now.
+                await self._write("STATUS", error=1)
+                if _field(status, "STATUS", "cause") != Cause.BUSY:
+                    await self._rest(f"{error}; then ")
                 raise error
             if _field(status, "STATUS", "done"):
-                await self._acknowledge()
+                await self._write("STATUS", done=1)
                 return
         raise ParoError(
             f"the accelerator is not done after {looks} looks at STATUS; "
@@ -467,7 +487,7 @@ class Driver:
         )
 
     async def busy(self) -> bool:
-        """Whether a queue is being worked on."""
+        """Whether a queue is being worked on or given up."""
         return bool(await self._read("STATUS", "busy"))
 
     async def progress(self) -> dict[str, int]:
@@ -533,14 +553,21 @@ class Driver:
             return ParoError(f"the accelerator reports an error of the unknown cause {value}")
         cause = Cause(value)
         head = address = 0
-        if cause not in (Cause.BUSY, Cause.EMPTY_QUEUE):
+        if cause not in START_CAUSES:
             head = await self._read("ERROR_HEAD")
         if cause in (Cause.READ_ERROR, Cause.WRITE_ERROR):
             address = await self._read_pair("ERROR_ADDRESS")
         return DeviceError(cause, head, address)
 
-    async def _acknowledge(self) -> None:
-        await self._write("STATUS", done=1, error=1)
+    async def _rest(self, before: str = "") -> None:
+        """Wait until no queue is being worked on or given up."""
+        for _ in range(_REST_LOOKS):
+            if not await self.busy():
+                return
+        raise ParoError(
+            f"{before}the accelerator is not at rest after {_REST_LOOKS} looks at STATUS; a burst "
+            "of its memory port is not answered"
+        )
 
     async def _read(self, name: str, field_name: str = "value") -> int:
         register = find_register(name)

@@ -91,9 +91,11 @@ def registers_markdown(config: Config) -> str:
         "# Registers",
         "",
         f"Configuration {config.digest()}. {2**ADDRESS_BITS} bytes of 32-bit registers behind the "
-        "AXI4-Lite port; offsets in bytes. Reading an offset without a register, writing to one, "
-        "and writing to a read-only register is answered with SLVERR and changes nothing. Bits in "
-        "no field read as 0. Byte enables are respected.",
+        "AXI4-Lite port; offsets in bytes, of which the two lowest bits are not looked at. Reading "
+        "an offset without a register, writing to one, and writing to a register whose fields are "
+        "all read only is answered with SLVERR and changes nothing. Bits in no field read as 0; "
+        "writes to them, and to read-only fields, change nothing. A write changes the bytes that "
+        "it enables and no others.",
         "",
         "| access | meaning |",
         "|---|---|",
@@ -129,7 +131,10 @@ def registers_markdown(config: Config) -> str:
         "## Descriptor",
         "",
         f"One for each head, {DESCRIPTOR_BYTES} bytes, little endian; a queue is descriptors one "
-        "directly after the other. Bits in no field are 0.",
+        "directly after the other. Bits in no field are 0. The accelerator refuses what the causes "
+        "BAD_DESCRIPTOR, BAD_SHAPE, BAD_TOKENS and BAD_ALIGNMENT say; extents and strides that do "
+        "not lead through the grid's tokens, a row stride that is less than a row, and arrays that "
+        "leave the memory are not seen: it reads and writes where they lead.",
         "",
         "| word | bits | field | meaning | legal |",
         "|---|---|---|---|---|",

@@ -158,7 +158,7 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     DescriptorField(
         name="prefix_tokens",
         word=5,
-        description="Tokens before the grid; the order has them behind it",
+        description="Tokens before the grid, after it in the order; with the suffix less than all",
         legal=_COUNT_OR_NONE,
     ),
     DescriptorField(

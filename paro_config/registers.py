@@ -21,6 +21,7 @@ __all__ = [
     "REGISTERS",
     "REGISTER_BITS",
     "STAGES",
+    "START_CAUSES",
     "STATES",
     "Access",
     "Cause",
@@ -33,7 +34,7 @@ __all__ = [
 #: "PARO" in memory: what IDENT and the first word of every descriptor hold.
 MAGIC = int.from_bytes(b"PARO", "little")
 #: Version of this map, (major, minor); the major one changes when old drivers no longer fit.
-MAP_VERSION = (1, 0)
+MAP_VERSION = (1, 1)
 #: Bits of a register.
 REGISTER_BITS = 32
 #: Bits of a byte address of the registers: 4 KiB.
@@ -68,6 +69,7 @@ class Cause(IntEnum):
     WRITE_ERROR = 7
     BUSY = 8
     EMPTY_QUEUE = 9
+    BAD_QUEUE_BASE = 10
 
 
 #: What each cause says.
@@ -79,11 +81,15 @@ CAUSES = {
     Cause.BAD_ALIGNMENT: "an address or a row stride is not a multiple of 4 bytes, or a row stride "
     "is 1 MiB or more",
     Cause.EMPTY_ROW: "a block row of the codes has no live block",
-    Cause.READ_ERROR: "the memory answered a read with an error",
-    Cause.WRITE_ERROR: "the memory answered a write with an error",
-    Cause.BUSY: "a start came while a queue was being worked on",
+    Cause.READ_ERROR: "the memory answered a read with SLVERR or DECERR",
+    Cause.WRITE_ERROR: "the memory answered a write with SLVERR or DECERR",
+    Cause.BUSY: "a start came while a queue was being worked on or given up",
     Cause.EMPTY_QUEUE: "a start came with QUEUE_COUNT = 0",
+    Cause.BAD_QUEUE_BASE: "a start came with a QUEUE_BASE that is not a multiple of 4",
 }
+
+#: Causes for which a start is refused: they are of no head.
+START_CAUSES = (Cause.BUSY, Cause.EMPTY_QUEUE, Cause.BAD_QUEUE_BASE)
 
 Access = Literal["ro", "rw", "w1c", "strobe"]
 
@@ -283,14 +289,19 @@ REGISTERS: tuple[Register, ...] = (
                 low=0,
                 width=1,
                 access="strobe",
-                description="Work on the queue; clears all counters",
+                description="Work on the queue; clears STATUS.done, STATUS.error and all "
+                "counters. Refused, which sets STATUS.error and changes nothing else: while "
+                "STATUS.busy is 1, with QUEUE_COUNT = 0, with a QUEUE_BASE that is not a multiple "
+                "of 4",
             ),
             Field(
                 name="reset",
                 low=1,
                 width=1,
                 access="strobe",
-                description="Give up the queue and return to rest; the registers keep their values",
+                description="Give up the queue and return to rest: STATUS.busy is 1 until every "
+                "burst in progress has ended. The registers keep their values, STATUS.done is not "
+                "set. At rest it does nothing. A start in the same write is not looked at",
             ),
             Field(
                 name="interrupt_enable",
@@ -311,21 +322,23 @@ REGISTERS: tuple[Register, ...] = (
                 low=0,
                 width=1,
                 access="ro",
-                description="A queue is being worked on",
+                description="A queue is being worked on or given up; 0: at rest",
             ),
             Field(
                 name="done",
                 low=1,
                 width=1,
                 access="w1c",
-                description="All heads of a queue are done and their outputs written",
+                description="All heads of a queue are done and their outputs written; cleared "
+                "by a start that is not refused, too",
             ),
             Field(
                 name="error",
                 low=2,
                 width=1,
                 access="w1c",
-                description="Something went wrong: see cause",
+                description="Something went wrong: see cause; cleared as done is. The queue is "
+                "given up, except if a start was refused",
             ),
             Field(
                 name="cause",
@@ -339,7 +352,8 @@ REGISTERS: tuple[Register, ...] = (
     _single(
         "ERROR_HEAD",
         0x010,
-        "Index in the queue of the descriptor at fault; says nothing for BUSY and EMPTY_QUEUE",
+        "Index in the queue of the descriptor at fault; says nothing for "
+        + ", ".join(cause.name for cause in START_CAUSES),
         width=_QUEUE_BITS,
     ),
     *_pair(
@@ -351,7 +365,8 @@ REGISTERS: tuple[Register, ...] = (
     *_pair(
         "QUEUE_BASE",
         0x020,
-        "Byte address of the first descriptor, a multiple of 4; taken over by a start",
+        "Byte address of the first descriptor, a multiple of 4; taken over by a start. Addresses "
+        f"wrap at 2^{MEMORY_ADDRESS_BITS}",
         width=MEMORY_ADDRESS_BITS,
         access="rw",
     ),

@@ -5,9 +5,11 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from paro_config import Config
+from paro_config.descriptor import ALIGNMENT
 from paro_config.registers import ADDRESS_BITS, STAGES, STATES, Cause, counter_name
 from rtl.axi import axi_read_signature, axi_signature, axi_write_signature
 from rtl.axi_lite import axi_lite_signature
+from rtl.blocks import log2
 from rtl.engine import Engine
 from rtl.library import replicate
 from rtl.register_file import RegisterFile
@@ -79,22 +81,32 @@ class Accelerator(wiring.Component):
 
         # Control.
         resting = Signal()
-        cause = Signal(Cause)
-        refused = registers.control_start & (~resting | ~registers.queue_count.any())
+        cause, refusal = Signal(Cause), Signal(Cause)
+        queue_base = Cat(registers.queue_base_lo, registers.queue_base_hi)
+        asked = registers.control_start & ~registers.control_reset
+        accepted = asked & (refusal == Cause.NONE)
+        with m.If(~resting):
+            m.d.comb += refusal.eq(Cause.BUSY)
+        with m.Elif(~registers.queue_count.any()):
+            m.d.comb += refusal.eq(Cause.EMPTY_QUEUE)
+        with m.Elif(queue_base[: log2(ALIGNMENT)].any()):
+            m.d.comb += refusal.eq(Cause.BAD_QUEUE_BASE)
         m.d.comb += [
             self.irq.eq(registers.irq),
             registers.status_busy.eq(~resting),
             registers.status_cause.eq(cause),
+            registers.status_done_clear.eq(accepted),
+            registers.status_error_clear.eq(accepted),
         ]
-        with m.If(refused):
+        with m.If(asked & ~accepted):
             m.d.comb += registers.status_error_set.eq(1)
-            m.d.sync += cause.eq(Mux(resting, Cause.EMPTY_QUEUE, Cause.BUSY))
+            m.d.sync += cause.eq(refusal)
         with m.FSM():
             with m.State("REST"):
                 m.d.comb += resting.eq(1)
-                with m.If(registers.control_start & ~refused):
+                with m.If(accepted):
                     m.d.sync += [
-                        engine.base.eq(Cat(registers.queue_base_lo, registers.queue_base_hi)),
+                        engine.base.eq(queue_base),
                         engine.count.eq(registers.queue_count),
                     ]
                     m.next = "CLEAR"

@@ -11,10 +11,12 @@ __all__ = ["Response", "axi_lite_signature"]
 
 
 class Response(IntEnum):
-    """What a slave answers."""
+    """What a slave answers, here and in AXI4."""
 
     OKAY = 0
+    EXOKAY = 1
     SLVERR = 2
+    DECERR = 3
 
 
 def axi_lite_signature(address_bits: int) -> wiring.Signature:

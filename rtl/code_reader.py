@@ -85,7 +85,7 @@ class CodeReader(wiring.Component):
         handed_on = queue.output.valid & queue.output.ready
         moved = Signal()
         m.d.comb += [
-            self.idle.eq(~measure & ~words_left.any() & ~reserved.any()),
+            self.idle.eq(~measure & ~words_left.any()),
             self.request.ready.eq(self.idle),
             self.runs.payload.address.eq(address),
             self.runs.payload.units.eq(Mux(units_left > RUN_UNITS, RUN_UNITS, units_left)),
@@ -112,7 +112,7 @@ class CodeReader(wiring.Component):
         last_word = words_left == 1
         m.d.comb += [
             self.codes.payload.as_value().eq(queue.output.payload.word_select(place, 32)),
-            self.codes.valid.eq(queue.output.valid & words_left.any()),
+            self.codes.valid.eq(queue.output.valid),
             moved.eq(self.codes.valid & self.codes.ready),
             queue.output.ready.eq(moved & (last_word | (place == words_per_unit - 1))),
         ]

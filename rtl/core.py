@@ -113,11 +113,8 @@ class Core(wiring.Component):
             m.d.comb += [
                 buffer.request.payload.eq(scheduler.load),
                 buffer.request.valid.eq(scheduler.load_valid[operand]),
-                buffer.take.eq(sequencer.take[operand]),
                 buffer.release.eq(scheduler.release[operand]),
-                load.available.eq(buffer.available),
                 load.full.eq(buffer.full),
-                load.loading_slot.eq(buffer.loading_slot),
                 load.loaded.eq(buffer.loaded),
             ]
         m.d.comb += [
@@ -128,7 +125,11 @@ class Core(wiring.Component):
 
         # Blocks.
         m.submodules.blocks = blocks = StreamFIFO(block_layout(config), depth=SLOTS)
-        connect(m, scheduler.blocks, blocks.input)
+        # There is always room: a block's K slot is not free before the block has left.
+        m.d.comb += [
+            blocks.input.payload.eq(scheduler.blocks.payload),
+            blocks.input.valid.eq(scheduler.blocks.valid),
+        ]
         connect(m, blocks.output, sequencer.scheduled)
         connect(m, sequencer.started, softmax.started)
         connect(m, softmax.weighted, sequencer.weighted)

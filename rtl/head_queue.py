@@ -131,7 +131,8 @@ class HeadQueue(wiring.Component):
         places = [
             field.name for field in DESCRIPTOR if field.name.endswith(("_address", "_row_stride"))
         ]
-        counts = ("key_tokens", "query_tokens", "outer_extent", "middle_extent", "inner_extent")
+        # There are as many key_tokens as query_tokens at least.
+        counts = ("query_tokens", "outer_extent", "middle_extent", "inner_extent")
         first_query = Signal(len(head.first_block_row) + log2(config.block))
         m.d.comb += first_query.eq(head.first_block_row << log2(config.block))
         m.d.comb += [
@@ -145,7 +146,7 @@ class HeadQueue(wiring.Component):
                 Cat(~head[name].any() for name in counts).any()
                 | (head.key_tokens > config.max_tokens)
                 | (first_query + head.query_tokens > head.key_tokens)
-                | (head.prefix_tokens + head.suffix_tokens > head.key_tokens)
+                | (head.prefix_tokens + head.suffix_tokens >= head.key_tokens)
             ),
             found[Cause.BAD_ALIGNMENT].eq(
                 Cat(head[name][:aligned].any() for name in places).any()

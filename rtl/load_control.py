@@ -23,14 +23,10 @@ class LoadControl(wiring.Component):
         The load in progress; accepted (``ready``) with its last word.
     slot : Out, 1
         Slot that it fills.
-    available : Out
-        Slots that were asked for and not taken yet; the oldest may still be filling.
     full : Out, SLOTS
         Slots that hold a whole load.
-    take : In, 1
-        The oldest slot is taken into use; legal when ``available`` is not 0.
     release : In, 1
-        The oldest slot in use, which is full, is free.
+        The oldest slot, which is full, is free.
     """
 
     def __init__(self, config: Config):
@@ -41,9 +37,7 @@ class LoadControl(wiring.Component):
                 "request": In(stream.Signature(layout)),
                 "load": Out(stream.Signature(layout)),
                 "slot": Out(1),
-                "available": Out(range(SLOTS + 1)),
                 "full": Out(SLOTS),
-                "take": In(1),
                 "release": In(1),
             }
         )
@@ -54,13 +48,8 @@ class LoadControl(wiring.Component):
         connect(m, flipped(self.request), queue.input)
         connect(m, queue.output, flipped(self.load))
 
-        asked, done = Signal(), Signal()
-        released_slot = Signal()
-        m.d.comb += [
-            asked.eq(self.request.valid & self.request.ready),
-            done.eq(self.load.valid & self.load.ready),
-        ]
-        m.d.sync += self.available.eq(self.available + asked - self.take)
+        done, released_slot = Signal(), Signal()
+        m.d.comb += done.eq(self.load.valid & self.load.ready)
         with m.If(self.release):
             m.d.sync += [
                 self.full.bit_select(released_slot, 1).eq(0),

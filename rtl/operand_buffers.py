@@ -23,11 +23,11 @@ class _OperandBuffer(wiring.Component):
     -------
     input : In, stream
         The operand, see `rtl.interfaces`.
-    request, available, full, take, release
+    request, full, release
         See `LoadControl`.
-    loading_slot : Out, 1
     loaded : Out
-        Groups of ``side`` tokens that lie complete in the slot that is being filled.
+        Groups of ``side`` tokens that lie complete in the slot that is being filled, the next one
+        that is not ``full``.
     address : In
         Read address, slot in its highest bit.
     activity : Out, `rtl.interfaces.Activity`
@@ -65,11 +65,8 @@ class _OperandBuffer(wiring.Component):
             {
                 "input": In(signature),
                 "request": In(stream.Signature(load_layout(config))),
-                "available": Out(range(SLOTS + 1)),
                 "full": Out(SLOTS),
-                "loading_slot": Out(1),
                 "loaded": Out(range(config.block // side)),
-                "take": In(1),
                 "release": In(1),
                 "activity": Out(interfaces.Activity),
                 **extra,
@@ -88,10 +85,7 @@ class _OperandBuffer(wiring.Component):
         m.submodules.control = control = LoadControl(config)
         connect(m, flipped(self.request), control.request)
         m.d.comb += [
-            self.available.eq(control.available),
             self.full.eq(control.full),
-            self.loading_slot.eq(control.slot),
-            control.take.eq(self.take),
             control.release.eq(self.release),
             self.input.ready.eq(control.load.valid),
             self.activity.busy.eq(control.load.valid & self.input.valid),

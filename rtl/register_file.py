@@ -18,7 +18,7 @@ _BYTE_BITS = log2(REGISTER_BITS // 8)
 def member_name(register: Register, field: Field) -> str:
     """Name of a field's member of `RegisterFile`."""
     name = register.name if field.name == "value" else f"{register.name}_{field.name}"
-    return name.lower() + ("_set" if field.access == "w1c" else "")
+    return name.lower()
 
 
 class RegisterFile(wiring.Component):
@@ -36,9 +36,9 @@ class RegisterFile(wiring.Component):
     irq : Out, 1
         Level: STATUS.done or STATUS.error is 1 and CONTROL.interrupt_enable too.
     <register>, <register>_<field> : In or Out
-        For each field that is not constant, a member of its width named by `member_name`: ``rw``
+        For each field that is not constant, members of its width named by `member_name`: ``rw``
         Out, its value; ``strobe`` Out, one cycle a write of 1; ``ro`` In, its value; ``w1c`` In,
-        with suffix ``_set``, sets it.
+        with suffix ``_set``, sets it, and In, with suffix ``_clear``, clears it.
 
     Latency
     -------
@@ -56,13 +56,18 @@ class RegisterFile(wiring.Component):
 
     def __init__(self, config: Config):
         self._config = config
-        members = {"s_axil": In(axi_lite_signature(ADDRESS_BITS)), "irq": Out(1)}
+        members: dict[str, wiring.Member] = {
+            "s_axil": In(axi_lite_signature(ADDRESS_BITS)),
+            "irq": Out(1),
+        }
         for register in REGISTERS:
             for field in register.fields:
                 if field.constant is not None:
                     continue
                 name = member_name(register, field)
-                if field.access in ("rw", "strobe"):
+                if field.access == "w1c":
+                    members[f"{name}_set"] = members[f"{name}_clear"] = In(field.width)
+                elif field.access in ("rw", "strobe"):
                     member = Out(field.width, init=field.reset)  # pyright: ignore[reportCallIssue]
                     members[name] = member
                 else:
@@ -133,8 +138,9 @@ class RegisterFile(wiring.Component):
             for field in register.fields:
                 if field.access == "w1c":
                     key = register.name, field.name
-                    sets = getattr(self, member_name(register, field))
-                    m.d.sync += flags[key].eq((flags[key] & ~clears[key]) | sets)
+                    name = member_name(register, field)
+                    sets, drops = getattr(self, f"{name}_set"), getattr(self, f"{name}_clear")
+                    m.d.sync += flags[key].eq((flags[key] & ~clears[key] & ~drops) | sets)
 
         # Reads.
         m.d.comb += bus.arready.eq(~bus.rvalid)

@@ -173,10 +173,12 @@ class RowState(wiring.Component):
     rescale : Out, `rescale_layout`
         `READ_LATENCY` cycles after ``read_query``.
     chunks : Out, stream of `weighted_chunk_layout`
-        Final denominators of the rows, in order; there is always room.
+        Final denominators of the rows, in order.
 
     Contract
     --------
+    At most 2 ``SLOTS`` rows have denominators that wait: those of two output slots, and two that
+    are ahead.
     Updates of a chunk are at least ``RowStateLane.LATENCY + 2`` cycles apart. A rescale is read at
     least ``RowStateLane.LATENCY + 1`` cycles after its update.
     """

@@ -33,7 +33,7 @@ class BlockScheduler(wiring.Component):
     fetch : Out, stream
         See `rtl.interfaces`. A fetch is only offered when the core has a free buffer for it.
     blocks : Out, stream of `block_layout`
-        Live blocks in order.
+        Live blocks in order; always accepted. At most ``SLOTS`` have a slot of K that is not free.
     load : Out, `load_layout`
     load_valid : Out, 3
         ``load`` goes to the buffer of operand i (`formats.Operand`) in this cycle.
@@ -49,7 +49,7 @@ class BlockScheduler(wiring.Component):
 
     Contract
     --------
-    Codes past the last key block of a row are 0. ``blocks.ready`` stays until a block is taken.
+    Codes past the last key block of a row are 0.
     """
 
     def __init__(self, config: Config):
@@ -59,7 +59,7 @@ class BlockScheduler(wiring.Component):
                 "command": In(interfaces.command_signature(config)),
                 "codes": In(interfaces.codes_signature(config)),
                 "fetch": Out(interfaces.fetch_signature(config)),
-                "blocks": Out(stream.Signature(block_layout(config))),
+                "blocks": Out(stream.Signature(block_layout(config), always_ready=True)),
                 "load": Out(load_layout(config)),
                 "load_valid": Out(3),
                 "release": In(3),
@@ -184,7 +184,7 @@ class BlockScheduler(wiring.Component):
                     blocked.eq(~fetched),
                     self.fetch.payload.operand.eq(Operand.K),
                     self.fetch.payload.block.eq(pending_column),
-                    self.fetch.valid.eq(room[Operand.K].any() & self.blocks.ready),
+                    self.fetch.valid.eq(room[Operand.K].any()),
                     self.blocks.valid.eq(fetched),
                 ]
                 with m.If(fetched):

@@ -42,20 +42,21 @@ def load_state_layout(config: Config, side: int) -> data.StructLayout:
     """State of an operand buffer, see `rtl.load_control` and `rtl.operand_buffers`."""
     return data.StructLayout(
         {
-            "available": range(SLOTS + 1),
             "full": SLOTS,
-            "loading_slot": 1,
             "loaded": range(config.block // side),
         }
     )
 
 
 def _is_loaded(load: data.View, slot: Value, group: Value) -> Value:
-    """Whether a group of tokens lies in the slot."""
+    """Whether a group of tokens lies in the slot; what is being loaded is the slot's if not full.
+
+    Loads come in the order of their use, and what is used is loaded to its end.
+    """
     full = load.full.bit_select(slot, 1)
     if len(load.loaded) == 0:  # a block is one group
         return full
-    return full | ((load.loading_slot == slot) & (load.loaded > group))
+    return full | (load.loaded > group)
 
 
 class ArraySequencer(wiring.Component):
@@ -80,15 +81,14 @@ class ArraySequencer(wiring.Component):
     Members
     -------
     scheduled : In, stream of `block_layout`
-        Live blocks whose K, V have been asked for.
+        Live blocks whose Q and K have been asked for: their slots, which were released before that,
+        hold nothing else by then.
     weighted : In, stream of `block_layout`
         Blocks whose P lies in the weight buffer.
     started : Out, stream of `block_layout`
         Block whose QK starts; always accepted.
     query_load, key_load, value_load : In, `load_state_layout`
         What the operand buffers hold.
-    take : Out, 3
-        Takes a slot of operand i (`formats.Operand`) into use.
     value_release : Out, 1
         The oldest V slot is free.
     output_started : Out, 1
@@ -136,7 +136,6 @@ class ArraySequencer(wiring.Component):
                 "query_load": In(load_state_layout(config, config.cols)),
                 "key_load": In(load_state_layout(config, config.rows)),
                 "value_load": In(load_state_layout(config, config.block)),
-                "take": Out(3),
                 "value_release": Out(1),
                 "output_started": Out(1),
                 "output_free": In(1),
@@ -244,13 +243,12 @@ class ArraySequencer(wiring.Component):
 
         def qk_operands(key_slot: Value, query_slot: Value) -> Value:
             """Whether the first groups of the next QK's operands lie in these slots."""
-            queries = self.query_load.available.any() & queries_begun.bit_select(query_slot, 1)
-            keys = self.key_load.available.any() & keys_begun.bit_select(key_slot, 1)
-            return keys & (~new_qk.first | queries)
+            queries = queries_begun.bit_select(query_slot, 1)
+            return keys_begun.bit_select(key_slot, 1) & (~new_qk.first | queries)
 
         def pv_operands(value_slot: Value) -> Value:
-            """Whether the next PV's values lie in this slot."""
-            return self.value_load.available.any() & self.value_load.full.bit_select(value_slot, 1)
+            """Whether the next PV's values lie in this slot: it was released a PV ago."""
+            return self.value_load.full.bit_select(value_slot, 1)
 
         # The end of an operation moves its slots on; what follows is looked at for both cases.
         qk_loaded, qk_room, pv_loaded, pv_room = Signal(), Signal(), Signal(), Signal()
@@ -275,9 +273,6 @@ class ArraySequencer(wiring.Component):
             self.weighted.ready.eq(start_pv),
             self.started.valid.eq(start_qk),
             self.started.payload.eq(new_qk),
-            self.take[formats.Operand.Q].eq(start_qk & new_qk.first),
-            self.take[formats.Operand.K].eq(start_qk),
-            self.take[formats.Operand.V].eq(start_pv),
             self.output_started.eq(start_pv & new_pv.first),
         ]
         m.d.sync += [

@@ -90,6 +90,7 @@ class AxiBench:
             getattr(dut, f"{channel}_stall_rate").value = rates[channel]
         dut.read_error_at.value = 0
         dut.write_error_at.value = 0
+        dut.error_response.value = 0
         if seed is not None:
             self.stall_registers(random.Random(seed))
 
@@ -141,13 +142,14 @@ class AxiBench:
         return results
 
     async def step(
-        self, number: int, image: int, disturb: str | None, after: int
+        self, number: int, image: int, disturb: str | None, after: int, response: int
     ) -> dict[str, Any]:
         """Work on one image, disturbed or not."""
         dut, driver, placed = self.dut, self.driver, self.images[image]
         if disturb in ("read_error", "write_error"):
             await self.reset()
             getattr(dut, f"{disturb}_at").value = after
+            dut.error_response.value = response
         for bursts in self.bursts.values():
             bursts.clear()
         await driver.load(placed)
@@ -159,7 +161,6 @@ class AxiBench:
                 await ClockCycles(dut.clk, after)
             if disturb == "control_reset":
                 await driver.reset()
-                await self.rest()
             if disturb == "hard_reset":
                 await self.reset()
             if disturb in ("control_reset", "hard_reset"):
@@ -175,7 +176,8 @@ class AxiBench:
         finally:
             dut.read_error_at.value = 0
             dut.write_error_at.value = 0
-        await self.rest()
+        if await driver.busy():
+            raise ParoError("the accelerator is busy when its driver says that it is at rest")
         check_strays(placed, before, self.contents())
         result: dict[str, Any] = {"disturbed": disturb}
         if disturb in ("read_error", "write_error"):
@@ -222,13 +224,6 @@ class AxiBench:
             if silent > limit:
                 raise ParoError(f"the accelerator did not move a beat for {silent} clocks")
         await self.driver.wait()
-
-    async def rest(self) -> None:
-        """Wait until the accelerator is not busy."""
-        for _ in range(self.scenario["idle_limit"]):
-            if not await self.driver.busy():
-                return
-        raise ParoError("the accelerator does not come to rest")
 
 
 def check_strays(image: Image, before: np.ndarray, after: np.ndarray) -> None:

@@ -22,7 +22,7 @@ AXI_BENCH_TOP = "paro_axi_bench"
 
 #: Inputs of the harness beside the accelerator's ports. Latencies are in clocks; a gap begins, and
 #: goes on, with a chance of the rate / 256; an error is given to the read beat, the write response
-#: of that number since reset (0: to none).
+#: of that number since reset (0: to none), the error being ``error_response``.
 _SETTINGS = {
     "latency_low": 16,
     "latency_span": 16,
@@ -30,6 +30,7 @@ _SETTINGS = {
     **{f"{channel}_stall_rate": 8 for channel in CHANNELS},
     "read_error_at": 32,
     "write_error_at": 32,
+    "error_response": 2,
 }
 
 
@@ -221,9 +222,8 @@ module {top} (
   // Beats and responses since reset.
   reg [31:0] reads = 0;
   reg [31:0] writes = 0;
-  localparam [1:0] SLVERR = 2;
-  assign inner_m_axi_rresp = reads + 32'd1 == read_error_at ? SLVERR : m_axi_rresp;
-  assign inner_m_axi_bresp = writes + 32'd1 == write_error_at ? SLVERR : delayed_bresp;
+  assign inner_m_axi_rresp = reads + 32'd1 == read_error_at ? error_response : m_axi_rresp;
+  assign inner_m_axi_bresp = writes + 32'd1 == write_error_at ? error_response : delayed_bresp;
   always @(posedge clk) begin
     reads <= rst ? 0 : reads + {{31'd0, m_axi_rvalid & m_axi_rready}};
     writes <= rst ? 0 : writes + {{31'd0, inner_m_axi_bvalid & inner_m_axi_bready}};

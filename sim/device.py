@@ -17,6 +17,7 @@ from firmware_model.capture import Capture
 from firmware_model.driver import HeadJob, Image, place_heads
 from gen.verilog import ACCELERATOR, generate_verilog
 from paro_config import Config, files
+from rtl.axi_lite import Response
 from sim.axi_harness import AXI_BENCH_TOP, axi_harness_verilog, axi_visible_ports
 from sim.core import Simulation, follow
 from sim.image import save_image
@@ -43,11 +44,14 @@ class Step:
         ``read_error``, ``write_error`` (of beat, of response number ``after``, from 1).
     after : int
         When.
+    response : int
+        AXI's code of the error.
     """
 
     image: int = 0
     disturb: str | None = None
     after: int = 0
+    response: int = Response.SLVERR
 
 
 @dataclass(frozen=True)

@@ -521,7 +521,7 @@ def test_blocks_that_harm_only_together_are_repaired(random_capture, monkeypatch
     Without one of the four the others still rule; without all others the output is too large. Both
     errors grow with the square of how many blocks are dropped, and head 1 needs all the bits.
     """
-    capture = random_capture((4, 8, 8), heads=2, head_dim=32, gain=1)
+    capture = random_capture((4, 8, 8), heads=2, head_dim=32, gain=1, seed=2)
     shared = torch.tensor([10, 70, 140, 200])
     generator = torch.Generator().manual_seed(1)
     pull = torch.nn.functional.normalize(torch.randn(32, generator=generator), dim=0)
@@ -530,7 +530,7 @@ def test_blocks_that_harm_only_together_are_repaired(random_capture, monkeypatch
     capture.k[0, shared] += 3.9 * pull
     capture.v[0] = 0.05 * capture.v[0] - 1
     capture.v[0, shared] += 2
-    goal = Goal(avg_bits=2.5, block=16, order="FHW", transform="rotate")
+    goal = Goal(avg_bits=2.0, block=16, order="FHW", transform="rotate")
     (repaired,) = Calibration([capture], goal).results()
     monkeypatch.setattr("firmware_model.calibrate.REPAIRS", 1)
     (single,) = Calibration([capture], goal).results()
@@ -539,7 +539,7 @@ def test_blocks_that_harm_only_together_are_repaired(random_capture, monkeypatch
     assert repaired.heads[0].kept > single.heads[0].kept
     worst = [min(head.snr_db for head in result.heads) for result in (single, repaired)]
     assert worst[1] > worst[0]
-    assert repaired.plan.mean_bits() <= 2.5 + 1e-6
+    assert repaired.plan.mean_bits() <= 2.0 + 1e-6
 
 
 def test_a_head_beyond_the_format_is_left_out_alone(random_capture):

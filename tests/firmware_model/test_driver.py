@@ -26,7 +26,7 @@ from firmware_model.quantize import QuantizedHead, quantize_head
 from firmware_model.reorder import ORDERS
 from paro_config import PRESETS, Config, ParoError
 from paro_config.descriptor import DESCRIPTOR, pack_descriptor
-from paro_config.registers import Cause, find_register
+from paro_config.registers import START_CAUSES, Cause, find_register
 
 TINY = PRESETS["tiny"]
 CONFIGS = [TINY, PRESETS["video-128"], Config(rows=16, cols=16, block=16, head_dim=32)]
@@ -87,7 +87,10 @@ class StandIn:
         self.registers |= {name.upper(): value for name, value in config.model_dump().items()}
         self.error: tuple[int, int, int] | None = None  # cause, head, address
         self.interrupt_enabled = False
+        self.looks_to_rest = 4
         self.looks_until_done = 3
+        #: While the queue is given up.
+        self.looks_until_rest: int | None = None
 
     def _name(self, address: int) -> str:
         for name in ("CONTROL", "STATUS", "ERROR_HEAD", "HEADS_DONE"):
@@ -103,7 +106,11 @@ class StandIn:
 
     async def read32(self, address: int) -> int:
         name = self._name(address)
-        if name == "STATUS" and self.registers.get("STATUS", 0) & 1:
+        if name == "STATUS" and self.looks_until_rest is not None:
+            self.looks_until_rest -= 1
+            if self.looks_until_rest == 0:
+                self.registers["STATUS"] &= ~1
+        elif name == "STATUS" and self.registers.get("STATUS", 0) & 1:
             self.looks_until_done -= 1
             if self.looks_until_done == 0:
                 self.finish()
@@ -115,8 +122,14 @@ class StandIn:
             self.registers["STATUS"] = self.registers.get("STATUS", 0) & ~(value & 0b110)
         elif name == "CONTROL":
             self.interrupt_enabled = bool(value & 4)
-            if value & 1:
+            busy = self.registers.get("STATUS", 0) & 1
+            if value & 2:
+                self.looks_until_rest = self.looks_to_rest if busy else None
+            elif value & 1 and busy:
+                self.registers["STATUS"] |= 0b100 | Cause.BUSY << 4
+            elif value & 1:
                 self.registers["STATUS"] = 1
+                self.looks_until_rest = None
         else:
             assert name in ("QUEUE_BASE_LO", "QUEUE_BASE_HI", "QUEUE_COUNT")
             self.registers[name] = value
@@ -136,6 +149,9 @@ class StandIn:
         if self.error is not None:
             cause, head, address = self.error
             self.registers["STATUS"] = 0b100 | cause << 4
+            if cause not in START_CAUSES:
+                self.registers["STATUS"] |= 1
+                self.looks_until_rest = self.looks_to_rest
             self.registers["ERROR_HEAD"] = head
             self.registers["ERROR_ADDRESS_LO"] = address % 2**32
             self.registers["ERROR_ADDRESS_HI"] = address >> 32
@@ -316,7 +332,7 @@ def test_errors_of_the_device(error: tuple[int, int, int], sentence: str, seed: 
         assert caught.value.cause == Cause(error[0])
         assert caught.value.head == (0 if error[0] == Cause.BUSY else error[1])
         assert caught.value.address == (error[2] if error[0] == Cause.READ_ERROR else 0)
-    assert device.registers["STATUS"] & 0b110 == 0, "acknowledged"
+    assert device.registers["STATUS"] & 0b111 == 0, "acknowledged, and at rest"
 
 
 def test_interrupt_and_polls(seed: int) -> None:
@@ -334,6 +350,44 @@ def test_interrupt_and_polls(seed: int) -> None:
     assert not device.interrupt_enabled
     with pytest.raises(ParoError, match="not done after 5 looks at STATUS; 1 heads are"):
         run_sync(driver.wait(polls=5))
+
+
+def test_reset_then_start(seed: int) -> None:
+    """A reset returns when a start is not refused any more, and nothing is left of the queue."""
+    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    device, driver = ready(TINY, image)
+    run_sync(driver.load(image))
+    run_sync(driver.start(image))
+    run_sync(driver.reset())
+    assert device.registers["STATUS"] == 0
+    assert len(run_sync(driver.run(image))) == 1
+    run_sync(driver.reset())
+    assert device.registers["STATUS"] == 0, "at rest already"
+
+
+@pytest.mark.parametrize("error", [None, (Cause.READ_ERROR, 0, 64)])
+def test_a_device_that_does_not_come_to_rest(error: tuple[int, int, int], seed: int) -> None:
+    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    device, driver = ready(TINY, image)
+    device.error, device.looks_to_rest = error, 20_000
+    run_sync(driver.start(image))
+    cause = "" if error is None else "reports error READ_ERROR .*; then "
+    sentence = f"^the accelerator {cause}.*is not at rest after 10000 looks at STATUS; a burst of "
+    with pytest.raises(ParoError, match=sentence):
+        run_sync(driver.reset() if error is None else driver.wait())
+
+
+def test_a_start_that_is_refused_while_a_queue_ends(seed: int) -> None:
+    """The error is told and acknowledged, the end of the queue remains to be waited for."""
+    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    device, driver = ready(TINY, image)
+    run_sync(driver.load(image))
+    for _ in range(2):
+        run_sync(driver.start(image))
+    device.registers["STATUS"] |= 0b010
+    with pytest.raises(DeviceError, match="error BUSY: a start came while a queue was being"):
+        run_sync(driver.wait())
+    run_sync(driver.wait(polls=1))
 
 
 def test_counters() -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from firmware_model.allocation import forced_blocks
+from firmware_model.allocation import text_floor
 from firmware_model.attention import reference_attention
 from firmware_model.calibrate import Goal, calibrate
 from firmware_model.methods import Method
@@ -201,10 +201,10 @@ def test_digit_is_the_integer_model_without_its_roundings(demo):
 
 
 def test_every_query_sees_all_text(random_capture):
-    """With all but the forced blocks skipped, each query still sees all text."""
+    """With all but blocks of text skipped, each query still sees all text."""
     capture = random_capture((4, 4, 4), suffix=16)
     config = Config(block=16, head_dim=32)
-    codes = forced_blocks(80, 16, 16).byte() * 3
+    codes = text_floor(80, 16, 16, 3)
     index, output = Method("float").attend(capture, 0, 2, codes, config)
     text = torch.arange(64, 80)
     expected = (

@@ -25,8 +25,7 @@ def keep_contract(proof: Proof, scheduler: BlockScheduler) -> list[Signal]:
         released = scheduler.release[operand]
         proof.m.d.sync += held[operand].eq(held[operand] + scheduler.load_valid[operand] - released)
         proof.assume(~released | (held[operand] != 0))
-    blocks, command = scheduler.blocks, scheduler.command.payload
-    proof.assume(~proof.past(blocks.ready & ~blocks.valid) | blocks.ready)
+    command = scheduler.command.payload
     proof.assume(command.query_tokens != 0)
     proof.assume(command.key_tokens != 0)
     return held
@@ -52,7 +51,7 @@ def credits(proof: Proof, scheduler: BlockScheduler) -> None:
         proof.holds(scheduler.load_valid[each] == (taken & (operand == each)))
         # What only the induction needs.
         proof.holds(proof.inside(f"room_{each.name}") + held[each] == SLOTS)
-    proof.holds((blocks.valid & blocks.ready) == (taken & (operand == Operand.K)))
+    proof.holds(blocks.valid == (taken & (operand == Operand.K)))
     proof.holds(scheduler.activity.as_value() & (scheduler.activity.as_value() - 1) == 0)
 
     full = Cat(count == SLOTS for count in held)
@@ -147,7 +146,8 @@ def test_reached(properties, depth: int, tmp_path: Path) -> None:
     [
         (credits, "self.fetch.valid.eq(room[Operand.V].any())", "self.fetch.valid.eq(1)"),
         (credits, "room[operand] + self.release[operand] - taken", "room[operand] - taken"),
-        (credits, "room[Operand.K].any() & self.blocks.ready", "room[Operand.K].any()"),
+        (credits, "self.fetch.valid.eq(room[Operand.K].any())", "self.fetch.valid.eq(1)"),
+        (credits, "self.fetch.valid.eq(room[Operand.Q].any())", "self.fetch.valid.eq(1)"),
         (credits, 'm.next = "FETCH_V"', 'm.next = "SCAN"'),
         (
             credits,

@@ -90,7 +90,7 @@ def test_document(preset):
         document["digest"], 16
     )
     assert by_name["CONTROL"]["fields"][2]["name"] == "interrupt_enable"
-    assert [cause["value"] for cause in document["causes"]] == list(range(10))
+    assert [cause["value"] for cause in document["causes"]] == list(range(11))
     assert (
         sum(field["width"] for field in document["descriptor"]["fields"]) == 31 * 32 - 7 * 24 + 32
     )

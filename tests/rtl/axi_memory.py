@@ -10,9 +10,9 @@ from amaranth.hdl import Value
 
 from paro_config import Config
 from rtl.axi import ADDRESS_BITS, Burst
+from rtl.axi_lite import Response
 
 PAGE = 4096
-SLVERR, OKAY = 2, 0
 
 
 def config_with(*, axi_bits: int, **derived: int) -> Config:
@@ -42,7 +42,8 @@ class AxiMemory:
     stall : float
         Chance that a channel does not move in a cycle.
     bad : set of int
-        Beats at these addresses are answered with an error.
+        Beats at these addresses are answered with ``error``.
+    error : Response
     most_beats : int
         Longest burst that the master promises.
     most_outstanding : int
@@ -54,6 +55,7 @@ class AxiMemory:
     latency: tuple[int, int] = (1, 200)
     stall: float = 0.3
     bad: set[int] = field(default_factory=set)
+    error: Response = Response.SLVERR
     most_beats: int = 64
     most_outstanding: int = 32
 
@@ -104,7 +106,7 @@ class AxiMemory:
                 address, left, *_ = waiting[0]
                 ctx.set(axi.rdata, int.from_bytes(self.read(address, beat_bytes), "little"))
                 ctx.set(axi.rlast, left == 1)
-                ctx.set(axi.rresp, SLVERR if address in self.bad else OKAY)
+                ctx.set(axi.rresp, self.error if address in self.bad else Response.OKAY)
             ctx.set(axi.rvalid, offered)
             if not offered:  # nobody may look at it
                 ctx.set(axi.rdata, self.rng.getrandbits(8 * beat_bytes))
@@ -145,7 +147,7 @@ class AxiMemory:
             ctx.set(axi.wready, not self._stalls())
             if not offered and answers and answers[0][0] <= self.cycle and not self._stalls():
                 offered = True
-                ctx.set(axi.bresp, SLVERR if answers[0][2] else OKAY)
+                ctx.set(axi.bresp, self.error if answers[0][2] else Response.OKAY)
             ctx.set(axi.bvalid, offered)
             if not offered:
                 ctx.set(axi.bresp, self.rng.getrandbits(2))

@@ -77,6 +77,12 @@ def test_codes_of_heads(config: Config, stall: float, seed: int) -> None:
                 int.from_bytes(memory[address + 4 * i : address + 4 * i + 4], "little")
                 for i in range(words)
             ]
+            # Then units one by one, each time until it is full again.
+            for units_taken in range(5, 10):
+                first = len(want) - words + units_taken * unit_bytes // 4
+                await receiver.receive(ctx, min(first, len(want) - 1))
+                await ctx.tick().repeat(60)
+                assert not ctx.get(reader.idle), "codes are left"
             await receiver.receive(ctx, len(want))
             await ctx.tick().repeat(2)
             assert ctx.get(reader.idle)

@@ -155,6 +155,73 @@ def test_bits_that_must_be_as_they_are(cause: Cause, names: tuple[str, ...], see
             assert len(heads) == len(images) - 1
 
 
+def bounded(config, **changes: int) -> bytes:
+    """A descriptor at every bound: all tokens that there may be, of a grid of one token."""
+    block, most = config.block, config.max_tokens
+    values = {
+        "key_tokens": most,
+        "first_block_row": most // block - 1,
+        "query_tokens": block,
+        "prefix_tokens": most - 6,
+        "suffix_tokens": 5,
+        **{f"{axis}_extent": 1 for axis in ("outer", "middle", "inner")},
+        **{f"{axis}_stride": 1 for axis in ("outer", "middle", "inner")},
+    }
+    good = pack_descriptor(
+        block=block,
+        head_dim=config.head_dim,
+        **values,
+        **{f"{operand}_row_stride": 2**20 - 4 for operand in "qkvo"},
+        **{f"{array}_address": 0 for array in ("q", "k", "v", "o", "q_scales", "k_scales")},
+        codes_address=2**40 - 4,
+    )
+    return changed(good, **{name: values.get(name, 0) + by for name, by in changes.items()})
+
+
+@pytest.mark.parametrize("config", [TINY, LARGE])
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, Cause.NONE),
+        ({"prefix_tokens": 1}, Cause.BAD_TOKENS),
+        ({"suffix_tokens": 1}, Cause.BAD_TOKENS),
+        ({"query_tokens": 1}, Cause.BAD_TOKENS),
+        ({"first_block_row": 1}, Cause.BAD_TOKENS),
+        ({"key_tokens": 1}, Cause.BAD_TOKENS),
+        ({"key_tokens": -1}, Cause.BAD_TOKENS),
+        ({"key_tokens": -1, "query_tokens": -1}, Cause.BAD_TOKENS),
+        ({"key_tokens": -1, "query_tokens": -1, "prefix_tokens": -1}, Cause.NONE),
+        ({"o_row_stride": 2**20}, Cause.BAD_ALIGNMENT),
+    ],
+)
+def test_bounds_are_legal_and_one_more_is_not(config, changes, cause: Cause, seed: int) -> None:
+    heads, fault, _ = play(config, [bounded(config, **changes)], random.Random(seed))
+    assert Cause(fault) == cause
+    assert len(heads) == (cause == Cause.NONE)
+
+
+@pytest.mark.parametrize(
+    "name", ["key_tokens", "query_tokens", "outer_extent", "middle_extent", "inner_extent"]
+)
+def test_counts_of_none_are_refused(name: str, seed: int) -> None:
+    """The other counts are 1, so that nothing else is wrong but for the sum of key tokens."""
+    image = changed(bounded(TINY), key_tokens=7, first_block_row=0, query_tokens=1, prefix_tokens=1)
+    rng = random.Random(seed)
+    assert play(TINY, [image], rng)[1] == Cause.NONE
+    assert play(TINY, [changed(image, **{name: 0})], rng)[1] == Cause.BAD_TOKENS
+
+
+@pytest.mark.parametrize(
+    "name", ["q", "k", "v", "o", "q_scales", "k_scales", "codes", *(f"{i}_row" for i in "qkvo")]
+)
+def test_bytes_between_words_are_refused(name: str, seed: int) -> None:
+    name += "_stride" if name.endswith("_row") else "_address"
+    rng = random.Random(seed)
+    for low in (1, 2, 3):
+        image = changed(bounded(TINY), **{name: 0x100 + low})
+        assert play(TINY, [image], rng)[1] == Cause.BAD_ALIGNMENT
+
+
 def test_first_cause_wins(seed: int) -> None:
     rng = random.Random(seed)
     good = pack_descriptor(**random_descriptor(TINY, rng))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rtl.axi import Destination
+from rtl.axi_lite import Response
 from rtl.read_master import ReadMaster
 from tests.rtl.axi_memory import PAGE, AxiMemory, config_with
 from tests.rtl.simulate import simulate
@@ -163,12 +164,15 @@ def test_units_of_runs(axi_bits: int, load_bytes: int, stall: float, seed: int) 
     )
 
 
+@pytest.mark.parametrize("error", [Response.SLVERR, Response.DECERR])
 @pytest.mark.parametrize(("axi_bits", "load_bytes"), [(64, 16), (256, 4), (512, 64)])
-def test_failed_beats_are_told_with_their_burst(axi_bits: int, load_bytes: int, seed: int) -> None:
+def test_failed_beats_are_told_with_their_burst(
+    axi_bits: int, load_bytes: int, seed: int, error: Response
+) -> None:
     rng = random.Random(seed)
     master = read_master(axi_bits, load_bytes)
     beat_bytes = axi_bits // 8
-    memory = AxiMemory(rng=rng, latency=(1, 50))
+    memory = AxiMemory(rng=rng, latency=(1, 50), error=error)
     beats = range(memory.base, memory.base + memory.size, beat_bytes)
     memory.bad = set(rng.sample(beats, len(beats) // 10))
     runs = random_runs(rng, memory, load_bytes, words=1500)

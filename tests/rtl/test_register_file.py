@@ -138,7 +138,7 @@ def test_constants_and_inputs_read_at_their_addresses(stall: float, seed: int) -
     master = Master(registers, rng, stall)
     constants = {
         "IDENT": 0x4F524150,
-        "VERSION": 0x00010000,
+        "VERSION": 0x00010001,
         "ROWS": 4,
         "COLS": 4,
         "BLOCK": 16,
@@ -291,6 +291,46 @@ def test_latency_and_orders(first: str) -> None:
     check(registers, testbench)
 
 
+@pytest.mark.parametrize("first", ["aw", "w"])
+def test_a_second_address_or_word_waits(first: str) -> None:
+    """Until the first has what it lacks; then each pair is written."""
+    registers = RegisterFile(CONFIG)
+    bus = registers.s_axil
+    pairs = [("QUEUE_COUNT", 77), ("QUEUE_BASE_LO", 78)]
+    payloads = {
+        "aw": (bus.awaddr, [find_register(name).offset for name, _ in pairs]),
+        "w": (bus.wdata, [value for _, value in pairs]),
+    }
+
+    async def send(ctx, channel: str, index: int) -> None:
+        signal, values = payloads[channel]
+        ctx.set(signal, values[index])
+        ctx.set(getattr(bus, f"{channel}valid"), 1)
+        await ctx.tick().until(getattr(bus, f"{channel}ready"))
+        ctx.set(getattr(bus, f"{channel}valid"), 0)
+
+    async def testbench(ctx) -> None:
+        ctx.set(bus.wstrb, 0b1111)
+        ctx.set(bus.bready, 1)
+        await send(ctx, first, 0)
+        signal, values = payloads[first]
+        ctx.set(signal, values[1])
+        ctx.set(getattr(bus, f"{first}valid"), 1)
+        for _ in range(5):
+            await ctx.tick()
+            assert not ctx.get(getattr(bus, f"{first}ready"))
+        other = "w" if first == "aw" else "aw"
+        await send(ctx, other, 0)
+        await ctx.tick().until(getattr(bus, f"{first}ready"))
+        ctx.set(getattr(bus, f"{first}valid"), 0)
+        assert (ctx.get(registers.queue_count), ctx.get(registers.queue_base_lo)) == (77, 0)
+        await send(ctx, other, 1)
+        await ctx.tick().repeat(2)
+        assert (ctx.get(registers.queue_count), ctx.get(registers.queue_base_lo)) == (77, 78)
+
+    check(registers, testbench)
+
+
 def test_status_and_interrupt(seed: int) -> None:
     """Events are kept until 1 is written; an event in the cycle of the write is not lost."""
     rng = random.Random(seed)
@@ -338,6 +378,14 @@ def test_status_and_interrupt(seed: int) -> None:
         assert await master.write(ctx, status, 0b110) == OKAY
         assert await master.read(ctx, status) == (0x61, OKAY)
         assert not ctx.get(registers.irq)
+        # The accelerator clears, too, one field of the two; it sets what it clears in one cycle.
+        for set_again, left in ((0, 0x65), (1, 0x67)):
+            await pulse(ctx, "status_done_set")
+            await pulse(ctx, "status_error_set")
+            ctx.set(registers.status_done_set, set_again)
+            await pulse(ctx, "status_done_clear")
+            ctx.set(registers.status_done_set, 0)
+            assert await master.read(ctx, status) == (left, OKAY)
 
     check(registers, testbench)
 

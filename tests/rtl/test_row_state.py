@@ -2,10 +2,12 @@
 
 import random
 
-from paro_config import Config
+from paro_config import PRESETS, Config
 from paro_config.formats import RESCALE_MAX
-from rtl.row_state import RowStateLane
+from rtl.row_state import RowState, RowStateLane
+from rtl.scheduler import SLOTS
 from tests.rtl.simulate import simulate
+from tests.rtl.streams import Receiver
 
 
 def rshift(value: int, places: int) -> int:
@@ -52,3 +54,38 @@ def test_joining_blocks(seed: int) -> None:
                 assert (shift if shift_old else 0, 0 if shift_old else shift) == (by_old, by_new)
 
     simulate(lane, testbench)
+
+
+def test_denominators_wait_for_four_rows(seed: int) -> None:
+    """Of the rows in the two output slots and of two that are ahead, while nobody takes them."""
+    rng = random.Random(seed)
+    config = PRESETS["tiny"]
+    state = RowState(config)
+    lanes, chunks = config.softmax_lanes, config.block // config.softmax_lanes
+    rows = 2 * SLOTS
+    want = []
+
+    async def testbench(ctx) -> None:
+        for row in range(rows):
+            queries = rng.randint(1, config.block)
+            for chunk in range(chunks):
+                sums = [rng.randint(256, 16 * 512) for _ in range(lanes)]
+                want.append((queries, chunk, [128 * value for value in sums]))
+                ctx.set(state.chunk, chunk)
+                await ctx.tick()
+                ctx.set(state.update, 1)
+                ctx.set(state.slot, row % SLOTS)
+                ctx.set(state.first, 1)
+                ctx.set(state.last, 1)
+                ctx.set(state.queries, queries)
+                ctx.set(state.maxima, [rng.randint(-2047, 2047) for _ in range(lanes)])
+                ctx.set(state.block_sums, sums)
+                await ctx.tick()
+                ctx.set(state.update, 0)
+            await ctx.tick().repeat(RowStateLane.LATENCY + 2)
+        receiver = Receiver(state.chunks, rng, 0.3)
+        await receiver.receive(ctx, len(want), limit=20 * len(want))
+        got = [(item.queries, item.chunk, list(item.denominators)) for item in receiver.items]
+        assert got == want
+
+    simulate(state, testbench)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rtl.axi_lite import Response
 from rtl.write_master import WriteMaster
 from tests.rtl.axi_memory import PAGE, AxiMemory, config_with
 from tests.rtl.simulate import simulate
@@ -192,10 +193,11 @@ def test_idle_only_when_all_is_written(axi_bits: int, unit_bytes: int, seed: int
     simulate(bench.master, testbench, bench.serve, bench.watch)
 
 
+@pytest.mark.parametrize("error", [Response.SLVERR, Response.DECERR])
 @pytest.mark.parametrize(("axi_bits", "unit_bytes"), [(64, 16), (256, 4), (512, 64)])
-def test_failed_bursts_are_told(axi_bits: int, unit_bytes: int, seed: int) -> None:
+def test_failed_bursts_are_told(axi_bits: int, unit_bytes: int, seed: int, error: Response) -> None:
     rng = random.Random(seed)
-    memory = write_memory(rng, latency=(1, 50))
+    memory = write_memory(rng, latency=(1, 50), error=error)
     beats = range(memory.base, memory.base + memory.size, axi_bits // 8)
     memory.bad = set(rng.sample(beats, len(beats) // 20))
     runs = random_runs(rng, memory, unit_bytes, words=800)

@@ -4,6 +4,7 @@ import json
 import random
 import re
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from rtl.normalizer import Normalizer
 from sim.core import simulate
 from sim.cosim import cosim
 from sim.cycle_model import predict
+from sim.gaps import STREAMS, gap_rates
 from sim.simulators import Icarus, get_simulator
 from sim.stimulus import Run
 from tests.sim.conftest import random_capture, random_codes
@@ -158,6 +160,33 @@ def test_bit_exact(simulator, case, stalls, build_dir, tmp_path, seed):
     )
     assert_exact(case.config, runs, simulation)
     assert_as_predicted(case.config, runs, simulation, stall_seed=stall_seed)
+
+
+@pytest.mark.parametrize("tokens", [8 * TINY.block, 4 * TINY.block + 1])
+def test_outputs_that_are_taken_slowly(tokens, build_dir, tmp_path, seed):
+    """One 2-bit block a row: output slots, denominators and reciprocals wait, as many as may."""
+    stall_seed = next(
+        number
+        for number in count(seed)
+        if (rates := gap_rates(number))["o"] == max(rates.values()) == 192
+        and all(rates[name] <= 16 for name in STREAMS if name != "o")
+    )
+    capture = random_capture(tokens, TINY.head_dim, seed % 1000)
+    rows = -(-tokens // TINY.block)
+    codes = torch.zeros(rows, rows, dtype=torch.uint8)
+    codes[range(rows), random.Random(seed).choices(range(rows), k=rows)] = 1
+    heads = [quantize_head(capture, number, 0, TINY) for number in range(2)]
+    runs = [
+        *(Run(head, codes, range(rows)) for head in heads),
+        # Of the shorter head a row of one query, again and again.
+        *(Run(heads[0], codes, range(rows - 1, rows)) for _ in range(8)),
+    ]
+    simulation = simulate(
+        TINY, runs, get_simulator("verilator"), build_dir, tmp_path, stall_seed=stall_seed
+    )
+    assert_exact(TINY, runs, simulation)
+    assert_as_predicted(TINY, runs, simulation, stall_seed=stall_seed)
+    assert simulation.stages["pv"]["blocked"] > 0, "the output slots never were full"
 
 
 @pytest.mark.parametrize("simulator", ["verilator", "icarus"])

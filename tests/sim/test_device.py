@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from firmware_model.quantize import quantize_head
 from paro_config import PRESETS, Config
 from paro_config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
 from paro_config.registers import STAGES, Cause
+from rtl.axi_lite import Response
 from sim.cosim import ideal_cycles, wanted_bytes
 from sim.device import DeviceRun, Step, run_device
 from sim.memory import Memory
@@ -250,9 +252,11 @@ def play_error(
     folders: tuple[Path, Path],
     memory: Memory,
 ) -> set[tuple[int, str]]:
-    """Give errors to beats (of responses); returns the places that were struck."""
+    """Give errors of both kinds in turn to beats (responses); returns the places struck."""
     image = place_heads(TINY, jobs, 0x10000)
-    steps = [step for beat in beats for step in (Step(0, disturb, beat), Step(0))]
+    assert len(beats) > 1
+    kinds = cycle((Response.SLVERR, Response.DECERR))
+    steps = [step for beat in beats for step in (Step(0, disturb, beat, next(kinds)), Step(0))]
     done = play(TINY, [image], steps, *folders, memory)
     expected, struck = expected_outputs(TINY, jobs), set()
     for number, beat in enumerate(beats):
@@ -355,19 +359,20 @@ def test_descriptors_that_are_refused(build_dir, tmp_path, seed):
 
 
 def test_queues_that_are_refused(build_dir, tmp_path, seed):
-    """A row without a live block, no descriptor at all, a start too early."""
+    """A row without a live block, no descriptor at all, one between words, a start too early."""
     generator = random.Random(seed)
     jobs = make_jobs(TINY, (SMALL[0], Shape((3, 4, 3), (3, 2), mean_bits=2.0)), seed)
     good = place_heads(TINY, jobs, 0x10000)
     images = [good, dataclasses.replace(good, heads=[])]
+    images.append(dataclasses.replace(good, queue_base=good.queue_base + generator.randrange(1, 4)))
     rows = unpack_descriptor(good.data[descriptor_at(good, 1) :])["codes_address"] - good.base
     for row in range(3):
         data = bytearray(good.data)
         data[rows + 4 * row : rows + 4 * row + 4] = bytes(4)
         images.append(dataclasses.replace(good, data=bytes(data)))
     steps = [
-        *(Step(1), Step(1), Step(0)),
-        *(Step(2), Step(0), Step(3), Step(4), Step(0)),
+        *(Step(1), Step(1), Step(0), Step(2), Step(0)),
+        *(Step(3), Step(0), Step(4), Step(5), Step(0)),
         *(Step(0, "start_again", generator.randrange(1, 1500)) for _ in range(3)),
         Step(0),
     ]
@@ -377,19 +382,21 @@ def test_queues_that_are_refused(build_dir, tmp_path, seed):
         error = found.pop("error", None)
         told = error and (error["cause"], error["head"])
         if step.disturb is None and step.image > 0:
-            assert told == (("EMPTY_QUEUE", 0) if step.image == 1 else ("EMPTY_ROW", 1))
+            refused = {1: ("EMPTY_QUEUE", 0), 2: ("BAD_QUEUE_BASE", 0)}
+            assert told == refused.get(step.image, ("EMPTY_ROW", 1))
             assert "counters" not in found
         else:
             assert told == (("BUSY", 0) if step.disturb else None)
             check_counters(TINY, jobs, assert_exact(done, number, expected))
 
 
-def test_resets_at_any_time(build_dir, tmp_path, seed):
-    """Work given up by the register or by the reset input; the next queue is exact."""
+@pytest.mark.parametrize("latency", [(0, 0), (1, 40)])
+def test_resets_at_any_time(latency, build_dir, tmp_path, seed):
+    """Work given up by the register or by the reset input, and at once the next queue, exact."""
     generator = random.Random(seed)
     jobs = make_jobs(TINY, SMALL, seed)
     image = place_heads(TINY, jobs, 0x10000, misalign=(4, 60))
-    memory, folders = Memory((1, 40), seed), (build_dir, tmp_path)
+    memory, folders = Memory(latency, seed if latency[1] else None), (build_dir, tmp_path)
     cycles = play(TINY, [image], [Step()], *folders, memory).steps[0]["counters"]["cycles"]
     steps = []
     for number in range(12):
