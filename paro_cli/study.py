@@ -16,6 +16,7 @@ from paro_config.formats import PAPER_BITS
 #: What can be studied, and the options that each takes beside --block.
 STUDIES = {
     "formats": ("bits", "order"),
+    "blocks": ("bits",),
     "sparsity": ("density",),
     "ablation": (),
     "carry-over": ("at", "avg_bits", "order"),
@@ -26,6 +27,8 @@ STUDIES = {
 #: the study formats over the captures of docs/quality.md.
 _THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 _PAPER_SNR_DB = 36.0
+#: formats: mean widths by default.
+_WIDTHS = "2,2.5,3,3.5,4,4.8,6"
 
 
 def study(
@@ -44,7 +47,9 @@ def study(
     bits: Annotated[
         str | None,
         typer.Option(
-            "--bits", metavar="LIST", help="formats: mean widths, default 2,2.5,3,3.5,4,4.8,6"
+            "--bits",
+            metavar="LIST",
+            help="mean widths; formats: default 2,2.5,3,3.5,4,4.8,6, blocks: default 3,4.8",
         ),
     ] = None,
     density: Annotated[
@@ -85,10 +90,11 @@ def study(
     """Calibrate captures in many ways and tabulate the quality.
 
     formats: the integer model beside the paper's formats at many mean widths, all heads under one
-    budget. sparsity: exact attention under masks, with and without reorder, head by head. ablation:
-    sparse, INT8, INT4 and both, row or block groups, with and without reorder. carry-over: a plan
-    of one noise level at the others. pruning: exact attention on its largest weights alone. pe:
-    processing elements to choose from, their area and speed on an ECP5 and the quality of the
+    budget. blocks: blocks of 16, 32 and 64 tokens, orders and transforms chosen or not, against the
+    cycles, bytes of codes and bytes read of an 8 x 8 core. sparsity: exact attention under masks,
+    with and without reorder, head by head. ablation: sparse, INT8, INT4 and both, row or block
+    groups, with and without reorder. carry-over: a plan of one noise level at the others. pruning:
+    exact attention on its largest weights alone. pe: processing elements to choose from, their area and speed on an ECP5 and the quality of the
     numbers they take.
 
     Writes DIR/WHAT.json; formats and pe also DIR/WHAT.png, pe also DIR/build.
@@ -96,6 +102,8 @@ def study(
     [bold]Examples[/bold]
 
       paro study formats captures/ -o study --bits 3,4,4.8
+
+      paro study blocks captures/ -o study --bits 3
 
       paro study sparsity capture.safetensors -o study --density 0.3,0.2
 
@@ -109,10 +117,12 @@ def study(
     """
     from firmware_model import DEMO_CAPTURE
     from firmware_model import study as studies
+    from firmware_model.allocation import check_avg_bits
     from firmware_model.calibrate import Goal
     from firmware_model.capture import load_captures
     from paro_cli.drawing import format_figure, save_figure
     from paro_config.files import write_json
+    from sim.block_study import block_study
 
     if what not in STUDIES:
         raise ParoError(f"there is no study {what!r}; legal: {', '.join(STUDIES)}")
@@ -128,7 +138,7 @@ def study(
     for name, value in given.items():
         if value is not None and name not in STUDIES[what]:
             raise ParoError(f"--{name.replace('_', '-')} is not for the study {what!r}")
-    widths = parse_numbers("bits", bits or "2,2.5,3,3.5,4,4.8,6")
+    widths = parse_numbers("bits", bits or ("3,4.8" if what == "blocks" else _WIDTHS))
     densities = parse_numbers("density", density or "0.5,0.3,0.2")
     goal = Goal(
         avg_bits=PAPER_BITS if avg_bits is None else avg_bits,
@@ -152,6 +162,10 @@ def study(
                 {name: value for name, value in row.items() if name not in hidden}
                 for row in result["rows"]
             ]
+        elif what == "blocks":
+            for width in widths:
+                check_avg_bits(width)
+            result = rows = block_study(sources, widths, progress=progress)
         elif what == "sparsity":
             result = rows = studies.sparsity_study(sources, densities, block, progress)
         elif what == "ablation":
