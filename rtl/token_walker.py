@@ -237,11 +237,9 @@ class TokenWalker(wiring.Component):
                         m.d.sync += [place.in_grid.eq(0), place.token.eq(suffix)]
                     with m.Elif(place.position == last_grid):
                         m.d.sync += [place.in_grid.eq(0), place.token.eq(0)]
-                    with m.Elif(~place.in_grid):
-                        m.d.sync += place.token.eq(place.token + 1)
-                    with m.Elif(place.inner_left != 1):
+                    with m.Elif(~place.in_grid | (place.inner_left != 1)):
                         m.d.sync += [
-                            place.token.eq(place.token + walk.inner_stride),
+                            place.token.eq(place.token + Mux(place.in_grid, walk.inner_stride, 1)),
                             place.inner_left.eq(place.inner_left - 1),
                         ]
                     with m.Elif(place.middle_left != 1):
