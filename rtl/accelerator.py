@@ -81,7 +81,8 @@ class Accelerator(wiring.Component):
 
         # Control.
         resting = Signal()
-        cause, refusal = Signal(Cause), Signal(Cause)
+        cause = Signal(Cause)
+        refusal = Signal(Cause)
         queue_base = Cat(registers.queue_base_lo, registers.queue_base_hi)
         asked = registers.control_start & ~registers.control_reset
         accepted = asked & (refusal == Cause.NONE)

@@ -204,7 +204,8 @@ class Engine(wiring.Component):
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
 
         # Outputs lag behind and have a copy of what they need of their head.
-        placing, asked = Signal(), Signal()
+        placing = Signal()
+        asked = Signal()
         m.d.comb += [
             self.head_done.eq(placing & ~asked & outputs.idle & writer.idle),
             outputs.request.valid.eq(asked),

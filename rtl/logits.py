@@ -255,7 +255,8 @@ class LogitBuffer(wiring.Component):
 
         # The ring.
         write_group, read_group = (Signal(range(self._ring), name=n) for n in ("write", "read"))
-        group_done, committed = Signal(), Signal()
+        group_done = Signal()
+        committed = Signal()
         last_key = place.key == config.block - 1
         m.d.comb += group_done.eq(place.valid & last_key & (place.part == self._parts - 1))
         m.d.sync += [
