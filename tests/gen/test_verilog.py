@@ -1,6 +1,7 @@
 """The generated Verilog: deterministic, shared, and taken by every tool."""
 
 import hashlib
+import re
 import resource
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from tests.gen.standin import StandIn
 WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
-def modules(verilog: str) -> list[str]:
-    return [line.split("(")[0].split()[1] for line in verilog.splitlines() if line[:7] == "module "]
+def modules(verilog: str) -> dict[str, list[str]]:
+    """Ports of each module."""
+    headers = re.findall(r"^module (\S+?)\((.*?)\);", verilog, re.M | re.S)
+    assert len(headers) == verilog.count("\nendmodule")
+    return {name: ports.replace("\n", "").replace(" ", "").split(",") for name, ports in headers}
 
 
 def test_same_bytes_in_another_process():
@@ -39,7 +43,7 @@ def test_same_bytes_in_another_process():
 
 def test_shared_modules_are_emitted_once():
     small, large = (convert(StandIn(n, n), "standin") for n in (8, 32))
-    assert modules(small) == ["standin", "standin_cell", "standin_choose", "standin_row8"]
+    assert list(modules(small)) == ["standin", "standin_cell", "standin_choose", "standin_row8"]
     assert small.count("standin_cell standin_cell_") == 8
     # 16 times the cells; each row's and column's own wiring is written out.
     assert large.count("\n") < 6 * small.count("\n")
@@ -59,10 +63,10 @@ def test_submodules_have_plain_names():
 
 
 def test_clock_and_reset_everywhere():
-    for line in convert(StandIn(4, 4), "standin").splitlines():
-        if line.startswith("module "):
-            ports = line.partition("(")[2].removesuffix(");").split(", ")
-            assert {"clk", "rst"} <= set(ports), line
+    found = modules(convert(StandIn(4, 32), "standin"))
+    assert len(found) == 4
+    for name, ports in found.items():
+        assert {"clk", "rst"} <= set(ports), name
 
 
 @pytest.mark.parametrize("simulator", SIMULATORS)
