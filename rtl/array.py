@@ -81,7 +81,7 @@ class PECluster(wiring.Component):
             control.eq(self.control),
         ]
         count = self.rows * self.cols
-        pes = replicate(m, platform, "paro_pe", lambda: self._pe(self._config), count)
+        pes = replicate(m, platform, "pe", lambda: self._pe(self._config), count)
         for index, pe in enumerate(pes):
             row, col = divmod(index, self.cols)
             below = self.drain_in[col] if row == self.rows - 1 else pes[index + self.cols].drain
@@ -192,7 +192,7 @@ class PEArray(wiring.Component):
         clusters = replicate(
             m,
             platform,
-            "paro_pe_cluster",
+            "pe_cluster",
             lambda: PECluster(self._config, self._pe),
             down * across,
         )

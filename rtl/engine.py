@@ -93,7 +93,7 @@ class Engine(wiring.Component):
         m.submodules.addresses = addresses = AddressGenerator(config)
         m.submodules.corner_turn = corner_turn = CornerTurn(config)
         m.submodules.outputs = outputs = OutputAddresses(config)
-        (core,) = replicate(m, platform, "paro_core", lambda: Core(config), 1)
+        (core,) = replicate(m, platform, "core", lambda: Core(config), 1)
         connect(m, reader.axi, flipped(self.read))
         connect(m, writer.axi, flipped(self.write))
 

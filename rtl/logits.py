@@ -236,9 +236,7 @@ class LogitBuffer(wiring.Component):
 
         logits = Signal(self.logits.shape())
         ceilings = Signal(self.maxima.shape())
-        lanes = replicate(
-            m, platform, "paro_logit_lane", lambda: LogitLane(config), config.drain_words
-        )
+        lanes = replicate(m, platform, "logit_lane", lambda: LogitLane(config), config.drain_words)
         for index, lane in enumerate(lanes):
             word = self.input.words[index]
             # In 2-bit blocks K comes out of the array four times too large (rtl/digits.py).

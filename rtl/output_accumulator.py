@@ -205,9 +205,7 @@ class OutputAccumulator(wiring.Component):
             self.numerators.eq(Mux(read_fetched, fetched[1], fetched[0])),
         ]
         for index, lane in enumerate(
-            replicate(
-                m, platform, "paro_output_lane", lambda: OutputLane(config), config.drain_words
-            )
+            replicate(m, platform, "output_lane", lambda: OutputLane(config), config.drain_words)
         ):
             m.d.comb += [
                 lane.rescale.eq(self.rescale),

@@ -138,7 +138,7 @@ class ReciprocalUnit(wiring.Component):
         lanes = replicate(
             m,
             platform,
-            "paro_reciprocal_lane",
+            "reciprocal_lane",
             lambda: ReciprocalLane(config),
             lanes_count,
         )

@@ -256,7 +256,7 @@ class RowState(wiring.Component):
             chunks.input.payload.chunk.eq(chunk[-1]),
         ]
         for index, lane in enumerate(
-            replicate(m, platform, "paro_row_state_lane", lambda: RowStateLane(config), lanes)
+            replicate(m, platform, "row_state_lane", lambda: RowStateLane(config), lanes)
         ):
             m.d.comb += [
                 lane.first.eq(self.first),

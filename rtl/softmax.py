@@ -223,7 +223,7 @@ class SoftmaxUnit(wiring.Component):
 
         sums = Signal(data.ArrayLayout(unsigned(config.block_sum_bits), lanes))
         words = Signal(data.ArrayLayout(DigitWord, lanes))
-        copies = replicate(m, platform, "paro_softmax_lane", lambda: SoftmaxLane(config), lanes)
+        copies = replicate(m, platform, "softmax_lane", lambda: SoftmaxLane(config), lanes)
         parts = config.drain_words // lanes
         for index, lane in enumerate(copies):
             logits = Array(self.logits[part * lanes + index] for part in range(parts))
