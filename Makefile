@@ -38,11 +38,11 @@ demo: $(STAMP) ## one head of a real network through the RTL, bit for bit, with 
 	@$(BIN)/paro doctor >/dev/null || $(BIN)/paro doctor
 	$(BIN)/paro calibrate $(CAPTURE) --heads $(HEAD) --block 16 -o $(DEMO)/plan.safetensors
 	$(BIN)/paro picture $(CAPTURE) --plan $(DEMO)/plan.safetensors -o $(DEMO)
-	$(BIN)/paro generate --rows 8 --cols 8 --block 16 --head-dim 32 -o $(DEMO)/core
+	$(BIN)/paro generate --rows 8 --cols 8 --block 16 --head-dim 32 --name paro_core -o $(DEMO)/core
 	$(BIN)/paro cosim $(CAPTURE) --plan $(DEMO)/plan.safetensors --rows 8 --cols 8 -o $(DEMO)/cosim
 	@echo
 	@echo "The picture:  $(DEMO)/head_$(HEAD).png"
-	@echo "The Verilog:  $(DEMO)/core/paro_core.v, ports.md"
+	@echo "The Verilog:  $(DEMO)/core/paro_core.v, paro_core.ports.md"
 	@echo "The report:   $(DEMO)/cosim/report.json, outputs.safetensors"
 
 test: $(STAMP) icarus ## the tests that a change must pass

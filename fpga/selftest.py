@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from fpga.tile import Tile, signature_parameters
 from fpga.top import LEDS
-from gen.verilog import TOP as CORE
+from gen.names import CORE, module_name
 from paro_config import Config
 from paro_config.formats import Operand
 from rtl.core import Core
@@ -121,7 +121,8 @@ class SelfTest(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         tile = self.tile
-        (core,) = replicate(m, ModuleLibrary(), CORE, lambda: Core(self.config), 1)
+        name = module_name(self.config, CORE)
+        (core,) = replicate(m, ModuleLibrary(), name, lambda: Core(self.config), 1)
 
         # The streams that the core reads: all from ROMs.
         start = Signal()

@@ -14,7 +14,6 @@ from fpga.pll import PllSettings, pll_settings
 from fpga.report import cell_counts, critical_path, fmax_mhz, utilisation
 from fpga.tools import require_tools, run_tool, tool_versions
 from fpga.top import BoardTop
-from gen.verilog import TOP as CORE
 from gen.verilog import generate_verilog
 from paro_config import Config, ParoError, files
 
@@ -88,7 +87,7 @@ def synth(
     design = SelfTest(config, make_tile(config))
     return build(
         design,
-        {f"{CORE}.v": generate_verilog(config)},
+        {"core.v": generate_verilog(config)},
         board,
         out_dir,
         min_mhz=min_mhz,
@@ -142,7 +141,7 @@ def build(
         _TOP,
         # Merged over clusters, their input registers would be one register for all again; and
         # what stays a module is synthesised once.
-        script_after_read="setattr -mod -set keep_hierarchy 1 paro_pe_cluster",
+        script_after_read="setattr -mod -set keep_hierarchy 1 *__pe_cluster",
         script_after_synth=f"tee -q -o {_STATISTICS} stat -json",
         nextpnr_opts=f"--router router2 --report {_TIMING} --timing-allow-fail --seed {seed}",
     )

@@ -1,19 +1,23 @@
-"""`paro generate`: everything that a user of one core needs, in one folder."""
+"""`paro generate`: everything that a user of one device needs, in files that bear its name."""
 
 import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gen.names import ACCELERATOR, CORE, module_name
 from gen.ports import describe_ports, ports_markdown
 from gen.registers import describe_registers, registers_header, registers_markdown
-from gen.verilog import ACCELERATOR, TOP, TOPS, generate_verilog, generator_name
+from gen.verilog import TOPS, generate_verilog, generator_name
+from gen.waivers import waiver_file
 from paro_config import Config, files
 
 __all__ = ["generate"]
 
 
-def generate(config: Config, out_dir: Path, top: str = TOP) -> dict[str, Any]:
+def generate(
+    config: Config, out_dir: Path, top: str = CORE, name: str | None = None
+) -> dict[str, Any]:
     """Write the Verilog of the core or of the whole accelerator, and its sidecars.
 
     Parameters
@@ -21,44 +25,51 @@ def generate(config: Config, out_dir: Path, top: str = TOP) -> dict[str, Any]:
     config : Config
         What to generate. Same configuration, same bytes.
     out_dir : Path
-        Folder, made when missing. It receives ``<top>.v``, ``config.json``, ``ports.md``,
-        ``ports.json``, the filelist ``<top>.f`` and FuseSoC's ``<top>.core``; of the accelerator
-        also its registers: ``registers.md``, ``registers.json``, ``paro_registers.h``.
+        Folder, made when missing; it can hold any number of devices, whose files all begin with
+        their name. It receives ``<name>.v``, ``.config.json``, ``.ports.md``, ``.ports.json``, the
+        filelist ``.f``, FuseSoC's ``.core`` and Verilator's waivers ``.vlt``; of the accelerator
+        also its registers: ``.registers.md``, ``.registers.json`` and ``.h``.
     top : str
         Name in `gen.verilog.TOPS`.
+    name : str, optional
+        Of the top module, by default as `module_name` makes it of the configuration.
 
     Returns
     -------
     dict
-        ``digest`` of the configuration, ``files`` written, ``lines`` of Verilog, ``seconds`` taken.
+        ``module`` (its name), ``digest`` of the configuration, ``files`` written, ``lines`` of
+        Verilog, ``seconds`` taken.
 
     Raises
     ------
     ParoError
-        If the folder cannot be written.
+        If the name is not legal or the folder cannot be written.
     """
     started = time.perf_counter()
-    verilog = generate_verilog(config, top)
+    module = module_name(config, top, name)
+    verilog = generate_verilog(config, top, name)
     texts = {
-        f"{top}.v": verilog,
-        "ports.md": ports_markdown(config, top),
-        f"{top}.f": f"{top}.v\n",
-        f"{top}.core": _fusesoc(config, top),
+        "v": verilog,
+        "ports.md": ports_markdown(config, top, name),
+        "f": f"{module}.v\n",
+        "vlt": waiver_file(module),
+        "core": _fusesoc(config, top, module),
     }
-    documents = {"config.json": _describe_config(config), "ports.json": describe_ports(config, top)}
+    documents = {
+        "config.json": _describe_config(config),
+        "ports.json": describe_ports(config, top, name),
+    }
     if top == ACCELERATOR:
-        texts |= {
-            "registers.md": registers_markdown(config),
-            "paro_registers.h": registers_header(config),
-        }
+        texts |= {"registers.md": registers_markdown(config), "h": registers_header(config, name)}
         documents["registers.json"] = describe_registers(config)
-    for name, text in texts.items():
-        files.write_text(out_dir / name, text)
-    for name, document in documents.items():
-        files.write_json(out_dir / name, document)
+    for suffix, text in texts.items():
+        files.write_text(out_dir / f"{module}.{suffix}", text)
+    for suffix, document in documents.items():
+        files.write_json(out_dir / f"{module}.{suffix}", document)
     return {
+        "module": module,
         "digest": config.digest(),
-        "files": sorted([*texts, *documents]),
+        "files": sorted(f"{module}.{suffix}" for suffix in [*texts, *documents]),
         "lines": verilog.count("\n"),
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -74,20 +85,24 @@ def _describe_config(config: Config) -> dict[str, Any]:
     }
 
 
-def _fusesoc(config: Config, top: str) -> str:
+def _fusesoc(config: Config, top: str, module: str) -> str:
     version = metadata.version("paro-accelerator")
     return f"""CAPI=2:
-name: paro:accelerator:{top}:{version}
+name: paro:accelerator:{module}:{version}
 description: PARO {TOPS[top][1]}, configuration {config.digest()}
 
 filesets:
   rtl:
     files:
-      - {top}.v
+      - {module}.v
     file_type: verilogSource-2005
+  waivers:
+    files:
+      - {module}.vlt
+    file_type: vlt
 
 targets:
   default:
-    filesets: [rtl]
-    toplevel: {top}
+    filesets: [rtl, "tool_verilator ? (waivers)"]
+    toplevel: {module}
 """

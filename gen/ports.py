@@ -8,7 +8,7 @@ from typing import Any
 from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
-from gen.verilog import ACCELERATOR, TOP
+from gen.names import ACCELERATOR, CORE, module_name
 from paro_config import Config, formats
 from rtl import interfaces
 from rtl.accelerator import Accelerator, accelerator_signature
@@ -19,7 +19,7 @@ __all__ = ["describe_ports", "ports_markdown"]
 
 #: Component and signature of each top module.
 _TOPS: dict[str, tuple[type, Callable[[Config], wiring.Signature]]] = {
-    TOP: (Core, core_signature),
+    CORE: (Core, core_signature),
     ACCELERATOR: (Accelerator, accelerator_signature),
 }
 _STREAM_RULE = (
@@ -29,7 +29,7 @@ _STREAM_RULE = (
 )
 
 
-def describe_ports(config: Config, top: str = TOP) -> dict[str, Any]:
+def describe_ports(config: Config, top: str = CORE, name: str | None = None) -> dict[str, Any]:
     """Every port of the generated module, in order, with the layout of every payload.
 
     Returns
@@ -40,6 +40,7 @@ def describe_ports(config: Config, top: str = TOP) -> dict[str, Any]:
         ``direction``, ``meaning`` and the ``payload``'s layout, bit 0 lowest).
     """
     component, signature = _TOPS[top]
+    module = module_name(config, top, name)
     member_docs = _member_docs(component)
     ports: list[dict[str, Any]] = [
         _port("clk", "in", 1, "Clock; everything happens on its rising edge."),
@@ -66,12 +67,12 @@ def describe_ports(config: Config, top: str = TOP) -> dict[str, Any]:
             width = payload["width"] if part == "payload" else 1
             flow = direction if part != "ready" else {"in": "out", "out": "in"}[direction]
             ports.append({**_port(f"{name}__{part}", flow, width, role), "stream": name})
-    return {"module": top, "clock": "clk", "reset": "rst", "ports": ports, "streams": streams}
+    return {"module": module, "clock": "clk", "reset": "rst", "ports": ports, "streams": streams}
 
 
-def ports_markdown(config: Config, top: str = TOP) -> str:
+def ports_markdown(config: Config, top: str = CORE, name: str | None = None) -> str:
     """The same as a page: a table of ports, then every payload bit by bit."""
-    ports = describe_ports(config, top)
+    ports = describe_ports(config, top, name)
     lines = [
         f"# Ports of `{ports['module']}`",
         "",

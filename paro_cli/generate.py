@@ -16,11 +16,22 @@ def generate(
         Top,
         typer.Option(help="the core, on streams, or the accelerator: the core on an AXI bus"),
     ] = Top.CORE,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="of the top module and the files; by default each configuration has another",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write Verilog: one self-contained file, its ports, configuration and filelists.
 
     With the accelerator come its registers: a page, JSON and a C header. The Verilog suits Icarus,
     Verilator and Yosys. Same configuration, same bytes.
+
+    All files begin with the name of the top module, and so do all modules: several devices can be
+    in one folder and in one design. With --name it stays when the configuration changes.
 
     [bold]Examples[/bold]
 
@@ -28,7 +39,7 @@ def generate(
 
       paro generate -o core --preset video
 
-      paro generate -o device --top accelerator --preset video
+      paro generate -o device --top accelerator --preset video --name attention
 
       paro generate -o core --rows 16 --cols 8 --block 32 --head-dim 128
 
@@ -37,8 +48,9 @@ def generate(
     from gen.generate import generate as write_verilog
 
     core = config.build()
-    result = write_verilog(core, output, f"paro_{top.value}")
+    result = write_verilog(core, output, top.value, name)
     rows = {
+        "module": result["module"],
         "array": f"{core.rows} x {core.cols}",
         "block": core.block,
         "head_dim": core.head_dim,

@@ -69,7 +69,7 @@ class Accelerator(wiring.Component):
         reset = Signal()
         m.submodules.registers = registers = RegisterFile(config)
         m.submodules.counters = counters = StageCounters()
-        (engine,) = replicate(m, platform, "paro_engine", lambda: Engine(config), 1, reset=reset)
+        (engine,) = replicate(m, platform, "engine", lambda: Engine(config), 1, reset=reset)
         for prefix, signature, port in (
             ("m_axi", axi_read_signature(config), engine.read),
             ("m_axi", axi_write_signature(config), engine.write),
@@ -81,7 +81,8 @@ class Accelerator(wiring.Component):
 
         # Control.
         resting = Signal()
-        cause, refusal = Signal(Cause), Signal(Cause)
+        cause = Signal(Cause)
+        refusal = Signal(Cause)
         queue_base = Cat(registers.queue_base_lo, registers.queue_base_hi)
         asked = registers.control_start & ~registers.control_reset
         accepted = asked & (refusal == Cause.NONE)

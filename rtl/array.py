@@ -72,7 +72,8 @@ class PECluster(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        operands, words = Signal.like(self.operands), Signal.like(self.words)
+        operands = Signal.like(self.operands)
+        words = Signal.like(self.words)
         control = Signal(PEControl)
         m.d.sync += [
             operands.eq(self.operands),
@@ -80,7 +81,7 @@ class PECluster(wiring.Component):
             control.eq(self.control),
         ]
         count = self.rows * self.cols
-        pes = replicate(m, platform, "paro_pe", lambda: self._pe(self._config), count)
+        pes = replicate(m, platform, "pe", lambda: self._pe(self._config), count)
         for index, pe in enumerate(pes):
             row, col = divmod(index, self.cols)
             below = self.drain_in[col] if row == self.rows - 1 else pes[index + self.cols].drain
@@ -151,14 +152,16 @@ class PEArray(wiring.Component):
         m = Module()
         config = self._config
         groups = config.cols // config.drain_words
-        group, next_group = Signal(range(groups)), Signal(range(groups))
+        group = Signal(range(groups))
+        next_group = Signal(range(groups))
         last_group = group == groups - 1
 
         # Control goes through the clusters' registers, as operands and words do.
         pair_step, product_step, sum_step = (
             Signal(ArrayStep, name=f"{name}_step") for name in ("pair", "product", "sum")
         )
-        control, loading = Signal(PEControl), Signal()
+        control = Signal(PEControl)
+        loading = Signal()
         m.d.sync += [
             pair_step.eq(self.step),
             product_step.eq(pair_step),
@@ -189,7 +192,7 @@ class PEArray(wiring.Component):
         clusters = replicate(
             m,
             platform,
-            "paro_pe_cluster",
+            "pe_cluster",
             lambda: PECluster(self._config, self._pe),
             down * across,
         )

@@ -87,8 +87,10 @@ class BurstSplitter(wiring.Component):
         last_place = Signal(place_bits)
         crossings = Signal(len(run_last) - place_bits)
 
-        issue, ends = Signal(), Signal()
-        first, last = word[:place_bits], Signal(place_bits)
+        issue = Signal()
+        ends = Signal()
+        first = word[:place_bits]
+        last = Signal(place_bits)
         m.d.comb += [
             ends.eq(crossings == 0),
             last.eq(Mux(ends, last_place, -1)),

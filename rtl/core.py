@@ -142,7 +142,7 @@ class Core(wiring.Component):
             softmax.weight_address.eq(sequencer.weight_address),
         ]
         for col, former in enumerate(
-            replicate(m, platform, "paro_operand_former", OperandFormer, config.cols)
+            replicate(m, platform, "operand_former", OperandFormer, config.cols)
         ):
             m.d.comb += [
                 former.queries.eq(query_buffer.words[col]),
@@ -152,7 +152,7 @@ class Core(wiring.Component):
                 former.phase.eq(sequencer.former_phase),
                 array.operands[col].eq(former.operands),
             ]
-        encoders = replicate(m, platform, "paro_key_encoder", KeyEncoder, config.rows)
+        encoders = replicate(m, platform, "key_encoder", KeyEncoder, config.rows)
         words = Signal(array.words.shape())
         for row, encoder in enumerate(encoders):
             m.d.comb += [

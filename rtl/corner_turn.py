@@ -102,7 +102,8 @@ class CornerTurn(wiring.Component):
             {"scale": turned_layout(config)["scale"].shape, "operand": unsigned(2)}
         )
         m.submodules.scales = scales = StreamFIFO(group_layout, depth=config.block // tokens + 2)
-        arriving, leaving = Signal(group_layout), Signal(group_layout)
+        arriving = Signal(group_layout)
+        leaving = Signal(group_layout)
         m.d.comb += [scales.input.payload.eq(arriving), leaving.eq(scales.output.payload)]
         m.d.comb += arriving.operand.eq(block.operand)
         for index in range(tokens):
@@ -116,9 +117,13 @@ class CornerTurn(wiring.Component):
 
         # Units in: the scales of all groups, then the rows.
         full = Signal(range(3))  # groups in memory
-        in_rows, token, part = Signal(), Signal(range(config.block)), Signal(range(parts))
-        write_slot, filled = Signal(), Signal()
-        do_write, do_scale = Signal(), Signal()
+        in_rows = Signal()
+        token = Signal(range(config.block))
+        part = Signal(range(parts))
+        write_slot = Signal()
+        filled = Signal()
+        do_write = Signal()
+        do_scale = Signal()
         last_token = Signal(range(config.block))
         m.d.comb += [
             last_token.eq(block.tokens - 1),
@@ -148,8 +153,11 @@ class CornerTurn(wiring.Component):
         m.d.comb += written.eq(rotate(self.units.payload.as_value(), lane, tokens, left=True))
 
         # Beats out: address, memory, rotation.
-        chunk, read_slot = Signal(range(chunks)), Signal()
-        enable, do_read, emptied = Signal(), Signal(), Signal()
+        chunk = Signal(range(chunks))
+        read_slot = Signal()
+        enable = Signal()
+        do_read = Signal()
+        emptied = Signal()
         m.d.comb += [
             do_read.eq(full.any() & scales.output.valid & enable),
             emptied.eq(do_read & (chunk == chunks - 1)),
@@ -174,9 +182,11 @@ class CornerTurn(wiring.Component):
                 ),
                 read.word_select(bank, 32).eq(read_port.data),
             ]
-        read_valid, read_group = Signal(), Signal(group_layout)
+        read_valid = Signal()
+        read_group = Signal(group_layout)
         read_rotation = Signal(lane_bits)
-        beat, valid = Signal.like(self.beats.payload), Signal()
+        beat = Signal.like(self.beats.payload)
+        valid = Signal()
         m.d.comb += [
             enable.eq(~valid | self.beats.ready),
             self.beats.valid.eq(valid),

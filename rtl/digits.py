@@ -277,15 +277,21 @@ class WeightEncoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bits, positions = formats.P_FRAC + 1, formats.P_POSITIONS
-        weight_1, power_1 = Signal(bits), Signal(bits)
+        weight_1 = Signal(bits)
+        power_1 = Signal(bits)
         triple_1 = Signal(2 * positions + 1)
-        weight_2, power_2, power_3 = Signal(bits), Signal(bits), Signal(bits)
+        weight_2 = Signal(bits)
+        power_2 = Signal(bits)
+        power_3 = Signal(bits)
         rest_2 = Signal(8)  # at most a third of the weight
-        negative_2, negative_3 = Signal(), Signal()
+        negative_2 = Signal()
+        negative_3 = Signal()
         pairs_2 = [
             (Signal(2, name=f"pair_{i}"), Signal(name=f"sign_{i}")) for i in range(positions)
         ]
-        rest_power_3, small_3, value_3 = Signal(8), Signal(bits), Signal(bits)
+        rest_power_3 = Signal(8)
+        small_3 = Signal(bits)
+        value_3 = Signal(bits)
         naf_3 = Signal(digit_word_bits)
 
         # 1: its nearest power, its triple.

@@ -74,9 +74,11 @@ class DrainRouter(wiring.Component):
         m.d.comb += tile.eq(Mux(self.drained_first, delayed[-1], held))
         m.d.sync += held.eq(tile)
 
-        index, draining = Signal(range(config.drain_cycles)), Signal()
+        index = Signal(range(config.drain_cycles))
+        draining = Signal()
         now = Signal(range(config.drain_cycles))
-        valid, last = Signal(), Signal()
+        valid = Signal()
+        last = Signal()
         m.d.comb += [
             now.eq(Mux(self.drained_first, 0, index)),
             valid.eq(self.drained_first | draining),

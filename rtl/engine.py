@@ -93,7 +93,7 @@ class Engine(wiring.Component):
         m.submodules.addresses = addresses = AddressGenerator(config)
         m.submodules.corner_turn = corner_turn = CornerTurn(config)
         m.submodules.outputs = outputs = OutputAddresses(config)
-        (core,) = replicate(m, platform, "paro_core", lambda: Core(config), 1)
+        (core,) = replicate(m, platform, "core", lambda: Core(config), 1)
         connect(m, reader.axi, flipped(self.read))
         connect(m, writer.axi, flipped(self.write))
 
@@ -204,7 +204,8 @@ class Engine(wiring.Component):
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
 
         # Outputs lag behind and have a copy of what they need of their head.
-        placing, asked = Signal(), Signal()
+        placing = Signal()
+        asked = Signal()
         m.d.comb += [
             self.head_done.eq(placing & ~asked & outputs.idle & writer.idle),
             outputs.request.valid.eq(asked),

@@ -57,7 +57,8 @@ class ExponentialLane(wiring.Component):
 
         # 1, 2: distance from the maximum; beyond 2**-10 the weight is 0 anyway.
         farthest = formats.P_FRAC + 1
-        distance, absent = Signal(unsigned(formats.LOGIT_BITS)), Signal()
+        distance = Signal(unsigned(formats.LOGIT_BITS))
+        absent = Signal()
         below = [Signal(range(farthest + 2), name=f"below_{stage}") for stage in range(2, 6)]
         fraction = Signal(frac)
         whole = distance >> frac
@@ -75,7 +76,8 @@ class ExponentialLane(wiring.Component):
         slope_bits = max(slope for _, slope in table).bit_length()
         slopes = Array(Const(slope, slope_bits) for _, slope in table)
         segment = fraction[rest_bits:]
-        slope, rest = Signal(slope_bits), Signal(rest_bits)
+        slope = Signal(slope_bits)
+        rest = Signal(rest_bits)
         base_3, base_4, power = (
             Signal(formats.EXP_FRAC + 1, name=name) for name in ("base_3", "base_4", "power")
         )
@@ -92,7 +94,8 @@ class ExponentialLane(wiring.Component):
 
         # 6, 7: shift and round to P_FRAC bits.
         dropped = formats.EXP_FRAC - formats.P_FRAC  # 7
-        shifted, weight = Signal(formats.P_FRAC + 2), Signal(formats.P_FRAC + 1)
+        shifted = Signal(formats.P_FRAC + 2)
+        weight = Signal(formats.P_FRAC + 1)
         with m.If(below[-1] > farthest):
             m.d.sync += shifted.eq(0)
         with m.Else():

@@ -62,7 +62,8 @@ class HeadQueue(wiring.Component):
         m = Module()
         units = DESCRIPTOR_BYTES // self._config.load_bytes
         head = Signal(descriptor_layout())
-        address, left = Signal(ADDRESS_BITS), Signal(_COUNT_BITS)
+        address = Signal(ADDRESS_BITS)
+        left = Signal(_COUNT_BITS)
         received = Signal(range(units))
         m.d.comb += [
             self.heads.payload.eq(head),

@@ -2,8 +2,8 @@
 
 Amaranth emits one Verilog module per instance: a 32 x 32 array would repeat its PE 1024 times. A
 parent therefore creates repeated children through `replicate`. When Verilog is generated, the
-platform is a `ModuleLibrary`: the child is elaborated once, under its own name, and every use is
-an `Instance` of that name. With any other platform (Amaranth's simulator) the children are
+platform is a `ModuleLibrary`: the child is elaborated once, as a module of its own, and every use
+is an `Instance` of that. With any other platform (Amaranth's simulator) the children are
 ordinary submodules, so that the same RTL runs in both.
 
 A class with ``DATA_ONLY = True`` tells that its registers carry data alone: whether it counts is
@@ -24,20 +24,32 @@ T = TypeVar("T", bound=wiring.Component)
 class ModuleLibrary:
     """Elaboration platform that collects each shared component once, by module name.
 
+    Parameters
+    ----------
+    top : str, optional
+        Module that all others belong to: their names begin with it. Without it they have the names
+        that `replicate` is given.
+
     Members
     -------
     components : dict of str to Component
         Collected components, in the order of their first use.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, top: str | None = None) -> None:
+        self._prefix = f"{top}__" if top else ""
         self.components: dict[str, wiring.Component] = {}
 
+    def module(self, name: str) -> str:
+        """Verilog module that stands for the components called ``name``."""
+        return self._prefix + name
+
     def prototype(self, name: str, make: Callable[[], T]) -> T:
-        """Return the component that stands for module ``name``, made at its first use."""
-        if name not in self.components:
-            self.components[name] = make()
-        return cast(T, self.components[name])
+        """Return the component that stands for those called ``name``, made at its first use."""
+        module = self.module(name)
+        if module not in self.components:
+            self.components[module] = make()
+        return cast(T, self.components[module])
 
 
 def _reset() -> ResetSignal:
@@ -62,7 +74,7 @@ def replicate(
     platform : object
         What ``elaborate`` was given.
     name : str
-        Verilog module name; within one design it must always mean the same ``make``.
+        What they are; within one design it must always mean the same ``make``.
     make : callable
         Returns a new component.
     count : int
@@ -94,6 +106,6 @@ def replicate(
             flat = Value.cast(value)
             if len(flat):  # ports of no width do not exist in Verilog
                 connections[f"{direction}_{'__'.join(map(str, path))}"] = flat
-        m.submodules[f"{name}_{index}"] = Instance(name, **connections)
+        m.submodules[f"{name}_{index}"] = Instance(platform.module(name), **connections)
         copies.append(ports)
     return copies

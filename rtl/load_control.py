@@ -48,7 +48,8 @@ class LoadControl(wiring.Component):
         connect(m, flipped(self.request), queue.input)
         connect(m, queue.output, flipped(self.load))
 
-        done, released_slot = Signal(), Signal()
+        done = Signal()
+        released_slot = Signal()
         m.d.comb += done.eq(self.load.valid & self.load.ready)
         with m.If(self.release):
             m.d.sync += [

@@ -236,9 +236,7 @@ class LogitBuffer(wiring.Component):
 
         logits = Signal(self.logits.shape())
         ceilings = Signal(self.maxima.shape())
-        lanes = replicate(
-            m, platform, "paro_logit_lane", lambda: LogitLane(config), config.drain_words
-        )
+        lanes = replicate(m, platform, "logit_lane", lambda: LogitLane(config), config.drain_words)
         for index, lane in enumerate(lanes):
             word = self.input.words[index]
             # In 2-bit blocks K comes out of the array four times too large (rtl/digits.py).
@@ -255,7 +253,8 @@ class LogitBuffer(wiring.Component):
 
         # The ring.
         write_group, read_group = (Signal(range(self._ring), name=n) for n in ("write", "read"))
-        group_done, committed = Signal(), Signal()
+        group_done = Signal()
+        committed = Signal()
         last_key = place.key == config.block - 1
         m.d.comb += group_done.eq(place.valid & last_key & (place.part == self._parts - 1))
         m.d.sync += [

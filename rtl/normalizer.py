@@ -166,7 +166,7 @@ class Normalizer(wiring.Component):
         lanes = replicate(
             m,
             platform,
-            "paro_normalizer_lane",
+            "normalizer_lane",
             lambda: NormalizerLane(config),
             config.output_words,
         )

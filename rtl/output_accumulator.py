@@ -50,7 +50,8 @@ class OutputLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         old = Mux(self.first, 0, self.old)
-        small, large = Signal(signed(self._bits)), Signal(signed(self._bits))
+        small = Signal(signed(self._bits))
+        large = Signal(signed(self._bits))
         shift = Signal(len(self.rescale.shift))
         m.d.sync += [
             small.eq(Mux(self.rescale.shift_old, old, self.partial)),
@@ -58,7 +59,8 @@ class OutputLane(wiring.Component):
             shift.eq(self.rescale.shift),
         ]
         shifted, rounds_up = round_shift_by(m, small, shift)
-        scaled, carry = Signal(signed(self._bits)), Signal()
+        scaled = Signal(signed(self._bits))
+        carry = Signal()
         large_2, large_3 = (Signal(signed(self._bits), name=f"large_{i}") for i in (2, 3))
         m.d.sync += [
             large_2.eq(large),
@@ -166,7 +168,8 @@ class OutputAccumulator(wiring.Component):
         old_place = place_of(place[0].query, place[0].part, place[0].slot)
         new_place = place_of(leaving.query, leaving.part, leaving.slot)
         read_place = place_of(self.read_query, self.read_part, self.read_slot)
-        old_memory, read_memory = Signal(), Signal()
+        old_memory = Signal()
+        read_memory = Signal()
         m.d.sync += [old_memory.eq(old_place[0]), read_memory.eq(read_place[0])]
         m.d.comb += [
             self.read_ready.eq(~(place[0].valid & (old_place[0] == read_place[0]))),
@@ -191,7 +194,9 @@ class OutputAccumulator(wiring.Component):
             memories.append(read)
         # A register behind each memory, and one behind the choice: as late as the rescales.
         fetched = [Signal(self.numerators.shape(), name=f"fetched_{number}") for number in range(2)]
-        old, old_fetched, read_fetched = Signal(self.numerators.shape()), Signal(), Signal()
+        old = Signal(self.numerators.shape())
+        old_fetched = Signal()
+        read_fetched = Signal()
         m.d.sync += [
             *(new.eq(memory.data) for new, memory in zip(fetched, memories, strict=True)),
             old_fetched.eq(old_memory),
@@ -200,9 +205,7 @@ class OutputAccumulator(wiring.Component):
             self.numerators.eq(Mux(read_fetched, fetched[1], fetched[0])),
         ]
         for index, lane in enumerate(
-            replicate(
-                m, platform, "paro_output_lane", lambda: OutputLane(config), config.drain_words
-            )
+            replicate(m, platform, "output_lane", lambda: OutputLane(config), config.drain_words)
         ):
             m.d.comb += [
                 lane.rescale.eq(self.rescale),

@@ -169,8 +169,10 @@ class ReadMaster(wiring.Component):
                 axi.arlen.eq(bursts.payload.last_beat),
             ]
 
-        tag, first = tags.output.payload, Signal(init=1)
-        lowest, highest = Signal(range(self._lanes)), Signal(range(self._lanes))
+        tag = tags.output.payload
+        first = Signal(init=1)
+        lowest = Signal(range(self._lanes))
+        highest = Signal(range(self._lanes))
         pushed = Signal(range(self._lanes + 1))
         m.d.comb += [
             axi.rready.eq(tags.output.valid & (lanes.room | self.stop)),
@@ -200,12 +202,15 @@ class ReadMaster(wiring.Component):
 
         # Words come in order: the next ones are there when there are as many.
         stored = Signal(range(self._lanes * DEPTH + 1))
-        active, valid = Signal(), Signal()
+        active = Signal()
+        valid = Signal()
         lane = Signal(range(self._lanes))
         further = Signal.like(place.units)  # units of the run after this one
         destination = Signal.like(place.destination)
         part = Signal(range(parts))
-        take, completes, last = Signal(), Signal(), Signal()
+        take = Signal()
+        completes = Signal()
+        last = Signal()
         m.d.comb += [
             take.eq(active & (stored >= words) & (~valid | self.units.ready)),
             completes.eq(take & (part == parts - 1)),

@@ -70,8 +70,10 @@ class ReciprocalLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bits = self._bits
-        divisor, remainder = Signal(bits), Signal(bits)
-        exponent, above = Signal(range(bits)), Signal(range(bits))
+        divisor = Signal(bits)
+        remainder = Signal(bits)
+        exponent = Signal(range(bits))
+        above = Signal(range(bits))
         stage = Signal(3)
         m.d.sync += stage.eq(Cat(self.load, stage))
 
@@ -136,7 +138,7 @@ class ReciprocalUnit(wiring.Component):
         lanes = replicate(
             m,
             platform,
-            "paro_reciprocal_lane",
+            "reciprocal_lane",
             lambda: ReciprocalLane(config),
             lanes_count,
         )
@@ -150,7 +152,8 @@ class ReciprocalUnit(wiring.Component):
             m.d.comb += [unit.denominator.eq(candidates[group]), unit.load.eq(load)]
 
         # What the memory of the queue says of the chunk, in registers.
-        place, last_query = Signal.like(chunk.chunk), Signal(range(config.block))
+        place = Signal.like(chunk.chunk)
+        last_query = Signal(range(config.block))
         query = Signal(range(config.block))
         present = Signal()
         m.d.sync += [place.eq(chunk.chunk), last_query.eq(chunk.queries - 1)]

@@ -87,8 +87,11 @@ class RegisterFile(wiring.Component):
         }
 
         # Writes.
-        address, address_held = Signal(ADDRESS_BITS - _BYTE_BITS), Signal()
-        data, lanes, data_held = Signal.like(bus.wdata), Signal.like(bus.wstrb), Signal()
+        address = Signal(ADDRESS_BITS - _BYTE_BITS)
+        address_held = Signal()
+        data = Signal.like(bus.wdata)
+        lanes = Signal.like(bus.wstrb)
+        data_held = Signal()
         do_write = Signal()
         m.d.comb += [
             bus.awready.eq(~address_held),

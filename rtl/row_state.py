@@ -101,7 +101,9 @@ class RowStateLane(wiring.Component):
         # 2: whose maximum is larger, and by how much.
         rises = Signal()  # the block's maximum is the new one
         above, below = (Signal(signed(formats.MAX_BITS + 1), name=n) for n in ("above", "below"))
-        joins, old, new = Signal(), Signal(bits), Signal(bits)
+        joins = Signal()
+        old = Signal(bits)
+        new = Signal(bits)
         largest = Signal(signed(formats.MAX_BITS))
         difference = Signal(signed(formats.MAX_BITS + 1))
         m.d.comb += difference.eq(old_maximum - maximum)
@@ -133,7 +135,8 @@ class RowStateLane(wiring.Component):
         m.d.comb += distance.eq(Mux(rises, above, below))
         farthest = formats.RESCALE_MAX
         shifted, rounds_up = round_shift_by(m, small, chosen.shift)
-        scaled, carry = Signal(bits), Signal()
+        scaled = Signal(bits)
+        carry = Signal()
         m.d.sync += [
             small.eq(Mux(rises, old, new)),
             chosen.large.eq(Mux(rises, new, old)),
@@ -253,7 +256,7 @@ class RowState(wiring.Component):
             chunks.input.payload.chunk.eq(chunk[-1]),
         ]
         for index, lane in enumerate(
-            replicate(m, platform, "paro_row_state_lane", lambda: RowStateLane(config), lanes)
+            replicate(m, platform, "row_state_lane", lambda: RowStateLane(config), lanes)
         ):
             m.d.comb += [
                 lane.first.eq(self.first),

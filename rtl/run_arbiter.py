@@ -34,7 +34,8 @@ class RunArbiter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         chosen = Signal(range(len(self.inputs)))
-        held, offered = Signal.like(chosen), Signal()
+        held = Signal.like(chosen)
+        offered = Signal()
         with m.If(offered):
             m.d.comb += chosen.eq(held)
         with m.Else():

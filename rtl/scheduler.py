@@ -83,7 +83,8 @@ class BlockScheduler(wiring.Component):
 
         # The run, kept as the index of the last token: its low bits size the partial block.
         tokens_shape = interfaces.token_count_shape(self._config)
-        last_query, last_key = Signal(tokens_shape), Signal(tokens_shape)
+        last_query = Signal(tokens_shape)
+        last_key = Signal(tokens_shape)
         row = Signal(len(last_query) - block_bits)
         partial_queries = (last_query[:block_bits] + 1)[: block_bits + 1]
         partial_keys = (last_key[:block_bits] + 1)[: block_bits + 1]
@@ -104,7 +105,8 @@ class BlockScheduler(wiring.Component):
         pending = Signal()  # a live block waits to be issued
         pending_column = Signal(len(row))
         pending_code = Signal(2)
-        first, last = Signal(), Signal()  # ... it is the first, the last one of its row
+        first = Signal()  # ... it is the first one of its row
+        last = Signal()  # ... it is the last one of its row
 
         block = self.blocks.payload
         m.d.comb += [

@@ -161,7 +161,8 @@ class ArraySequencer(wiring.Component):
         longest = max(config.head_dim, config.block)
 
         # The operation in progress.
-        active, is_pv = Signal(), Signal()
+        active = Signal()
+        is_pv = Signal()
         block = Signal(block_layout(config))
         key_slot, query_slot, weight_slot, value_slot, output_slot = (
             Signal(name=f"{name}_slot") for name in ("key", "query", "weight", "value", "output")
@@ -181,7 +182,9 @@ class ArraySequencer(wiring.Component):
         at_last_tile = at_last_row & at_last_col
 
         # A tile of QK waits for its operands. No tile ends before the drain of the last one has.
-        advance, tile_loaded, draining_long = Signal(), Signal(), Signal()
+        advance = Signal()
+        tile_loaded = Signal()
+        draining_long = Signal()
         m.d.comb += tile_loaded.eq(
             is_pv
             | (
@@ -234,10 +237,12 @@ class ArraySequencer(wiring.Component):
         outputs = Signal(range(SLOTS + 1))  # output slots in use
         can_start = ~active | ending
         new_qk, new_pv = self.scheduled.payload, self.weighted.payload
-        start_qk, start_pv = Signal(), Signal()
+        start_qk = Signal()
+        start_pv = Signal()
 
         # Slots in which something lies; a slot is not asked for again so soon that a cycle counts.
-        keys_begun, queries_begun = Signal(SLOTS), Signal(SLOTS)
+        keys_begun = Signal(SLOTS)
+        queries_begun = Signal(SLOTS)
         for begun, load in ((keys_begun, self.key_load), (queries_begun, self.query_load)):
             m.d.sync += begun.eq(Cat(_is_loaded(load, Const(s, 1), Const(0)) for s in range(SLOTS)))
 
@@ -251,7 +256,10 @@ class ArraySequencer(wiring.Component):
             return self.value_load.full.bit_select(value_slot, 1)
 
         # The end of an operation moves its slots on; what follows is looked at for both cases.
-        qk_loaded, qk_room, pv_loaded, pv_room = Signal(), Signal(), Signal(), Signal()
+        qk_loaded = Signal()
+        qk_room = Signal()
+        pv_loaded = Signal()
+        pv_room = Signal()
         m.d.comb += [
             qk_loaded.eq(
                 self.scheduled.valid
@@ -294,7 +302,8 @@ class ArraySequencer(wiring.Component):
             ]
 
         # Addresses of the step. Four elements of the reduction share an address of Q and V.
-        chunk, phase = Signal(range(longest // formats.LANES)), Signal(2)
+        chunk = Signal(range(longest // formats.LANES))
+        phase = Signal(2)
         with m.Switch(block.code):
             with m.Case(1):
                 m.d.comb += chunk.eq(step)

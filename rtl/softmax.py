@@ -163,7 +163,8 @@ class SoftmaxUnit(wiring.Component):
         issue_block = Signal(block_shape)
         m.d.comb += issue_block.eq(queue.output.payload)
         chunks = config.cols // lanes
-        key, chunk = Signal(range(config.block)), Signal(range(chunks))
+        key = Signal(range(config.block))
+        chunk = Signal(range(chunks))
         group = Signal(range(config.block // config.cols))
         last_key, last_chunk = key == config.block - 1, chunk == chunks - 1
         last_group = group == config.block // config.cols - 1
@@ -212,7 +213,8 @@ class SoftmaxUnit(wiring.Component):
         maxima_shape = data.ArrayLayout(signed(formats.MAX_BITS), lanes)
         logits_now = Signal(data.ArrayLayout(signed(formats.LOGIT_BITS), lanes))
         maxima_now = Signal(maxima_shape)
-        maxima_caught, maxima_held = Signal(maxima_shape), Signal(maxima_shape)
+        maxima_caught = Signal(maxima_shape)
+        maxima_held = Signal(maxima_shape)
         with m.If(arriving.valid & (arriving.key == 0)):
             m.d.sync += maxima_caught.eq(maxima_now)
         first_key = leaving.key == 0
@@ -221,7 +223,7 @@ class SoftmaxUnit(wiring.Component):
 
         sums = Signal(data.ArrayLayout(unsigned(config.block_sum_bits), lanes))
         words = Signal(data.ArrayLayout(DigitWord, lanes))
-        copies = replicate(m, platform, "paro_softmax_lane", lambda: SoftmaxLane(config), lanes)
+        copies = replicate(m, platform, "softmax_lane", lambda: SoftmaxLane(config), lanes)
         parts = config.drain_words // lanes
         for index, lane in enumerate(copies):
             logits = Array(self.logits[part * lanes + index] for part in range(parts))
@@ -247,7 +249,9 @@ class SoftmaxUnit(wiring.Component):
         slot = Signal()
         row_state_chunk = Signal(range(config.block // lanes))
         word_index = Signal(range(config.block))
-        word_complete, chunk_complete, block_complete = Signal(), Signal(), Signal()
+        word_complete = Signal()
+        chunk_complete = Signal()
+        block_complete = Signal()
         complete_block = Signal(block_shape)
         all_keys = leaving.key == config.block - 1
         all_chunks = leaving.query_chunk == config.block // lanes - 1

@@ -71,12 +71,17 @@ class TokenRuns(wiring.Component):
         assert (self._config.block * units).bit_length() <= len(run.units)
 
         # The row that is being placed, and what the next token would have to be.
-        row_valid, row_last, row_joins = Signal(), Signal(), Signal()
+        row_valid = Signal()
+        row_last = Signal()
+        row_joins = Signal()
         words = Signal(len(token.token) + ROW_STRIDE_BITS - 2)
-        joinable, expected = Signal(), Signal.like(token.token)
+        joinable = Signal()
+        expected = Signal.like(token.token)
 
-        run_valid, run_last = Signal(), Signal()
-        place_row, offered = Signal(), Signal()
+        run_valid = Signal()
+        run_last = Signal()
+        place_row = Signal()
+        offered = Signal()
         m.d.comb += [
             run.destination.eq(self.destination),
             self.runs.valid.eq(run_valid & (run_last | (row_valid & ~row_joins))),

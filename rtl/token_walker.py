@@ -106,13 +106,17 @@ class TokenWalker(wiring.Component):
                 "middle_start": count,
             }
         )
-        place, start = Signal(place_layout), Signal(place_layout)
-        known, first = Signal(), Signal()
+        place = Signal(place_layout)
+        start = Signal(place_layout)
+        known = Signal()
+        first = Signal()
         left = Signal.like(request.tokens)
 
         # Constants of the head.
-        grid, suffix = Signal(count), Signal(count)  # the suffix begins there in either sequence
-        last_grid, last_prefix = Signal(count), Signal(count)  # positions
+        grid = Signal(count)
+        suffix = Signal(count)  # the suffix begins there in either sequence
+        last_grid = Signal(count)  # a position
+        last_prefix = Signal(count)  # a position
         m.d.sync += [
             grid.eq(walk.tokens - walk.prefix_tokens - walk.suffix_tokens),
             suffix.eq(walk.tokens - walk.suffix_tokens),
@@ -126,7 +130,8 @@ class TokenWalker(wiring.Component):
             place.middle_start.eq(walk.prefix_tokens),
         ]
 
-        next_inner_start, next_middle_start = Signal(count), Signal(count)
+        next_inner_start = Signal(count)
+        next_middle_start = Signal(count)
         m.d.comb += [
             next_inner_start.eq(place.inner_start + walk.middle_stride),
             next_middle_start.eq(place.middle_start + walk.outer_stride),
@@ -136,8 +141,10 @@ class TokenWalker(wiring.Component):
 
         # Restoring division: the quotient's register starts as the dividend.
         second = Signal()
-        quotient, remainder = Signal(count), Signal(count)
-        doubled, reduced = Signal(count.width + 1), Signal(count)
+        quotient = Signal(count)
+        remainder = Signal(count)
+        doubled = Signal(count.width + 1)
+        reduced = Signal(count)
         divisor = Mux(second, walk.middle_extent, walk.inner_extent)
         fits = doubled >= divisor
         step = Signal(range(count.width))
@@ -148,7 +155,9 @@ class TokenWalker(wiring.Component):
         ]
 
         # Once both are done: the outer coordinate is the quotient, the middle one the remainder.
-        coordinate, stride, product = Signal(count), Signal(count), Signal(count)
+        coordinate = Signal(count)
+        stride = Signal(count)
+        product = Signal(count)
         with m.Switch(step):
             with m.Case(0):
                 m.d.sync += [coordinate.eq(quotient), stride.eq(walk.outer_stride)]

@@ -139,7 +139,9 @@ class WriteMaster(wiring.Component):
         active = Signal()
         lane = Signal(range(self._lanes))
         further = Signal.like(place.units)  # units of the run after this one
-        step, take, put = Signal(), Signal(), Signal()
+        step = Signal()
+        take = Signal()
+        put = Signal()
         part = Signal(range(parts))
         m.d.comb += [
             step.eq(self.data.valid & active & lanes.room),
@@ -154,7 +156,8 @@ class WriteMaster(wiring.Component):
 
         unit = self.data.payload.as_value()
         if self._unit_bytes < WORD_BYTES:
-            half, odd = Signal(len(unit)), Signal()
+            half = Signal(len(unit))
+            odd = Signal()
             unit = Cat(half, unit)
             m.d.comb += put.eq(step & odd)
             with m.If(step):
@@ -192,7 +195,8 @@ class WriteMaster(wiring.Component):
         m.submodules.tags = tags = StreamFIFO(unsigned(ADDRESS_BITS - beat_bits), depth=OUTSTANDING)
         m.submodules.begun = begun = StreamFIFO(burst.shape(), depth=BEGUN)
         stored = Signal(range(self._lanes * DEPTH + 1))  # words of bursts that are not begun
-        may_begin, begin = Signal(), Signal()
+        may_begin = Signal()
+        begin = Signal()
         m.d.comb += [
             axi.awsize.eq(beat_bits),
             axi.awburst.eq(Burst.INCR),
@@ -232,7 +236,8 @@ class WriteMaster(wiring.Component):
         """Send the data of begun bursts."""
         axi, burst = self.axi, begun.output.payload
         index = Signal(range(BURST_BEATS))
-        last, step = Signal(), Signal()
+        last = Signal()
+        step = Signal()
         mask = Signal(self._lanes)
         lowest = Mux(index == 0, burst.first_lane, 0)
         highest = Mux(last, burst.last_lane, self._lanes - 1)

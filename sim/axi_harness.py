@@ -10,7 +10,7 @@ cycle model knows what comes.
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
-from gen.verilog import ACCELERATOR
+from gen.names import ACCELERATOR, module_name
 from paro_config import Config
 from rtl.accelerator import accelerator_signature
 from sim.gaps import CHANNELS, RANDOM_MODULE, salt
@@ -79,7 +79,7 @@ def axi_harness_verilog(config: Config) -> str:
     ]
     return RANDOM_MODULE + _HARNESS.format(
         top=AXI_BENCH_TOP,
-        accelerator=ACCELERATOR,
+        accelerator=module_name(config, ACCELERATOR),
         ports=",\n".join(declarations),
         wires="\n".join(wires),
         ar_width=sum(widths[name] for name in payload),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gen.verilog import TOP, generate_verilog
+from gen.verilog import generate_verilog
 from paro_config import Config
 from paro_config.formats import Operand, Stage
 from rtl import interfaces
@@ -114,7 +114,7 @@ def simulate(
     stimulus = make_stimulus(config, list(runs))
     depth = max(DEPTH_MIN, 1 << (stimulus.depth - 1).bit_length())
     build = simulator.build(
-        {f"{TOP}.v": generate_verilog(config), f"{BENCH_TOP}.v": harness_verilog(config, depth)},
+        {"core.v": generate_verilog(config), f"{BENCH_TOP}.v": harness_verilog(config, depth)},
         BENCH_TOP,
         build_dir,
         visible=visible_ports(config),

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from firmware_model.capture import Capture
 from firmware_model.driver import HeadJob, Image, place_heads
-from gen.verilog import ACCELERATOR, generate_verilog
+from gen.names import ACCELERATOR
+from gen.verilog import generate_verilog
 from paro_config import Config, files
 from rtl.axi_lite import Response
 from sim.axi_harness import AXI_BENCH_TOP, axi_harness_verilog, axi_visible_ports

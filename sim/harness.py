@@ -15,8 +15,8 @@ from typing import Any
 
 from amaranth.hdl import Shape
 
+from gen.names import CORE, module_name
 from gen.ports import describe_ports
-from gen.verilog import TOP
 from paro_config import Config
 from rtl.interfaces import activity_layout
 from sim.gaps import RANDOM_MODULE, salt
@@ -110,7 +110,7 @@ def harness_verilog(config: Config, depth: int) -> str:
     status = [f"  assign status[{bits[name]}] = {value};" for name, value in sources.items()]
     return RANDOM_MODULE + _HARNESS.format(
         top=BENCH_TOP,
-        core=TOP,
+        core=module_name(config, CORE),
         activities=ACTIVITIES,
         ports=",\n".join(declarations),
         body="\n".join(body),

