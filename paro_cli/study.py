@@ -94,8 +94,8 @@ def study(
     cycles, bytes of codes and bytes read of an 8 x 8 core. sparsity: exact attention under masks,
     with and without reorder, head by head. ablation: sparse, INT8, INT4 and both, row or block
     groups, with and without reorder. carry-over: a plan of one noise level at the others. pruning:
-    exact attention on its largest weights alone. pe: processing elements to choose from, their area and speed on an ECP5 and the quality of the
-    numbers they take.
+    exact attention on its largest weights alone. pe: processing elements to choose from, their area
+    and speed on an ECP5 and the quality of the numbers they take.
 
     Writes DIR/WHAT.json; formats and pe also DIR/WHAT.png, pe also DIR/build.
 
