@@ -13,7 +13,7 @@ from typing import get_args
 
 import torch
 
-from firmware_model.capture import Capture
+from firmware_model.capture import CaptureSource
 from firmware_model.reorder import ORDERS
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
 from firmware_model.transform import TRANSFORMS
@@ -188,7 +188,7 @@ class ModelPlan:
             codes=codes,
         )
 
-    def for_capture(self, capture: Capture) -> Plan:
+    def for_capture(self, capture: CaptureSource) -> Plan:
         """Select the part for a capture of the same model.
 
         Raises
@@ -283,7 +283,7 @@ def density(codes: torch.Tensor) -> float:
 
 
 def uniform_plan(
-    capture: Capture, heads: Sequence[int], block: int = 64, code: int = 3, order: int = 0
+    capture: CaptureSource, heads: Sequence[int], block: int = 64, code: int = 3, order: int = 0
 ) -> Plan:
     """Build a plan that gives every block of every head the same code.
 
@@ -370,12 +370,12 @@ def save_plan(plan: ModelPlan, path: Path) -> None:
     write_tensors(path, tensors, metadata)
 
 
-def load_plan(path: Path, capture: Capture) -> Plan:
+def load_plan(path: Path, capture: CaptureSource) -> Plan:
     """Read a plan and select the part for ``capture``; errors as the two functions behind it."""
     return plan_part(path, load_model_plan(path), capture)
 
 
-def plan_part(path: Path, plan: ModelPlan, capture: Capture) -> Plan:
+def plan_part(path: Path, plan: ModelPlan, capture: CaptureSource) -> Plan:
     """Select the part of the plan of a file for a capture; errors also name the file."""
     try:
         return plan.for_capture(capture)

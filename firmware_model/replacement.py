@@ -132,6 +132,8 @@ def check_plan(pipeline: Pipeline, plan: ModelPlan) -> None:
     lost = set(range(shape.heads)) - set(plan.heads)
     if lost:
         raise ParoError(f"the plan lacks head {min(lost)} of the model's {shape.heads}")
+    # Refuses a plan that knows nothing of text, if there is any.
+    plan.at(plan.layers[0], 0.0, shape.prefix_tokens + shape.suffix_tokens)
 
 
 def _grid_text(grid: tuple[int, int, int]) -> str:

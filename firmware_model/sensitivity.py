@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 
-from firmware_model.capture import Capture
+from firmware_model.capture import Capture, CaptureSource
 from firmware_model.integer import BLOCKS_AT_ONCE, BlockedHead, check_exact_products
 from firmware_model.methods import INTEGER, Method
 from firmware_model.number_formats import FORMATS, FormatHead
@@ -27,7 +27,7 @@ LOG2_E = math.log2(math.e)
 LN_2 = math.log(2)
 
 
-def model_config(capture: Capture, block: int) -> Config:
+def model_config(capture: CaptureSource, block: int) -> Config:
     """Configuration for the integer model alone, which does not see the array."""
     return Config(
         rows=4,

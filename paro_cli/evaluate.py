@@ -117,13 +117,13 @@ def _evaluate_captures(
     paths: list[Path], plan: Path, method: Any, output: Path, heads: str | None, report: bool
 ) -> None:
     from firmware_model import evaluate as evaluation
-    from firmware_model.capture import load_captures
+    from firmware_model.capture import open_captures
     from firmware_model.progress import Steps
     from firmware_model.sensitivity import model_config
     from paro_cli.workload import find_plans
     from paro_config.files import write_json
 
-    captures = load_captures(paths)
+    captures = open_captures(paths)
     plans = find_plans(plan, captures)
     chosen = [
         list(found.heads) if heads is None else parse_heads(heads, capture.heads)
@@ -146,7 +146,7 @@ def _evaluate_captures(
         for capture, found, some in zip(captures, plans, chosen, strict=True):
             config = model_config(capture, found.block)
             result = evaluation.evaluate(
-                capture,
+                capture.load(),
                 found,
                 some,
                 config,
@@ -168,7 +168,8 @@ def _evaluate_captures(
 
         path = output / "report.html"
         with progress_bar("report") as progress:
-            write_report(path, captures, plans, results, summary["all"], studied, progress)
+            loaded = [capture.load() for capture in captures]
+            write_report(path, loaded, plans, results, summary["all"], studied, progress)
         stdout.print(f"drawn: {path}", highlight=False)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from firmware_model.calibrate import Goal, calibrate
-from firmware_model.capture import Capture
+from firmware_model.capture import Capture, CaptureSource
 from firmware_model.plan import Plan, load_model_plan, plan_part
 from firmware_model.quantize import padded_head_dim
 from paro_cli.console import progress_bar
@@ -52,7 +52,7 @@ def choose_plan(
     return found[0].for_capture(capture), chosen
 
 
-def find_plans(path: Path, captures: Sequence[Capture]) -> list[Plan]:
+def find_plans(path: Path, captures: Sequence[CaptureSource]) -> list[Plan]:
     """Read the plan for each capture: a file, or those of a folder that are of their models."""
     if not path.is_dir():
         plan = load_model_plan(path)

@@ -51,6 +51,7 @@ def model_plan(**changes):
         heads=(0, 1),
         step_groups=(0.0, 0.5),
         orders=torch.tensor([[4, 1], [0, 3]], dtype=torch.uint8),
+        transforms=torch.tensor([[0, 1], [2, 3]], dtype=torch.uint8),
         codes=torch.full((2, 2, 2, 3, 3), 3, dtype=torch.uint8),
     )
     return dataclasses.replace(plan, **changes)
@@ -137,14 +138,12 @@ def test_perfect_output_has_no_finite_error():
         ({"model": "e" * 64}, "the plan is of another model; legal: one calibrated on captures"),
         (
             {"grid": (3, 2, 4)},
-            r"is for 24 tokens \(3 x 2 x 4\), 2 before and 9 after them, but the model runs with "
-            r"24 tokens \(2 x 3 x 4\), 2 before and 9 after them",
+            r"is for 24 tokens \(3 x 2 x 4\), but the model runs with 24 tokens \(2 x 3 x 4\)",
         ),
         (
-            {"prefix_tokens": 11, "suffix_tokens": 0},
-            r"\(2 x 3 x 4\), 11 before and 0 after them, but",
+            {"prefix_tokens": 0, "suffix_tokens": 0},
+            "calibrated without text tokens, and there are 11; legal: a plan calibrated on",
         ),
-        ({"prefix_tokens": 0, "suffix_tokens": 0}, r"is for 24 tokens \(2 x 3 x 4\), but the mod"),
         ({"layers": (0, 2)}, "the plan lacks layer 1 of the model's 2"),
         ({"heads": (1, 3)}, "the plan lacks head 0 of the model's 2"),
     ],
@@ -159,8 +158,31 @@ def test_a_plan_may_hold_more_than_the_model_needs():
         layers=(0, 1, 5),
         heads=(0, 1, 2),
         orders=torch.zeros(3, 3, dtype=torch.uint8),
+        transforms=torch.zeros(3, 3, dtype=torch.uint8),
         codes=torch.full((2, 3, 3, 3, 3), 3, dtype=torch.uint8),
     )
     call = random_call(1, 3)
+    output = PlannedAttention(PIPELINE, plan, Method("float"))(call)
+    assert torch.allclose(output, float_attention(call), atol=1e-5)
+
+
+def test_a_head_that_the_plan_leaves_out_stays_in_float():
+    plan = model_plan()
+    plan.codes[:, 1, 0] = 0
+    planned = PlannedAttention(PIPELINE, plan, Method())
+    call = random_call(1, 0)
+    output, exact = planned(call), float_attention(call)
+    assert torch.equal(output[:, 0], exact[:, 0])
+    assert not torch.equal(output[:, 1], exact[:, 1])
+    assert snr_db(output[:, 1], exact[:, 1]) > 30
+
+
+@pytest.mark.parametrize("suffix_tokens", [1, 30])
+def test_a_plan_of_another_length_of_text(suffix_tokens):
+    """The plan's 24 tokens of grid are a block and a part; its text reaches the third."""
+    plan = model_plan(suffix_tokens=suffix_tokens)
+    count = -(-(24 + 2 + suffix_tokens) // 16)
+    plan = dataclasses.replace(plan, codes=torch.full((2, 2, 2, count, count), 3).byte())
+    call = random_call(0, 0)
     output = PlannedAttention(PIPELINE, plan, Method("float"))(call)
     assert torch.allclose(output, float_attention(call), atol=1e-5)

@@ -15,7 +15,7 @@ from paro_config import ParoError
 
 def test_formats(demo):
     told = []
-    study = format_study([demo], (2.5, 3.0, 4.0), progress=lambda *done: told.append(done))
+    study = format_study([demo], (2.0, 3.0, 4.0), progress=lambda *done: told.append(done))
     assert told[-1] == (9 * 16, 9 * 16)
     assert study["heads"] == 16
     by_format = {
@@ -23,7 +23,7 @@ def test_formats(demo):
         for name in ("integer", "paper")
     }
     for rows in by_format.values():
-        assert [row["avg_bits"] for row in rows] == [2.5, 3.0, 4.0, 4.8]
+        assert [row["avg_bits"] for row in rows] == [2.0, 3.0, 4.0, 4.8]
         quality = [row["mean_snr_db"] for row in rows]
         assert quality == sorted(quality)
         for row in rows:
@@ -35,7 +35,7 @@ def test_formats(demo):
             assert row["worst_head"].startswith("tiny_video_dit_t03:")
     for ours, paper in zip(by_format["integer"], by_format["paper"], strict=True):
         assert ours["mean_snr_db"] > paper["mean_snr_db"]
-    assert 2.5 <= study["equal_bits"] < 4.8
+    assert 2.0 <= study["equal_bits"] < 3.0
 
 
 def test_no_width_equals_the_paper(demo):
