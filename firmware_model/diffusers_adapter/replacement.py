@@ -143,6 +143,8 @@ class Replacement(TorchFunctionMode):
 
 def _shows_first(mask: torch.Tensor, shown: int, tokens: int) -> bool:
     """Whether the first ``shown`` of some tokens see each other and no others."""
-    visible = mask if mask.dtype == torch.bool else mask == 0
-    visible = visible.expand(*visible.shape[:-2], tokens, tokens)[..., :shown, :]
+    visible = torch.atleast_2d(mask if mask.dtype == torch.bool else mask == 0)
+    if visible.shape[-2] != 1:  # else one row stands for all, of which there are many
+        visible = visible[..., :shown, :]
+    visible = visible.expand(*visible.shape[:-1], tokens)
     return bool(visible[..., :shown].all()) and not bool(visible[..., shown:].any())
