@@ -15,14 +15,13 @@ from firmware_model.tensorfile import (
     read_tensors,
     write_tensors,
 )
+from paro_config.config import HEAD_DIMS
 from paro_config.errors import ParoError
 
 #: Data types a capture may hold.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 #: Tensors of a capture.
 _TENSORS = ("q", "k", "v")
-#: Most channels a head may have.
-HEAD_DIM_MAX = 128
 
 
 class _Layout:
@@ -112,7 +111,7 @@ class Capture(_Layout):
 
     @property
     def head_dim(self) -> int:
-        """Channels of a head, as captured (the hardware pads them to 32, 64 or 128)."""
+        """Channels of a head, as captured (the hardware pads them to one of `HEAD_DIMS`)."""
         return self.q.shape[2]
 
     def load(self) -> "Capture":
@@ -281,8 +280,8 @@ def _check_shapes(path: Path, shapes: dict[str, list[int]]) -> None:
         raise ParoError(
             f"capture {path}: q, k and v have shapes {q}, {k} and {v}; legal: all equal"
         )
-    if q[2] > HEAD_DIM_MAX:
-        raise ParoError(f"capture {path} has head_dim {q[2]}; legal: 1 to {HEAD_DIM_MAX}")
+    if q[2] > HEAD_DIMS[-1]:
+        raise ParoError(f"capture {path} has head_dim {q[2]}; legal: 1 to {HEAD_DIMS[-1]}")
 
 
 def _check_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

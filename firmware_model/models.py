@@ -16,11 +16,15 @@ from firmware_model.replacement import call_capture
 from firmware_model.tensorfile import read_metadata
 from firmware_model.video.checkpoint import VERSION
 from firmware_model.video.pipeline import STEPS, VideoPipeline
+from paro_config.config import HEAD_DIMS
 from paro_config.errors import ParoError
 
 #: Name of the model that comes with the project, and its checkpoint.
 OWN_MODEL = "moving-digits"
 OWN_CHECKPOINT = Path(str(resources.files("firmware_model") / "data" / "moving_digits.safetensors"))
+
+#: Types of number that a model may compute in.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def is_model(path: Path) -> bool:
@@ -39,6 +43,9 @@ def open_model(
     height: int | None = None,
     width: int | None = None,
     frames: int | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    variant: str | None = None,
 ) -> Pipeline:
     """Open a model.
 
@@ -52,23 +59,66 @@ def open_model(
         Text of a diffusers pipeline.
     height, width, frames : int, optional
         Size of what a diffusers pipeline generates, in pixels; its own default otherwise.
+    device : str, optional
+        Where torch computes the model, as torch names it; "cpu" by default.
+    dtype : str, optional
+        What it computes in, of `DTYPES`; float32 by default.
+    variant : str, optional
+        Which weights of a diffusers pipeline, such as fp16; the plain or only ones by default.
 
     Raises
     ------
     ParoError
-        If it cannot be opened, diffusers is missing, or an option is given that the model has not.
+        If it cannot be opened, diffusers is missing, an option is given that the model has not, the
+        device is not there, or the heads are larger than the hardware's.
     """
+    numbers = _numbers(dtype)
+    device = _device(device)
     steps = STEPS if steps is None else steps
     if (path / "model_index.json").is_file():
-        return load_diffusers(
-            path, prompt=prompt, height=height, width=width, frames=frames, steps=steps
+        pipeline: Pipeline = load_diffusers(
+            path,
+            prompt=prompt,
+            height=height,
+            width=width,
+            frames=frames,
+            steps=steps,
+            device=device,
+            dtype=numbers,
+            variant=variant,
         )
-    given = {"prompt": prompt, "height": height, "width": width, "frames": frames}
-    for name, value in given.items():
-        if value is not None:
-            raise ParoError(f"{name} = {value!r} is not legal: model {path} has no such choice")
-    own = str(path) == OWN_MODEL and not path.exists()
-    return VideoPipeline(OWN_CHECKPOINT if own else path, steps)
+    else:
+        given = {"prompt": prompt, "height": height, "width": width, "frames": frames}
+        for name, value in (given | {"variant": variant}).items():
+            if value is not None:
+                raise ParoError(f"{name} = {value!r} is not legal: model {path} has no such choice")
+        own = str(path) == OWN_MODEL and not path.exists()
+        pipeline = VideoPipeline(OWN_CHECKPOINT if own else path, steps, device, numbers)
+    if pipeline.shape.head_dim > HEAD_DIMS[-1]:
+        raise ParoError(
+            f"model {path} has heads of {pipeline.shape.head_dim} channels; legal: 1 to "
+            f"{HEAD_DIMS[-1]}"
+        )
+    return pipeline
+
+
+def _numbers(dtype: str | None) -> torch.dtype:
+    if dtype is not None and dtype not in DTYPES:
+        raise ParoError(f"dtype = {dtype!r} is not legal; legal: {', '.join(DTYPES)}")
+    return DTYPES[dtype or "float32"]
+
+
+def _device(name: str | None) -> str:
+    if name is None:
+        return "cpu"
+    try:
+        torch.zeros(1, device=name).item()
+    # What torch lacks, or the machine, makes it raise errors of several classes.
+    except Exception as error:
+        kind = torch.accelerator.current_accelerator()
+        legal = "cpu" if kind is None else f"cpu, {kind.type}"
+        raise ParoError(f"device = {name!r} is not there; legal: {legal}") from error
+    return name
 
 
 def capture_model(
@@ -123,7 +173,7 @@ def capture_model(
     kept: set[Path] = set()
 
     def record(call: AttentionCall) -> torch.Tensor:
-        if call.step in wanted:
+        if call.last and call.step in wanted:
             capture = call_capture(call, len(call.q) - 1, shape, pipeline.identity)
             path = folder / f"sample_{sample:02}_{capture.path.name}.safetensors"
             if path not in kept:

@@ -29,6 +29,9 @@ class AttentionCall:
         prefix, grid (F, H, W, W fastest) and suffix, as `ModelShape` tells.
     scale : float
         Factor of the logits before softmax.
+    last : bool
+        Whether the last item is the last of the model's batch: some models compute each item of a
+        batch by a call of its own.
     """
 
     layer: int
@@ -37,6 +40,7 @@ class AttentionCall:
     k: torch.Tensor
     v: torch.Tensor
     scale: float
+    last: bool = True
 
 
 #: Computes an attention: returns [batch, heads, tokens, head_dim], dtype of ``q``.

@@ -7,7 +7,7 @@ import torch
 
 from firmware_model.capture import Capture
 from firmware_model.transform import transform_channels
-from paro_config.config import Config
+from paro_config.config import HEAD_DIMS, Config
 from paro_config.errors import ParoError
 from paro_config.formats import (
     KEY_SCALE_BITS,
@@ -17,9 +17,6 @@ from paro_config.formats import (
     QUERY_SCALE_BITS,
     QUERY_SCALE_SHIFT,
 )
-
-#: Head sizes of the hardware; a smaller head is padded with zero channels to the next one.
-HEAD_DIMS = (32, 64, 128)
 
 
 class BeyondFormatError(ParoError):

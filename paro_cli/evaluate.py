@@ -7,12 +7,15 @@ import typer
 
 from paro_cli.console import key_value_table, progress_bar, stdout
 from paro_cli.options import (
+    DeviceOption,
+    DtypeOption,
     FramesOption,
     HeadsOption,
     HeightOption,
     OutputDirectory,
     PromptOption,
     StepsOption,
+    VariantOption,
     WidthOption,
     parse_heads,
 )
@@ -67,6 +70,9 @@ def evaluate(
     height: HeightOption = None,
     width: WidthOption = None,
     frames: FramesOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    variant: VariantOption = None,
 ) -> None:
     """Compute attention as a plan says and score it against the exact one.
 
@@ -95,6 +101,9 @@ def evaluate(
         "height": height,
         "width": width,
         "frames": frames,
+        "device": device,
+        "dtype": dtype,
+        "variant": variant,
     }
     models = [source for source in sources if is_model(source)]
     if models and len(sources) > 1:

@@ -77,6 +77,33 @@ FramesOption = Annotated[
     int | None,
     typer.Option("--frames", metavar="N", help="of a video", rich_help_panel=_MODEL_PANEL),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="where it computes, as torch names it: cpu (default), cuda, cuda:1, mps",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="what it computes in: float32 (default), bfloat16, float16",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(
+        "--variant",
+        metavar="NAME",
+        help="which of its weights, such as fp16; the plain or only ones by default",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON in place of tables")]
 
 _CONFIG_PANEL = "Configuration of the core"

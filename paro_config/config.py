@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,7 +44,7 @@ class Config(BaseModel):
         "divides `block` and `head_dim`",
     )
     block: Literal[16, 32, 64] = Field(64, description="tokens B on a side of an attention block")
-    head_dim: Literal[32, 64, 128] = Field(64, description="channels d of a head")
+    head_dim: Literal[32, 64, 128, 256] = Field(64, description="channels d of a head")
     max_tokens: int = Field(
         131072, ge=64, le=2**20, description="longest token sequence the accumulators must hold"
     )
@@ -198,6 +198,9 @@ def _sentence(error: ValidationError) -> str:
     legal = first["msg"].removeprefix("Input should be ")
     return f"configuration: {field} = {first['input']!r} is not legal; legal: {legal}"
 
+
+#: Head sizes of the hardware, ascending; a smaller head is padded with zero channels to the next.
+HEAD_DIMS: tuple[int, ...] = get_args(Config.model_fields["head_dim"].annotation)
 
 #: Named configurations, smallest array first.
 PRESETS: dict[str, Config] = {

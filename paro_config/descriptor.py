@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from paro_config.config import Config
+from paro_config.config import HEAD_DIMS, Config
 from paro_config.errors import ParoError
 from paro_config.registers import MAGIC, MEMORY_ADDRESS_BITS
 
@@ -108,7 +108,6 @@ def _address(name: str, word: int, description: str) -> DescriptorField:
 
 _COUNT = range(1, _TOKENS_MAX + 1)
 _COUNT_OR_NONE = range(_TOKENS_MAX)
-_HEAD_DIM_MIN = min(_choices("head_dim"))
 _BLOCK_ROWS_MAX = _TOKENS_MAX // min(_choices("block"))
 
 #: All fields, by ascending position.
@@ -122,20 +121,20 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         legal=_choices("block"),
     ),
     DescriptorField(
-        name="head_dim",
+        name="version",
         word=1,
         low=8,
         width=8,
-        description="Channels of a head, as configured",
-        legal=_choices("head_dim"),
+        description="Version of this layout",
+        legal=(DESCRIPTOR_VERSION,),
     ),
     DescriptorField(
-        name="version",
+        name="head_dim",
         word=1,
         low=16,
         width=16,
-        description="Version of this layout",
-        legal=(DESCRIPTOR_VERSION,),
+        description="Channels of a head, as configured",
+        legal=HEAD_DIMS,
     ),
     DescriptorField(
         name="key_tokens",
@@ -186,10 +185,10 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         )
         for word, axis in enumerate(("outer", "middle", "inner"), start=10)
     ),
-    _stride("q_row_stride", 13, "Q", _HEAD_DIM_MIN),
-    _stride("k_row_stride", 14, "K", _HEAD_DIM_MIN),
-    _stride("v_row_stride", 15, "V", _HEAD_DIM_MIN),
-    _stride("o_row_stride", 16, "O", 2 * _HEAD_DIM_MIN),
+    _stride("q_row_stride", 13, "Q", HEAD_DIMS[0]),
+    _stride("k_row_stride", 14, "K", HEAD_DIMS[0]),
+    _stride("v_row_stride", 15, "V", HEAD_DIMS[0]),
+    _stride("o_row_stride", 16, "O", 2 * HEAD_DIMS[0]),
     _address("q_address", 17, "Q: head_dim INT8 a token, natural token order"),
     _address("k_address", 19, "K, as Q"),
     _address("v_address", 21, "V, as Q"),

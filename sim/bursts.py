@@ -62,7 +62,7 @@ def output_bursts(config: Config, image: Image, head: int) -> np.ndarray:
     Returns
     -------
     np.ndarray
-        int64 [bursts, 3]: address of the first beat, beats, queries that are complete with it.
+        int64 [bursts, 3]: address of the first beat, beats, bytes that are written with it in all.
     """
     fields = head_fields(image, head)
     begin = fields["first_block_row"] * config.block
@@ -78,7 +78,7 @@ def output_bursts(config: Config, image: Image, head: int) -> np.ndarray:
                 config, address, length, 0, write_master.BURST_BEATS
             ):
                 until += words * WORD_BYTES
-                bursts.append((burst, beats, first + start + (until - address) // row_bytes))
+                bursts.append((burst, beats, (first + start) * row_bytes + until - address))
     return np.array(bursts, np.int64)
 
 

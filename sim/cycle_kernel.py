@@ -35,7 +35,7 @@ _PORT_Q, _PORT_K, _PORT_V = range(3)
 _ADDRESS, _BEFORE, _TAKEN, _CAME, _BEAT, _UNIT, _TURNED, _IDLE = range(8)
 _COUNT, _RUNS, _BEGAN, _ENDED = range(8, 12)
 #: Indices of `MemoryPort.writer`.
-_NEXT_BURST, _LAST_BEAT, _QUERIES, _WRITTEN, _LAST_TAKEN, _LAST_ANSWER, _ANSWER_OUT = range(7)
+_NEXT_BURST, _LAST_BEAT, _OUTPUTS, _WRITTEN, _LAST_TAKEN, _LAST_ANSWER, _ANSWER_OUT = range(7)
 #: Columns of a generator, and the rows of those of `MemoryPort`.
 _VALUE, _AT, _RATE, _START = range(4)
 _AR, _R, _AW, _W, _B, _READ_DELAY, _WRITE_DELAY = range(len(CHANNELS) + len(DELAYS))
@@ -124,10 +124,10 @@ class MemoryPort(NamedTuple):
     early: int  # beats that the memory takes before their address
     waited: int  # from an address to the beat after those
     written: int  # from a burst's last beat to its answer
-    outputs: np.ndarray  # int64 [bursts, 2]: beats, queries of all heads complete with it
+    outputs: np.ndarray  # int64 [bursts, 2]: beats, output beats of all heads gone with it
     answered: np.ndarray  # int64 [OUTSTANDING]: answers to the last bursts
-    sent: np.ndarray  # int64 [queries that the writer holds]: last beats of the last queries
-    # int64 [7]: next burst, last beat, queries that have left the core, that have been written;
+    sent: np.ndarray  # int64 [output beats that the writer holds]: when the last ones left it
+    # int64 [7]: next burst, last beat, output beats that have left the core, have been written;
     # cycles in which the last address was taken, an answer was there and was taken.
     writer: np.ndarray
 
@@ -341,15 +341,16 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
 
 
 @_compiled
-def _write_query(port, leaves):
-    """Follow the bursts that a query, whose last output leaves the core then, completes."""
+def _write_output(port, leaves):
+    """Follow the bursts that a beat of the output, which leaves the core then, completes."""
     writer = port.writer
-    writer[_QUERIES] += 1
+    writer[_OUTPUTS] += 1
     while (
         writer[_NEXT_BURST] < len(port.outputs)
-        and port.outputs[writer[_NEXT_BURST], 1] <= writer[_QUERIES]
+        and port.outputs[writer[_NEXT_BURST], 1] <= writer[_OUTPUTS]
     ):
-        beats, queries = port.outputs[writer[_NEXT_BURST]]
+        beats, outputs = port.outputs[writer[_NEXT_BURST]]
+        first = writer[_WRITTEN]
         slot = writer[_NEXT_BURST] % len(port.answered)
         # Its address is offered when the outputs are gathered, a tag is free and the address
         # before is taken; its first beat follows, when the beats before have gone.
@@ -361,6 +362,9 @@ def _write_query(port, leaves):
                 beat = max(beat, writer[_LAST_TAKEN] + port.waited)
             beat = _after(port.generators, _W, max(beat, writer[_LAST_BEAT] + 1) - 1)
             writer[_LAST_BEAT] = beat
+            while writer[_WRITTEN] < first + (outputs - first) * (number + 1) // beats:
+                port.sent[writer[_WRITTEN] % len(port.sent)] = beat
+                writer[_WRITTEN] += 1
         begun = max(beat, writer[_LAST_TAKEN]) + port.written
         out = begun + max(_latency(port, _WRITE_DELAY, begun), 1)
         out = max(out, writer[_ANSWER_OUT] + 1)
@@ -369,9 +373,6 @@ def _write_query(port, leaves):
         writer[_LAST_ANSWER] = out
         port.answered[slot] = out + 1
         writer[_NEXT_BURST] += 1
-        while writer[_WRITTEN] < queries:
-            port.sent[writer[_WRITTEN] % len(port.sent)] = writer[_LAST_BEAT]
-            writer[_WRITTEN] += 1
 
 
 @_inlined
@@ -541,14 +542,14 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
                             before = output.sent[(beat - 1) % core.queue]
                             offered = max(now + core.output, before + 1)
                             leaves = max(_after(gaps, _O, offered - 1), before + core.pace, opens)
-                            if port.present and part == 0:
-                                held = port.writer[_QUERIES] % len(port.sent)
+                            if port.present:
+                                held = port.writer[_OUTPUTS] % len(port.sent)
                                 leaves = max(leaves, port.sent[held] + 1)
                             output.sent[beat % core.queue] = leaves
                             output.state[4] += leaves - offered
+                            if port.present:
+                                _write_output(port, leaves)
                         now += 1
-                    if port.present:
-                        _write_query(port, leaves)
                     free = now
                     output.left[place] = now - 1
                     count += 1

@@ -62,15 +62,15 @@ def no_port() -> MemoryPort:
 def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
     """Port to a memory that holds an image."""
     tables, first_rows, grid, first, bursts = [], [], [], [], []
-    outputs, queries = [], 0
+    outputs, written = [], 0
     burst_count = first_count = 0
     for head in range(len(image.heads)):
         fields = head_fields(image, head)
         first_rows.append(fields["first_block_row"])
         grid.append(fields["key_tokens"] - fields["prefix_tokens"] - fields["suffix_tokens"])
-        written = output_bursts(config, image, head)
-        outputs.append(written[:, 1:] + [0, queries])
-        queries += fields["query_tokens"]
+        bursts_out = output_bursts(config, image, head)
+        outputs.append(bursts_out[:, 1:] + [0, written])
+        written += bursts_out[-1, 2]
         row = []
         for operand in block_bursts(config, image, head).values():
             row.append(first_count)
@@ -79,8 +79,8 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
             first_count += len(operand.first)
             burst_count += len(operand.bursts)
         tables.append(row)
-    query_bytes = formats.OUT_BITS // 8 * config.head_dim
-    lane_queries = max(1, write_master.DEPTH * config.axi_bits // 8 // query_bytes)
+    output_bytes = formats.OUT_BITS // 8 * config.output_words
+    held_outputs = write_master.DEPTH * config.axi_bits // 8 // output_bytes
     lanes, unit_words = config.axi_bits // 8 // WORD_BYTES, config.load_bytes // WORD_BYTES
     units = config.block // config.load_tokens + config.block * config.head_dim // config.load_bytes
     return MemoryPort(
@@ -120,8 +120,9 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
         early=EARLY_BEATS,
         waited=EARLY_WAIT,
         written=WRITE_ANSWER,
-        outputs=np.concatenate(outputs),
+        # A beat of the stream is written with the burst that takes its last byte.
+        outputs=-(-np.concatenate(outputs) // [1, output_bytes]),
         answered=np.full(write_master.OUTSTANDING, -1),
-        sent=np.full(lane_queries, -1),
+        sent=np.full(held_outputs, -1),
         writer=np.array([0, -1, 0, 0, -1, -1, -1]),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from paro_config.config import HEAD_DIMS
 from paro_config.errors import ParoError
 
 __all__ = ["WORKLOADS", "Workload", "load_workload"]
@@ -27,7 +28,7 @@ class Workload(BaseModel):
     title: str = Field(min_length=1, max_length=80, description="what tables call it")
     layers: int = Field(ge=1, le=1000, description="transformer layers")
     heads: int = Field(ge=1, le=1024, description="attention heads of a layer")
-    head_dim: int = Field(ge=1, le=128, description="channels of a head")
+    head_dim: int = Field(ge=1, le=HEAD_DIMS[-1], description="channels of a head")
     ffn: int = Field(ge=0, le=2**20, description="hidden channels of the feed-forward network")
     prefix_tokens: int = Field(default=0, ge=0, description="text tokens before the grid")
     suffix_tokens: int = Field(default=0, ge=0, description="text tokens after the grid")

@@ -1,8 +1,10 @@
 """A diffusers pipeline as a `firmware_model.pipeline.Pipeline`."""
 
+import functools
 import importlib
 import inspect
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ class DiffusersPipeline:
     family : Family
         What is to know of its class.
     identity : str
-        Tells the weights of its transformer from any others.
+        Tells the weights of its transformers from any others.
     shape : ModelShape
         Its attention.
     size : (int, int, int)
@@ -71,11 +73,7 @@ class DiffusersPipeline:
             devices = [pipe.device] if pipe.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices))
             torch.manual_seed(sample)
-            if "callback_on_step_end" in self._parameters:
-                arguments["callback_on_step_end"] = _at_step_end(clock)
-            else:
-                # These pipelines run both halves of classifier-free guidance in one batch.
-                stack.callback(pipe.transformer.register_forward_hook(clock.advance).remove)
+            stack.enter_context(_after(pipe.scheduler, "step", clock.advance))
             if attention is not None:
                 dispatch = importlib.import_module("diffusers.models.attention_dispatch")
                 stack.enter_context(dispatch.attention_backend("native"))
@@ -109,9 +107,19 @@ class DiffusersPipeline:
         }
 
 
-def _at_step_end(clock: Clock) -> Any:
-    def at_step_end(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        clock.advance()
-        return tensors
+@contextmanager
+def _after(owner: Any, name: str, then: Callable[[], None]) -> Iterator[None]:
+    """For a while, call ``then`` after each call of a method."""
+    method = getattr(owner, name)
 
-    return at_step_end
+    @functools.wraps(method)  # pipelines look at the signature
+    def with_more(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        then()
+        return result
+
+    setattr(owner, name, with_more)
+    try:
+        yield
+    finally:
+        delattr(owner, name)

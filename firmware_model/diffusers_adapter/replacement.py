@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from firmware_model.pipeline import Attention, AttentionCall, ModelShape
@@ -51,7 +51,8 @@ class Replacement(TorchFunctionMode):
     Parameters
     ----------
     shape : ModelShape
-        Attention of the model; a product over another number of tokens is left alone.
+        Attention of the model; a product over other tokens is left alone, but for tokens behind
+        them that a mask hides from everything.
     attention : Attention
         Computes the products.
     clock : Clock
@@ -64,26 +65,31 @@ class Replacement(TorchFunctionMode):
         self._attention = attention
         self._clock = clock
         self._layer: int | None = None
-        self._replaced = 0
+        self._items = self._replaced = 0
 
     def watch(self, layers: list[torch.nn.Module], stack: ExitStack) -> None:
         """Learn which layer is running; ``stack`` ends it."""
         # Hooks, not other processors: the library looks at the signature of a processor and drops
         # the arguments (the rotation among them) that a wrapper does not name.
         for index, layer in enumerate(layers):
-            stack.callback(layer.register_forward_pre_hook(partial(self._enter, index)).remove)
+            enter = partial(self._enter, index)
+            stack.callback(layer.register_forward_pre_hook(enter, with_kwargs=True).remove)
             stack.callback(layer.register_forward_hook(self._leave).remove)
 
-    def _enter(self, layer: int, *_: Any) -> None:
+    def _enter(
+        self, layer: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         self._clock.check(finished=False)
         self._layer = layer
+        self._items = len(args[0] if args else kwargs["hidden_states"])
         self._replaced = 0
 
     def _leave(self, *_: Any) -> None:
-        if self._replaced != 1:
+        if self._replaced != self._items:
             raise ParoError(
                 f"attention layer {self._layer} computes {self._replaced} products over "
-                f"{self._tokens} tokens; legal: 1, as the pipelines of diffusers 0.42 do"
+                f"{self._tokens} tokens; legal: {self._items}, one for each item of the batch, as "
+                "the pipelines of diffusers 0.42 do"
             )
         self._layer = None
 
@@ -92,13 +98,12 @@ class Replacement(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self._layer is not None and func is scaled_dot_product_attention:
-            call = self._call(self._layer, *args, **kwargs)
-            if call is not None:
-                self._replaced += 1
-                return self._attention(call)
+            output = self._product(self._layer, *args, **kwargs)
+            if output is not None:
+                return output
         return func(*args, **kwargs)
 
-    def _call(
+    def _product(
         self,
         layer: int,
         query: torch.Tensor,
@@ -109,21 +114,37 @@ class Replacement(TorchFunctionMode):
         is_causal: bool = False,
         scale: float | None = None,
         enable_gqa: bool = False,
-    ) -> AttentionCall | None:
-        """What `torch.nn.functional.scaled_dot_product_attention` is asked for."""
-        if query.shape[-2] != self._tokens or key.shape[-2] != self._tokens:
+    ) -> torch.Tensor | None:
+        """What `torch.nn.functional.scaled_dot_product_attention` returns; None for its own."""
+        tokens = query.shape[-2]
+        # Only a mask can take tokens off.
+        if key.shape[-2] != tokens or tokens < self._tokens:
+            return None
+        if attn_mask is None and tokens != self._tokens:
             return None
         if is_causal or dropout_p or query.shape != key.shape:
             raise ParoError(
                 f"attention layer {layer} is causal, drops out or shares keys between heads; "
                 "legal: plain softmax attention"
             )
-        if attn_mask is not None and not _hides_nothing(attn_mask):
-            raise ParoError(f"attention layer {layer} hides tokens by a mask; legal: no mask")
+        if attn_mask is not None and not _shows_first(attn_mask, self._tokens, tokens):
+            raise ParoError(
+                f"attention layer {layer} hides tokens by a mask; legal: no mask, or one that "
+                f"shows the first {self._tokens} tokens to each other and nothing else to them"
+            )
+        self._replaced += len(query)
         factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        return AttentionCall(layer, self._clock.step, query, key, value, factor)
+        q, k, v = (tensor[..., : self._tokens, :] for tensor in (query, key, value))
+        last = self._replaced == self._items
+        output = self._attention(AttentionCall(layer, self._clock.step, q, k, v, factor, last))
+        # What is hidden from everything may be anything.
+        return pad(output, (0, 0, 0, tokens - self._tokens))
 
 
-def _hides_nothing(mask: torch.Tensor) -> bool:
-    shown = mask if mask.dtype == torch.bool else mask == 0
-    return bool(shown.all())
+def _shows_first(mask: torch.Tensor, shown: int, tokens: int) -> bool:
+    """Whether the first ``shown`` of some tokens see each other and no others."""
+    visible = torch.atleast_2d(mask if mask.dtype == torch.bool else mask == 0)
+    if visible.shape[-2] != 1:  # else one row stands for all, of which there are many
+        visible = visible[..., :shown, :]
+    visible = visible.expand(*visible.shape[:-1], tokens)
+    return bool(visible[..., :shown].all()) and not bool(visible[..., shown:].any())

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
 from firmware_model.video.transformer import Shape, VideoTransformer
+from paro_config.config import HEAD_DIMS
 from paro_config.errors import ParoError
 
 #: Version of the file format.
 VERSION = "paro-video-1"
 #: Most layers, heads and channels of a head.
-SHAPE_MAX = (64, 64, 128)
+SHAPE_MAX = (64, 64, HEAD_DIMS[-1])
 
 
 def save_model(model: VideoTransformer, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,10 @@ class VideoPipeline:
         Checkpoint.
     steps : int
         Denoising steps.
+    device : str
+        Where torch computes.
+    dtype : torch.dtype
+        What the network computes in; the sampler takes its steps in float32.
 
     Raises
     ------
@@ -37,11 +42,18 @@ class VideoPipeline:
         If the checkpoint is not legal or ``steps`` is below 1.
     """
 
-    def __init__(self, path: Path, steps: int = STEPS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        steps: int = STEPS,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         if steps < 1:
             raise ParoError(f"steps = {steps} is not legal; legal: 1 or more")
-        self._model, self.identity = load_model(path)
-        shape = self._model.shape
+        model, self.identity = load_model(path)
+        self._model = model.to(device, dtype)
+        shape = model.shape
         self.shape = ModelShape(
             layers=shape.layers,
             heads=shape.heads,
@@ -55,19 +67,27 @@ class VideoPipeline:
         self, sample: int, attention: Attention | None = None, progress: Progress | None = None
     ) -> torch.Tensor:
         """Generate a video of the digit ``sample`` modulo 10; as `Pipeline.generate`."""
+        # On the CPU, so that a sample starts from the same noise on every device.
         random = torch.Generator().manual_seed(sample)
         video = torch.randn(1, FRAMES, HEIGHT, WIDTH, generator=random)
         classes = torch.tensor([NO_CLASS, sample % CLASSES])
         levels = torch.linspace(1, 0, self.shape.steps + 1)
         told = Steps(progress, self.shape.steps)
         for step, (level, following) in enumerate(pairwise(levels)):
-            classless, velocity = self._model(
-                video.expand(2, -1, -1, -1), level.expand(2), classes, _hook(attention, step)
-            )
+            classless, velocity = self._velocities(video, level, classes, _hook(attention, step))
             velocity = classless + GUIDANCE * (velocity - classless)
             video = video + (following - level) * velocity
             told.advance()
         return ((video[0] + 1) / 2).clamp(0, 1).unsqueeze(-1)
+
+    def _velocities(
+        self, video: torch.Tensor, level: torch.Tensor, classes: torch.Tensor, attention: Any
+    ) -> torch.Tensor:
+        """Both halves of the guidance, float32 on the CPU."""
+        weights = self._model.positions
+        halves = video.expand(2, -1, -1, -1).to(weights)
+        levels, classes = level.expand(2).to(weights.device), classes.to(weights.device)
+        return self._model(halves, levels, classes, attention).float().cpu()
 
 
 def _hook(attention: Attention | None, step: int):

@@ -93,7 +93,7 @@ class VideoTransformer(nn.Module):
         Parameters
         ----------
         videos : torch.Tensor
-            float32 [videos, FRAMES, HEIGHT, WIDTH].
+            [videos, FRAMES, HEIGHT, WIDTH], dtype of the weights.
         noise_level : torch.Tensor
             float32 [videos], 0 (clean) .. 1 (noise).
         classes : torch.Tensor
@@ -104,10 +104,10 @@ class VideoTransformer(nn.Module):
         Returns
         -------
         torch.Tensor
-            float32, shape of ``videos``.
+            Shape and dtype of ``videos``.
         """
         tokens = self.patches(_to_patches(videos)) + self.positions
-        conditions = self.noise(_noise_features(noise_level, self.shape.width))
+        conditions = self.noise(_noise_features(noise_level, self.shape.width).to(videos))
         modulation = self.condition(conditions + self.classes(classes)).unsqueeze(1)
         for layer, block in enumerate(self.blocks):
             tokens = block(tokens, modulation, self.rotation, attention, layer)
@@ -191,6 +191,6 @@ def _from_patches(patches: torch.Tensor) -> torch.Tensor:
 
 def _noise_features(noise_level: torch.Tensor, width: int) -> torch.Tensor:
     """Sines and cosines of a noise level: float32 [videos, width]."""
-    frequencies = torch.exp(torch.linspace(0, math.log(1000), width // 2))
+    frequencies = torch.exp(torch.linspace(0, math.log(1000), width // 2)).to(noise_level.device)
     angles = noise_level.unsqueeze(1) * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)

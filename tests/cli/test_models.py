@@ -68,14 +68,18 @@ def test_a_model_is_captured_calibrated_and_evaluated(paro, model, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("name", ["CogVideoX", "HunyuanVideo"])
+@pytest.mark.parametrize("name", ["CogVideoX", "HunyuanVideo", "Wan 2.2"])
 def test_a_pipeline_of_diffusers(paro, tmp_path, name):
-    """Text first, and text last: capture, calibrate, replace attention by the integer model."""
+    """Text first, text last, and two transformers that take turns.
+
+    Capture, calibrate, replace attention by the integer model.
+    """
     case = CASES[name]
     folder = write(case.build, tmp_path / "pipeline")
     size = [word for key, value in case.size.items() for word in (f"--{key}", value)]
     running = (*size, "--steps", "2")
-    assert paro("capture", folder, *running, "--at", "0", "-o", tmp_path / "captures").status == 0
+    at = ("--at", "0,0.5")
+    assert paro("capture", folder, *running, *at, "-o", tmp_path / "captures").status == 0
     capture = load_capture(next((tmp_path / "captures").iterdir()))
     assert (capture.grid, capture.prefix_tokens) == (case.grid, case.prefix)
     assert capture.suffix_tokens == case.suffix
@@ -85,7 +89,20 @@ def test_a_pipeline_of_diffusers(paro, tmp_path, name):
     assert paro("evaluate", folder, *running, *arguments).status == 0
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert 25 < report["psnr_db"] < 120
-    assert len(report["attention"]) == 2 * case.layers
+    assert {entry["layer"] for entry in report["attention"]} == set(range(case.layers))
+
+
+def test_a_model_computes_in_another_dtype(paro, model, tmp_path):
+    running = ("--steps", "2", "--dtype", "bfloat16", "--device", "cpu")
+    assert paro("capture", model, *running, "--at", "0", "-o", tmp_path / "captures").status == 0
+    captures = [load_capture(path) for path in (tmp_path / "captures").iterdir()]
+    assert len(captures) == 2
+    assert {capture.q.dtype for capture in captures} == {torch.bfloat16}
+    plan = tmp_path / "plan.safetensors"
+    assert paro("calibrate", tmp_path / "captures", "-o", plan).status == 0
+    arguments = ("--plan", plan, "--samples", "1", "-o", tmp_path / "run")
+    assert paro("evaluate", model, *running, *arguments).status == 0
+    assert json.loads((tmp_path / "run/report.json").read_text())["psnr_db"] > 20
 
 
 def test_models_share_a_budget(paro, tmp_path):
@@ -157,6 +174,12 @@ def test_bad_input(refused, model, tmp_path):
     refused("does not exist", "capture", tmp_path / "none", *output)
     refused("at = 1.5 is not legal", "capture", model, "--at", "1.5", *output)
     refused("prompt = 'x' is not legal", "capture", model, "--prompt", "x", *output)
+    refused("variant = 'x' is not legal", "capture", model, "--variant", "x", *output)
+    legal = "dtype = 'int8' is not legal; legal: float32, bfloat16, float16"
+    refused(legal, "capture", model, "--dtype", "int8", *output)
+    for device in ("gpu", "meta", "cpu:x"):
+        legal = f"device = '{device}' is not there; legal: cpu"
+        refused(legal, "capture", model, "--device", device, *output)
     refused("format = 'x' is not legal", "evaluate", capture, "--plan", "p", "--format", "x",
             *output)  # fmt: skip
     refused("--bits is not for the study 'ablation'", "study", "ablation", capture, "--bits", "3",
@@ -169,6 +192,8 @@ def test_bad_input(refused, model, tmp_path):
     refused("is a model, and stands alone", "evaluate", model, capture, "--plan", "p", *output)
     refused("holds captures already", "capture", model, "-o", tmp_path)
     refused("--steps is for a model", "evaluate", capture, "--plan", "p", "--steps", "2", *output)
+    refused("--device is for a model", "evaluate", capture, "--plan", "p", "--device", "cpu",
+            *output)  # fmt: skip
     refused("--heads and --report are for captures", "evaluate", model, "--plan", "p", "--report",
             *output)  # fmt: skip
     refused("plan p does not exist", "evaluate", model, "--plan", "p", *output)

@@ -51,7 +51,7 @@ def test_not_finite(make_capture, name, bad):
         ({"q": torch.ones(2, 33, 0).half()}, r"q has shape \[2, 33, 0\]"),
         ({"v": torch.ones(2, 33, 20).double()}, "v is float64; legal: float16, bfloat16, float32"),
         ({"q": torch.ones(2, 33, 20, dtype=torch.int8)}, "q is int8; legal"),
-        ({name: torch.ones(1, 33, 129).half() for name in "qkv"}, "head_dim 129; legal: 1 to 128"),
+        ({name: torch.ones(1, 33, 257).half() for name in "qkv"}, "head_dim 257; legal: 1 to 256"),
     ],
 )
 def test_bad_tensors(make_capture, tensors, sentence):

@@ -180,7 +180,7 @@ class StandIn:
     def compute(self, words: list[int]) -> None:
         config = self.config
         assert words[0] == 0x4F524150
-        assert words[1] == config.block | config.head_dim << 8 | 2 << 16
+        assert words[1] == config.block | 2 << 8 | config.head_dim << 16
         tokens, first_row, queries = words[2:5]
         address = dict(zip(["q", "k", "v", "o", "mq", "mk", "codes"], words[17:31:2], strict=True))
         high = dict(zip(address, words[18:31:2], strict=True))
@@ -463,7 +463,7 @@ def test_layouts_that_are_refused(layout: dict, sentence: str, seed: int) -> Non
 
 def test_descriptor_of_known_words() -> None:
     words = np.frombuffer(pack_descriptor(**LEGAL), "<u4").tolist()
-    head = [0x4F524150, 16 | 32 << 8 | 2 << 16, 65, 1, 49, 3, 2, 3, 4, 5, 20, 5, 1, 32, 36, 40, 64]
+    head = [0x4F524150, 16 | 2 << 8 | 32 << 16, 65, 1, 49, 3, 2, 3, 4, 5, 20, 5, 1, 32, 36, 40, 64]
     addresses = [4, 1, 0x2000, 0, 0x3000, 0, 0x4000, 0, 0x5000, 0, 0x6000, 0, 0xFFFFFFFC, 0xFF]
     assert words == [*head, *addresses, 0]
 

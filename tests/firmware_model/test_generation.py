@@ -11,7 +11,9 @@ from firmware_model.calibrate import Goal, calibrate, step_group_starts
 from firmware_model.generation import compare_generation
 from firmware_model.methods import Method
 from firmware_model.models import OWN_CHECKPOINT, OWN_MODEL, capture_model, is_model, open_model
+from firmware_model.pipeline import Attention, AttentionCall, ModelShape
 from firmware_model.plan import step_group
+from firmware_model.progress import Progress
 from firmware_model.study import carry_over_study
 from firmware_model.video.checkpoint import save_model
 from firmware_model.video.transformer import TOKENS, Shape, VideoTransformer
@@ -64,6 +66,28 @@ def test_captures_of_a_model(pipeline, captures):
         capture_model(pipeline, captures[0].path.parent, 1, (1.0,), print)
     with pytest.raises(ParoError, match="samples = 0 is not legal"):
         capture_model(pipeline, captures[0].path.parent, 0, (0.0,), print)
+
+
+class ItemByItem:
+    """A model whose batch of two, guidance's halves, is two calls; the model runs twice a step."""
+
+    identity = "f" * 64
+    shape = ModelShape(layers=1, heads=1, head_dim=4, grid=(1, 1, 2), steps=1)
+
+    def generate(
+        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+    ) -> torch.Tensor:
+        assert attention is not None
+        for value, last in ((1.0, False), (2.0, True), (3.0, False), (4.0, True)):
+            q = torch.full((1, 1, 2, 4), value)
+            attention(AttentionCall(0, 0, q, q, q, 0.5, last))
+        return torch.zeros(1, 1, 1, 1)
+
+
+def test_the_last_item_of_the_first_run_is_captured(tmp_path):
+    found = []
+    capture_model(ItemByItem(), tmp_path, 1, (0.0,), found.append)
+    assert [capture.q.unique().tolist() for capture in found] == [[2.0]]
 
 
 def test_times_of_captures_reach_into_their_step_groups(pipeline, tmp_path):

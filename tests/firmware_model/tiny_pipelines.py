@@ -56,26 +56,53 @@ def cogvideox(patch_size_t: int | None = None, **text: Any) -> Any:
     )
 
 
-def wan() -> Any:
+def wan_vae(kind: Any = diffusers.AutoencoderKLWan) -> Any:
+    return kind(
+        base_dim=3,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+    )
+
+
+def wan_transformer(kind: Any = diffusers.WanTransformer3DModel, **options: Any) -> Any:
+    return kind(
+        **HEADS | options,
+        text_dim=12,
+        freq_dim=8,
+        ffn_dim=16,
+        num_layers=2,
+        rope_max_seq_len=32,
+    )
+
+
+def wan_scheduler() -> Any:
+    return diffusers.UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True
+    )
+
+
+def wan(**parts: Any) -> Any:
     return diffusers.WanPipeline(
         **NO_TEXT,
-        transformer=diffusers.WanTransformer3DModel(
-            **HEADS,
-            text_dim=12,
-            freq_dim=8,
-            ffn_dim=16,
-            num_layers=2,
-            rope_max_seq_len=32,
+        **{"transformer": wan_transformer(), "vae": wan_vae(), "scheduler": wan_scheduler()}
+        | parts,
+    )
+
+
+def wan_of_two_transformers() -> Any:
+    """The first step is the first transformer's, the second one the second's."""
+    return wan(transformer_2=wan_transformer(), boundary_ratio=0.8)
+
+
+def wan_vace() -> Any:
+    return diffusers.WanVACEPipeline(
+        **NO_TEXT,
+        transformer=wan_transformer(
+            diffusers.WanVACETransformer3DModel, vace_layers=[0], vace_in_channels=96
         ),
-        vae=diffusers.AutoencoderKLWan(
-            base_dim=3,
-            dim_mult=[1, 1, 1, 1],
-            num_res_blocks=1,
-            temperal_downsample=[False, True, True],
-        ),
-        scheduler=diffusers.UniPCMultistepScheduler(
-            prediction_type="flow_prediction", use_flow_sigmas=True
-        ),
+        vae=wan_vae(),
+        scheduler=wan_scheduler(),
     )
 
 
@@ -104,6 +131,73 @@ def hunyuan(**text: Any) -> Any:
     )
 
 
+def hunyuan_15(**text: Any) -> Any:
+    guider = importlib.import_module("diffusers.guiders").ClassifierFreeGuidance
+    return diffusers.HunyuanVideo15Pipeline(
+        **NO_TEXTS | text,
+        guider=guider(),
+        transformer=diffusers.HunyuanVideo15Transformer3DModel(
+            **HEADS,
+            in_channels=9,
+            out_channels=4,
+            num_layers=2,
+            num_refiner_layers=1,
+            text_embed_dim=12,
+            text_embed_2_dim=10,
+            image_embed_dim=6,
+            rope_axes_dim=(4, 6, 6),
+        ),
+        vae=diffusers.AutoencoderKLHunyuanVideo15(
+            latent_channels=4, block_out_channels=(32,) * 5, layers_per_block=1
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def ltx(**text: Any) -> Any:
+    return diffusers.LTXPipeline(
+        **NO_TEXT | text,
+        transformer=diffusers.LTXVideoTransformer3DModel(
+            **HEADS,
+            in_channels=4,
+            out_channels=4,
+            cross_attention_dim=32,
+            num_layers=2,
+            caption_channels=12,
+        ),
+        vae=diffusers.AutoencoderKLLTXVideo(
+            latent_channels=4,
+            block_out_channels=(4,) * 4,
+            decoder_block_out_channels=(4,) * 4,
+            layers_per_block=(1,) * 5,
+            decoder_layers_per_block=(1,) * 5,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def mochi(**text: Any) -> Any:
+    pipe = diffusers.MochiPipeline(
+        **NO_TEXT | text,
+        transformer=diffusers.MochiTransformer3DModel(
+            **HEADS,
+            num_layers=2,
+            pooled_projection_dim=16,
+            text_embed_dim=16,
+            time_embed_dim=8,
+            max_sequence_length=16,
+        ),
+        vae=diffusers.AutoencoderKLMochi(
+            encoder_block_out_channels=(32,) * 4,
+            decoder_block_out_channels=(32,) * 4,
+            layers_per_block=(1,) * 5,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+    torch.nn.init.normal_(pipe.transformer.pos_frequencies)
+    return pipe
+
+
 def flux(**text: Any) -> Any:
     return diffusers.FluxPipeline(
         **NO_TEXTS | text,
@@ -121,10 +215,88 @@ def flux(**text: Any) -> Any:
     )
 
 
-def dit(scheduler: Any = None) -> Any:
+def flux_2(**text: Any) -> Any:
+    return diffusers.Flux2Pipeline(
+        **NO_TEXT | text,
+        transformer=diffusers.Flux2Transformer2DModel(
+            **HEADS,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=2,
+            joint_attention_dim=12,
+            timestep_guidance_channels=8,
+            axes_dims_rope=(4, 4, 4, 4),
+        ),
+        vae=diffusers.AutoencoderKLFlux2(
+            block_out_channels=(4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=2,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )
+
+
+def stable_diffusion_3(**text: Any) -> Any:
+    return diffusers.StableDiffusion3Pipeline(
+        **NO_TEXTS | {"text_encoder_3": None, "tokenizer_3": None} | text,
+        transformer=diffusers.SD3Transformer2DModel(
+            **HEADS,
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            joint_attention_dim=16,
+            caption_projection_dim=32,
+            pooled_projection_dim=16,
+            pos_embed_max_size=16,
+            dual_attention_layers=(0,),
+        ),
+        vae=image_vae(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+def cogview_4(**text: Any) -> Any:
+    return diffusers.CogView4Pipeline(
+        **NO_TEXT | text,
+        transformer=diffusers.CogView4Transformer2DModel(
+            **HEADS,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            text_embed_dim=12,
+            time_embed_dim=8,
+            condition_dim=4,
+            sample_size=8,
+            rope_axes_dim=(16, 16),
+        ),
+        vae=image_vae(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )
+
+
+def qwen_image(**text: Any) -> Any:
+    return diffusers.QwenImagePipeline(
+        **NO_TEXT | text,
+        transformer=diffusers.QwenImageTransformer2DModel(
+            **HEADS,
+            in_channels=64,
+            out_channels=16,
+            num_layers=2,
+            joint_attention_dim=12,
+            axes_dims_rope=(4, 6, 6),
+        ),
+        vae=wan_vae(diffusers.AutoencoderKLQwenImage),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )
+
+
+def dit(scheduler: Any = None, **heads: Any) -> Any:
     return diffusers.DiTPipeline(
         transformer=diffusers.DiTTransformer2DModel(
-            **HEADS, in_channels=4, out_channels=8, num_layers=2, sample_size=8
+            **HEADS | heads, in_channels=4, out_channels=8, num_layers=2, sample_size=8
         ),
         vae=image_vae(),
         scheduler=scheduler or diffusers.DDIMScheduler(),
@@ -156,9 +328,13 @@ class Case(NamedTuple):
     prefix: int = 0
     suffix: int = 0
     layers: int = 2
-    #: Rows of a call, and calls of each layer in a step: classifier-free guidance takes two.
+    #: Rows of a call, and runs of the model in a step: classifier-free guidance takes two.
     batch: int = 1
     calls: int = 1
+    #: Calls of a layer in a run: one for each item of the batch where that is how a model works.
+    items: int = 1
+    #: Layers of each step, if they are not all.
+    steps: tuple[range, ...] = ()
 
 
 VIDEO: dict[str, Any] = {"frames": 9, "height": 32, "width": 48}
@@ -167,8 +343,24 @@ CASES = {
     "CogVideoX": Case(cogvideox, VIDEO, (3, 2, 3), prefix=6, batch=2),
     "CogVideoX 1.5": Case(lambda: cogvideox(2), VIDEO, (2, 2, 3), prefix=6, batch=2),
     "Wan": Case(wan, VIDEO | {"frames": 5}, (2, 2, 3), calls=2),
+    "Wan 2.2": Case(
+        wan_of_two_transformers,
+        VIDEO | {"frames": 5},
+        (2, 2, 3),
+        layers=4,
+        calls=2,
+        steps=(range(2), range(2, 4)),
+    ),
+    "Wan VACE": Case(wan_vace, VIDEO | {"frames": 5}, (2, 2, 3), layers=3, calls=2),
     "HunyuanVideo": Case(hunyuan, VIDEO, (3, 2, 3), suffix=256, layers=3),
+    "HunyuanVideo 1.5": Case(hunyuan_15, VIDEO, (3, 2, 3), suffix=1000, calls=2),
+    "LTX": Case(ltx, {"frames": 9, "height": 64, "width": 96}, (2, 2, 3), batch=2),
+    "Mochi": Case(mochi, VIDEO | {"frames": 7}, (2, 2, 3), suffix=16, items=2),
     "Flux": Case(flux, IMAGE, (1, 8, 12), prefix=256, layers=3),
+    "Flux 2": Case(flux_2, IMAGE, (1, 8, 12), prefix=512, layers=3),
+    "Stable Diffusion 3": Case(stable_diffusion_3, IMAGE, (1, 8, 12), suffix=333, batch=2),
+    "CogView 4": Case(cogview_4, IMAGE, (1, 8, 12), prefix=1024, calls=2),
+    "Qwen-Image": Case(qwen_image, IMAGE, (1, 2, 3), prefix=512),
     "DiT": Case(dit, {}, (1, 4, 4), batch=2),
     "PixArt alpha": Case(lambda: pixart(diffusers.PixArtAlphaPipeline), IMAGE, (1, 8, 12), batch=2),
     "PixArt sigma": Case(lambda: pixart(diffusers.PixArtSigmaPipeline), IMAGE, (1, 8, 12), batch=2),

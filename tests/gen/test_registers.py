@@ -27,7 +27,7 @@ int main(void) {
   memset(&d, 0, sizeof d);
   d.magic = PARO_DESCRIPTOR_MAGIC;
   d.block = 16;
-  d.head_dim = 128;
+  d.head_dim = 256;
   d.version = PARO_DESCRIPTOR_VERSION;
   d.inner_stride = 0x01020304;
   d.codes_address_lo = 0x89abcdefu;
@@ -71,7 +71,7 @@ def test_compiled_header(compiler, tmp_path):
     run = subprocess.run([program], capture_output=True, check=False)
     assert run.returncode == 9 + 16 + 32 + 16 - 4
     words = [int.from_bytes(run.stdout[4 * i : 4 * i + 4], "little") for i in range(32)]
-    want = {0: 0x4F524150, 1: 16 | 128 << 8 | 2 << 16, 12: 0x01020304, 29: 0x89ABCDEF, 30: 0x67}
+    want = {0: 0x4F524150, 1: 16 | 2 << 8 | 256 << 16, 12: 0x01020304, 29: 0x89ABCDEF, 30: 0x67}
     assert words == [want.get(index, 0) for index in range(32)]
 
 

@@ -20,6 +20,7 @@ from tests.rtl.streams import Receiver, Sender
 CONFIGS = {
     "lt1": Config(rows=4, cols=4, block=16, head_dim=32),
     "lt4": Config(rows=8, cols=8, block=16, head_dim=64),
+    "d256": Config(rows=4, cols=4, block=16, head_dim=256),
     "lt16": Config(rows=32, cols=32, block=64, head_dim=128, max_tokens=2**20),
 }
 GRID = (3, 7, 5)

@@ -18,6 +18,7 @@ CONFIGS = [
     Config(rows=8, cols=16, block=16, head_dim=128),  # lt 8
     Config(rows=16, cols=16, block=16, head_dim=64),  # lt 16 = d / 4 = B
     Config(rows=32, cols=32, block=64, head_dim=128),  # lt 16
+    Config(rows=8, cols=8, block=16, head_dim=256),  # lt 8
 ]
 EACH_CONFIG = pytest.mark.parametrize(
     "config", CONFIGS, ids=lambda c: f"lt{c.load_tokens}-b{c.block}-d{c.head_dim}"

@@ -116,6 +116,7 @@ LARGE = tuple(
         Config(rows=8, cols=16, block=32, head_dim=64),
         Config(rows=8, cols=8, block=32, head_dim=128),
         Config(rows=8, cols=32, block=64, head_dim=128),
+        Config(rows=4, cols=4, block=16, head_dim=256),
         Config(rows=32, cols=8, block=64, head_dim=64),
         Config(rows=4, cols=64, block=64, head_dim=64),
     )

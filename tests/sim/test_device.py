@@ -37,6 +37,7 @@ LARGE = (
     Config(rows=16, cols=16, block=64, head_dim=64, axi_bits=512),
     Config(rows=16, cols=16, block=16, head_dim=32, axi_bits=256),
     Config(rows=4, cols=16, block=32, head_dim=128, axi_bits=512),
+    Config(rows=4, cols=4, block=16, head_dim=256, axi_bits=128),
 )
 PAGE = 4096
 

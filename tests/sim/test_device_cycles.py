@@ -102,7 +102,9 @@ def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
     assert [tuple(burst) for burst in step["bursts"]["write"]] == [
         (int(address), int(beats)) for bursts in written for address, beats, _ in bursts
     ]
-    assert [bursts[-1, 2] for bursts in written] == [len(job.queries(config)) for job in jobs]
+    assert [bursts[-1, 2] for bursts in written] == [
+        2 * config.head_dim * len(job.queries(config)) for job in jobs
+    ]
 
     works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
     predicted = predict_device(config, works, image, memory)
