@@ -87,7 +87,8 @@ class PlannedAttention:
         shape = self._pipeline.shape
         text_tokens = shape.prefix_tokens + shape.suffix_tokens
         plan = self._plan.at(call.layer, call.step / shape.steps, text_tokens)
-        exact = float_attention(call) if self._measure or len(plan.heads) < shape.heads else None
+        heads = [head for head in plan.heads if head < shape.heads]
+        exact = float_attention(call) if self._measure or len(heads) < shape.heads else None
         # Heads that the number format does not hold stay in float.
         output = torch.empty_like(call.q) if exact is None else exact.clone()
 
@@ -108,7 +109,7 @@ class PlannedAttention:
             for sample in range(len(call.q))
         ]
         config = model_config(captures[0], plan.block)
-        map_rows(attend, product(range(len(captures)), plan.heads))
+        map_rows(attend, product(range(len(captures)), heads))
         if self._measure and exact is not None:
             found = self.errors.setdefault((call.step, call.layer), [])
             for got, want in zip(output, exact, strict=True):
