@@ -259,6 +259,7 @@ def model_plan(grid, prefix, blocks, block=16):
         heads=(0, 1),
         step_groups=(0.0, 0.25),
         orders=torch.zeros(1, 2, dtype=torch.uint8),
+        transforms=torch.zeros(1, 2, dtype=torch.uint8),
         codes=codes,
     )
 
