@@ -24,8 +24,8 @@ from rtl.write_master import WriteMaster
 
 __all__ = ["Engine"]
 
-#: Heads that have been begun and whose outputs are not all written. One that is beyond them does not
-#: end, and the descriptor behind it is not read.
+#: Most heads that are begun and whose outputs are not all written. One beyond them does not end, so
+#: that the descriptor behind it is not read.
 PLACED_HEADS = 4
 
 _COUNT_BITS = find_register("QUEUE_COUNT").fields[0].width
@@ -234,7 +234,7 @@ class Engine(wiring.Component):
             outputs.head.eq(turn.head),
             outputs.request.payload.eq(turn.request),
             outputs.request.valid.eq(placed.output.valid & ~asked),
-            self.head_done.eq(asked & outputs.idle & writer.idle),
+            self.head_done.eq(asked & outputs.idle & writer.idle & ~writer.failed & ~self.stop),
             placed.output.ready.eq(self.head_done),
         ]
         with m.If(outputs.request.valid & outputs.request.ready):
