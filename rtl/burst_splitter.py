@@ -53,8 +53,10 @@ class BurstSplitter(wiring.Component):
 
     Latency
     -------
-    2 cycles from a run to its first burst; then one burst a cycle, also from run to run.
+    `LATENCY` cycles from a run to its first burst; then one burst a cycle, also from run to run.
     """
+
+    LATENCY = 2
 
     def __init__(self, config: Config, *, unit_bytes: int, beats: int):
         self._config = config

@@ -1,7 +1,7 @@
 """The engine: the core, fed from memory, working on a queue of heads."""
 
 from amaranth.hdl import Module, Mux, Signal, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro_config import Config
@@ -19,9 +19,14 @@ from rtl.library import replicate
 from rtl.output_addresses import OutputAddresses
 from rtl.read_master import ReadMaster
 from rtl.run_arbiter import RunArbiter
+from rtl.stream_fifo import StreamFIFO
 from rtl.write_master import WriteMaster
 
 __all__ = ["Engine"]
+
+#: Most heads that are begun and whose outputs are not all written. One beyond them does not end, so
+#: that the descriptor behind it is not read.
+PLACED_HEADS = 4
 
 _COUNT_BITS = find_register("QUEUE_COUNT").fields[0].width
 
@@ -154,9 +159,9 @@ class Engine(wiring.Component):
             self.write_beat.eq(writer.beat),
             self.activity.eq(core.activity),
         ]
-        placing = self._work_on_heads(m, queue, codes, addresses, outputs, core, reader, writer)
+        unwritten = self._work_on_heads(m, queue, codes, addresses, outputs, core, reader, writer)
         self._answer_fetches(m, queue, addresses, corner_turn, core)
-        m.d.comb += self.done.eq(queue.idle & ~placing & writer.idle & ~core.busy)
+        m.d.comb += self.done.eq(queue.idle & ~unwritten & writer.idle & ~core.busy)
         return m
 
     def _work_on_heads(
@@ -169,10 +174,10 @@ class Engine(wiring.Component):
         core: Core,
         reader: ReadMaster,
         writer: WriteMaster,
-    ) -> Signal:
+    ) -> Value:
         """Start each head everywhere, end it when all it needs has been read.
 
-        Returns whether a head's outputs are still being placed.
+        Returns whether outputs of a head have still to be written.
         """
         head, block_bits = queue.heads.payload, log2(self._config.block)
         core_started, codes_started, outputs_started = (
@@ -203,28 +208,39 @@ class Engine(wiring.Component):
             if operand != Operand.V:
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
 
-        # Outputs lag behind and have a copy of what they need of their head.
-        placing = Signal()
+        # Outputs lag behind: what they need of their heads waits for its turn.
+        m.submodules.placed = placed = StreamFIFO(
+            data.StructLayout(
+                {
+                    "head": outputs.head.shape(),
+                    "request": outputs.request.payload.shape(),
+                }
+            ),
+            depth=PLACED_HEADS,
+        )
+        ahead, turn = placed.input.payload, placed.output.payload
+        m.d.comb += [
+            placed.input.valid.eq(queue.heads.valid & ~outputs_started),
+            ahead.head.walk.eq(inputs.walk),
+            ahead.head.base.eq(head.o_address),
+            ahead.head.row_stride.eq(head.o_row_stride),
+            ahead.request.first_block_row.eq(head.first_block_row),
+            ahead.request.query_tokens.eq(head.query_tokens),
+        ]
+        with m.If(placed.input.valid & placed.input.ready):
+            m.d.sync += outputs_started.eq(1)
         asked = Signal()
         m.d.comb += [
-            self.head_done.eq(placing & ~asked & outputs.idle & writer.idle),
-            outputs.request.valid.eq(asked),
+            outputs.head.eq(turn.head),
+            outputs.request.payload.eq(turn.request),
+            outputs.request.valid.eq(placed.output.valid & ~asked),
+            self.head_done.eq(asked & outputs.idle & writer.idle & ~writer.failed & ~self.stop),
+            placed.output.ready.eq(self.head_done),
         ]
-        with m.If(queue.heads.valid & ~outputs_started & ~placing):
-            m.d.sync += [
-                outputs_started.eq(1),
-                placing.eq(1),
-                asked.eq(1),
-                outputs.head.walk.eq(inputs.walk),
-                outputs.head.base.eq(head.o_address),
-                outputs.head.row_stride.eq(head.o_row_stride),
-                outputs.request.payload.first_block_row.eq(head.first_block_row),
-                outputs.request.payload.query_tokens.eq(head.query_tokens),
-            ]
-        with m.Elif(outputs.request.ready):
-            m.d.sync += asked.eq(0)
+        with m.If(outputs.request.valid & outputs.request.ready):
+            m.d.sync += asked.eq(1)
         with m.If(self.head_done):
-            m.d.sync += placing.eq(0)
+            m.d.sync += asked.eq(0)
 
         started = core_started & codes_started & outputs_started
         # Nothing of it may be on its way: a read that fails is the offered head's.
@@ -232,7 +248,7 @@ class Engine(wiring.Component):
         with m.If(started & ended):
             m.d.comb += queue.heads.ready.eq(1)
             m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
-        return placing
+        return placed.level != 0
 
     def _answer_fetches(
         self,

@@ -188,6 +188,7 @@ class AxiBench:
                 "head": error.head,
                 "address": error.address,
                 "sentence": str(error),
+                "heads_done": (await driver.progress())["heads_done"],
             }
         if error is None or disturb == "start_again":
             outputs = await driver.outputs(placed)

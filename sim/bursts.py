@@ -8,10 +8,11 @@ from firmware_model.driver import Image
 from paro_config import Config, formats
 from paro_config.descriptor import DESCRIPTOR_BYTES, unpack_descriptor
 from paro_config.formats import SCALE_BYTES
-from rtl import read_master, write_master
+from rtl import code_reader, read_master, write_master
 from rtl.axi import WORD_BYTES
+from rtl.interfaces import CODES_PER_BEAT
 
-__all__ = ["BlockBursts", "block_bursts", "head_fields", "output_bursts"]
+__all__ = ["BlockBursts", "HeadOutputs", "block_bursts", "head_fields", "head_outputs"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +24,9 @@ class BlockBursts:
     first : np.ndarray
         int64 [blocks + 1]: index of a block's first burst.
     bursts : np.ndarray
-        int64 [bursts, 4]: address of the first beat, beats, 32-bit words of them that are wanted,
-        tokens of the block whose rows must be placed before the burst is known (0: scales).
+        int64 [bursts, 5]: address of the first beat, beats, 32-bit words of them that are wanted,
+        lane of the first one; tokens of the block whose rows must be placed before the burst is
+        known (0: scales), or the number of the run.
     """
 
     first: np.ndarray
@@ -38,11 +40,38 @@ def head_fields(image: Image, head: int) -> dict[str, int]:
 
 
 def block_bursts(config: Config, image: Image, head: int) -> dict[str, BlockBursts]:
-    """Bursts of ``q``, ``k`` and ``v`` of a head, for all of its blocks."""
+    """Bursts of all blocks of ``q``, ``k`` and ``v`` of a head.
+
+    Those of its ``descriptor`` and of its first ``codes`` are there as one block each.
+    """
     fields = head_fields(image, head)
     tokens = _tokens_in_order(fields)
     blocks = [tokens[i : i + config.block] for i in range(0, len(tokens), config.block)]
-    return {operand: _operand_bursts(config, fields, operand, blocks) for operand in "qkv"}
+    operands = {operand: _operand_bursts(config, fields, operand, blocks) for operand in "qkv"}
+    row_words = -(-len(blocks) // CODES_PER_BEAT)
+    rows = -(-fields["query_tokens"] // config.block)
+    units = -(-rows * row_words // config.load_tokens)
+    code_runs = [
+        min(code_reader.RUN_UNITS, units - first)
+        for first in range(0, min(units, code_reader.WAITING_UNITS), code_reader.RUN_UNITS)
+    ]
+    return operands | {
+        "descriptor": _runs_bursts(
+            config, image.queue_base + head * DESCRIPTOR_BYTES, [DESCRIPTOR_BYTES]
+        ),
+        "codes": _runs_bursts(
+            config, fields["codes_address"], [config.load_bytes * run for run in code_runs]
+        ),
+    }
+
+
+def _runs_bursts(config: Config, address: int, lengths: list[int]) -> BlockBursts:
+    """Bursts of runs that follow each other, as one block."""
+    bursts = []
+    for number, length in enumerate(lengths):
+        bursts += _split(config, address, length, number, read_master.BURST_BEATS)
+        address += length
+    return BlockBursts(np.array([0, len(bursts)]), np.array(bursts, np.int64))
 
 
 def _tokens_in_order(fields: dict[str, int]) -> np.ndarray:
@@ -56,30 +85,40 @@ def _tokens_in_order(fields: dict[str, int]) -> np.ndarray:
     return np.concatenate([grid, np.arange(prefix), np.arange(count - suffix, count)])
 
 
-def output_bursts(config: Config, image: Image, head: int) -> np.ndarray:
-    """Bursts that write a head's outputs, in order.
+@dataclass(frozen=True, eq=False)
+class HeadOutputs:
+    """What is written of a head, in order.
 
-    Returns
-    -------
-    np.ndarray
-        int64 [bursts, 3]: address of the first beat, beats, bytes that are written with it in all.
+    Parameters
+    ----------
+    runs : np.ndarray
+        int64 [runs, 3]: queries, address, whether a block begins with it.
+    bursts : np.ndarray
+        int64 [bursts, 3]: address of the first beat, beats, 32-bit words of the head that are
+        written with it and before it.
     """
+
+    runs: np.ndarray
+    bursts: np.ndarray
+
+
+def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
+    """Runs and bursts that write a head's outputs."""
     fields = head_fields(image, head)
     begin = fields["first_block_row"] * config.block
     tokens = _tokens_in_order(fields)[begin : begin + fields["query_tokens"]]
     row_bytes, stride = formats.OUT_BITS // 8 * config.head_dim, fields["o_row_stride"]
-    bursts = []
+    runs, bursts, until = [], [], 0
     for first in range(0, len(tokens), config.block):
         for start, end in _runs(tokens[first : first + config.block], stride == row_bytes):
             address = fields["o_address"] + int(tokens[first + start]) * stride
-            length = (end - start) * row_bytes
-            until = address
-            for burst, beats, words, _ in _split(
-                config, address, length, 0, write_master.BURST_BEATS
+            runs.append((end - start, address, start == 0))
+            for burst, beats, words, *_ in _split(
+                config, address, (end - start) * row_bytes, 0, write_master.BURST_BEATS
             ):
-                until += words * WORD_BYTES
-                bursts.append((burst, beats, (first + start) * row_bytes + until - address))
-    return np.array(bursts, np.int64)
+                until += words
+                bursts.append((burst, beats, until))
+    return HeadOutputs(np.array(runs, np.int64), np.array(bursts, np.int64))
 
 
 def _runs(tokens: np.ndarray, dense: bool) -> list[tuple[int, int]]:
@@ -117,6 +156,7 @@ def _split(
         until = min(end, (address // longest + 1) * longest)
         aligned = address // beat_bytes * beat_bytes
         beats = -(-(until - aligned) // beat_bytes)
-        bursts.append((aligned, beats, (until - address) // WORD_BYTES, placed))
+        words, lane = (until - address) // WORD_BYTES, (address - aligned) // WORD_BYTES
+        bursts.append((aligned, beats, words, lane, placed))
         address = until
     return bursts

@@ -27,15 +27,24 @@ _SCHEDULER, _LOAD_Q, _LOAD_K, _LOAD_V, _QK, _PV, _SOFTMAX, _OUTPUT = map(int, St
 _STAGES = len(Stage)
 _BUSY, _STARVED, _BLOCKED = range(3)
 _COMMAND, _CODES, _FETCH, _Q, _K, _V, _O = range(len(STREAMS))
-_PORT_Q, _PORT_K, _PORT_V = range(3)
+_PORT_Q, _PORT_K, _PORT_V, _PORT_DESCRIPTOR, _PORT_CODES = range(5)
 #: Indices of `MemoryPort.state`: cycles in which the last two addresses were offered, the last one
 #: was taken and came to the memory, of the last beat, of the last unit, of the last beat out of the
 #: corner turn, first cycle in which the address generator is idle, bursts and runs so far, tokens
 #: at which the last walk began and ended.
 _ADDRESS, _BEFORE, _TAKEN, _CAME, _BEAT, _UNIT, _TURNED, _IDLE = range(8)
 _COUNT, _RUNS, _BEGAN, _ENDED = range(8, 12)
-#: Indices of `MemoryPort.writer`.
-_NEXT_BURST, _LAST_BEAT, _OUTPUTS, _WRITTEN, _LAST_TAKEN, _LAST_ANSWER, _ANSWER_OUT = range(7)
+#: Indices of `MemoryPort.writer`: bursts so far; cycles in which the last address was offered, in
+#: which it, a beat and an answer were taken, an answer was there; run whose outputs come, units of
+#: it to come, cycle in which its first burst was known; lane of the next word, words so far, units
+#: of the word so far; cycles in which the last unit and the last run were taken, in which the last
+#: row was placed, and its token was known.
+_NEXT_BURST, _LAST_ADDRESS, _LAST_TAKEN, _LAST_BEAT, _LAST_ANSWER, _ANSWER_OUT = range(6)
+_RUN, _UNITS_LEFT, _SPLIT, _LANE, _WORDS, _HALVES = range(6, 12)
+_LAST_UNIT, _LAST_RUN, _PLACED, _TOKEN = range(12, 16)
+#: Columns of `MemoryPort.output_runs` and of `MemoryPort.outputs`.
+_RUN_TOKENS, _RUN_LANE, _RUN_WALK, _RUN_HEAD = range(4)
+_BURST_BEATS, _BURST_UNTIL = range(2)
 #: Columns of a generator, and the rows of those of `MemoryPort`.
 _VALUE, _AT, _RATE, _START = range(4)
 _AR, _R, _AW, _W, _B, _READ_DELAY, _WRITE_DELAY = range(len(CHANNELS) + len(DELAYS))
@@ -80,9 +89,6 @@ class Core(NamedTuple):
     fifo: int  # through a queue
     # Shell.
     paced: bool  # whether a beat of the output may wait
-    pace: int  # from one beat of the output to the next
-    descriptor_units: int
-    placed: int  # from a head's command, or the last write before it, to its first outputs
 
 
 class MemoryPort(NamedTuple):
@@ -104,12 +110,12 @@ class MemoryPort(NamedTuple):
     offer: int  # from a descriptor's last unit to its head
     codes: int  # from a head to the run of its codes
     handed_on: int  # from the first unit of codes to their beat
-    codes_ahead: int  # units of codes that are read ahead
-    tables: np.ndarray  # int64 [runs, 3]: where the blocks of q, k, v begin in ``first``
+    # int64 [runs, 5]: where the blocks of q, k, v, the descriptor and the codes begin in ``first``.
+    tables: np.ndarray
     first_rows: np.ndarray  # int64 [runs]: block of the first queries that are computed
     grid: np.ndarray  # int64 [runs]: tokens of the grid, the first of the head's order
     first: np.ndarray  # int64: index of each block's first burst
-    bursts: np.ndarray  # int64 [bursts, 3]: beats, words, tokens placed before it is known
+    bursts: np.ndarray  # int64 [bursts, 4]: beats, words, first lane, `BlockBursts`
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
     complete: np.ndarray  # int64 [RUNS]: last units of the last runs
     state: np.ndarray  # int64 [12]
@@ -119,17 +125,31 @@ class MemoryPort(NamedTuple):
     latency: int  # the shortest
     latencies: int  # how many there are
     # Writes.
+    queued: int  # through a queue
+    placed_heads: int  # heads that are begun and not written, at most
+    query_units: int
+    unit_parts: int  # cycles in which a unit is taken
+    part_units: int  # units of a word
+    part_words: int  # taken in a cycle
+    lane_words: int  # that a lane is sure to take
+    split: int  # from a run to its first burst
     gathered: int  # from a burst's last output to its address
     first_beat: int  # from an address to its first beat
     early: int  # beats that the memory takes before their address
     waited: int  # from an address to the beat after those
     written: int  # from a burst's last beat to its answer
-    outputs: np.ndarray  # int64 [bursts, 2]: beats, output beats of all heads gone with it
+    # int64 [runs, 4]: tokens, first lane, cycles from the request for its block to the first token
+    # (0: it follows the run before), head.
+    output_runs: np.ndarray
+    outputs: np.ndarray  # int64 [bursts, 2]: beats, words of all heads until its end
+    heads: np.ndarray  # int64 [heads, 2]: first cycle in which a head was offered, all was written
+    left: np.ndarray  # int64 [runs that wait, 2]: when the last runs went on, for data, for bursts
     answered: np.ndarray  # int64 [OUTSTANDING]: answers to the last bursts
-    sent: np.ndarray  # int64 [output beats that the writer holds]: when the last ones left it
-    # int64 [7]: next burst, last beat, output beats that have left the core, have been written;
-    # cycles in which the last address was taken, an answer was there and was taken.
-    writer: np.ndarray
+    begun: np.ndarray  # int64 [bursts that wait for their data]: when the last ones' data had left
+    pushed: np.ndarray  # int64 [lanes, 2]: words so far, cycle of the last one
+    popped: np.ndarray  # int64 [lanes]: words so far
+    pops: np.ndarray  # int64 [lanes, ring]: when the last words left
+    writer: np.ndarray  # int64 [16]
 
 
 class Load(NamedTuple):
@@ -199,8 +219,8 @@ def _latency(port, delay, cycle):
 
 
 @_compiled
-def _read_burst(port, accepted, beats, words, stored, unit):
-    """Follow a burst of a run that the reader has accepted.
+def _read_burst(port, accepted, beats, words, lane, stored, unit):
+    """Follow a burst, from a lane on, of a run that the reader has accepted.
 
     ``stored`` words of an incomplete unit are there; ``unit`` is the number of the next one.
     Returns both as they are then.
@@ -219,13 +239,12 @@ def _read_burst(port, accepted, beats, words, stored, unit):
     came = max(taken + max(_latency(port, _READ_DELAY, taken), 1), state[_CAME] + 1)
     state[_CAME] = came
     beat = came + port.answer
-    left = words
-    for number in range(beats):
+    for _ in range(beats):
         beat = max(beat, _after(port.generators, _R, state[_BEAT]), state[_UNIT] - port.held)
-        # The first beat of a run that is not aligned brings fewer words than fit.
-        now = min(max(left - (beats - 1 - number) * port.lanes, 1), port.lanes)
-        left -= now
+        now = min(words, port.lanes - lane)
+        words -= now
         stored += now
+        lane = 0
         while stored >= port.unit_words:
             stored -= port.unit_words
             state[_UNIT] = max(state[_UNIT] + 1, beat + port.unit)
@@ -245,31 +264,49 @@ def _take_place(port):
 
 
 @_compiled
-def _read_units(port, asked, units):
-    """Read so many units from one place; returns the cycles of the first and of the last one."""
-    words = units * port.unit_words
-    place = _take_place(port)
-    _read_burst(port, max(asked, port.complete[place]), -(-words // port.lanes), words, 0, 0)
-    port.complete[place] = port.state[_UNIT]
-    return port.units[0], port.units[units - 1]
+def _read_run(port, run, kind, asked):
+    """Read a head's descriptor or its first codes; returns the cycles of first and last unit."""
+    place, number, accepted = 0, -1, asked - 1
+    stored = unit = 0
+    at = port.tables[run, kind]
+    for index in range(port.first[at], port.first[at + 1]):
+        beats, words, lane, part = port.bursts[index]
+        if part != number:
+            place, number = _take_place(port), part
+            accepted = max(accepted + 1, port.complete[place], port.state[_BEFORE] - 1)
+        stored, unit = _read_burst(port, accepted, beats, words, lane, stored, unit)
+        port.complete[place] = port.state[_UNIT]
+    return port.units[0], port.units[unit - 1]
 
 
 @_compiled
-def _read_descriptor(port, units, core_idle):
+def _placed(port, head):
+    """First cycle after a head is offered in which its outputs have a place in their queue."""
+    offered = port.heads[head, 0]
+    if head < port.placed_heads:
+        return offered + 1
+    return max(offered, port.heads[head - port.placed_heads, 1] + 1) + 1
+
+
+@_compiled
+def _read_descriptor(port, head, core_idle):
     """Read the next descriptor; returns the cycle in which the head can be taken.
 
-    It is asked for when the core is idle and all that the head before needs has been read.
+    It is asked for when the core is idle and all that the head before needs has been read, and its
+    outputs have a place.
     """
     ended = max(core_idle, port.state[_IDLE], port.state[_BEAT] + 1)
+    if head > 0:
+        ended = max(ended, _placed(port, head - 1))
     port.state[_BEGAN] = port.state[_ENDED] = -1
-    return _read_units(port, ended + 1, units)[1] + port.offer
+    port.heads[head, 0] = _read_run(port, head, _PORT_DESCRIPTOR, ended + 1)[1] + port.offer
+    return port.heads[head, 0]
 
 
 @_compiled
-def _read_codes(port, units, started):
+def _read_codes(port, head, started):
     """Read a head's first codes; returns the cycle in which the first are there."""
-    first = _read_units(port, started + port.codes, min(units, port.codes_ahead))[0]
-    return first + port.handed_on
+    return _read_run(port, head, _PORT_CODES, started + port.codes)[0] + port.handed_on
 
 
 @_compiled
@@ -309,7 +346,7 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
     stored = unit = accepted = 0
     at = port.tables[run, operand] + block
     for index in range(port.first[at], port.first[at + 1]):
-        beats, words, rows = port.bursts[index]
+        beats, words, lane, rows = port.bursts[index]
         # The reader takes a run when the burst before the last one is on its way, and an older run
         # is complete.
         accepted = fetched + 1
@@ -322,7 +359,7 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
         accepted = max(accepted, state[_BEFORE] - 1)
         if rows > 0:
             now = accepted
-        stored, unit = _read_burst(port, accepted, beats, words, stored, unit)
+        stored, unit = _read_burst(port, accepted, beats, words, lane, stored, unit)
         port.complete[place] = state[_UNIT]
     state[_IDLE] = accepted + 1
     if operand == _PORT_V:
@@ -341,38 +378,138 @@ def _read_block(port, run, operand, block, tokens, fetched, group_tokens, there)
 
 
 @_compiled
-def _write_output(port, leaves):
-    """Follow the bursts that a beat of the output, which leaves the core then, completes."""
+def _next_run(port):
+    """Follow the next run of outputs from its tokens to the writer's queues.
+
+    Returns the first cycle in which its data is taken.
+    """
     writer = port.writer
-    writer[_OUTPUTS] += 1
-    while (
-        writer[_NEXT_BURST] < len(port.outputs)
-        and port.outputs[writer[_NEXT_BURST], 1] <= writer[_OUTPUTS]
-    ):
-        beats, outputs = port.outputs[writer[_NEXT_BURST]]
-        first = writer[_WRITTEN]
-        slot = writer[_NEXT_BURST] % len(port.answered)
-        # Its address is offered when the outputs are gathered, a tag is free and the address
-        # before is taken; its first beat follows, when the beats before have gone.
-        address = max(leaves + port.gathered, port.answered[slot] + 1, writer[_LAST_TAKEN] + 1)
-        writer[_LAST_TAKEN] = _after(port.generators, _AW, address - 1)
-        beat = address + port.first_beat
-        for number in range(beats):
-            if number == port.early:
-                beat = max(beat, writer[_LAST_TAKEN] + port.waited)
-            beat = _after(port.generators, _W, max(beat, writer[_LAST_BEAT] + 1) - 1)
-            writer[_LAST_BEAT] = beat
-            while writer[_WRITTEN] < first + (outputs - first) * (number + 1) // beats:
-                port.sent[writer[_WRITTEN] % len(port.sent)] = beat
-                writer[_WRITTEN] += 1
-        begun = max(beat, writer[_LAST_TAKEN]) + port.written
-        out = begun + max(_latency(port, _WRITE_DELAY, begun), 1)
-        out = max(out, writer[_ANSWER_OUT] + 1)
-        writer[_ANSWER_OUT] = out
-        out = max(out, _after(port.generators, _B, writer[_LAST_ANSWER]))
-        writer[_LAST_ANSWER] = out
-        port.answered[slot] = out + 1
-        writer[_NEXT_BURST] += 1
+    writer[_RUN] += 1
+    run = writer[_RUN]
+    tokens, lane, walk, head = port.output_runs[run]
+    token = writer[_PLACED]
+    if walk > 0:
+        # A block's first token.
+        request = writer[_TOKEN] + 1
+        if run == 0 or port.output_runs[run - 1, _RUN_HEAD] != head:
+            # A head's outputs are placed after those of the head before are written.
+            request = _placed(port, head) - 1 + port.queued
+            if head > 0:
+                request = max(request, port.heads[head - 1, 1] + 1)
+            request += 1
+        token = max(token, request + walk)
+    # From here on a token a cycle; a run is offered behind its last one.
+    first = max(token + 1, writer[_LAST_RUN])
+    writer[_PLACED] = first + tokens - 1
+    writer[_TOKEN] = token if tokens == 1 else writer[_PLACED] - 1
+    # It is taken when both queues have room.
+    left = port.left[run % len(port.left)]
+    taken = max(first + tokens, left[0] + 1, left[1] + 1)
+    writer[_LAST_RUN] = taken
+    left[0] = max(taken + port.queued, writer[_LAST_UNIT])
+    left[1] = max(taken + port.queued, writer[_SPLIT])
+    writer[_SPLIT] = left[1] + port.split - 1
+    writer[_UNITS_LEFT] = tokens * port.query_units
+    writer[_LANE] = lane
+    return left[0] + 1
+
+
+@_compiled
+def _take_word(port, cycle):
+    """First cycle from this one on in which every lane takes a word."""
+    while True:
+        found = cycle
+        for lane in range(port.lanes):
+            # What was taken in the cycle before is not counted yet.
+            words, last = port.pushed[lane]
+            if last == cycle - 1:
+                words -= 1
+            if words >= port.lane_words:
+                left = port.pops[lane, (words - port.lane_words) % port.pops.shape[1]]
+                found = max(found, left + 2)
+        if found == cycle:
+            return cycle
+        cycle = found
+
+
+@_compiled
+def _write_burst(port, gathered):
+    """Follow a burst whose last words are taken in this cycle to its answer."""
+    writer = port.writer
+    number = writer[_NEXT_BURST]
+    writer[_NEXT_BURST] += 1
+    beats, until = port.outputs[number]
+    words = until - (port.outputs[number - 1, _BURST_UNTIL] if number > 0 else 0)
+    lane = (writer[_LANE] - (writer[_WORDS] - until) - words) % port.lanes
+    answered, begun = number % len(port.answered), number % len(port.begun)
+    # It is known a cycle before it can be offered, and in the cycle in which the one before is
+    # begun at the earliest.
+    writer[_SPLIT] = max(writer[_SPLIT], writer[_LAST_ADDRESS] - 1)
+    # Its address is offered when the outputs are gathered, a tag is free, the address before is
+    # taken and there is room for it among those whose data waits.
+    address = max(
+        gathered + port.gathered,
+        writer[_SPLIT] + 2,
+        port.answered[answered] + 1,
+        port.begun[begun] + 2,
+        writer[_LAST_TAKEN] + 1,
+    )
+    writer[_LAST_ADDRESS] = address
+    writer[_LAST_TAKEN] = _after(port.generators, _AW, address - 1)
+    # Its beats leave the lanes when the beats before have gone.
+    leaves = address + port.first_beat - 1
+    for beat in range(beats):
+        leaves = max(leaves, writer[_LAST_BEAT])
+        now = min(words, port.lanes - lane)
+        for index in range(lane, lane + now):
+            port.pops[index, port.popped[index] % port.pops.shape[1]] = leaves
+            port.popped[index] += 1
+        words -= now
+        lane = 0
+        sent = leaves + 1
+        if beat == port.early:
+            sent = max(sent, writer[_LAST_TAKEN] + port.waited)
+        writer[_LAST_BEAT] = _after(port.generators, _W, sent - 1)
+    port.begun[begun] = leaves
+    came = max(writer[_LAST_BEAT], writer[_LAST_TAKEN]) + port.written
+    out = came + max(_latency(port, _WRITE_DELAY, came), 1)
+    out = max(out, writer[_ANSWER_OUT] + 1)
+    writer[_ANSWER_OUT] = out
+    writer[_LAST_ANSWER] = max(out, _after(port.generators, _B, writer[_LAST_ANSWER]))
+    port.answered[answered] = writer[_LAST_ANSWER] + 1
+    port.heads[port.output_runs[writer[_RUN], _RUN_HEAD], 1] = writer[_LAST_ANSWER] + 1
+
+
+@_compiled
+def _write_unit(port, offered):
+    """Follow a unit that the core offers from then on, and the burst that it completes.
+
+    Returns the cycle in which it is taken.
+    """
+    writer = port.writer
+    now = max(offered, writer[_LAST_UNIT] + 1)
+    if writer[_UNITS_LEFT] == 0:
+        now = max(now, _next_run(port))
+    for _ in range(port.unit_parts):
+        now = _take_word(port, now)
+        writer[_HALVES] += 1
+        if writer[_HALVES] == port.part_units:
+            writer[_HALVES] = 0
+            for word in range(port.part_words):
+                lane = (writer[_LANE] + word) % port.lanes
+                port.pushed[lane, 0] += 1
+                port.pushed[lane, 1] = now
+            writer[_LANE] = (writer[_LANE] + port.part_words) % port.lanes
+            writer[_WORDS] += port.part_words
+        while (
+            writer[_NEXT_BURST] < len(port.outputs)
+            and port.outputs[writer[_NEXT_BURST], _BURST_UNTIL] <= writer[_WORDS]
+        ):
+            _write_burst(port, now)
+        now += 1
+    writer[_LAST_UNIT] = now - 1
+    writer[_UNITS_LEFT] -= 1
+    return now - 1
 
 
 @_inlined
@@ -460,7 +597,7 @@ def _take_codes(gaps, stages, scan, beats, there, taken):
 
 
 @_compiled
-def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gaps, port, opens):
+def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gaps, port):
     """Follow a row from its denominators to its last output.
 
     Parameters
@@ -479,8 +616,6 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
     gaps : np.ndarray
         See `follow`.
     port : MemoryPort
-    opens : int
-        First cycle in which its outputs are taken.
 
     Returns
     -------
@@ -541,14 +676,12 @@ def _send_row(core, chunk_starts, queries, completion, pv, pv_count, output, gap
                         if core.paced:
                             before = output.sent[(beat - 1) % core.queue]
                             offered = max(now + core.output, before + 1)
-                            leaves = max(_after(gaps, _O, offered - 1), before + core.pace, opens)
                             if port.present:
-                                held = port.writer[_OUTPUTS] % len(port.sent)
-                                leaves = max(leaves, port.sent[held] + 1)
+                                leaves = _write_unit(port, offered)
+                            else:
+                                leaves = _after(gaps, _O, offered - 1)
                             output.sent[beat % core.queue] = leaves
                             output.state[4] += leaves - offered
-                            if port.present:
-                                _write_output(port, leaves)
                         now += 1
                     free = now
                     output.left[place] = now - 1
@@ -785,15 +918,13 @@ def follow(core, codes, runs, latency, gaps, port):
                     stages[_SCHEDULER, _STARVED] -= first_idle
                     continue
                 if port.present:
-                    command_at = _read_descriptor(port, core.descriptor_units, first_idle)
+                    command_at = _read_descriptor(port, run, first_idle)
                 start = max(first_idle, command_at)
                 spans[run, 0] = start
                 stages[_SCHEDULER, _STARVED] += start - first_idle + 1
                 command_at = max(start + answer, _after(gaps, _COMMAND, start))
                 if port.present:
-                    row_beats = ((runs[run, 2] - 1) >> core.beat_shift) + 1
-                    units = (runs[run, 1] * row_beats - 1) // core.load_tokens + 1
-                    codes_at = _read_codes(port, units, start)
+                    codes_at = _read_codes(port, run, start)
                 elif run > 0:
                     codes_at = code_taken + answer
                 end, rows_left = runs[run, 0], runs[run, 1]
@@ -887,13 +1018,6 @@ def follow(core, codes, runs, latency, gaps, port):
             due = len(row_ends)
         while sent < due:
             at = sent % _RING
-            opens = _ALWAYS
-            if port.present:
-                # One head's outputs are placed after those of the head before are written.
-                opens = spans[row_run[sent], 0]
-                if row_run[sent] > 0:
-                    opens = max(opens, spans[row_run[sent] - 1, 1])
-                opens += core.placed
             read, leaves = _send_row(
                 core,
                 chunk_starts[at],
@@ -904,10 +1028,9 @@ def follow(core, codes, runs, latency, gaps, port):
                 output,
                 gaps,
                 port,
-                opens,
             )
             if port.present:
-                leaves = port.answered[(port.writer[_NEXT_BURST] - 1) % len(port.answered)]
+                leaves = port.writer[_LAST_ANSWER] + 1
             row_ends[sent] = leaves
             spans[row_run[sent], 1] = leaves
             output_free = read + 1

@@ -20,7 +20,6 @@ import numpy as np
 
 from firmware_model.driver import Image
 from paro_config import Config, ParoError
-from paro_config.descriptor import DESCRIPTOR_BYTES
 from paro_config.formats import LANES, Stage
 from rtl import interfaces
 from rtl.accelerator import Accelerator
@@ -34,8 +33,6 @@ from rtl.row_state import RowStateLane
 from rtl.sequencer import ArraySequencer
 from rtl.softmax import SoftmaxUnit
 from rtl.stream_fifo import StreamFIFO
-from rtl.token_runs import TokenRuns
-from rtl.token_walker import TokenWalker
 from sim.cycle_kernel import Core, follow
 from sim.gaps import STREAMS, generators
 from sim.memory import Memory
@@ -308,8 +305,5 @@ def _core(config: Config, *, paced: bool = False, shell: bool = False) -> Core:
         output=Normalizer.LATENCY + StreamFIFO.LATENCY,
         queue=Normalizer.QUEUE,
         paced=paced or shell,
-        pace=max(1, 2 * config.output_words * 8 // config.axi_bits) if shell else 1,
-        descriptor_units=DESCRIPTOR_BYTES // config.load_bytes,
-        placed=TokenWalker.jump_cycles(config) + TokenRuns.LATENCY,
         fifo=StreamFIFO.LATENCY,
     )

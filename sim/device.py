@@ -64,10 +64,10 @@ class DeviceRun:
     failure : str or None
         What the bench objected to.
     steps : list of dict
-        For each step ``disturbed``; ``error`` (``cause``, ``head``, ``address``, ``sentence``) if
-        one was reported; if it ended, ``counters`` and ``bursts``, for ``read`` and ``write``
-        address and beats of all that the memory saw; ``disturbed_burst``, address of the burst
-        that an error was given to.
+        For each step ``disturbed``; ``error`` (``cause``, ``head``, ``address``, ``sentence``,
+        ``heads_done``) if one was reported; if it ended, ``counters`` and ``bursts``, for ``read``
+        and ``write`` address and beats of all that the memory saw; ``disturbed_burst``, address of
+        the burst that an error was given to.
     outputs : list of list of torch.Tensor
         For each step int16 [queries, head_dim] of each head; empty if it did not end.
     seconds : float

@@ -14,15 +14,17 @@ from paro_config import Config, formats
 from paro_config.descriptor import DESCRIPTOR_BYTES
 from rtl import write_master
 from rtl.axi import WORD_BYTES
+from rtl.burst_splitter import BurstSplitter
 from rtl.code_reader import WAITING_UNITS, CodeReader
 from rtl.corner_turn import CornerTurn
+from rtl.engine import PLACED_HEADS
 from rtl.head_queue import HeadQueue
 from rtl.read_master import DEPTH, OUTSTANDING, RUNS, ReadMaster
 from rtl.stream_fifo import StreamFIFO
 from rtl.token_runs import TokenRuns
 from rtl.token_walker import TokenWalker
 from rtl.write_master import WriteMaster
-from sim.bursts import block_bursts, head_fields, output_bursts
+from sim.bursts import block_bursts, head_fields, head_outputs
 from sim.cycle_kernel import MemoryPort
 from sim.gaps import CHANNELS, DELAYS, generators
 from sim.memory import Memory
@@ -42,19 +44,25 @@ def no_port() -> MemoryPort:
     numbers: Any = [0] * len(MemoryPort._fields)
     return MemoryPort(*numbers)._replace(
         present=False,
-        tables=none.reshape(0, 3),
+        tables=none.reshape(0, 5),
         first_rows=none,
         grid=none,
         first=none,
-        bursts=none.reshape(0, 3),
+        bursts=none.reshape(0, 4),
         done=none,
         complete=none,
         state=none,
         units=none,
         generators=none.reshape(0, 4),
+        output_runs=none.reshape(0, 4),
         outputs=none.reshape(0, 2),
+        heads=none.reshape(0, 2),
+        left=none.reshape(0, 2),
         answered=none,
-        sent=none,
+        begun=none,
+        pushed=none.reshape(0, 2),
+        popped=none,
+        pops=none.reshape(0, 0),
         writer=none,
     )
 
@@ -62,15 +70,24 @@ def no_port() -> MemoryPort:
 def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
     """Port to a memory that holds an image."""
     tables, first_rows, grid, first, bursts = [], [], [], [], []
-    outputs, written = [], 0
+    lanes, unit_words = config.axi_bits // 8 // WORD_BYTES, config.load_bytes // WORD_BYTES
+    output_bytes = formats.OUT_BITS // 8 * config.output_words
+    output_words = max(1, output_bytes // WORD_BYTES)
+    output_runs, outputs, words = [], [], 0
     burst_count = first_count = 0
+    jump = TokenWalker.jump_cycles(config)
     for head in range(len(image.heads)):
         fields = head_fields(image, head)
         first_rows.append(fields["first_block_row"])
         grid.append(fields["key_tokens"] - fields["prefix_tokens"] - fields["suffix_tokens"])
-        bursts_out = output_bursts(config, image, head)
-        outputs.append(bursts_out[:, 1:] + [0, written])
-        written += bursts_out[-1, 2]
+        written = head_outputs(config, image, head)
+        lane = written.runs[:, 1] // WORD_BYTES % lanes
+        walk = written.runs[:, 2].copy()
+        position = first_rows[-1] * config.block
+        walk[0] = jump if 0 < position < grid[-1] else 2
+        output_runs.append(np.stack([written.runs[:, 0], lane, walk, np.full_like(lane, head)], 1))
+        outputs.append(written.bursts[:, 1:] + [0, words])
+        words = outputs[-1][-1, 1]
         row = []
         for operand in block_bursts(config, image, head).values():
             row.append(first_count)
@@ -79,9 +96,6 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
             first_count += len(operand.first)
             burst_count += len(operand.bursts)
         tables.append(row)
-    output_bytes = formats.OUT_BITS // 8 * config.output_words
-    held_outputs = write_master.DEPTH * config.axi_bits // 8 // output_bytes
-    lanes, unit_words = config.axi_bits // 8 // WORD_BYTES, config.load_bytes // WORD_BYTES
     units = config.block // config.load_tokens + config.block * config.head_dim // config.load_bytes
     return MemoryPort(
         present=True,
@@ -100,7 +114,6 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
         offer=HeadQueue.OFFER_LATENCY,
         codes=CodeReader.REQUEST_LATENCY,
         handed_on=StreamFIFO.LATENCY,
-        codes_ahead=WAITING_UNITS,
         tables=np.array(tables),
         first_rows=np.array(first_rows),
         grid=np.array(grid),
@@ -115,14 +128,27 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
         generators=generators(memory.stall_seed, (*CHANNELS, *DELAYS)),
         latency=memory.latency[0],
         latencies=memory.latency[1] - memory.latency[0] + 1,
+        queued=StreamFIFO.LATENCY,
+        placed_heads=PLACED_HEADS,
+        query_units=config.head_dim // config.output_words,
+        unit_parts=max(1, output_words // lanes),
+        part_units=max(1, WORD_BYTES // output_bytes),
+        part_words=min(output_words, lanes),
+        lane_words=write_master.DEPTH - 1,
+        split=BurstSplitter.LATENCY,
         gathered=WriteMaster.ADDRESS_LATENCY,
         first_beat=WriteMaster.BEAT_LATENCY - WriteMaster.ADDRESS_LATENCY,
         early=EARLY_BEATS,
         waited=EARLY_WAIT,
         written=WRITE_ANSWER,
-        # A beat of the stream is written with the burst that takes its last byte.
-        outputs=-(-np.concatenate(outputs) // [1, output_bytes]),
+        output_runs=np.concatenate(output_runs),
+        outputs=np.concatenate(outputs),
+        heads=np.full((len(image.heads), 2), -1),
+        left=np.full((write_master.WAITING_RUNS, 2), -1),
         answered=np.full(write_master.OUTSTANDING, -1),
-        sent=np.full(held_outputs, -1),
-        writer=np.array([0, -1, 0, 0, -1, -1, -1]),
+        begun=np.full(write_master.BEGUN, -1),
+        pushed=np.tile(np.array([0, -1]), (lanes, 1)),
+        popped=np.zeros(lanes, np.int64),
+        pops=np.full((lanes, 2 * write_master.DEPTH), -1),
+        writer=np.array([0, *[-1] * 6, *[0] * 5, *[-1] * 4]),
     )

@@ -1,5 +1,7 @@
 """The cycle model of the accelerator against the RTL: its bursts one by one, its clocks to 1 %."""
 
+import random
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -8,14 +10,16 @@ import sim.memory_port
 from firmware_model.driver import HeadJob, Image, place_heads
 from firmware_model.plan import uniform_plan
 from paro_config import Config
+from paro_config.formats import OUT_BITS
 from rtl.accelerator import Accelerator
+from rtl.axi import WORD_BYTES
 from rtl.code_reader import CodeReader
 from rtl.corner_turn import CornerTurn
 from rtl.head_queue import HeadQueue
 from rtl.read_master import ReadMaster
 from rtl.token_runs import TokenRuns
 from rtl.write_master import WriteMaster
-from sim.bursts import block_bursts, output_bursts
+from sim.bursts import block_bursts, head_outputs
 from sim.cosim import DEVICE_ERROR, cosim
 from sim.cycle_model import predict_device
 from sim.device import Step
@@ -23,7 +27,17 @@ from sim.gaps import CHANNELS, gap_rates
 from sim.memory import Memory
 from sim.stimulus import Run
 from tests.sim.conftest import random_capture
-from tests.sim.test_device import LARGE, NARROW_PORT, TINY, Shape, make_jobs, play
+from tests.sim.test_device import (
+    LARGE,
+    NARROW_PORT,
+    TINY,
+    Shape,
+    assert_exact,
+    expected_outputs,
+    make_jobs,
+    play,
+    short_jobs,
+)
 
 #: Runs of a few tokens, two heads; three rows of 24 blocks.
 SHAPES = {
@@ -98,17 +112,100 @@ def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
     # The others are descriptors and codes.
     assert len(jobs) < len(read) - len(expected) < len(read) // 2
 
-    written = [output_bursts(config, image, head) for head in range(len(jobs))]
+    written = [head_outputs(config, image, head).bursts for head in range(len(jobs))]
     assert [tuple(burst) for burst in step["bursts"]["write"]] == [
         (int(address), int(beats)) for bursts in written for address, beats, _ in bursts
     ]
+    words = config.head_dim * OUT_BITS // (8 * WORD_BYTES)
     assert [bursts[-1, 2] for bursts in written] == [
-        2 * config.head_dim * len(job.queries(config)) for job in jobs
+        words * len(job.queries(config)) for job in jobs
     ]
 
+    predicted = predicted_cycles(config, jobs, image, memory)
+    assert step["counters"]["cycles"] == pytest.approx(predicted, rel=DEVICE_ERROR)
+
+
+def predicted_cycles(config: Config, jobs: list[HeadJob], image: Image, memory: Memory) -> int:
     works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
-    predicted = predict_device(config, works, image, memory)
-    assert step["counters"]["cycles"] == pytest.approx(predicted.total_cycles, rel=DEVICE_ERROR)
+    return predict_device(config, works, image, memory).total_cycles
+
+
+@dataclass(frozen=True)
+class Queues:
+    """Queues of short heads, and the clocks that the RTL took for each."""
+
+    config: Config
+    memory: Memory
+    jobs: list[list[HeadJob]]
+    images: list[Image]
+    cycles: list[int]
+
+    def predicted(self) -> list[int]:
+        return [
+            predicted_cycles(self.config, jobs, image, self.memory)
+            for jobs, image in zip(self.jobs, self.images, strict=True)
+        ]
+
+
+@pytest.fixture
+def measured(build_dir, tmp_path):
+    """Work on queues of so many short heads, each from a reset on."""
+
+    def run(config: Config, memory: Memory, lengths: list[int], seed: int) -> Queues:
+        generator = random.Random(seed)
+        jobs = [short_jobs(config, heads, generator) for heads in lengths]
+        images = []
+        for number, queue in enumerate(jobs):
+            images.append(
+                place_heads(config, queue, 0x10000)
+                if number % 2
+                else place_heads(
+                    config,
+                    queue,
+                    0x10000,
+                    alignment=4,
+                    misalign=[4 * generator.randrange(16) for _ in range(8)],
+                    row_padding=4 * generator.randrange(1, 20),
+                )
+            )
+        steps = [step for i in range(len(images)) for step in (Step(i), Step(i, "hard_reset", 1))]
+        done = play(config, images, steps, build_dir, tmp_path, memory)
+        cycles = [
+            assert_exact(done, 2 * i, expected_outputs(config, queue))["counters"]["cycles"]
+            for i, queue in enumerate(jobs)
+        ]
+        return Queues(config, memory, jobs, images, cycles)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        pytest.param(memory, id=f"{memory.latency[0]}:{memory.latency[1]}-{memory.stall_seed}")
+        for memory in (Memory((0, 0)), Memory((200, 200)), Memory((1, 60), stall_seed=2))
+    ],
+)
+def test_queues_of_short_heads(memory, measured, seed):
+    """Clocks are those of the RTL where heads are so short that they meet in every part."""
+    queues = measured(TINY, memory, [7, 3], seed)
+    assert queues.predicted() == queues.cycles
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(c, id=f"{c.rows}x{c.cols}-b{c.block}-d{c.head_dim}-axi{c.axi_bits}")
+        for c in (TINY, *LARGE, NARROW_PORT)
+    ],
+)
+@pytest.mark.parametrize("latency", [(0, 0), (30, 30), (200, 200), (0, 90)])
+@pytest.mark.parametrize("stalls", [False, True])
+def test_many_queues_of_short_heads(config, latency, stalls, measured, seed):
+    memory = Memory(latency, stall_seed=seed if stalls else None)
+    queues = measured(config, memory, [1, 2, 3, 6, 12, 20], seed)
+    assert queues.predicted() == queues.cycles
 
 
 def test_every_channel_pauses_and_goes_on():
@@ -140,10 +237,9 @@ def test_one_cycle_more_or_less_is_seen(build_dir, tmp_path, monkeypatch):
     image = place_heads(TINY, jobs, 0x10000)
     memory = Memory((1, 60))
     (step,) = play(TINY, [image], [Step()], build_dir, tmp_path, memory).steps
-    works = [Run(job.head, job.codes, job.rows(TINY)).work(TINY) for job in jobs]
 
     def predicted() -> int:
-        return predict_device(TINY, works, image, memory).total_cycles
+        return predicted_cycles(TINY, jobs, image, memory)
 
     assert predicted() == step["counters"]["cycles"]
     for owner, name in LATENCIES:
