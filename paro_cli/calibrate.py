@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from paro_cli.console import progress_bar, stdout, warn
-from paro_cli.options import CapturesArgument, HeadsOption, parse_heads
+from paro_cli.options import CapturesArgument, HeadsOption, parse_heads, writable_file
 from paro_config import ParoError
 from paro_config.formats import PAPER_BITS
 
@@ -28,7 +28,11 @@ def calibrate(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="PLAN", help="plan to write; a folder for several models"
+            "--output",
+            "-o",
+            metavar="PLAN",
+            help="plan to write; a folder for several models",
+            callback=writable_file,
         ),
     ],
     avg_bits: Annotated[

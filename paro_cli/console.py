@@ -1,6 +1,7 @@
 """What commands print: results on stdout, progress and errors on stderr."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+
+from firmware_model.progress import ANNOUNCEMENTS
 
 # What users name (files, titles) may look like markup.
 stdout = Console(markup=False)
@@ -63,6 +66,24 @@ def _progress(*columns: ProgressColumn) -> Iterator[Progress]:
             # The error shall stand alone.
             progress.live.transient = True
             raise
+
+
+@contextmanager
+def announcements() -> Iterator[None]:
+    """Show on stderr what the body announces (`firmware_model.progress.announce`)."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            stderr.print(f"paro: {record.getMessage()}", highlight=False, soft_wrap=True)
+
+    handler, level = Handler(), ANNOUNCEMENTS.level
+    ANNOUNCEMENTS.addHandler(handler)
+    ANNOUNCEMENTS.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ANNOUNCEMENTS.removeHandler(handler)
+        ANNOUNCEMENTS.setLevel(level)
 
 
 def key_value_table(title: str, rows: dict[str, Any]) -> Table:

@@ -19,7 +19,9 @@ from paro_cli.options import (
     with_config,
 )
 from paro_cli.results import heads_table
-from paro_config import ParoError
+from paro_config import ParoError, files
+
+_PICTURE = "stages.png"
 
 
 @with_config
@@ -74,6 +76,10 @@ def cosim(
     configuration file says otherwise; a preset gives way to both. Without --plan, the heads are
     calibrated first, at a mean of 4.8 bit.
 
+    The compiled simulator is kept for later runs, wherever their -o is, in the folder paro of
+    XDG_CACHE_HOME or ~/.cache (the environment variable PARO_CACHE_DIR names another); it holds at
+    most 2 GiB, `paro doctor` tells how much, and it may be deleted at any time.
+
     Writes DIR/report.json, DIR/outputs.safetensors and DIR/stages.png, a picture of where the
     clocks went. Exit status 1 if a word differs, or if the core alone takes other clocks than the
     cycle model predicts, the accelerator more than 1 % more or less.
@@ -91,8 +97,8 @@ def cosim(
       paro cosim capture.safetensors --heads 2 --query-blocks 0:1 --waves -o cosim
     """
     from firmware_model.capture import load_capture
-    from paro_cli.drawing import save_figure, stages_figure
     from paro_cli.workload import as_range, capture_config, choose_plan
+    from sim.cache import cache_folder
     from sim.cosim import cosim as simulate
     from sim.memory import Memory
     from sim.simulators import get_simulator
@@ -104,10 +110,13 @@ def cosim(
     elif interleaved:
         raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
     source = load_capture(capture)
-    get_simulator(sim)  # a missing one is refused before the long work
+    # What is missing is refused before the long work.
+    get_simulator(sim)
+    cache_folder()
     chosen_plan, chosen = choose_plan(plan, source, heads, config)
     core = capture_config(config, source, chosen_plan)
     rows = as_range(parse_range("query-blocks", query_blocks), chosen_plan.blocks)
+    files.remove_files(output / _PICTURE)  # of an earlier run
     with progress_bar(sim) as progress:
         report = simulate(
             source,
@@ -125,8 +134,11 @@ def cosim(
         )
     stdout.print(heads_table(f"co-simulation {output}", report))
     if report["stages"]:
+        # Only now: it takes a second, and the simulation shall begin.
+        from paro_cli.drawing import save_figure, stages_figure
+
         stdout.print(_stages_table(report))
-        save_figure(stages_figure(report), output / "stages.png")
+        save_figure(stages_figure(report), output / _PICTURE)
     stdout.print(_verdict(report))
     if not report["bit_exact"] or report["cycles_as_predicted"] is False:
         raise typer.Exit(1)

@@ -15,6 +15,8 @@ from rich.text import Text
 from fpga.tools import find_tool
 from paro_cli.console import print_json, stdout
 from paro_cli.options import JsonOption
+from paro_config import ParoError
+from sim.cache import LIMIT, cache_folder, cache_size
 
 #: Oldest Python that the project runs on.
 PYTHON_MIN = (3, 11)
@@ -49,7 +51,8 @@ class Finding:
 def doctor(json: JsonOption = False) -> None:
     """Show what is installed, what is missing and how to get it.
 
-    Exit status 1 if something required is missing.
+    Exit status 1 if something required is missing. The last row is the folder that keeps what is
+    compiled once for all runs (simulators, the cycle model); it may be deleted at any time.
 
     [bold]Examples[/bold]
 
@@ -71,7 +74,7 @@ def doctor(json: JsonOption = False) -> None:
 
 def examine() -> list[Finding]:
     """Look at the machine."""
-    return [_python(), *_packages(), _libpython(), *_programs()]
+    return [_python(), *_packages(), _libpython(), *_programs(), _cache()]
 
 
 def _table(findings: list[Finding]) -> Table:
@@ -126,6 +129,15 @@ def _libpython() -> Finding:
         found = None
     remedy = "install a Python with a shared library (Debian: python3-dev; pyenv: --enable-shared)"
     return Finding("libpython", "cosim (cocotb)", found, True, remedy)
+
+
+def _cache() -> Finding:
+    try:
+        folder = cache_folder()
+    except ParoError as error:
+        return Finding("cache", "what is compiled once", None, True, str(error))
+    found = f"{folder} ({cache_size(folder) / 2**20:,.0f} of at most {LIMIT / 2**20:,.0f} MiB)"
+    return Finding("cache", "what is compiled once", found, True, "")
 
 
 def _programs() -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from paro_cli.console import format_value, key_value_table, print_json, progress_bar, stdout
-from paro_cli.options import ConfigChoice, JsonOption, with_config
+from paro_cli.options import ConfigChoice, JsonOption, with_config, writable
 from paro_config import ParoError
 from paro_config.formats import PAPER_BITS
 from sim.equal_quality import EQUAL_QUALITY_BITS, PRUNED_DENSITY
@@ -57,7 +57,9 @@ def estimate(
     captures: SourcesArgument = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="folder for the results"),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="folder for the results", callback=writable
+        ),
     ] = None,
     model: ModelOption = None,
     clock: Annotated[float, typer.Option("--clock", metavar="MHZ", help="of the cores")] = 1000.0,

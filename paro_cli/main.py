@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from paro_cli.console import stderr
+from paro_cli.console import announcements, stderr
+from paro_cli.interrupt import interruptible
 from paro_config import ParoError
 
 #: Commands in the order of the help; each is a function of its own name in its own module.
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Generator, golden reference and verification of the PARO attention accelerator.",
     epilog="Exit status: 0 it holds; 1 a check failed (a mismatch, timing not met); "
-    "2 bad usage or input.",
+    "2 bad usage or input; 130 interrupted by Ctrl-C.",
 )
 
 for _name in COMMANDS:
@@ -53,7 +54,8 @@ def _options(
 def run() -> None:
     """Run the command line; a `ParoError` becomes one line on stderr and exit status 2."""
     try:
-        app()
+        with interruptible(), announcements():
+            app()
     except ParoError as error:
         stderr.print(f"paro: error: {error}", highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from paro_config import PRESETS, Config, ParoError, load_config
+from paro_config import PRESETS, Config, ParoError, files, load_config
 
 
 class Top(Enum):
@@ -20,6 +20,19 @@ class Top(Enum):
 
     CORE = "core"
     ACCELERATOR = "accelerator"
+
+
+def writable(folder: Path | None) -> Path | None:
+    """Refuse a folder for results before the long work."""
+    if folder is not None:
+        files.check_folder(folder)
+    return folder
+
+
+def writable_file(path: Path) -> Path:
+    """Refuse a file for results before the long work."""
+    files.check_folder(path.parent)
+    return path
 
 
 CaptureArgument = Annotated[
@@ -40,7 +53,7 @@ CapturesArgument = Annotated[
 ]
 OutputDirectory = Annotated[
     Path,
-    typer.Option("--output", "-o", metavar="DIR", help="folder for the results"),
+    typer.Option("--output", "-o", metavar="DIR", help="folder for the results", callback=writable),
 ]
 HeadsOption = Annotated[
     str | None,

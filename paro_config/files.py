@@ -45,6 +45,33 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ParoError if a folder cannot be made, or not be written; nothing is made."""
+    try:
+        str(folder).encode()
+        # What is written there has names, too.
+        there = folder.absolute() / ("x" * 64)
+        while not there.exists():
+            there = there.parent
+    except UnicodeEncodeError:
+        raise ParoError(f"cannot write {str(folder)!a}: its name is not text") from None
+    except OSError as error:
+        raise ParoError(f"cannot write {folder}: {error.strerror or error}") from error
+    if not there.is_dir():
+        raise ParoError(f"cannot write {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ParoError(f"cannot write {folder}: {there} is read-only")
+
+
+def remove_files(*paths: Path) -> None:
+    """Remove files, if they are there; `ParoError` if one cannot be removed."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ParoError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path``, whole or not at all."""
     write_atomically(path, lambda temporary: temporary.write_text(text))

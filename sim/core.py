@@ -4,20 +4,22 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gen.verilog import generate_verilog
+from firmware_model.parallel import thread_pool
+from gen.names import CORE
 from paro_config import Config
 from paro_config.formats import Operand, Stage
 from rtl import interfaces
 from sim.harness import BENCH_TOP, COUNTER_BITS, harness_verilog, status_bits, visible_ports
 from sim.simulators import Simulator
 from sim.stimulus import Run, make_stimulus, unpack_words
+from sim.verilog import kept_verilog
 
 __all__ = ["Simulation", "follow", "simulate"]
 
@@ -92,7 +94,7 @@ def simulate(
     simulator : Simulator
         Runs the Verilog.
     build_dir : Path
-        Where compiled simulators are kept, to be used again.
+        Where Verilog and compiled simulators are kept, see `sim.cache`.
     run_dir : Path
         Receives all files of this simulation; emptied first.
     memory_latency : int
@@ -113,38 +115,37 @@ def simulate(
     """
     stimulus = make_stimulus(config, list(runs))
     depth = max(DEPTH_MIN, 1 << (stimulus.depth - 1).bit_length())
-    build = simulator.build(
-        {"core.v": generate_verilog(config), f"{BENCH_TOP}.v": harness_verilog(config, depth)},
-        BENCH_TOP,
-        build_dir,
-        visible=visible_ports(config),
-        waves=waves,
-    )
-    shutil.rmtree(run_dir, ignore_errors=True)
-    request: Any = interfaces.fetch_signature(config).members["payload"].shape
-    stimulus.write(
-        run_dir,
-        memory_latency=memory_latency,
-        stall_seed=stall_seed,
-        reset_at=reset_at,
-        idle_limit=IDLE_LIMIT,
-        status_bits=status_bits(config),
-        operands=[operand.name for operand in Operand],
-        fetch_block_offset=request["block"].offset,
-        counter_bits=COUNTER_BITS,
-    )
-    started = time.perf_counter()
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(simulator.run, build, "sim.bench", run_dir)
-        rows = run_dir / "progress"
-        follow(
-            future,
-            lambda: rows.stat().st_size if rows.exists() else 0,
-            sum(len(run.query_blocks) for run in runs),
-            progress,
+    sources = {
+        f"{CORE}.v": kept_verilog(config, CORE, build_dir),
+        f"{BENCH_TOP}.v": harness_verilog(config, depth),
+    }
+    ports = visible_ports(config)
+    with simulator.build(sources, BENCH_TOP, build_dir, visible=ports, waves=waves) as build:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        request: Any = interfaces.fetch_signature(config).members["payload"].shape
+        stimulus.write(
+            run_dir,
+            memory_latency=memory_latency,
+            stall_seed=stall_seed,
+            reset_at=reset_at,
+            idle_limit=IDLE_LIMIT,
+            status_bits=status_bits(config),
+            operands=[operand.name for operand in Operand],
+            fetch_block_offset=request["block"].offset,
+            counter_bits=COUNTER_BITS,
         )
-        future.result()
-    seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        with thread_pool(1) as pool:
+            future = pool.submit(simulator.run, build, "sim.bench", run_dir)
+            rows = run_dir / "progress"
+            follow(
+                future,
+                lambda: rows.stat().st_size if rows.exists() else 0,
+                sum(len(run.query_blocks) for run in runs),
+                progress,
+            )
+            future.result()
+        seconds = time.perf_counter() - started
     return _read_result(stimulus.runs, run_dir, simulator, waves, seconds)
 
 

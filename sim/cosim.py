@@ -3,7 +3,6 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.driver import Image
 from firmware_model.evaluate import (
+    OUTPUTS_FILE,
+    REPORT_FILE,
     check_plan_config,
     common_report,
     score_words,
@@ -21,15 +22,17 @@ from firmware_model.evaluate import (
 )
 from firmware_model.integer import checked_query_blocks, integer_attention
 from firmware_model.methods import computed_positions
+from firmware_model.parallel import thread_pool
 from firmware_model.plan import Plan
 from firmware_model.quantize import quantize_head
-from paro_config import Config
+from paro_config import Config, files
 from sim import attention_time
+from sim.cache import cache_folder
 from sim.core import simulate
-from sim.cycle_model import Prediction, predict, predict_device
+from sim.cycle_model import Prediction, compile_model, predict, predict_device
 from sim.device import place_runs, simulate_device
 from sim.memory import Memory
-from sim.simulators import get_simulator
+from sim.simulators import SIMULATORS, get_simulator
 from sim.stimulus import Run
 
 __all__ = ["DEVICE_ERROR", "benchmark", "cosim", "ideal_cycles"]
@@ -90,7 +93,8 @@ def cosim(
     waves : bool
         Record waveforms.
     build_dir : Path, optional
-        Where compiled simulators are kept; ``out_dir / "build"`` by default.
+        Where Verilog and compiled simulators are kept; the user's `sim.cache.cache_folder` by
+        default.
     progress : callable, optional
         Called with (block rows begun, block rows).
 
@@ -117,14 +121,18 @@ def cosim(
         )
         for head in heads
     ]
+    folders = build_dir or cache_folder(), out_dir / "simulation"
+    # Nothing of an earlier run may be taken for this one's.
+    results = (REPORT_FILE, OUTPUTS_FILE, *(cls.waves_file for cls in SIMULATORS.values()))
+    files.remove_files(*(out_dir / name for name in results))
     # The integer model works while the simulator does.
-    with ThreadPoolExecutor(1) as pool:
+    with thread_pool(1) as pool:
         model = pool.submit(
             lambda: [integer_attention(run.head, run.codes, config, rows) for run in runs]
         )
+        compiled = pool.submit(compile_model)
         settings: dict[str, Any] = {"waves": waves, "progress": progress}
         image: Image | None = None
-        folders = build_dir or out_dir / "build", out_dir / "simulation"
         if memory is None:
             simulation = simulate(
                 config,
@@ -141,7 +149,8 @@ def cosim(
                 config, runs, image, chosen, *folders, memory=memory, **settings
             )
         expected = model.result()
-    results, compared, mismatches, first_mismatch = [], 0, 0, None
+        compiled.result()
+    scored, compared, mismatches, first_mismatch = [], 0, 0, None
     for head, run, got, want in zip(heads, runs, simulation.words, expected, strict=True):
         differs = got != want.flatten().numpy()[: len(got)]
         compared += len(got)
@@ -151,9 +160,9 @@ def cosim(
         words = np.zeros(want.numel(), np.int16)
         words[: len(got)] = got
         words = torch.from_numpy(words.reshape(want.shape))
-        results.append(score_words(capture, head, run.head, run.codes, words, config, rows))
+        scored.append(score_words(capture, head, run.head, run.codes, words, config, rows))
     complete = compared == sum(want.numel() for want in expected) > 0
-    common = common_report(capture, config, plan.avg_bits, results)
+    common = common_report(capture, config, plan.avg_bits, scored)
     ideal = [ideal_cycles(config, run) for run in runs]
     for entry, cycles, best in zip(common["heads"], simulation.cycles, ideal, strict=False):
         entry |= {"cycles": cycles, "ideal_cycles": best, "utilisation": _ratio(best, cycles)}
@@ -191,7 +200,7 @@ def cosim(
     if simulation.waves is not None:
         report["waves"] = simulation.waves.name
         shutil.move(simulation.waves, out_dir / simulation.waves.name)
-    write_outputs(out_dir, results, report)
+    write_outputs(out_dir, scored, report)
     if report["bit_exact"]:
         shutil.rmtree(out_dir / "simulation")
     return report
@@ -256,7 +265,9 @@ def benchmark(
     build_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure co-simulation: simulated clocks a second, and the seconds of the build before it.
+    """Measure co-simulation: simulated clocks a second, and the seconds of all else.
+
+    The latter hold the build, unless it is kept from an earlier run.
 
     Parameters are those of `cosim`.
     """

@@ -1,7 +1,7 @@
 """The cycle model's one pass over the blocks, compiled.
 
-All compiled code of the model is in this file: what numba keeps from an earlier run is thrown away
-when this file changes, and only then. Latencies of the RTL come in as arguments.
+Latencies of the RTL come in as arguments. What is imported is frozen in the machine code that
+`sim.compilation` keeps, which is thrown away when this file or a module that it imports changes.
 """
 
 from typing import Any, NamedTuple
@@ -15,9 +15,9 @@ from sim.gaps import CHANNELS, DELAYS, STREAMS
 
 __all__ = ["Core", "MemoryPort", "follow"]
 
-_compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
+_compiled: Any = njit(nogil=True, error_model="numpy")
 #: What is called for every block: to hand over its many arguments would take as long as its work.
-_inlined: Any = njit(cache=True, nogil=True, error_model="numpy", inline="always")
+_inlined: Any = njit(nogil=True, error_model="numpy", inline="always")
 
 #: A time that does not come, one before all.
 _NEVER, _ALWAYS = 1 << 60, -(1 << 60)

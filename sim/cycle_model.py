@@ -13,12 +13,13 @@ outputs follow a pass behind, since they meet the partial sums of the rows after
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from firmware_model.driver import Image
+from firmware_model.parallel import thread_pool
 from paro_config import Config, ParoError
 from paro_config.formats import LANES, Stage
 from rtl import interfaces
@@ -33,6 +34,7 @@ from rtl.row_state import RowStateLane
 from rtl.sequencer import ArraySequencer
 from rtl.softmax import SoftmaxUnit
 from rtl.stream_fifo import StreamFIFO
+from sim.compilation import ensure_compiled
 from sim.cycle_kernel import Core, follow
 from sim.gaps import STREAMS, generators
 from sim.memory import Memory
@@ -42,6 +44,7 @@ __all__ = [
     "BatchPrediction",
     "Prediction",
     "Work",
+    "compile_model",
     "predict",
     "predict_device",
     "predict_heads",
@@ -103,6 +106,20 @@ class BatchPrediction:
     stages: np.ndarray
 
 
+def compile_model() -> None:
+    """Do now what the first prediction would do: load the model's machine code, or compile it.
+
+    For who starts processes, which would compile without a word, or has a user who waits.
+    """
+    predict(Config(), [Work(np.ones((1, 1), np.uint8), 1, 1)])
+
+
+def _follow(*arguments: Any) -> Any:
+    """`cycle_kernel.follow`, compiled."""
+    ensure_compiled(follow, arguments)
+    return follow(*arguments)
+
+
 def predict(
     config: Config,
     works: Sequence[Work],
@@ -133,7 +150,7 @@ def predict(
     # Reset ends so long before the first command.
     gaps = generators(stall_seed, STREAMS, min(1 - memory_latency, 0))
     core = _core(config, paced=stall_seed is not None)
-    return _prediction(works, *follow(core, codes, runs, memory_latency, gaps, no_port()))
+    return _prediction(works, *_follow(core, codes, runs, memory_latency, gaps, no_port()))
 
 
 def _joined(
@@ -196,7 +213,7 @@ def predict_device(
     codes, runs = _joined(config, works, memory.latency[0])
     port = memory_port(config, image, memory)
     gaps, core = generators(None, STREAMS), _core(config, shell=True)
-    spans, row_ends, stages = follow(core, codes, runs, memory.latency[0], gaps, port)
+    spans, row_ends, stages = _follow(core, codes, runs, memory.latency[0], gaps, port)
     spans[-1, 1] += Accelerator.DONE_LATENCY
     return _prediction(works, spans, row_ends, stages)
 
@@ -230,10 +247,10 @@ def predict_heads(
     core, (rows, columns) = _core(config), checked.shape[1:]
     runs = np.array([(0, rows, columns, query_tokens, key_tokens)])
     streams = generators(None, STREAMS), no_port()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with thread_pool(os.cpu_count() or 1) as pool:
         results = list(
             pool.map(
-                lambda head: follow(core, head.ravel(), runs, memory_latency, *streams), checked
+                lambda head: _follow(core, head.ravel(), runs, memory_latency, *streams), checked
             )
         )
     return BatchPrediction(

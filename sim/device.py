@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from safetensors.torch import load_file
 
 from firmware_model.capture import Capture
 from firmware_model.driver import HeadJob, Image, place_heads
+from firmware_model.parallel import thread_pool
 from gen.names import ACCELERATOR
-from gen.verilog import generate_verilog
 from paro_config import Config, files
 from rtl.axi_lite import Response
 from sim.axi_harness import AXI_BENCH_TOP, axi_harness_verilog, axi_visible_ports
@@ -25,6 +24,7 @@ from sim.image import save_image
 from sim.memory import Memory
 from sim.simulators import Simulator
 from sim.stimulus import Run
+from sim.verilog import kept_verilog
 
 __all__ = ["DeviceRun", "Step", "place_runs", "run_device", "simulate_device"]
 
@@ -105,7 +105,7 @@ def run_device(
     simulator : Simulator
         Runs the Verilog.
     build_dir : Path
-        Where compiled simulators are kept.
+        Where Verilog and compiled simulators are kept, see `sim.cache`.
     run_dir : Path
         Receives all files of this simulation; emptied first.
     memory : Memory, optional
@@ -121,40 +121,38 @@ def run_device(
         If the Verilog does not compile or the folders cannot be written.
     """
     memory = memory or Memory()
-    build = simulator.build(
-        {
-            f"{ACCELERATOR}.v": generate_verilog(config, ACCELERATOR),
-            f"{AXI_BENCH_TOP}.v": axi_harness_verilog(config),
-        },
-        AXI_BENCH_TOP,
-        build_dir,
-        visible=axi_visible_ports(config),
-        waves=waves,
-    )
-    shutil.rmtree(run_dir, ignore_errors=True)
-    names = [f"image_{i}.safetensors" for i in range(len(images))]
-    end = max(image.base + len(image.data) for image in images)
-    files.write_json(
-        run_dir / "scenario.json",
-        {
-            "configuration": config.model_dump(),
-            "images": names,
-            "memory_bytes": 1 << (end - 1).bit_length(),
-            "latency_low": memory.latency[0],
-            "latency_span": memory.latency[1] - memory.latency[0],
-            "stall_seed": memory.stall_seed,
-            "idle_limit": IDLE_LIMIT,
-            "steps": [asdict(step) for step in steps],
-        },
-    )
-    for image, name in zip(images, names, strict=True):
-        save_image(image, run_dir / name)
-    started = time.perf_counter()
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(simulator.run, build, "sim.axi_bench", run_dir)
-        follow(future, lambda: _heads_done(run_dir), sum(len(i.heads) for i in images), progress)
-        future.result()
-    seconds = time.perf_counter() - started
+    sources = {
+        f"{ACCELERATOR}.v": kept_verilog(config, ACCELERATOR, build_dir),
+        f"{AXI_BENCH_TOP}.v": axi_harness_verilog(config),
+    }
+    ports = axi_visible_ports(config)
+    with simulator.build(sources, AXI_BENCH_TOP, build_dir, visible=ports, waves=waves) as build:
+        shutil.rmtree(run_dir, ignore_errors=True)
+        names = [f"image_{i}.safetensors" for i in range(len(images))]
+        end = max(image.base + len(image.data) for image in images)
+        files.write_json(
+            run_dir / "scenario.json",
+            {
+                "configuration": config.model_dump(),
+                "images": names,
+                "memory_bytes": 1 << (end - 1).bit_length(),
+                "latency_low": memory.latency[0],
+                "latency_span": memory.latency[1] - memory.latency[0],
+                "stall_seed": memory.stall_seed,
+                "idle_limit": IDLE_LIMIT,
+                "steps": [asdict(step) for step in steps],
+            },
+        )
+        for image, name in zip(images, names, strict=True):
+            save_image(image, run_dir / name)
+        started = time.perf_counter()
+        with thread_pool(1) as pool:
+            future = pool.submit(simulator.run, build, "sim.axi_bench", run_dir)
+            follow(
+                future, lambda: _heads_done(run_dir), sum(len(i.heads) for i in images), progress
+            )
+            future.result()
+        seconds = time.perf_counter() - started
     result_file = run_dir / "result.json"
     if not result_file.exists():
         return DeviceRun(f"the simulator stopped; see {run_dir / 'sim.log'}", [], [], seconds)

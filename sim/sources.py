@@ -1,17 +1,21 @@
 """Results that are kept: under a name made of all that they depend on, our own code included."""
 
+import ast
 import functools
 import hashlib
+import importlib.util
 import json
-from collections.abc import Set
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
 from paro_config import ParoError
 
-__all__ = ["kept_path", "read_kept", "source_digest"]
+__all__ = ["imported_files", "kept_path", "module_digest", "read_kept", "source_digest"]
 
 _PACKAGES = ("paro_config", "firmware_model", "rtl", "sim")
+#: All of the project: other packages may lie beside them.
+_PROJECT = (*_PACKAGES, "gen", "fpga", "paro_cli")
 
 
 @functools.cache
@@ -24,6 +28,64 @@ def source_digest() -> str:
             if path.suffix in (".py", ".toml"):
                 content.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return content.hexdigest()[:12]
+
+
+@functools.cache
+def module_digest(module: str) -> str:
+    """Short name of the code of a module and of all that it imports of the project."""
+    root = Path(__file__).parent.parent
+    content = hashlib.sha256()
+    for name, path in sorted(imported_files(module, root).items()):
+        content.update(f"{name}\0".encode() + path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def imported_files(module: str, root: Path) -> dict[str, Path]:
+    """Files, by module, of a module of the project below ``root`` and of all that it imports there.
+
+    Their packages count, and imports within functions.
+    """
+    found: dict[str, Path] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        path = _module_file(name, root)
+        if name in found or path is None:
+            continue
+        found[name] = path
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        pending += [name.rpartition(".")[0], *_imports(path, package)]
+    return found
+
+
+def _module_file(name: str, root: Path) -> Path | None:
+    """File of a module; ``None`` of what is not the project's, or no module."""
+    if name.partition(".")[0] not in _PROJECT:
+        return None
+    path = root.joinpath(*name.split("."))
+    files = (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+@functools.cache
+def _imports(path: Path, package: str) -> tuple[str, ...]:
+    """All names that a file may import modules by."""
+    names: list[str] = []
+    for node in _statements(ast.parse(path.read_bytes()).body):
+        if isinstance(node, ast.Import):
+            names += (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names += (base, *(f"{base}.{alias.name}" for alias in node.names))
+    return tuple(names)
+
+
+def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements and all within them, but no expressions: these import nothing, and are many."""
+    for node in body:
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, part, ()))
 
 
 def kept_path(folder: Path, *inputs: Any) -> Path:

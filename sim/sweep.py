@@ -18,7 +18,9 @@ from firmware_model.progress import Progress, Steps
 from paro_config import Config
 from paro_config.errors import ParoError
 from paro_config.files import write_json
+from paro_config.programs import deaf_processes
 from sim.area import load_area_model
+from sim.cycle_model import compile_model
 from sim.head_plans import HeadPlans
 from sim.machine import Machine
 from sim.performance import check_fits, estimate, head_cycles
@@ -143,8 +145,11 @@ def sweep(
     steps = Steps(progress, len(paths))
     steps.advance(len(paths) - sum(len(absent) for absent, _ in missing))
     run = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    if missing:
+        compile_model()  # once, and not in each process without a word
     # `Parallel` of one job gives results as they are made, not as a list.
-    results: Any = run(joblib.delayed(_job)(workload, absent, plan) for absent, plan in missing)
+    with deaf_processes():
+        results: Any = run(joblib.delayed(_job)(workload, absent, plan) for absent, plan in missing)
     for done in results:
         steps.advance(done)
     return [read_kept(path, {*_POINT, "sample_seconds"}) for path in paths]

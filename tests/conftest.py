@@ -1,9 +1,12 @@
 """What all tests share: seeded randomness that can be repeated from the printed seed."""
 
+import os
 import random
 import zlib
 
 import pytest
+
+from sim.cache import CACHE_VARIABLE
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,6 +19,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What tests compile is kept from run to run, apart from what the user's own runs do.
+    os.environ.setdefault(CACHE_VARIABLE, str(config.rootpath / "build" / "cache"))
     if config.option.seed < 0:
         config.option.seed = random.SystemRandom().randrange(2**31)
 

@@ -126,6 +126,57 @@ def test_bad_input_is_one_sentence(refused, tmp_path, sentence, arguments):
     refused(sentence, *arguments, "-o", tmp_path / "out")
 
 
+#: Commands that compute before they write, with what they need.
+WRITERS = {
+    "calibrate": [CAPTURE],
+    "capture": ["moving-digits"],
+    "cosim": [CAPTURE],
+    "estimate": ["--model", "flux.1-dev"],
+    "evaluate": [CAPTURE, "--plan", "p"],
+    "generate": [],
+    "picture": [CAPTURE, "--plan", "p"],
+    "study": ["ablation", CAPTURE],
+    "sweep": ["--model", "flux.1-dev"],
+    "synth": [],
+}
+
+
+def test_every_command_that_writes_is_among_them(paro):
+    found = {name for name in COMMANDS if "--output" in paro(name, "--help").out}
+    assert found == WRITERS.keys()
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize(
+    ("sentence", "folder"),
+    [
+        ("file is not a folder", "file/in/it"),
+        ("File name too long", f"{'x' * 256}/it"),
+        ("File name too long", "x/" * 2100),
+        ("its name is not text", "\udcff/it"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_refused_at_once(refused, tmp_path, command, sentence, folder):
+    (tmp_path / "file").touch()
+    refused(sentence, command, *WRITERS[command], "-o", f"{tmp_path}/{folder}")
+
+
+def test_cosim_refuses_an_unfit_cache_at_once(refused, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PARO_CACHE_DIR", str(tmp_path / "file"))
+    sentence = "file is not a folder; PARO_CACHE_DIR names another folder for what is compiled"
+    monkeypatch.setattr("paro_cli.workload.choose_plan", None)
+    refused(sentence, "cosim", CAPTURE, "-o", tmp_path / "out")
+
+
+def test_what_is_announced_is_shown(paro, monkeypatch):
+    from firmware_model.progress import announce
+    from paro_cli import doctor
+
+    monkeypatch.setattr(doctor, "examine", lambda: announce("compiling [once]") or [])
+    assert paro("doctor").err == "paro: compiling [once]\n"
+
+
 @pytest.mark.parametrize(
     ("sentence", "options"),
     [

@@ -4,6 +4,7 @@ import subprocess
 import pytest
 
 from paro_cli import doctor
+from sim import cache
 
 
 def test_this_machine_is_fit(paro):
@@ -59,3 +60,15 @@ def test_a_program_that_does_not_run_counts_as_missing(monkeypatch):
 @pytest.mark.parametrize("line", ["paro doctor", "Everything required is here."])
 def test_the_table_says_so(paro, line):
     assert line in paro("doctor").out
+
+
+def test_the_cache_is_shown_with_its_size(paro, tmp_path, monkeypatch):
+    name = cache.entry_name("thing")
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
+    with cache.kept(tmp_path, name, lambda folder: (folder / "file").write_bytes(bytes(3 << 20))):
+        (entry,) = [entry for entry in doctor.examine() if entry.name == "cache"]
+    assert entry.found == f"{tmp_path} (3 of at most 2,048 MiB)"
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / name / "file"))
+    (entry,) = [entry for entry in doctor.examine() if entry.name == "cache"]
+    assert entry.found is None
+    assert "PARO_CACHE_DIR names another" in entry.remedy

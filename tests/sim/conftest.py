@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from firmware_model.capture import Capture
-from gen.verilog import generate_verilog
 from paro_config.formats import CODE_BITS
+from sim.cache import cache_folder
 
 #: Share of blocks with code 0, 1, 2, 3 for some mean widths.
 SHARES = {
@@ -19,26 +19,9 @@ SHARES = {
 
 
 @pytest.fixture(scope="session")
-def build_dir(pytestconfig) -> Path:
-    """Compiled simulators; kept from run to run, named after all that they depend on."""
-    return pytestconfig.rootpath / "build" / "sim"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def generate_once():
-    """Generate the Verilog of each configuration once a session."""
-    texts = {}
-
-    def generate(config, *top):
-        key = config.digest(), *top
-        if key not in texts:
-            texts[key] = generate_verilog(config, *top)
-        return texts[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sim.core.generate_verilog", generate)
-        patch.setattr("sim.device.generate_verilog", generate)
-        yield
+def build_dir() -> Path:
+    """Verilog and compiled simulators, kept from run to run."""
+    return cache_folder()
 
 
 def random_capture(tokens: int, head_dim: int, seed: int, heads: int = 2) -> Capture:

@@ -13,6 +13,7 @@ import torch
 
 import sim.core
 import sim.cosim
+import sim.cycle_model
 import sim.simulators
 from firmware_model import DEMO_CAPTURE
 from firmware_model.calibrate import Goal, calibrate
@@ -20,7 +21,6 @@ from firmware_model.capture import load_capture
 from firmware_model.integer import integer_attention
 from firmware_model.plan import uniform_plan
 from firmware_model.quantize import quantize_head
-from gen.verilog import generate_verilog
 from paro_config import PRESETS, Config, ParoError
 from rtl.normalizer import Normalizer
 from sim.core import simulate
@@ -29,6 +29,7 @@ from sim.cycle_model import predict
 from sim.gaps import STREAMS, gap_rates
 from sim.simulators import Icarus, get_simulator
 from sim.stimulus import Run
+from sim.verilog import kept_verilog
 from tests.sim.conftest import random_capture, random_codes
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -229,12 +230,13 @@ def test_no_reliance_on_power_up_values(build_dir, tmp_path, seed, monkeypatch):
     Memories keep their first values: 0 shifted by an X is X to a simulator, 0 to silicon.
     """
 
-    def without_power_up(config):
-        verilog, count = re.subn(r"(?m)^(  reg .*?) = [^;\n]+;$", r"\1;", generate_verilog(config))
+    def without_power_up(config, top, cache):
+        verilog = kept_verilog(config, top, cache)
+        verilog, count = re.subn(r"(?m)^(  reg .*?) = [^;\n]+;$", r"\1;", verilog)
         assert count > 50
         return verilog
 
-    monkeypatch.setattr(sim.core, "generate_verilog", without_power_up)
+    monkeypatch.setattr(sim.core, "kept_verilog", without_power_up)
     case = SMALL[0]
     runs = case.make_runs(seed % 1000)[2:]
     simulation = simulate(case.config, runs, Icarus(), build_dir, tmp_path)
@@ -311,7 +313,10 @@ def test_a_wrong_word_is_told(build_dir, tmp_path, monkeypatch):
 
 
 def test_other_cycles_than_predicted_are_told(build_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(Normalizer, "LATENCY", Normalizer.LATENCY + 1)
+    class Slower(Normalizer):
+        LATENCY = Normalizer.LATENCY + 1
+
+    monkeypatch.setattr(sim.cycle_model, "Normalizer", Slower)
     capture = random_capture(16, 32, 1)
     plan = uniform_plan(capture, [0], TINY.block, code=1)
     report = cosim(capture, plan, [0], TINY, "verilator", tmp_path, build_dir=build_dir)
@@ -355,9 +360,10 @@ def test_a_core_that_hangs_is_told(build_dir, tmp_path, monkeypatch):
 def test_waves(simulator, build_dir, tmp_path):
     capture = random_capture(16, 32, 1)
     plan = uniform_plan(capture, [0], TINY.block, code=1)
-    report = cosim(capture, plan, [0], TINY, simulator, tmp_path, waves=True, build_dir=build_dir)
+    out = tmp_path / "an odd $HOME, 'folder' # ü"
+    report = cosim(capture, plan, [0], TINY, simulator, out, waves=True, build_dir=build_dir)
     assert report["bit_exact"] is True
-    assert (tmp_path / report["waves"]).stat().st_size > 10_000
+    assert (out / report["waves"]).stat().st_size > 10_000
 
 
 @pytest.mark.slow
