@@ -47,6 +47,10 @@ class _Layout:
         """Tokens of the grid."""
         return math.prod(self.grid)
 
+    def blocks(self, block: int) -> int:
+        """Blocks of so many tokens on a side of the attention map."""
+        return -(-(self.grid_tokens + self.text_tokens) // block)
+
     def permutation(self, order: int) -> torch.Tensor:
         """Which token stands at each position of an order: int64 [tokens]."""
         return token_permutation(self.grid, self.prefix_tokens, order, self.suffix_tokens)

@@ -13,8 +13,9 @@ import torch
 
 from firmware_model.allocation import check_avg_bits
 from firmware_model.attention import ROWS_AT_ONCE, reference_attention
-from firmware_model.calibrate import Calibration, Goal, calibrate
+from firmware_model.calibrate import Calibration, calibrate
 from firmware_model.capture import Capture
+from firmware_model.goal import Goal
 from firmware_model.methods import INTEGER, Method
 from firmware_model.metrics import cosine, finite, finite_mean, rmse, snr_db
 from firmware_model.number_formats import FORMATS, FormatHead, NumberFormat

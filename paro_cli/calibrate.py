@@ -13,7 +13,8 @@ from paro_config import ParoError
 from paro_config.formats import PAPER_BITS
 
 if TYPE_CHECKING:
-    from firmware_model.calibrate import Calibrated, Goal
+    from firmware_model.calibrate import Calibrated
+    from firmware_model.goal import Goal
 
 #: Longest table of heads that is printed; a plan of more is summed up by layer.
 _HEADS_SHOWN = 64
@@ -131,18 +132,19 @@ def calibrate(
 
       paro calibrate one.safetensors other.safetensors -o plans/ --density 0.3 --order FHW
     """
-    from firmware_model import calibrate as calibration
+    from firmware_model import goal as goals
+    from firmware_model.calibrate import Calibration
     from firmware_model.capture import open_captures
     from firmware_model.plan import save_plan
 
-    goal = calibration.Goal(
+    goal = goals.Goal(
         avg_bits=avg_bits,
         density=density,
         block=block,
         order=order,
         transform=transform,
         rounding=format_,  # type: ignore[arg-type]  # refused if not legal
-        step_groups=calibration.step_group_starts(step_groups),
+        step_groups=goals.step_group_starts(step_groups),
         per_head=per_head,
         floor_bits=floor_bits,
         text_bits=text_bits,
@@ -161,7 +163,7 @@ def calibrate(
     fewest = min(source.heads for source in sources)
     chosen = None if heads is None else parse_heads(heads, fewest)
     with progress_bar("calibrate") as progress:
-        results = calibration.Calibration(sources, goal, chosen, progress).results()
+        results = Calibration(sources, goal, chosen, progress).results()
     for result in results:
         plan = result.plan
         path = output if len(results) == 1 else output / f"{names[plan.model]}.safetensors"

@@ -118,8 +118,8 @@ def study(
     from firmware_model import DEMO_CAPTURE
     from firmware_model import study as studies
     from firmware_model.allocation import check_avg_bits
-    from firmware_model.calibrate import Goal
     from firmware_model.capture import load_captures
+    from firmware_model.goal import Goal
     from paro_cli.drawing import format_figure, save_figure
     from paro_config.files import write_json
     from sim.block_study import block_study

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from firmware_model.calibrate import Goal, calibrate
+from firmware_model.calibrate import calibrate
 from firmware_model.capture import Capture, CaptureSource
+from firmware_model.goal import Goal
 from firmware_model.plan import Plan, load_model_plan, plan_part
 from firmware_model.quantize import padded_head_dim
 from paro_cli.console import progress_bar

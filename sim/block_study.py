@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from firmware_model.calibrate import Calibrated, Calibration, Goal
+from firmware_model.calibrate import Calibrated, Calibration
 from firmware_model.capture import Capture
+from firmware_model.goal import Goal
 from firmware_model.metrics import finite, finite_mean
 from firmware_model.plan import BLOCKS
 from firmware_model.progress import Progress, Steps

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 
 from firmware_model.allocation import EIGHT_BITS, HeadErrors, allocate_codes, text_floor
-from firmware_model.calibrate import Calibration, Goal
+from firmware_model.calibrate import Calibration
 from firmware_model.capture import Capture
+from firmware_model.goal import Goal
 from firmware_model.parallel import map_rows
 from firmware_model.plan import BLOCKS, ModelPlan, group_shares
 from firmware_model.progress import Progress

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from firmware_model.allocation import text_floor
-from firmware_model.calibrate import Calibration, Goal, calibrate, step_group_starts
+from firmware_model.calibrate import Calibration, calibrate
 from firmware_model.capture import CaptureFile, load_capture, open_captures
 from firmware_model.evaluate import evaluate
+from firmware_model.goal import Goal, step_group_starts
 from firmware_model.integer import integer_attention
 from firmware_model.methods import Method
 from firmware_model.plan import density, load_model_plan, mean_bits, save_plan, uniform_plan

@@ -7,9 +7,10 @@ from safetensors.torch import load_file
 
 from firmware_model import metrics
 from firmware_model.attention import reference_attention
-from firmware_model.calibrate import Goal, calibrate
+from firmware_model.calibrate import calibrate
 from firmware_model.capture import load_capture
 from firmware_model.evaluate import evaluate, write_outputs
+from firmware_model.goal import Goal
 from firmware_model.methods import METHODS, Method
 from firmware_model.plan import uniform_plan
 from paro_config import Config, ParoError

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from firmware_model import metrics
-from firmware_model.calibrate import Goal, calibrate, step_group_starts
+from firmware_model.calibrate import calibrate
 from firmware_model.generation import compare_generation
+from firmware_model.goal import Goal, step_group_starts
 from firmware_model.methods import Method
 from firmware_model.models import OWN_CHECKPOINT, OWN_MODEL, capture_model, is_model, open_model
 from firmware_model.pipeline import Attention, AttentionCall, ModelShape

@@ -5,7 +5,8 @@ import torch
 
 from firmware_model.allocation import text_floor
 from firmware_model.attention import reference_attention
-from firmware_model.calibrate import Goal, calibrate
+from firmware_model.calibrate import calibrate
+from firmware_model.goal import Goal
 from firmware_model.methods import Method
 from firmware_model.metrics import snr_db
 from firmware_model.number_formats import (

@@ -16,8 +16,9 @@ import sim.cosim
 import sim.cycle_model
 import sim.simulators
 from firmware_model import DEMO_CAPTURE
-from firmware_model.calibrate import Goal, calibrate
+from firmware_model.calibrate import calibrate
 from firmware_model.capture import load_capture
+from firmware_model.goal import Goal
 from firmware_model.integer import integer_attention
 from firmware_model.plan import uniform_plan
 from firmware_model.quantize import quantize_head

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from firmware_model import DEMO_CAPTURE
-from firmware_model.calibrate import Goal, calibrate
+from firmware_model.calibrate import calibrate
 from firmware_model.capture import load_capture
 from firmware_model.driver import HeadJob, Image, place_heads
+from firmware_model.goal import Goal
 from firmware_model.integer import integer_attention
 from firmware_model.quantize import quantize_head
 from paro_config import PRESETS, Config

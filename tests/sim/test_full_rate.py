@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from firmware_model.calibrate import Goal, calibrate
+from firmware_model.calibrate import calibrate
 from firmware_model.capture import load_capture
+from firmware_model.goal import Goal
 from firmware_model.quantize import quantize_head
 from paro_config import PRESETS, Config
 from sim.core import Simulation, simulate
