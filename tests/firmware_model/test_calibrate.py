@@ -13,7 +13,7 @@ from firmware_model.evaluate import evaluate
 from firmware_model.goal import Goal, step_group_starts
 from firmware_model.integer import integer_attention
 from firmware_model.methods import Method
-from firmware_model.plan import density, load_model_plan, mean_bits, save_plan, uniform_plan
+from firmware_model.plan import density, load_model_plan, mean_bits, save_plan
 from firmware_model.quantize import quantize_head
 from firmware_model.reorder import ORDERS
 from firmware_model.sensitivity import block_sums, model_config
