@@ -147,7 +147,7 @@ class Accelerator(wiring.Component):
                 with m.If(engine.quiet):
                     m.next = "RESET"
             with m.State("RESET"):
-                m.d.comb += reset.eq(1)
+                m.d.comb += [engine.stop.eq(1), reset.eq(1)]
                 m.next = "REST"
 
         # Counters.
