@@ -38,10 +38,10 @@ _COUNT, _RUNS, _BEGAN, _ENDED = range(8, 12)
 #: which it, a beat and an answer were taken, an answer was there; run whose outputs come, units of
 #: it to come, cycle in which its first burst was known; lane of the next word, words so far, units
 #: of the word so far; cycles in which the last unit and the last run were taken, in which the last
-#: row was placed, and its token was known.
+#: row was placed, and its token was known; beats so far.
 _NEXT_BURST, _LAST_ADDRESS, _LAST_TAKEN, _LAST_BEAT, _LAST_ANSWER, _ANSWER_OUT = range(6)
 _RUN, _UNITS_LEFT, _SPLIT, _LANE, _WORDS, _HALVES = range(6, 12)
-_LAST_UNIT, _LAST_RUN, _PLACED, _TOKEN = range(12, 16)
+_LAST_UNIT, _LAST_RUN, _PLACED, _TOKEN, _BEATS = range(12, 17)
 #: Columns of `MemoryPort.output_runs` and of `MemoryPort.outputs`.
 _RUN_TOKENS, _RUN_LANE, _RUN_WALK, _RUN_HEAD = range(4)
 _BURST_BEATS, _BURST_UNTIL = range(2)
@@ -135,8 +135,7 @@ class MemoryPort(NamedTuple):
     split: int  # from a run to its first burst
     gathered: int  # from a burst's last output to its address
     first_beat: int  # from an address to its first beat
-    early: int  # beats that the memory takes before their address
-    waited: int  # from an address to the beat after those
+    waited: int  # from what a full queue of the memory waits for to its next entry
     written: int  # from a burst's last beat to its answer
     # int64 [runs, 4]: tokens, first lane, cycles from the request for its block to the first token
     # (0: it follows the run before), head.
@@ -145,11 +144,13 @@ class MemoryPort(NamedTuple):
     heads: np.ndarray  # int64 [heads, 2]: first cycle in which a head was offered, all was written
     left: np.ndarray  # int64 [runs that wait, 2]: when the last runs went on, for data, for bursts
     answered: np.ndarray  # int64 [OUTSTANDING]: answers to the last bursts
+    queued_beats: np.ndarray  # int64 [the memory's]: when the last beats' addresses were taken
+    queued_bursts: np.ndarray  # int64 [the memory's]: when the last bursts were complete there
     begun: np.ndarray  # int64 [bursts that wait for their data]: when the last ones' data had left
     pushed: np.ndarray  # int64 [lanes, 2]: words so far, cycle of the last one
     popped: np.ndarray  # int64 [lanes]: words so far
     pops: np.ndarray  # int64 [lanes, ring]: when the last words left
-    writer: np.ndarray  # int64 [16]
+    writer: np.ndarray  # int64 [17]
 
 
 class Load(NamedTuple):
@@ -455,10 +456,13 @@ def _write_burst(port, gathered):
         writer[_LAST_TAKEN] + 1,
     )
     writer[_LAST_ADDRESS] = address
-    writer[_LAST_TAKEN] = _after(port.generators, _AW, address - 1)
+    # The memory takes some addresses before their data, and some beats before their address.
+    queued = number % len(port.queued_bursts)
+    offered = max(address, port.queued_bursts[queued] + port.waited)
+    writer[_LAST_TAKEN] = _after(port.generators, _AW, offered - 1)
     # Its beats leave the lanes when the beats before have gone.
     leaves = address + port.first_beat - 1
-    for beat in range(beats):
+    for _ in range(beats):
         leaves = max(leaves, writer[_LAST_BEAT])
         now = min(words, port.lanes - lane)
         for index in range(lane, lane + now):
@@ -466,12 +470,14 @@ def _write_burst(port, gathered):
             port.popped[index] += 1
         words -= now
         lane = 0
-        sent = leaves + 1
-        if beat == port.early:
-            sent = max(sent, writer[_LAST_TAKEN] + port.waited)
+        place = writer[_BEATS] % len(port.queued_beats)
+        sent = max(leaves + 1, port.queued_beats[place] + port.waited)
+        port.queued_beats[place] = writer[_LAST_TAKEN]
+        writer[_BEATS] += 1
         writer[_LAST_BEAT] = _after(port.generators, _W, sent - 1)
     port.begun[begun] = leaves
-    came = max(writer[_LAST_BEAT], writer[_LAST_TAKEN]) + port.written
+    port.queued_bursts[queued] = max(writer[_LAST_BEAT], writer[_LAST_TAKEN])
+    came = port.queued_bursts[queued] + port.written
     out = came + max(_latency(port, _WRITE_DELAY, came), 1)
     out = max(out, writer[_ANSWER_OUT] + 1)
     writer[_ANSWER_OUT] = out

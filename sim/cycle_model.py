@@ -191,7 +191,7 @@ def predict_device(
 
     Clocks count from the start, the first one after reset, to the last answer to a write. The
     memory port is followed burst by burst, so that order, layout, latency, gaps and width of the
-    port count; they are within 1 % of the RTL's. How long the loads wait, in ``stages``, is
+    port count; they are held to 1 % of the RTL's. How long the loads wait, in ``stages``, is
     approximate.
 
     Parameters

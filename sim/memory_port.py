@@ -32,10 +32,11 @@ from sim.memory import Memory
 __all__ = ["memory_port", "no_port"]
 
 #: The memory of `cocotbext.axi`: cycles from an address to the first beat of a read, from address
-#: and last beat to the answer of a write (the harness adds its latency to both), beats that it
-#: takes before their address, cycles from the address to the next one.
+#: and last beat to the answer of a write (the harness adds its latency to both); beats that it
+#: takes before their address, bursts that it takes before the first one's data is complete, cycles
+#: from the end of such a wait to what comes next.
 ANSWER = WRITE_ANSWER = 2
-EARLY_BEATS, EARLY_WAIT = 2, 2
+QUEUED_BEATS, QUEUED_BURSTS, QUEUE_WAIT = 2, 3, 2
 
 
 def no_port() -> MemoryPort:
@@ -59,6 +60,8 @@ def no_port() -> MemoryPort:
         heads=none.reshape(0, 2),
         left=none.reshape(0, 2),
         answered=none,
+        queued_beats=none,
+        queued_bursts=none,
         begun=none,
         pushed=none.reshape(0, 2),
         popped=none,
@@ -138,17 +141,18 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
         split=BurstSplitter.LATENCY,
         gathered=WriteMaster.ADDRESS_LATENCY,
         first_beat=WriteMaster.BEAT_LATENCY - WriteMaster.ADDRESS_LATENCY,
-        early=EARLY_BEATS,
-        waited=EARLY_WAIT,
+        waited=QUEUE_WAIT,
         written=WRITE_ANSWER,
         output_runs=np.concatenate(output_runs),
         outputs=np.concatenate(outputs),
         heads=np.full((len(image.heads), 2), -1),
         left=np.full((write_master.WAITING_RUNS, 2), -1),
         answered=np.full(write_master.OUTSTANDING, -1),
+        queued_beats=np.full(QUEUED_BEATS, -QUEUE_WAIT),
+        queued_bursts=np.full(QUEUED_BURSTS, -QUEUE_WAIT),
         begun=np.full(write_master.BEGUN, -1),
         pushed=np.tile(np.array([0, -1]), (lanes, 1)),
         popped=np.zeros(lanes, np.int64),
         pops=np.full((lanes, 2 * write_master.DEPTH), -1),
-        writer=np.array([0, *[-1] * 6, *[0] * 5, *[-1] * 4]),
+        writer=np.array([0, *[-1] * 6, *[0] * 5, *[-1] * 4, 0]),
     )
