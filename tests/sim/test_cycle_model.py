@@ -1,5 +1,6 @@
 """The cycle model against the RTL, clock for clock, and against hand-made sums."""
 
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ from sim.cycle_model import Prediction, Work, predict, predict_heads
 from sim.simulators import get_simulator
 from sim.stimulus import Run
 from tests.sim.conftest import SHARES, random_capture, random_codes
+from tests.sim.test_device import short_jobs
 
 TINY = PRESETS["tiny"]
 
@@ -201,6 +203,38 @@ def test_equal_under_random_stalls(case, latency, build_dir, tmp_path, seed):
         prediction = predict(case.config, works, memory_latency=latency, stall_seed=stall_seed)
         assert not differs(prediction, simulation), stall_seed
         assert differs(predict(case.config, works, memory_latency=latency), simulation)
+
+
+def short_cases() -> list:
+    chosen = [(TINY, latency, False, ()) for latency in (0, 200)] + [(TINY, 30, True, ())]
+    chosen += [
+        (case.config, latency, stalls, pytest.mark.slow)
+        for case in (SMALL[1], *LARGE)
+        for latency in (0, 30, 200)
+        for stalls in (False, True)
+    ]
+    return [
+        pytest.param(
+            config,
+            latency,
+            stalls,
+            id=f"{Case(config, ()).name}-{latency}" + ("-stalls" if stalls else ""),
+            marks=marks,
+        )
+        for config, latency, stalls, marks in chosen
+    ]
+
+
+@pytest.mark.parametrize(("config", "latency", "stalls"), short_cases())
+def test_equal_for_short_commands(config, latency, stalls, build_dir, tmp_path, seed):
+    """Many commands of one token, one block or a few."""
+    jobs = short_jobs(config, 20, random.Random(seed))
+    runs = [Run(job.head, job.codes, job.rows(config)) for job in jobs]
+    memory = {"memory_latency": latency, "stall_seed": seed if stalls else None}
+    simulation = simulate(config, runs, get_simulator("verilator"), build_dir, tmp_path, **memory)
+    assert simulation.failure is None
+    works = [run.work(config) for run in runs]
+    assert not differs(predict(config, works, **memory), simulation)
 
 
 @pytest.mark.parametrize(
