@@ -226,20 +226,15 @@ def evaluate(
     """
     check_plan_config(plan, config)
     rows = checked_query_blocks(query_blocks, plan.blocks)
-    parts = [
-        (head, plan.head_order(head), plan.head_transform(head), plan.head_codes(head))
-        for head in heads
-    ]
-    steps = Steps(progress, len(rows) * len(parts))
+    # A head that the plan does not hold is refused before the work.
+    orders = [plan.head_order(head) for head in heads]
+    steps = Steps(progress, len(rows) * len(orders))
     method = method or Method()
     results = []
-    for head, order, transform, codes in parts:
-        token_index, output = method.attend(
-            capture, head, order, codes, config, rows, steps, transform
-        )
-        results.append(
-            score(capture, head, order, codes[list(rows)], token_index, output, transform)
-        )
+    for head, order in zip(heads, orders, strict=True):
+        token_index, output = method.attend_planned(capture, head, plan, config, rows, steps)
+        codes, transform = plan.head_codes(head)[list(rows)], plan.head_transform(head)
+        results.append(score(capture, head, order, codes, token_index, output, transform))
     report = {"bit_exact": None, "outputs_compared": 0, "mismatches": None}
     report |= {"format": method.name, "groups": method.groups}
     report |= common_report(capture, config, plan.avg_bits, results)

@@ -7,6 +7,7 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.integer import checked_query_blocks, integer_attention
 from firmware_model.number_formats import FORMATS, FormatHead, Groups, number_format
+from firmware_model.plan import Plan
 from firmware_model.progress import Steps
 from firmware_model.quantize import dequantize, quantize_head
 from paro_config.config import Config
@@ -105,6 +106,27 @@ class Method:
             formed = FormatHead.from_capture(capture, head, order, config, rounding, transform)
             output = formed.attend(codes, rows, steps).float()
         return in_capture_order(capture.permutation(order), rows, config.block, output)
+
+    def attend_planned(
+        self,
+        capture: Capture,
+        head: int,
+        plan: Plan,
+        config: Config,
+        query_blocks: range | None = None,
+        steps: Steps | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention of one head as a plan says; ParoError without it, otherwise as `attend`."""
+        return self.attend(
+            capture,
+            head,
+            plan.head_order(head),
+            plan.head_codes(head),
+            config,
+            query_blocks,
+            steps,
+            plan.head_transform(head),
+        )
 
 
 def in_capture_order(

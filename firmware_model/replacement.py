@@ -95,14 +95,7 @@ class PlannedAttention:
         def attend(place: tuple[int, int]) -> None:
             sample, head = place
             capture = captures[sample]
-            _, output[sample, head] = self._method.attend(
-                capture,
-                head,
-                plan.head_order(head),
-                plan.head_codes(head),
-                config,
-                transform=plan.head_transform(head),
-            )
+            _, output[sample, head] = self._method.attend_planned(capture, head, plan, config)
 
         captures = [
             call_capture(call, sample, shape, self._pipeline.identity)

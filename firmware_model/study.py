@@ -68,14 +68,7 @@ class _Heads:
         for (capture, head), exact in zip(self.keys, self._references, strict=True):
             plan = by_model[capture.model].for_capture(capture)
             config = model_config(capture, plan.block)
-            _, output = method.attend(
-                capture,
-                head,
-                plan.head_order(head),
-                plan.head_codes(head),
-                config,
-                transform=plan.head_transform(head),
-            )
+            _, output = method.attend_planned(capture, head, plan, config)
             scores.append(_Score(snr_db(output, exact), cosine(output, exact)))
             self._steps.advance()
         return scores
