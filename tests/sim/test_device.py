@@ -370,7 +370,13 @@ def test_errors_when_many_heads_are_under_way(direction, build_dir, tmp_path, se
 
 #: What makes a descriptor of `TINY` unusable, by cause; head 1 of SMALL has 23 tokens.
 BAD = {
-    Cause.BAD_DESCRIPTOR: [{"magic": 0}, {"magic": 0x4F524151}, {"version": 0}, {"version": 2}],
+    Cause.BAD_DESCRIPTOR: [
+        {"magic": 0},
+        {"magic": 0x4F524151},
+        {"version": 0},
+        {"version": 1},
+        {"version": 3},
+    ],
     Cause.BAD_SHAPE: [{"block": 32}, {"block": 0}, {"head_dim": 64}],
     Cause.BAD_TOKENS: [
         {"key_tokens": 0},

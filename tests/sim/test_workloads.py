@@ -66,7 +66,7 @@ def test_a_model_of_ones_own(model):
     ("sentence", "fields"),
     [
         ("layers = 0 is not legal", {"layers": "0"}),
-        ("head_dim = 256 is not legal", {"head_dim": "256"}),
+        ("head_dim = 384 is not legal", {"head_dim": "384"}),
         ("grid = [0, 4, 4] is not legal; legal: each 1 or more", {"grid": "[0, 4, 4]"}),
         ("grid.2 is missing", {"grid": "[4, 4]"}),
         ("layers = True is not legal; legal: a valid integer", {"layers": "true"}),
