@@ -6,7 +6,9 @@ contract between the two. Nothing here knows the RTL.
 
 from pathlib import Path
 
-#: The capture that ships with the project: 16 heads of 512 tokens of a small video transformer.
-DEMO_CAPTURE = Path(__file__).parent / "data" / "tiny_video_dit_t03.safetensors"
+#: What ships with the project.
+DATA = Path(__file__).parent / "data"
+#: 16 heads of 512 tokens of a small video transformer.
+DEMO_CAPTURE = DATA / "tiny_video_dit_t03.safetensors"
 
-__all__ = ["DEMO_CAPTURE"]
+__all__ = ["DATA", "DEMO_CAPTURE"]

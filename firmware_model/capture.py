@@ -15,8 +15,8 @@ from firmware_model.tensorfile import (
     read_tensors,
     write_tensors,
 )
-from paro_config.config import HEAD_DIMS
-from paro_config.errors import ParoError
+from paro.config.config import HEAD_DIMS
+from paro.config.errors import ParoError
 
 #: Data types a capture may hold.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from firmware_model.progress import Steps
-from paro_config.programs import end_programs
+from paro.config.programs import end_programs
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")

@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from paro_config.errors import ParoError
-from paro_config.files import write_atomically
+from paro.config.errors import ParoError
+from paro.config.files import write_atomically
 
 #: Bytes of a file before its header: the header's length, little endian.
 _LENGTH_BYTES = 8

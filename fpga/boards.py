@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from amaranth.vendor import LatticeECP5Platform
 from amaranth_boards import ulx3s
 
-from paro_config import ParoError
+from paro.config import ParoError
 
 __all__ = ["BOARDS", "Board", "find_board"]
 

@@ -6,7 +6,7 @@ from amaranth.hdl import Instance, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from paro_config import ParoError
+from paro.config import ParoError
 
 __all__ = ["Ecp5Pll", "PllSettings", "pll_settings"]
 

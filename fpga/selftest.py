@@ -8,10 +8,10 @@ from amaranth.lib.wiring import In, Out
 from fpga.tile import Tile, signature_parameters
 from fpga.top import LEDS
 from gen.names import CORE, module_name
-from paro_config import Config
-from paro_config.formats import Operand
-from rtl.core import Core
-from rtl.library import ModuleLibrary, replicate
+from paro.config import Config
+from paro.config.formats import Operand
+from rtl.core.core import Core
+from rtl.lib.library import ModuleLibrary, replicate
 
 __all__ = ["BeatPlayer", "SelfTest"]
 

@@ -15,7 +15,7 @@ from fpga.report import cell_counts, critical_path, fmax_mhz, utilisation
 from fpga.tools import require_tools, run_tool, tool_versions
 from fpga.top import BoardTop
 from gen.verilog import generate_verilog
-from paro_config import Config, ParoError, files
+from paro.config import Config, ParoError, files
 
 __all__ = ["MIN_MHZ_DEFAULT", "REPORT_FILE", "build", "synth"]
 

@@ -8,11 +8,11 @@ from amaranth.lib import crc
 
 from firmware_model import DEMO_CAPTURE
 from firmware_model.capture import Capture, load_capture
-from firmware_model.integer import integer_attention
-from firmware_model.quantize import QuantizedHead, quantize_head
-from paro_config import Config
-from paro_config.formats import OUT_BITS, Operand
-from sim.stimulus import Run, make_stimulus
+from firmware_model.reference.integer import integer_attention
+from firmware_model.reference.quantize import QuantizedHead, quantize_head
+from paro.config import Config
+from paro.config.formats import OUT_BITS, Operand
+from sim.cosim.core_stimulus import Run, make_stimulus
 
 __all__ = ["SIGNATURE", "Tile", "make_tile", "signature_parameters"]
 

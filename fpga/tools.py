@@ -7,8 +7,8 @@ import sysconfig
 from importlib import metadata
 from pathlib import Path
 
-from paro_config import ParoError
-from paro_config.programs import run_program
+from paro.config import ParoError
+from paro.config.programs import run_program
 
 __all__ = ["find_tool", "require_tools", "run_tool", "tool_versions"]
 

@@ -10,7 +10,7 @@ from gen.ports import describe_ports, ports_markdown
 from gen.registers import describe_registers, registers_header, registers_markdown
 from gen.verilog import TOPS, generate_verilog, generator_name
 from gen.waivers import waiver_file
-from paro_config import Config, files
+from paro.config import Config, files
 
 __all__ = ["generate"]
 

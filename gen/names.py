@@ -7,7 +7,7 @@ in one design. Whoever wants a name that stays chooses one.
 
 import re
 
-from paro_config import Config, ParoError
+from paro.config import Config, ParoError
 
 __all__ = ["ACCELERATOR", "CORE", "module_name"]
 

@@ -9,10 +9,10 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
 from gen.names import ACCELERATOR, CORE, module_name
-from paro_config import Config, formats
+from paro.config import Config, formats
 from rtl import interfaces
-from rtl.accelerator import Accelerator, accelerator_signature
-from rtl.core import Core, core_signature
+from rtl.accelerator.accelerator import Accelerator, accelerator_signature
+from rtl.core.core import Core, core_signature
 
 __all__ = ["describe_ports", "ports_markdown"]
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from gen.names import ACCELERATOR, module_name
 from gen.verilog import generator_name
-from paro_config import Config
-from paro_config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, DescriptorField
-from paro_config.registers import (
+from paro.config import Config
+from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, DescriptorField
+from paro.config.registers import (
     ADDRESS_BITS,
     CAUSES,
     MEMORY_ADDRESS_BITS,

@@ -16,11 +16,11 @@ from amaranth.lib import wiring
 
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.tidy import tidy
-from paro_config import Config, ParoError
-from paro_config.programs import run_program
-from rtl.accelerator import Accelerator
-from rtl.core import Core
-from rtl.library import ModuleLibrary
+from paro.config import Config, ParoError
+from paro.config.programs import run_program
+from rtl.accelerator.accelerator import Accelerator
+from rtl.core.core import Core
+from rtl.lib.library import ModuleLibrary
 
 __all__ = ["TOPS", "convert", "generate_verilog", "generator_name"]
 
@@ -70,9 +70,9 @@ def generate_verilog(config: Config, top: str = CORE, name: str | None = None) -
 def convert(component: wiring.Component, name: str, *, header: list[str] | None = None) -> str:
     """Convert a component and all it instantiates to one Verilog text.
 
-    Components created through `rtl.library.replicate` are elaborated and emitted once each, under
-    their own names behind that of the top; those of a class with ``DATA_ONLY`` have no reset. Every
-    module has the ports ``clk`` and ``rst``, also when it needs neither.
+    Components created through `rtl.lib.library.replicate` are elaborated and emitted once each,
+    under their own names after that of the top; those of a class with ``DATA_ONLY`` have no reset.
+    Every module has the ports ``clk`` and ``rst``, also when it needs neither.
 
     Parameters
     ----------

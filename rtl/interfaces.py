@@ -3,8 +3,8 @@
 from amaranth.hdl import Shape, signed, unsigned
 from amaranth.lib import data, stream
 
-from paro_config import Config, formats
-from paro_config.config import bits_unsigned
+from paro.config import Config, formats
+from paro.config.config import bits_unsigned
 
 __all__ = [
     "CODES_PER_BEAT",

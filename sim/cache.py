@@ -18,7 +18,7 @@ from typing import Any
 
 import platformdirs
 
-from paro_config import ParoError, files
+from paro.config import ParoError, files
 
 __all__ = ["CACHE_VARIABLE", "LIMIT", "cache_folder", "cache_size", "entry_name", "kept", "present"]
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
-from paro_config import ParoError
+from paro.config import ParoError
 
 __all__ = ["imported_files", "kept_path", "module_digest", "read_kept", "source_digest"]
 
-_PACKAGES = ("paro_config", "firmware_model", "rtl", "sim")
+_PACKAGES = ("paro/config", "firmware_model", "rtl", "sim")
 #: All of the project: other packages may lie beside them.
-_PROJECT = (*_PACKAGES, "gen", "fpga", "paro_cli")
+_PROJECT = ("paro", "firmware_model", "rtl", "sim", "gen", "fpga")
 
 
 @functools.cache

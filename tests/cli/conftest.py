@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from paro_cli import console, main
+from paro.cli import console, main
 
 
 class Outcome(NamedTuple):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from firmware_model.plan import load_model_plan
+from firmware_model.calibration.plan import load_model_plan
 
 
 @pytest.fixture

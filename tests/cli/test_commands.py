@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from firmware_model import DEMO_CAPTURE
-from paro_cli.main import COMMANDS
+from paro.cli.main import COMMANDS
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def plan(tmp_path_factory):
     """A plan of head 3 with blocks of 64, written by the command itself."""
     path = tmp_path_factory.mktemp("plan") / "plan.safetensors"
     arguments = ["calibrate", DEMO_CAPTURE, "--heads", "3", "--avg-bits", "4", "-o", path]
-    code = "from paro_cli.main import run; run()"
+    code = "from paro.cli.main import run; run()"
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
     return path
 
@@ -38,7 +38,7 @@ def test_help_lists_every_command_and_the_exit_statuses(paro):
 
 def test_help_does_not_load_torch():
     code = (
-        "import paro_cli.main, sys; assert not {'torch', 'amaranth', 'cocotb'} & set(sys.modules)"
+        "import paro.cli.main, sys; assert not {'torch', 'amaranth', 'cocotb'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -165,13 +165,13 @@ def test_cosim_refuses_an_unfit_cache_at_once(refused, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("PARO_CACHE_DIR", str(tmp_path / "file"))
     sentence = "file is not a folder; PARO_CACHE_DIR names another folder for what is compiled"
-    monkeypatch.setattr("paro_cli.workload.choose_plan", None)
+    monkeypatch.setattr("paro.cli.inputs.choose_plan", None)
     refused(sentence, "cosim", CAPTURE, "-o", tmp_path / "out")
 
 
 def test_what_is_announced_is_shown(paro, monkeypatch):
     from firmware_model.progress import announce
-    from paro_cli import doctor
+    from paro.cli import doctor
 
     monkeypatch.setattr(doctor, "examine", lambda: announce("compiling [once]") or [])
     assert paro("doctor").err == "paro: compiling [once]\n"
@@ -217,7 +217,7 @@ def test_bad_usage_is_status_2(paro, arguments):
 def test_cosim_fails_if_cycles_are_not_as_predicted(
     paro, plan, tmp_path, monkeypatch, as_predicted, status
 ):
-    import sim.cosim
+    import sim.cosim.cosim
 
     report = {
         "bit_exact": True,
@@ -228,14 +228,13 @@ def test_cosim_fails_if_cycles_are_not_as_predicted(
         "stages": {},
         "memory": None,
     }
-    monkeypatch.setattr(sim.cosim, "cosim", lambda *_, **__: report)
+    monkeypatch.setattr(sim.cosim.cosim, "cosim", lambda *_, **__: report)
     outcome = paro("cosim", CAPTURE, "--plan", plan, "-o", tmp_path / "out")
     assert outcome.status == status
     assert ("cycles_as_predicted" in outcome.out) == (as_predicted is not None)
 
 
 def test_cosim_of_the_accelerator_takes_its_memory(paro, plan, tmp_path, monkeypatch):
-    import sim.cosim
 
     report = {
         "bit_exact": True,
@@ -247,7 +246,9 @@ def test_cosim_of_the_accelerator_takes_its_memory(paro, plan, tmp_path, monkeyp
         "memory": {"read": {"bytes_wanted": 640, "beats": 12}, "write": {"beats": 5}},
     }
     settings = {}
-    monkeypatch.setattr(sim.cosim, "cosim", lambda *_, **given: settings.update(given) or report)
+    monkeypatch.setattr(
+        "sim.cosim.cosim.cosim", lambda *_, **given: settings.update(given) or report
+    )
     arguments = ("--top", "accelerator", "--latency", "3:40", "--stalls", 7, "--interleaved")
     outcome = paro("cosim", CAPTURE, "--plan", plan, *arguments, "-o", tmp_path / "out")
     assert outcome.status == 0, outcome.err

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from paro_cli import doctor
+from paro.cli import doctor
 from sim import cache
 
 

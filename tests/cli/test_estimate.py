@@ -73,7 +73,7 @@ def test_estimate_measures_captures_once(paro, model, tmp_path, monkeypatch):
         out,
     )
     first = json.loads(paro(*arguments).out)
-    monkeypatch.setattr("sim.head_plans.Calibration", None)
+    monkeypatch.setattr("sim.estimate.head_plans.Calibration", None)
     assert json.loads(paro(*arguments).out) == first
 
 
@@ -153,8 +153,8 @@ def test_a_sweep_writes_points_and_plots_and_is_resumed(paro, model, tmp_path, m
     for name in ("time_luts", "quality_time"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
-    monkeypatch.setattr("sim.sweep.head_cycles", None)
-    monkeypatch.setattr("firmware_model.study.format_study", None)
+    monkeypatch.setattr("sim.estimate.sweep.head_cycles", None)
+    monkeypatch.setattr("firmware_model.quality.study.format_study", None)
     again = paro(*arguments)
     assert again.status == 0, again.err
     assert again.out == outcome.out

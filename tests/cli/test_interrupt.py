@@ -7,18 +7,17 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from firmware_model import DEMO_CAPTURE
-from paro_config.programs import deaf_processes
+from paro.config.programs import deaf_processes
 from sim.cache import cache_folder
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = [sys.executable, "-c", "from paro_cli.main import run; run()"]
+PROGRAM = [sys.executable, "-c", "from paro.cli.main import run; run()"]
 COSIM = ("--rows", "4", "--cols", "4", "--block", "16")
 
 
@@ -122,8 +121,8 @@ def test_while_threads_compute(tmp_path):
 
 SLEEP = """
 import sys
-from paro_cli.interrupt import interruptible
-from paro_config.programs import run_program
+from paro.cli.interrupt import interruptible
+from paro.config.programs import run_program
 class Late:
     def __del__(self):
         print("ready", flush=True)

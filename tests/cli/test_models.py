@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from firmware_model import DEMO_CAPTURE
+from firmware_model.calibration.plan import load_model_plan
 from firmware_model.capture import load_capture, save_capture
-from firmware_model.plan import load_model_plan
-from firmware_model.video.checkpoint import save_model
-from firmware_model.video.transformer import Shape, VideoTransformer
-from fpga import pe_study
-from tests.firmware_model.tiny_pipelines import CASES, write
+from firmware_model.models.video.checkpoint import save_model
+from firmware_model.models.video.transformer import Shape, VideoTransformer
+from fpga.pe import pe_study
+from tests.firmware_model.models.tiny_pipelines import CASES, write
 
 
 @pytest.fixture(scope="module")

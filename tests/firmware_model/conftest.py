@@ -8,8 +8,7 @@ from safetensors.torch import save_file
 
 from firmware_model import DEMO_CAPTURE
 from firmware_model.capture import Capture, load_capture
-
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+from tests.places import SHARED
 
 
 @pytest.fixture(autouse=True, scope="session")

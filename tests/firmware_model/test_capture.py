@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from firmware_model.capture import load_capture, load_captures, save_capture
-from paro_config import ParoError
+from paro.config import ParoError
 
 
 def refused(path, sentence):

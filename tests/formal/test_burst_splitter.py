@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Cat, Mux, Signal
 
-from paro_config import Config
-from rtl.axi import WORD_BYTES
-from rtl.blocks import log2
-from rtl.burst_splitter import PAGE_BYTES, BurstSplitter
+from paro.config import Config
+from rtl.bus.axi import WORD_BYTES
+from rtl.bus.burst_splitter import PAGE_BYTES, BurstSplitter
+from rtl.core.blocks import log2
 from tests.formal.prove import Proof, check, mutant
 
 pytestmark = pytest.mark.slow

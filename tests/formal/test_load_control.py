@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Signal
 
-from paro_config import PRESETS
-from rtl.load_control import LoadControl
-from rtl.scheduler import SLOTS
+from paro.config import PRESETS
+from rtl.core.load_control import LoadControl
+from rtl.core.scheduler import SLOTS
 from tests.formal.prove import Proof, check, mutant
 
 pytestmark = pytest.mark.slow

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Signal
 
-from paro_config import PRESETS
-from rtl.register_file import RegisterFile
+from paro.config import PRESETS
+from rtl.accelerator.register_file import RegisterFile
 from tests.formal.prove import Proof, check, mutant
 
 pytestmark = pytest.mark.slow

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Cat
 
-from paro_config import PRESETS
-from rtl.run_arbiter import RunArbiter
+from paro.config import PRESETS
+from rtl.bus.run_arbiter import RunArbiter
 from tests.formal.prove import Proof, check, mutant
 
 SOURCES = 3

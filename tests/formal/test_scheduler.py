@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Array, Cat, Signal
 
-from paro_config import PRESETS, Config
-from paro_config.formats import Operand
-from rtl.blocks import log2
+from paro.config import PRESETS, Config
+from paro.config.formats import Operand
+from rtl.core.blocks import log2
+from rtl.core.scheduler import SLOTS, BlockScheduler
 from rtl.interfaces import CODES_PER_BEAT
-from rtl.scheduler import SLOTS, BlockScheduler
 from tests.formal.prove import Proof, check, mutant
 
 pytestmark = pytest.mark.slow

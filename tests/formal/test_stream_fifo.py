@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from amaranth.hdl import Signal
 
-from rtl.stream_fifo import StreamFIFO
+from rtl.lib.stream_fifo import StreamFIFO
 from tests.formal.prove import Proof, check, mutant
 
 pytestmark = pytest.mark.slow

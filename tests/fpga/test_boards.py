@@ -1,7 +1,7 @@
 import pytest
 
 from fpga.boards import BOARDS, find_board
-from paro_config import ParoError
+from paro.config import ParoError
 
 
 def test_the_reference_board_is_known():

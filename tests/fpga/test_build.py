@@ -11,7 +11,7 @@ from amaranth.lib.wiring import Out
 from fpga import tools
 from fpga.boards import find_board
 from fpga.synth import build, synth
-from paro_config import PRESETS, ParoError
+from paro.config import PRESETS, ParoError
 
 VERILOG = """\
 module counter(input clk, input rst, output reg [7:0] count);

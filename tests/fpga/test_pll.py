@@ -4,7 +4,7 @@ import pytest
 
 from fpga.pll import pll_settings
 from fpga.tools import require_tools, run_tool
-from paro_config import ParoError
+from paro.config import ParoError
 
 
 @pytest.mark.parametrize("mhz", [25, 40, 50, 62.5, 66, 75, 80, 100, 125, 200])

@@ -14,8 +14,8 @@ from fpga.tile import CODES, make_tile
 from fpga.tools import require_tools, run_tool
 from gen.names import CORE, module_name
 from gen.verilog import generate_verilog
-from paro_config import PRESETS, Config
-from paro_config.formats import Operand
+from paro.config import PRESETS, Config
+from paro.config.formats import Operand
 
 BENCH = """\
 `timescale 1ns / 1ps

@@ -6,7 +6,7 @@ import pytest
 
 from gen.generate import generate
 from gen.names import ACCELERATOR, CORE
-from paro_config import PRESETS, Config
+from paro.config import PRESETS, Config
 
 TINY = PRESETS["tiny"]
 #: Another shape, and the same shape with another parameter.

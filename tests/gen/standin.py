@@ -13,7 +13,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from rtl.library import replicate
+from rtl.lib.library import replicate
 
 
 class Choose(wiring.Component):

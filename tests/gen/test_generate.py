@@ -9,8 +9,8 @@ from gen.generate import generate
 from gen.names import ACCELERATOR, module_name
 from gen.ports import describe_ports, ports_markdown
 from gen.verilog import TOPS
-from paro_config import PRESETS, ParoError
-from rtl.core import Core
+from paro.config import PRESETS, ParoError
+from rtl.core.core import Core
 
 TINY = PRESETS["tiny"]
 

@@ -13,7 +13,7 @@ import pytest
 from gen.generate import generate
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.verilog import TOPS
-from paro_config import PRESETS, Config, ParoError
+from paro.config import PRESETS, Config, ParoError
 from tests.gen.conftest import DEVICES, TINY
 
 

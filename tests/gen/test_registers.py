@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from gen.registers import describe_registers, registers_header, registers_markdown
-from paro_config import PRESETS
-from paro_config.descriptor import DESCRIPTOR
-from paro_config.registers import CAUSES, REGISTERS, STAGES
+from paro.config import PRESETS
+from paro.config.descriptor import DESCRIPTOR
+from paro.config.registers import CAUSES, REGISTERS, STAGES
 
 TINY = PRESETS["tiny"]
 

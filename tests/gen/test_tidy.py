@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from gen.tidy import tidy
-from sim.simulators import SIMULATORS
+from sim.cosim.simulators import SIMULATORS
 
 INPUTS = {"w": 3, "\\x.y ": 8, "one": 1, "selects": 4}
 TERMS = ("w", "\\x.y ", "\\x.y [6:3]", "one", "{ w[2], w[2], w[2], w }", "5'h13")

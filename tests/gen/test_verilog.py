@@ -12,8 +12,8 @@ from amaranth.lib import wiring
 
 from gen.names import CORE, module_name
 from gen.verilog import TOPS, convert, generate_verilog
-from paro_config import PRESETS
-from sim.simulators import SIMULATORS
+from paro.config import PRESETS
+from sim.cosim.simulators import SIMULATORS
 from tests.gen.standin import StandIn
 
 WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from firmware_model.capture import Capture
-from paro_config.formats import CODE_BITS
+from paro.config.formats import CODE_BITS
 from sim.cache import cache_folder
 
 #: Share of blocks with code 0, 1, 2, 3 for some mean widths.

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from paro_config import ParoError
-from sim import cache, verilog
+from paro.config import ParoError
+from sim import cache
 from sim.cache import CACHE_VARIABLE, cache_folder, cache_size, entry_name, kept, present
-from sim.compilation import model_entry
-from sim.cycle_kernel import follow
-from sim.cycle_model import compile_model
+from sim.cosim import verilog
+from sim.cycles.compilation import model_entry
+from sim.cycles.cycle_kernel import follow
+from sim.cycles.cycle_model import compile_model
 from sim.sources import imported_files
-from tests.sim.test_cosim import TINY
+from tests.places import ROOT
+from tests.sim.cosim.test_cosim import TINY
 
-ROOT = Path(__file__).parents[2]
 NAME = entry_name("thing", 1)
 
 
@@ -130,7 +131,7 @@ def test_verilog_is_generated_once_for_each_state_of_the_code(tmp_path, monkeypa
     assert verilog.kept_verilog(TINY, "a", tmp_path) == "v4"
 
 
-@pytest.mark.parametrize("module", ["sim.cycle_kernel", "gen.verilog"])
+@pytest.mark.parametrize("module", ["sim.cycles.cycle_kernel", "gen.verilog"])
 def test_all_imported_code_counts(module):
     """What Python has loaded of the project, in a process of its own, is what the key reads."""
     code = (
@@ -141,17 +142,17 @@ def test_all_imported_code_counts(module):
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     loaded = dict(line.split(maxsplit=1) for line in run.stdout.splitlines())
     ours = {name for name, file in loaded.items() if Path(file).is_relative_to(ROOT)}
-    ours = {name for name in ours if name.partition(".")[0] in ("paro_config", "rtl", "gen", "sim")}
-    assert {"rtl.scheduler", "paro_config.formats", module} <= ours
+    ours = {name for name in ours if name.partition(".")[0] in ("paro.config", "rtl", "gen", "sim")}
+    assert {"rtl.core.scheduler", "paro.config.formats", module} <= ours
     assert ours <= imported_files(module, ROOT).keys()
 
 
 CONSTANTS = """
 import sys
-from sim.compilation import model_entry
-from sim.compilation import model_entry
-from sim.cycle_kernel import follow
-from sim.cycle_model import compile_model
+from sim.cycles.compilation import model_entry
+from sim.cycles.compilation import model_entry
+from sim.cycles.cycle_kernel import follow
+from sim.cycles.cycle_model import compile_model
 print(model_entry(follow))
 """
 
@@ -171,13 +172,13 @@ def test_a_changed_constant_changes_the_key_of_the_cycle_model(tmp_path):
         assert run.returncode == 0, run.stderr
         return run.stdout
 
-    for package in ("paro_config", "firmware_model", "rtl", "sim"):
+    for package in ("paro", "firmware_model", "rtl", "sim"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("data"))
     before = key()
-    scheduler = tmp_path / "rtl/scheduler.py"
+    scheduler = tmp_path / "rtl/core/scheduler.py"
     changed = scheduler.read_text().replace("\nSLOTS = 2\n", "\nSLOTS = 4\n")
     assert changed != scheduler.read_text()
-    (tmp_path / "sim/cosim.py").write_text("# not of the cycle model\n")
+    (tmp_path / "sim/cosim/cosim.py").write_text("# not of the cycle model\n")
     assert key() == before
     scheduler.write_text(changed)
     assert key() != before
@@ -187,9 +188,9 @@ def test_the_compilation_is_told_and_not_the_loading(tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     code = (
         "import logging, numba, sys\n"
-        "from sim import compilation\n"
+        "from sim.cycles import compilation\n"
         "logging.basicConfig(level='INFO', stream=sys.stdout, format='%(message)s')\n"
-        "from tests.sim.frozen import add\n"
+        "from tests.sim.cosim.frozen import add\n"
         "compilation.ensure_compiled(add, (1,))\n"
         "print(add(1), dict(add.stats.cache_hits) != {})\n"
     )

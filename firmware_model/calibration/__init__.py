@@ -1,0 +1,1 @@
+"""Calibration: from captures and a budget to a plan of orders, transforms and bits per block."""

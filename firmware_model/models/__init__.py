@@ -1,0 +1,1 @@
+"""Models: running, watching and replacing the attention of whole networks."""

@@ -1,0 +1,169 @@
+"""Weights of a pipeline's components: which files hold them, and what identifies them."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from paro.config.errors import ParoError
+
+#: Name of a file of weights: plain, of a variant such as fp16, and each of them whole or a shard.
+_FILE = re.compile(r"[^.]+?(\.(?P<variant>[^.]+?))?(-\d{5}-of-\d{5})?\.safetensors")
+_WHOLE = "diffusion_pytorch_model"
+_CHUNK_BYTES = 1 << 20
+
+
+class _Tensor(NamedTuple):
+    """Where a tensor lies; sorts as the identity takes them."""
+
+    component: str
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def choose_variants(folder: Path, main: Iterable[str], variant: str | None) -> dict[str, str]:
+    """Choose which weights to load of each component of a pipeline.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the pipeline.
+    main : iterable of str
+        Components that must have weights, in that variant if one is asked for.
+    variant : str, optional
+        What the user asks for, such as "fp16". By default the plain weights of each component, or
+        its only variant where it has no plain ones.
+
+    Returns
+    -------
+    dict of str to str
+        For each component that has weights its variant, "" the plain one.
+
+    Raises
+    ------
+    ParoError
+        If a component of ``main`` has no such weights, or one has no plain weights and several
+        variants.
+    """
+    found = {path.name: _variants(path) for path in sorted(folder.iterdir()) if path.is_dir()}
+    for name in main:
+        if not found.get(name):
+            raise ParoError(f"{folder / name} has no weights; legal: one or more safetensors files")
+        if variant is not None and variant not in found[name]:
+            legal = ", ".join(repr(other) for other in sorted(found[name] - {""}))
+            raise ParoError(
+                f"variant = {variant!r} is not legal: {folder / name} has no such weights; legal: "
+                + (legal or "none, as there are only plain ones")
+            )
+    chosen = {}
+    for name, variants in found.items():
+        legal = [variants & {variant}, variants & {""}, variants]
+        fitting = sorted(next((some for some in legal if some), set()))
+        if len(fitting) > 1:
+            raise ParoError(
+                f"{folder / name} has several variants of its weights and no plain ones; legal: "
+                f"--variant, one of {', '.join(fitting)}"
+            )
+        if fitting:
+            chosen[name] = fitting[0]
+    return chosen
+
+
+def _variants(component: Path) -> set[str]:
+    matches = (_FILE.fullmatch(path.name) for path in component.iterdir())
+    return {match["variant"] or "" for match in matches if match}
+
+
+def weights_identity(folder: Path, components: dict[str, str]) -> str:
+    """Tell the weights of some components from any others.
+
+    The identity depends on name, type, shape and bytes of each tensor, and not on how the tensors
+    are spread over files. Weights in another precision are others.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the pipeline.
+    components : dict of str to str
+        Their names and variants, as `choose_variants` returns them.
+
+    Returns
+    -------
+    str
+        SHA-256, hexadecimal.
+
+    Raises
+    ------
+    ParoError
+        If a file cannot be read.
+    """
+    tensors = sorted(
+        tensor
+        for name, variant in components.items()
+        for path in _files(folder / name, variant)
+        for tensor in _tensors(name, path)
+    )
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        # Type and shape settle how many bytes follow.
+        head = [tensor.component, tensor.name, tensor.dtype, tensor.shape]
+        digest.update(json.dumps(head).encode() + b"\n")
+        try:
+            with tensor.path.open("rb") as stream:
+                stream.seek(tensor.begin)
+                left = tensor.end - tensor.begin
+                while left:
+                    chunk = stream.read(min(left, _CHUNK_BYTES))
+                    if not chunk:
+                        raise ParoError(f"{tensor.path} ends within tensor {tensor.name!r}")
+                    digest.update(chunk)
+                    left -= len(chunk)
+        except OSError as error:
+            raise _unreadable(tensor.path, error) from error
+    return digest.hexdigest()
+
+
+def _files(component: Path, variant: str) -> list[Path]:
+    """Files that the library loads: those of an index, else the whole one."""
+    middle = f".{variant}" if variant else ""
+    whole = component / f"{_WHOLE}{middle}.safetensors"
+    for name in (f"index{middle}", f"{variant}.index" if variant else "index"):
+        index = component / f"{_WHOLE}.safetensors.{name}.json"
+        if index.is_file():
+            try:
+                shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            except (OSError, ValueError, LookupError) as error:
+                raise _unreadable(index, error) from error
+            return [component / shard for shard in sorted(set(shards))]
+    return [whole]
+
+
+def _tensors(component: str, path: Path) -> list[_Tensor]:
+    try:
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(size))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return [
+        _Tensor(
+            component,
+            name,
+            path,
+            entry["dtype"],
+            tuple(entry["shape"]),
+            *(8 + size + offset for offset in entry["data_offsets"]),
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    ]
+
+
+def _unreadable(path: Path, error: Exception) -> ParoError:
+    return ParoError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")

@@ -1,0 +1,120 @@
+"""What a generating model is to this project: something whose attention can be watched or replaced.
+
+The project's own video transformer (`firmware_model.models.video`) and pipelines of the diffusers
+library (`firmware_model.models.diffusers_adapter`) both are a `Pipeline`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from firmware_model.progress import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """One self-attention of a running model.
+
+    Parameters
+    ----------
+    layer : int
+        Which attention layer, in the order of execution, from 0.
+    step : int
+        Which denoising step, from 0.
+    q, k, v : torch.Tensor
+        [batch, heads, tokens, head_dim], any float type, after positional rotation. The tokens are
+        prefix, grid (F, H, W, W fastest) and suffix, as `ModelShape` tells.
+    scale : float
+        Factor of the logits before softmax.
+    last : bool
+        Whether the last item is the last of the model's batch: some models compute each item of a
+        batch by a call of its own.
+    """
+
+    layer: int
+    step: int
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    scale: float
+    last: bool = True
+
+
+#: Computes an attention: returns [batch, heads, tokens, head_dim], dtype of ``q``.
+Attention = Callable[[AttentionCall], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """Attention of a model, as far as plans depend on it.
+
+    Parameters
+    ----------
+    layers, heads, head_dim : int
+        Self-attention layers over all tokens, heads of each, channels of a head.
+    grid : (int, int, int)
+        Frames, height, width of the token grid.
+    prefix_tokens, suffix_tokens : int
+        Text or class tokens before and after the grid.
+    steps : int
+        Denoising steps of a run.
+    """
+
+    layers: int
+    heads: int
+    head_dim: int
+    grid: tuple[int, int, int]
+    prefix_tokens: int = 0
+    suffix_tokens: int = 0
+    steps: int
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all."""
+        return self.prefix_tokens + math.prod(self.grid) + self.suffix_tokens
+
+
+class Pipeline(Protocol):
+    """A model that generates videos or images.
+
+    Attributes
+    ----------
+    identity : str
+        Tells the model's weights from any others, hexadecimal: what plans refer to.
+    shape : ModelShape
+        Its attention.
+    """
+
+    identity: str
+    shape: ModelShape
+
+    def generate(
+        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+    ) -> torch.Tensor:
+        """Generate one video or image.
+
+        Parameters
+        ----------
+        sample : int
+            Which one: the seed of its noise (and the choice of its class or prompt).
+        attention : Attention, optional
+            Takes the place of every self-attention over all tokens; by default the model's own.
+        progress : Progress, optional
+            Told after each denoising step.
+
+        Returns
+        -------
+        torch.Tensor
+            float32 [frames, height, width, colours], 0 .. 1; one frame for an image.
+        """
+        ...
+
+
+def float_attention(call: AttentionCall) -> torch.Tensor:
+    """Softmax attention as torch computes it."""
+    return torch.nn.functional.scaled_dot_product_attention(
+        call.q, call.k, call.v, scale=call.scale
+    )

@@ -1,0 +1,101 @@
+"""Generating moving digits: the video transformer as a `Pipeline` of `firmware_model.models`."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firmware_model.models.pipeline import Attention, AttentionCall, ModelShape
+from firmware_model.models.video.checkpoint import load_model
+from firmware_model.models.video.dataset import CLASSES, FRAMES, HEIGHT, WIDTH
+from firmware_model.models.video.transformer import GRID, NO_CLASS, float_attention
+from firmware_model.progress import Progress, Steps
+from paro.config.errors import ParoError
+
+#: Denoising steps unless the user says otherwise.
+STEPS = 25
+#: How much further than the classless prediction the one for the class is followed.
+GUIDANCE = 1.5
+
+
+class VideoPipeline:
+    """The trained video transformer with its sampler.
+
+    The sampler follows the velocity from noise to video in equal Euler steps; both halves of
+    the guidance (with class and without) run as one batch.
+
+    Parameters
+    ----------
+    path : Path
+        Checkpoint.
+    steps : int
+        Denoising steps.
+    device : str
+        Where torch computes.
+    dtype : torch.dtype
+        What the network computes in; the sampler takes its steps in float32.
+
+    Raises
+    ------
+    ParoError
+        If the checkpoint is not legal or ``steps`` is below 1.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        steps: int = STEPS,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if steps < 1:
+            raise ParoError(f"steps = {steps} is not legal; legal: 1 or more")
+        model, self.identity = load_model(path)
+        self._model = model.to(device, dtype)
+        shape = model.shape
+        self.shape = ModelShape(
+            layers=shape.layers,
+            heads=shape.heads,
+            head_dim=shape.head_dim,
+            grid=GRID,
+            steps=steps,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+    ) -> torch.Tensor:
+        """Generate a video of the digit ``sample`` modulo 10; as `Pipeline.generate`."""
+        # On the CPU, so that a sample starts from the same noise on every device.
+        random = torch.Generator().manual_seed(sample)
+        video = torch.randn(1, FRAMES, HEIGHT, WIDTH, generator=random)
+        classes = torch.tensor([NO_CLASS, sample % CLASSES])
+        levels = torch.linspace(1, 0, self.shape.steps + 1)
+        told = Steps(progress, self.shape.steps)
+        for step, (level, following) in enumerate(pairwise(levels)):
+            classless, velocity = self._velocities(video, level, classes, _hook(attention, step))
+            velocity = classless + GUIDANCE * (velocity - classless)
+            video = video + (following - level) * velocity
+            told.advance()
+        return ((video[0] + 1) / 2).clamp(0, 1).unsqueeze(-1)
+
+    def _velocities(
+        self, video: torch.Tensor, level: torch.Tensor, classes: torch.Tensor, attention: Any
+    ) -> torch.Tensor:
+        """Both halves of the guidance, float32 on the CPU."""
+        weights = self._model.positions
+        halves = video.expand(2, -1, -1, -1).to(weights)
+        levels, classes = level.expand(2).to(weights.device), classes.to(weights.device)
+        return self._model(halves, levels, classes, attention).float().cpu()
+
+
+def _hook(attention: Attention | None, step: int):
+    """Attention of the transformer at one step."""
+    if attention is None:
+        return float_attention
+
+    def replaced(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attention(AttentionCall(layer, step, q, k, v, q.shape[-1] ** -0.5))
+
+    return replaced

@@ -1,0 +1,1 @@
+"""The golden reference: quantisation and integer attention, bit for bit what the RTL computes."""

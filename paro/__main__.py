@@ -1,0 +1,6 @@
+"""`python -m paro`: the command line."""
+
+from paro.cli.main import run
+
+if __name__ == "__main__":
+    run()

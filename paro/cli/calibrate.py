@@ -1,0 +1,235 @@
+"""`paro calibrate`: order, transform and block widths of each head of a model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from paro.cli.console import progress_bar, stdout, warn
+from paro.cli.options import CapturesArgument, HeadsOption, parse_heads, writable_file
+from paro.config import ParoError
+from paro.config.formats import PAPER_BITS
+
+if TYPE_CHECKING:
+    from firmware_model.calibration.calibrate import Calibrated
+    from firmware_model.calibration.goal import Goal
+
+#: Longest table of heads that is printed; a plan of more is summed up by layer.
+_HEADS_SHOWN = 64
+#: Heads that lose much, named one by one.
+_LOSERS_NAMED = 8
+#: Share by which a mean may exceed the one asked for: the rounding of sums.
+_MEAN_SLACK = 1e-4
+
+
+def calibrate(
+    captures: CapturesArgument,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PLAN",
+            help="plan to write; a folder for several models",
+            callback=writable_file,
+        ),
+    ],
+    avg_bits: Annotated[
+        float, typer.Option("--avg-bits", metavar="BITS", help="mean width of a block, up to 8")
+    ] = PAPER_BITS,
+    density: Annotated[
+        float | None,
+        typer.Option("--density", metavar="SHARE", help="a mask in place of widths: live blocks"),
+    ] = None,
+    block: Annotated[
+        int, typer.Option("--block", metavar="B", help="tokens on a side of a block: 16, 32, 64")
+    ] = 64,
+    heads: HeadsOption = None,
+    per_head: Annotated[
+        bool, typer.Option("--per-head", help="the same budget for each head; shared otherwise")
+    ] = False,
+    floor_bits: Annotated[
+        float, typer.Option("--floor-bits", metavar="BITS", help="least mean width of a head")
+    ] = 0.0,
+    relative_to: Annotated[
+        str,
+        typer.Option(
+            "--relative-to",
+            metavar="WHAT",
+            help="a head's errors count against its best (at 8 bits) or its signal; the latter "
+            "keeps generated videos closest",
+        ),
+    ] = "best",
+    order: Annotated[
+        str,
+        typer.Option(
+            "--order",
+            metavar="HOW",
+            help="error (least error), metric (PAROAttention's), or one for all heads: FHW (no "
+            "reorder), FWH, HWF, HFW, WHF, WFH",
+        ),
+    ] = "error",
+    transform: Annotated[
+        str,
+        typer.Option(
+            "--transform",
+            metavar="HOW",
+            help="of the channels of Q and K: error (least error), or one for all heads: none, "
+            "balance, rotate, balance-rotate",
+        ),
+    ] = "error",
+    text_bits: Annotated[
+        int,
+        typer.Option(
+            "--text-bits", metavar="BITS", help="least width of blocks with text: 0, 2, 4, 8"
+        ),
+    ] = 0,
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            "--max-loss", metavar="DB", help="warn of heads that lose more against their 8 bits"
+        ),
+    ] = 4.0,
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="whose errors are measured: digit (ours), digit-4, paper, linear",
+        ),
+    ] = "digit",
+    step_groups: Annotated[
+        int,
+        typer.Option(
+            "--step-groups",
+            metavar="N",
+            help="sets of codes: N - 1 for the first half of the steps, one for the second",
+        ),
+    ] = 1,
+) -> None:
+    """Choose the token order of every head and the width (0, 2, 4 or 8 bit) of every block.
+
+    All heads share one budget: those that need little pay for those that need much. The error of a
+    block at a width is measured with the hardware's own formats. Captures of one model (its layers,
+    its times, prompts of any length) make one plan; with captures of several models PLAN is a
+    folder, with a plan for each. Captures are read one at a time.
+
+    The table tells what each head loses against its own 8 bits; a head that loses more than
+    --max-loss, one whose logits the format does not hold, and a mean that cannot be met are told in
+    a sentence each.
+
+    [bold]Examples[/bold]
+
+      paro calibrate capture.safetensors -o plan.safetensors
+
+      paro calibrate capture.safetensors -o plan.safetensors --avg-bits 3 --block 32 --heads 0,3
+
+      paro calibrate captures/ -o plan.safetensors --step-groups 5 --relative-to signal
+
+      paro calibrate capture.safetensors -o plan.safetensors --order metric --transform none
+
+      paro calibrate one.safetensors other.safetensors -o plans/ --density 0.3 --order FHW
+    """
+    from firmware_model.calibration import goal as goals
+    from firmware_model.calibration.calibrate import Calibration
+    from firmware_model.calibration.plan import save_plan
+    from firmware_model.capture import open_captures
+
+    goal = goals.Goal(
+        avg_bits=avg_bits,
+        density=density,
+        block=block,
+        order=order,
+        transform=transform,
+        rounding=format_,  # type: ignore[arg-type]  # refused if not legal
+        step_groups=goals.step_group_starts(step_groups),
+        per_head=per_head,
+        floor_bits=floor_bits,
+        text_bits=text_bits,
+        relative_to=relative_to,  # type: ignore[arg-type]  # refused if not legal
+    )
+    sources = open_captures(captures)
+    names = {}
+    for source in sources:
+        names.setdefault(source.model, source.name)
+    if len(names) > 1 and output.suffix == ".safetensors":
+        raise ParoError(
+            f"the captures are of {len(names)} models, but {output} is a file; legal: a folder"
+        )
+    if len(set(names.values())) < len(names):
+        raise ParoError("captures of different models have one name; give them names of their own")
+    fewest = min(source.heads for source in sources)
+    chosen = None if heads is None else parse_heads(heads, fewest)
+    with progress_bar("calibrate") as progress:
+        results = Calibration(sources, goal, chosen, progress).results()
+    for result in results:
+        plan = result.plan
+        path = output if len(results) == 1 else output / f"{names[plan.model]}.safetensors"
+        save_plan(plan, path)
+        stdout.print(_table(path, result))
+        for sentence in _warnings(result, goal, max_loss):
+            warn(sentence)
+
+
+def _warnings(result: "Calibrated", goal: "Goal", max_loss: float) -> Iterator[str]:
+    """What a user should know of a plan, a sentence each."""
+    yield from (f"{sentence}; the plan leaves it out" for sentence in result.left_out)
+    if goal.density is None:
+        asked, met, unit = goal.avg_bits, result.plan.mean_bits(), "bits"
+    else:
+        asked, met, unit = 100 * goal.density, 100 * result.plan.density(), "% of the blocks"
+    if met > asked * (1 + _MEAN_SLACK):
+        yield (
+            f"{asked:.2f} {unit} were asked for and the plan has {met:.2f}: every row keeps a live "
+            "block, and floors hold"
+        )
+    losers = [head for head in result.heads if head.loss_db > max_loss]
+    for head in sorted(losers, key=lambda head: -head.loss_db)[:_LOSERS_NAMED]:
+        yield (
+            f"head {head.head} of layer {head.layer} loses {head.loss_db:.1f} dB against its own 8 "
+            f"bits ({head.snr_db:.1f} of {head.eight_bit_snr_db:.1f} dB), more than {max_loss:g}"
+        )
+    if len(losers) > _LOSERS_NAMED:
+        yield f"{len(losers) - _LOSERS_NAMED} more heads lose more than {max_loss:g} dB"
+
+
+def _table(path: Path, result: "Calibrated") -> Table:
+    from firmware_model.reorder import ORDERS
+    from firmware_model.transform import TRANSFORMS
+
+    plan = result.plan
+    table = Table(
+        title=f"plan {path}: {plan.mean_bits():.2f} bits, {plan.density():.0%} of the blocks live",
+        title_justify="left",
+    )
+    single = len(result.heads) <= _HEADS_SHOWN
+    columns = ("order", "transform", "bits", "live", "dB", "8-bit dB", "loss")
+    for column in ("layer", "head" if single else "heads", *columns):
+        table.add_column(column, justify="right")
+    for layer in plan.layers:
+        heads = [head for head in result.heads if head.layer == layer]
+        for some in [[head] for head in heads] if single else [heads]:
+            if not some:
+                continue
+            worst = max(some, key=lambda head: head.loss_db)
+            table.add_row(
+                str(layer),
+                str(some[0].head if single else len(some)),
+                " ".join(sorted({ORDERS[head.order] for head in some})),
+                " ".join(sorted({TRANSFORMS[head.transform] for head in some})),
+                f"{sum(head.mean_bits for head in some) / len(some):.2f}",
+                f"{sum(head.density for head in some) / len(some):.2f}",
+                f"{worst.snr_db:.1f}",
+                f"{worst.eight_bit_snr_db:.1f}",
+                f"{worst.loss_db:.1f}",
+            )
+    losses = [head.loss_db for head in result.heads]
+    table.caption = (
+        f"loss against 8 bits: {sum(losses) / len(losses):.1f} dB in the mean, {max(losses):.1f} "
+        "at most"
+    )
+    if not single:
+        table.caption += "; of several heads the one that loses most is shown"
+    return table

@@ -1,0 +1,197 @@
+"""`paro cosim`: the generated Verilog against the integer model, word for word."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from paro.cli.console import key_value_table, progress_bar, stdout
+from paro.cli.options import (
+    CaptureArgument,
+    ConfigChoice,
+    HeadsOption,
+    OutputDirectory,
+    Top,
+    is_number,
+    parse_range,
+    with_config,
+)
+from paro.cli.results import heads_table
+from paro.config import ParoError, files
+
+_PICTURE = "stages.png"
+
+
+@with_config
+def cosim(
+    capture: CaptureArgument,
+    output: OutputDirectory,
+    config: ConfigChoice,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="PLAN", help="plan; without one, the heads are calibrated at 4.8 bit"
+        ),
+    ] = None,
+    heads: HeadsOption = None,
+    query_blocks: Annotated[
+        str | None,
+        typer.Option(
+            "--query-blocks", metavar="A:B", help="block rows A up to B - 1; all by default"
+        ),
+    ] = None,
+    sim: Annotated[
+        str, typer.Option("--sim", metavar="NAME", help="verilator or icarus")
+    ] = "verilator",
+    top: Annotated[
+        Top, typer.Option(help="the core on streams, or the accelerator on an AXI memory")
+    ] = Top.CORE,
+    latency: Annotated[
+        str,
+        typer.Option(
+            "--latency",
+            metavar="CYCLES",
+            help="clocks from a request to the memory's answer; A:B, of the accelerator alone: "
+            "at random from A to B",
+        ),
+    ] = "0",
+    interleaved: Annotated[
+        bool,
+        typer.Option(
+            "--interleaved",
+            help="accelerator: all heads' tokens in one array [token, head, channel]",
+        ),
+    ] = False,
+    stalls: Annotated[
+        int | None,
+        typer.Option("--stalls", metavar="SEED", help="random stalls on every stream or channel"),
+    ] = None,
+    waves: Annotated[bool, typer.Option("--waves", help="record waveforms")] = False,
+) -> None:
+    """Run the generated Verilog under cocotb and compare every output word with the model.
+
+    The core's head_dim follows the capture and its block follows the plan, unless an option or a
+    configuration file says otherwise; a preset gives way to both. Without --plan, the heads are
+    calibrated first, at a mean of 4.8 bit.
+
+    The compiled simulator is kept for later runs, wherever their -o is, in the folder paro of
+    XDG_CACHE_HOME or ~/.cache (the environment variable PARO_CACHE_DIR names another); it holds at
+    most 2 GiB, `paro doctor` tells how much, and it may be deleted at any time.
+
+    Writes DIR/report.json, DIR/outputs.safetensors and DIR/stages.png, a picture of where the
+    clocks went. Exit status 1 if a word differs, or if the core alone takes other clocks than the
+    cycle model predicts, the accelerator more than 1 % more or less.
+
+    [bold]Examples[/bold]
+
+      paro cosim capture.safetensors --heads 0 --query-blocks 0:4 -o cosim
+
+      paro cosim capture.safetensors --plan plan.safetensors --preset video -o cosim
+
+      paro cosim capture.safetensors --heads 0 --rows 4 --cols 16 --sim icarus --stalls 7 -o cosim
+
+      paro cosim capture.safetensors --top accelerator --latency 1:200 --stalls 7 -o cosim
+
+      paro cosim capture.safetensors --heads 2 --query-blocks 0:1 --waves -o cosim
+    """
+    from firmware_model.capture import load_capture
+    from paro.cli.inputs import as_range, capture_config, choose_plan
+    from sim.cache import cache_folder
+    from sim.cosim.cosim import cosim as simulate
+    from sim.cosim.simulators import get_simulator
+    from sim.cycles.memory import Memory
+
+    low, high = _parse_latency(latency, top)
+    memory = None
+    if top is Top.ACCELERATOR:
+        memory = Memory(latency=(low, high), stall_seed=stalls, interleaved=interleaved)
+    elif interleaved:
+        raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
+    source = load_capture(capture)
+    # What is missing is refused before the long work.
+    get_simulator(sim)
+    cache_folder()
+    chosen_plan, chosen = choose_plan(plan, source, heads, config)
+    core = capture_config(config, source, chosen_plan)
+    rows = as_range(parse_range("query-blocks", query_blocks), chosen_plan.blocks)
+    files.remove_files(output / _PICTURE)  # of an earlier run
+    with progress_bar(sim) as progress:
+        report = simulate(
+            source,
+            chosen_plan,
+            chosen,
+            core,
+            sim,
+            output,
+            query_blocks=rows,
+            memory=memory,
+            memory_latency=low,
+            stall_seed=stalls,
+            waves=waves,
+            progress=progress,
+        )
+    stdout.print(heads_table(f"co-simulation {output}", report))
+    if report["stages"]:
+        # Only now: it takes a second, and the simulation shall begin.
+        from paro.cli.drawing import save_figure, stages_figure
+
+        stdout.print(_stages_table(report))
+        save_figure(stages_figure(report), output / _PICTURE)
+    stdout.print(_verdict(report))
+    if not report["bit_exact"] or report["cycles_as_predicted"] is False:
+        raise typer.Exit(1)
+
+
+def _parse_latency(text: str, top: Top) -> tuple[int, int]:
+    """Least and most clocks."""
+    low, colon, high = text.partition(":")
+    limit = 65_535
+    numbers = [low, high] if colon else [low, low]
+    if not all(map(is_number, numbers)) or (colon and top is Top.CORE):
+        raise ParoError(
+            f"--latency {text!r} is not legal; legal: a number, or A:B with the accelerator"
+        )
+    least, most = map(int, numbers)
+    if not least <= most <= limit:
+        raise ParoError(f"--latency {text!r} is not legal; legal: 0 <= A <= B <= {limit:,}")
+    return least, most
+
+
+def _stages_table(report: dict[str, Any]) -> Table:
+    """Part of the cycles that each stage spent in each state."""
+    table = Table(title="stages, % of the cycles", title_justify="left", box=box.SIMPLE_HEAD)
+    states = list(next(iter(report["stages"].values())))
+    for name in ("stage", *states):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage, counts in report["stages"].items():
+        parts = [f"{100 * counts[state] / report['cycles']:.1f}" for state in states]
+        table.add_row(stage.replace("_", " "), *parts)
+    return table
+
+
+def _verdict(report: dict[str, Any]) -> Table:
+    names = (
+        "bit_exact",
+        "outputs_compared",
+        "mismatches",
+        "first_mismatch",
+        "failure",
+        "cycles",
+        "predicted_cycles",
+        "cycles_as_predicted",
+        "ideal_cycles",
+        "utilisation",
+        "mean_bits",
+        "density",
+        "top",
+        "simulator",
+        "cycles_per_second",
+        "waves",
+    )
+    rows = {name: report.get(name) for name in names}
+    for direction in ("read", "write"):
+        for name, value in ((report["memory"] or {}).get(direction) or {}).items():
+            rows[f"{direction}_{name}"] = value
+    return key_value_table("", rows)

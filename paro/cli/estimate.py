@@ -1,0 +1,366 @@
+"""`paro estimate`: time of a whole model on the accelerator, beside its peers."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from paro.cli.console import format_value, key_value_table, print_json, progress_bar, stdout
+from paro.cli.options import ConfigChoice, JsonOption, with_config, writable
+from paro.config import ParoError
+from paro.config.formats import PAPER_BITS
+from sim.estimate.equal_quality import EQUAL_QUALITY_BITS, PRUNED_DENSITY
+
+#: What is not said of the array: the widest that 2-bit blocks fill, see docs/performance.md.
+DEFAULT_ARRAY = {"rows": 16, "cols": 32, "axi_bits": 512}
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help="such as cogvideox-5b, or a file NAME.toml of your own"
+    ),
+]
+SourcesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="[CAPTURE]...",
+        help="captures or folders of them, whose calibrated heads stand for the model's; by "
+        "default the one that comes with the project",
+        show_default=False,
+    ),
+]
+CoresOption = Annotated[
+    float, typer.Option("--cores", metavar="N", help="cores of this configuration, side by side")
+]
+BufferOption = Annotated[
+    float,
+    typer.Option(
+        "--buffer", metavar="MIB", help="memory on the chip before the cores; the RTL has none"
+    ),
+]
+BufferBandwidthOption = Annotated[
+    float,
+    typer.Option(
+        "--buffer-bandwidth", metavar="GB/S", help="of the buffer; 0: as much as the cores read"
+    ),
+]
+LatencyOption = Annotated[
+    int, typer.Option("--latency", metavar="CYCLES", help="from a request to its first beat")
+]
+
+
+@with_config
+def estimate(
+    config: ConfigChoice,
+    captures: SourcesArgument = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="folder for the results", callback=writable
+        ),
+    ] = None,
+    model: ModelOption = None,
+    clock: Annotated[float, typer.Option("--clock", metavar="MHZ", help="of the cores")] = 1000.0,
+    bandwidth: Annotated[
+        float, typer.Option("--bandwidth", metavar="GB/S", help="of the memory")
+    ] = 128.0,
+    cores: CoresOption = 2.0,
+    buffer: BufferOption = 0.0,
+    buffer_bandwidth: BufferBandwidthOption = 0.0,
+    latency: LatencyOption = 0,
+    avg_bits: Annotated[
+        float | None,
+        typer.Option(
+            "--avg-bits",
+            metavar="BITS",
+            help=f"mean width of the first plan, default {PAPER_BITS}, the papers'",
+        ),
+    ] = None,
+    equal_quality_bits: Annotated[
+        float | None,
+        typer.Option(
+            "--equal-quality-bits",
+            metavar="BITS",
+            help="mean width of the second plan: that of the papers' quality, as `paro study "
+            f"formats` finds it, default {EQUAL_QUALITY_BITS}",
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="PLAN", help="a plan of `paro calibrate` in place of both"),
+    ] = None,
+    assume_density: Annotated[
+        float | None,
+        typer.Option(
+            "--assume-density",
+            metavar="SHARE",
+            help="in place of both: this share of the blocks at 8 bits; nothing measured",
+        ),
+    ] = None,
+    pruned_density: Annotated[
+        float,
+        typer.Option(
+            "--pruned-density",
+            metavar="SHARE",
+            help="weights that Sanger and ViTCoD must keep, as `paro study pruning` finds it",
+        ),
+    ] = PRUNED_DENSITY,
+    checkpoints: Annotated[
+        bool,
+        typer.Option("--checkpoints", help="print the papers' figures that the model must meet"),
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Estimate a whole model: cycles of every head, linear layers, memory, and other machines.
+
+    Without --plan, heads of captures are calibrated and scaled to the model's grid, at the papers'
+    mean width and at the one of equal quality. Peers get the same multipliers, clock, bandwidth and
+    buffer; a second table has as many cores as the A100's INT8 peak takes. Without more about the
+    array: 2 cores of 16 x 32 (1024 multipliers).
+
+    Writes DIR/estimate.json and DIR/estimate.png. Exit status 1 if a checkpoint is missed.
+
+    [bold]Examples[/bold]
+
+      paro estimate --checkpoints
+
+      paro estimate --model cogvideox-5b -o estimate
+
+      paro estimate --model wan2.1-14b-720p --rows 16 --cols 16 --cores 4 --bandwidth 64 -o wan
+
+      paro estimate --model my.toml captures/ --avg-bits 4 --json -o mine
+    """
+    calibrated = captures or avg_bits is not None or equal_quality_bits is not None
+    of_plans = {
+        "--plan": plan is not None,
+        "--assume-density": assume_density is not None,
+        "CAPTURE, --avg-bits, --equal-quality-bits": calibrated,
+    }
+    given = [name for name, is_given in of_plans.items() if is_given]
+    if checkpoints:
+        if model is not None or output is not None or given:
+            raise ParoError("--checkpoints are of the papers' models; legal: alone or with --json")
+        _print_checkpoints(json_)
+        return
+    if model is None or output is None:
+        raise ParoError("give --model and -o, or --checkpoints")
+    if len(given) > 1:
+        raise ParoError(f"give plans by one of: {'; '.join(given)}")
+
+    from firmware_model.reference.quantize import padded_head_dim
+    from paro.cli.charts import estimate_figure
+    from paro.cli.drawing import save_figure
+    from paro.config.files import write_json
+    from sim.estimate.comparison import compare
+    from sim.estimate.machine import Machine
+    from sim.estimate.performance import check_fits
+    from sim.estimate.workloads import load_workload
+
+    workload = load_workload(model)
+    core = build_config(config, padded_head_dim(workload.head_dim))
+    check_fits(workload, core)
+    machine = Machine(
+        config=core,
+        cores=cores,
+        clock_mhz=clock,
+        bandwidth_gbs=bandwidth,
+        buffer_mib=buffer,
+        buffer_gbs=buffer_bandwidth,
+        latency=latency,
+    )
+    if not 0 < pruned_density <= 1:
+        raise ParoError(
+            f"pruned density = {pruned_density:g} is not legal; legal: above 0, at most 1"
+        )
+    widths = (
+        PAPER_BITS if avg_bits is None else avg_bits,
+        EQUAL_QUALITY_BITS if equal_quality_bits is None else equal_quality_bits,
+    )
+    plans = make_plans(
+        workload, core.block, widths, captures or [], output, plan=plan, density=assume_density
+    )
+    report = compare(workload, machine, plans, pruned_density)
+    write_json(output / "estimate.json", report)
+    save_figure(estimate_figure(report), output / "estimate.png")
+    if json_:
+        print_json(report)
+        return
+    _print_report(report)
+    stdout.print(f"written: {output / 'estimate.json'}, estimate.png", highlight=False)
+
+
+def build_config(choice: ConfigChoice, head_dim: int, **fields: int) -> Any:
+    """Configuration for a model: its head_dim, and `DEFAULT_ARRAY` if nothing is said."""
+    implied: dict[str, int] = {"head_dim": head_dim} | fields
+    if choice.preset is None and choice.file is None:
+        implied = DEFAULT_ARRAY | implied
+    return choice.build(**implied)
+
+
+def make_plans(
+    workload: Any,
+    block: int,
+    widths: tuple[float, ...],
+    captures: list[Path],
+    output: Path,
+    *,
+    plan: Path | None = None,
+    density: float | None = None,
+) -> list[Any]:
+    """Plans of a model's heads: a given one, an assumed one, or calibrated ones of some widths."""
+    from firmware_model import DEMO_CAPTURE
+    from firmware_model.calibration.allocation import check_avg_bits
+    from firmware_model.calibration.plan import load_model_plan
+    from firmware_model.capture import load_captures
+    from sim.estimate import head_plans
+
+    if plan is not None:
+        return [head_plans.plans_of(load_model_plan(plan), workload, block, f"plan {plan}")]
+    if density is not None:
+        return [head_plans.assumed_plans(workload, block, density)]
+    for width in widths:
+        check_avg_bits(width)
+    sources = load_captures(captures or [DEMO_CAPTURE])
+    blocks = -(-workload.tokens // block)
+    with progress_bar("measure heads") as progress:
+        heads = head_plans.measure_heads(sources, blocks, output / "measured", progress)
+    source = head_plans.describe_captures(sources)
+    plans = []
+    with progress_bar("allocate") as progress:
+        for done, width in enumerate(widths):
+            progress(done, len(widths))
+            plans.append(head_plans.calibrated_plans(heads, workload, block, width, source))
+        progress(len(widths), len(widths))
+    return plans
+
+
+def _print_checkpoints(json_: bool) -> None:
+    from sim.estimate.paper_figures import checkpoints
+    from sim.estimate.peers import checks
+
+    points, peers = checkpoints(), checks()
+    held = all(point.holds for point in points) and all(check.holds for check in peers)
+    if json_:
+        print_json(
+            {
+                "checkpoints": [vars(point) | {"holds": point.holds} for point in points],
+                "peers": [
+                    vars(check) | {"error": check.error, "holds": check.holds} for check in peers
+                ],
+            }
+        )
+    else:
+        table = _table("the papers' figures", ("figure", "wanted", "found", "holds"))
+        for point in points:
+            wanted, found = _span(point.low, point.high), _span(*point.found)
+            table.add_row(point.figure, wanted, found, format_value(point.holds))
+        stdout.print(table)
+        table = _table(
+            "peers beside their own figures",
+            ("peer", "figure", "published", "model", "error", "stated", "holds"),
+        )
+        for check in peers:
+            table.add_row(
+                check.peer,
+                check.figure,
+                f"{check.published:.4g}",
+                f"{check.modelled:.4g}",
+                f"{check.error:+.0%}",
+                f"{check.tolerance:.0%}",
+                format_value(check.holds),
+            )
+        stdout.print(table)
+    if not held:
+        raise typer.Exit(1)
+
+
+def _span(low: float, high: float) -> str:
+    texts = f"{low:.2f}", f"{high:.2f}"
+    return texts[0] if texts[0] == texts[1] else " to ".join(texts)
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    return table
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    model, machine, array = report["model"], report["machine"], report["configuration"]
+    title = (
+        f"{model['title']}: {report['tokens']:,} tokens, {model['layers']} layers, "
+        f"{model['steps']} steps x {model['guidance_passes']}"
+    )
+    for found in report["ours"]:
+        bounds = [
+            f"{name} {share:.0%}" for name, share in found["attention_bounds"].items() if share
+        ]
+        rows = {
+            "plans": found["plans"],
+            "mean bits": found["mean_bits"],
+            "live blocks": found["density"],
+            "utilisation in attention": found["utilisation"],
+            "utilisation in linear layers": found["linear_utilisation"],
+            "attention, s a step": found["attention_seconds"],
+            "  bound by": ", ".join(bounds),
+            "linear layers, s a step": found["linear_seconds"],
+            "  and these by": found["linear_bound"],
+            "step, s": found["step_seconds"],
+            "sample, s": found["sample_seconds"],
+            "memory, GB a step": found["gigabytes_per_step"],
+            "cores read in attention, GB/s": found["core_reads_gbs"],
+        }
+        stdout.print(key_value_table(title, rows))
+        title = ""
+    stdout.print(
+        _machines(
+            f"equal resources: {machine['macs']:,.0f} multipliers ({machine['cores']:g} x "
+            f"{array['rows']} x {array['cols']}), {machine['clock_mhz']:g} MHz, "
+            f"{machine['bandwidth_gbs']:g} GB/s, {machine['buffer_mib']:g} MiB",
+            report["equal_resources"],
+        )
+    )
+    stdout.print(
+        _machines(
+            f"at the A100's INT8 peak ({report['a100_peak_cores']:.1f} cores), bandwidth, a buffer "
+            "of its cache's size that gives the "
+            f"{report['ours_at_a100_peak'][-1]['core_reads_gbs']:,.0f} GB/s that the cores read; "
+            "GPUs at their own efficiency",
+            report["a100_peak"],
+        )
+    )
+    table = _table("targets", ("over", "mean bits", "wanted", "found", "holds", "would hold if"))
+    for target in report["targets"]:
+        table.add_row(
+            target["over"],
+            f"{target['mean_bits']:.2f}",
+            f"{target['wanted']:.2f}x",
+            f"{target['found']:.2f}x",
+            format_value(target["holds"]),
+            "; ".join(target["decided_by"]),
+        )
+    stdout.print(table)
+    names = [name for name in report["sensitivity"][0] if name != "assumption"]
+    table = _table("speed-ups with one assumption changed", ("assumption", *names))
+    for row in report["sensitivity"]:
+        cells = ["" if row[name] is None else f"{row[name]:.2f}x" for name in names]
+        table.add_row(row["assumption"], *cells)
+    stdout.print(table)
+
+
+def _machines(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = _table(
+        title,
+        ("machine", "attention", "linear", "step, s", "ours is", "in attention"),
+    )
+    for row in rows:
+        table.add_row(
+            row["machine"],
+            *(format_value(row[f"{part}_seconds"]) for part in ("attention", "linear", "step")),
+            f"{row['speedup']:.2f}x",
+            f"{row['attention_speedup']:.2f}x",
+        )
+    return table

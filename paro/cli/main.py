@@ -1,0 +1,61 @@
+"""Entry of the command line: registers the commands, turns errors into exit codes."""
+
+import importlib
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from paro.cli.console import announcements, stderr
+from paro.cli.interrupt import interruptible
+from paro.config import ParoError
+
+#: Commands in the order of the help; each is a function of its own name in its own module.
+COMMANDS = (
+    "capture",
+    "calibrate",
+    "generate",
+    "cosim",
+    "evaluate",
+    "picture",
+    "study",
+    "estimate",
+    "sweep",
+    "synth",
+    "benchmark",
+    "doctor",
+)
+
+app = typer.Typer(
+    name="paro",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Generator, golden reference and verification of the PARO attention accelerator.",
+    epilog="Exit status: 0 it holds; 1 a check failed (a mismatch, timing not met); "
+    "2 bad usage or input; 130 interrupted by Ctrl-C.",
+)
+
+for _name in COMMANDS:
+    app.command(_name)(getattr(importlib.import_module(f"paro.cli.{_name}"), _name))
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
+) -> None:
+    if version:
+        print(f"paro {metadata.version('paro-accelerator')}")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Run the command line; a `ParoError` becomes one line on stderr and exit status 2."""
+    try:
+        with interruptible(), announcements():
+            app()
+    except ParoError as error:
+        stderr.print(f"paro: error: {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)

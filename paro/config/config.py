@@ -1,0 +1,249 @@
+"""The one configuration object of a core: its free parameters and every width derived from them."""
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from paro.config import formats
+from paro.config.errors import ParoError
+
+
+def _clamp(value: int, low: int, high: int) -> int:
+    return max(low, min(value, high))
+
+
+def bits_unsigned(largest: int) -> int:
+    """Width of an unsigned integer that holds 0 .. ``largest``."""
+    return max(1, largest.bit_length())
+
+
+def bits_signed(largest: int) -> int:
+    """Width of a signed integer that holds -``largest`` .. ``largest``."""
+    return 1 + bits_unsigned(largest)
+
+
+class Config(BaseModel):
+    """Parameters of one generated core; immutable, validated, hashable.
+
+    Illegal values raise `ParoError` with a sentence that names the field, the value and what is
+    legal. Build one by keyword (``Config(rows=8, cols=8)``), from a preset or from TOML
+    (`load_config`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    rows: Literal[4, 8, 16, 32, 64] = Field(
+        8, description="rows R of the PE array (keys in QK, queries in PV); divides `block`"
+    )
+    cols: Literal[4, 8, 16, 32, 64] = Field(
+        8,
+        description="columns C of the PE array (queries in QK, channels in PV); "
+        "divides `block` and `head_dim`",
+    )
+    block: Literal[16, 32, 64] = Field(64, description="tokens B on a side of an attention block")
+    head_dim: Literal[32, 64, 128, 256] = Field(64, description="channels d of a head")
+    max_tokens: int = Field(
+        131072, ge=64, le=2**20, description="longest token sequence the accumulators must hold"
+    )
+    exp_segments: Literal[4, 8, 16] = Field(
+        8, description="segments of the piecewise-linear 2**-f in each softmax lane"
+    )
+    axi_bits: Literal[64, 128, 256, 512] = Field(
+        128, description="data bits of the shell's AXI4 master"
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ParoError(_sentence(error)) from None
+
+    @model_validator(mode="after")
+    def _check_divisors(self) -> "Config":
+        for name, divisor in (("rows", self.rows), ("cols", self.cols)):
+            if self.block % divisor:
+                raise ValueError(f"{name} = {divisor} must divide block = {self.block}")
+        if self.head_dim % self.cols:
+            raise ValueError(f"cols = {self.cols} must divide head_dim = {self.head_dim}")
+        return self
+
+    # -- shape of the data path ---------------------------------------------------------------
+
+    @property
+    def shortest_reduction(self) -> int:
+        """Shorter of the two reduction lengths: head_dim (QK) and block (PV)."""
+        return min(self.head_dim, self.block)
+
+    @property
+    def drain_words(self) -> int:
+        """Accumulators that leave the array each cycle.
+
+        Chosen so that a drain fits behind the shortest tile (2-bit operands) where one array row
+        a cycle suffices for that.
+        """
+        return _clamp(
+            formats.LANES * self.rows * self.cols // self.shortest_reduction, 1, self.cols
+        )
+
+    @property
+    def drain_cycles(self) -> int:
+        """Cycles to empty the array's accumulators."""
+        return self.rows * self.cols // self.drain_words
+
+    @property
+    def softmax_lanes(self) -> int:
+        """Exponentials per cycle: the mean rate at which 2-bit blocks produce scores."""
+        return _clamp(
+            formats.LANES // 2 * self.rows * self.cols // self.head_dim,
+            1,
+            min(self.rows, self.cols),
+        )
+
+    @property
+    def load_tokens(self) -> int:
+        """Tokens side by side in one beat of the Q and K streams (4 channels of each).
+
+        K and V of a 2-bit block then load in half of the time that it takes, one after the other.
+        """
+        return _clamp(
+            2 * self.rows * self.cols // self.block,
+            1,
+            min(self.rows, self.cols, self.head_dim // formats.LANES),
+        )
+
+    @property
+    def load_bytes(self) -> int:
+        """Bytes in one beat of an operand's stream."""
+        return formats.LANES * self.load_tokens
+
+    @property
+    def output_words(self) -> int:
+        """Words in one beat of the O stream: what one read of the numerators gives."""
+        return self.drain_words
+
+    @property
+    def reciprocal_lanes(self) -> int:
+        """Dividers that work side by side: enough for rows of a single 2-bit block."""
+        cycles = 2 * self.block * self.head_dim // (formats.LANES * self.rows * self.cols)
+        wanted = -(-(formats.RECIPROCAL_BITS + 4) // max(cycles, 1))
+        return _clamp(1 << (wanted - 1).bit_length(), 1, self.softmax_lanes)
+
+    # -- widths, each proven from the largest value it must hold -------------------------------
+
+    @property
+    def score_max(self) -> int:
+        """Largest magnitude of a score: INT8 Q times K rounded to digits (up to 128)."""
+        return formats.OPERAND_MAX * (formats.OPERAND_MAX + 1) * self.head_dim
+
+    @property
+    def score_bits(self) -> int:
+        """Width of a signed score."""
+        return bits_signed(self.score_max)
+
+    @property
+    def key_scale_shift(self) -> int:
+        """Right shift after the key scale that leaves `SCALED_SCORE_BITS` bits."""
+        largest = self.score_max * (2**formats.KEY_SCALE_BITS - 1)
+        return bits_signed(largest) - formats.SCALED_SCORE_BITS
+
+    @property
+    def partial_max(self) -> int:
+        """Largest magnitude of P times V over one block."""
+        return (formats.OPERAND_MAX << formats.P_FRAC) * self.block
+
+    @property
+    def accumulator_bits(self) -> int:
+        """Width of a PE accumulator: a block's P times V, or four times a score (2-bit frame)."""
+        return bits_signed(max(self.partial_max, 4 * self.score_max))
+
+    @property
+    def block_sum_bits(self) -> int:
+        """Width of the sum of one row of quantised P over a block."""
+        return bits_unsigned(self.block << formats.P_FRAC)
+
+    @property
+    def blocks_max(self) -> int:
+        """Most blocks on a side of the attention map."""
+        return -(-self.max_tokens // self.block)
+
+    @property
+    def denominator_bits(self) -> int:
+        """Width of a softmax denominator, rounding of every rescale included."""
+        frac = formats.P_FRAC + formats.DENOMINATOR_FRAC
+        return bits_unsigned((self.max_tokens << frac) + self.blocks_max)
+
+    @property
+    def numerator_bits(self) -> int:
+        """Width of a signed output accumulator, rounding of every rescale included."""
+        largest = (formats.OPERAND_MAX << formats.P_FRAC) * self.max_tokens + self.blocks_max
+        return bits_signed(largest)
+
+    # -- identity --------------------------------------------------------------------------------
+
+    def digest(self) -> str:
+        """Short stable name of this configuration (12 hexadecimal digits)."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "value_error":
+        return f"configuration: {first['msg'].removeprefix('Value error, ')}"
+    field = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return f"configuration: no field {field!r}; legal fields: {', '.join(Config.model_fields)}"
+    legal = first["msg"].removeprefix("Input should be ")
+    return f"configuration: {field} = {first['input']!r} is not legal; legal: {legal}"
+
+
+#: Head sizes of the hardware, ascending; a smaller head is padded with zero channels to the next.
+HEAD_DIMS: tuple[int, ...] = get_args(Config.model_fields["head_dim"].annotation)
+
+#: Named configurations, smallest array first.
+PRESETS: dict[str, Config] = {
+    "tiny": Config(rows=4, cols=4, block=16, head_dim=32),
+    "small": Config(rows=4, cols=4),
+    "ulx3s": Config(rows=8, cols=8),
+    "wide": Config(rows=8, cols=16),
+    "video": Config(rows=16, cols=16),
+    "video-128": Config(rows=16, cols=16, head_dim=128),
+    "large": Config(rows=32, cols=32),
+}
+
+
+def load_config(
+    *, preset: str | None = None, file: Path | None = None, overrides: dict[str, Any] | None = None
+) -> Config:
+    """Build a configuration: a preset or a TOML file, then single fields on top.
+
+    Parameters
+    ----------
+    preset : str, optional
+        Name in `PRESETS`.
+    file : Path, optional
+        TOML file whose top-level keys are fields of `Config`. Excludes ``preset``.
+    overrides : dict, optional
+        Fields that win over both; ``None`` values are ignored.
+
+    Raises
+    ------
+    ParoError
+        For an unknown preset, an unreadable file or an illegal value.
+    """
+    if preset is not None and file is not None:
+        raise ParoError("give either a preset or a configuration file, not both")
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ParoError(f"no preset {preset!r}; legal: {', '.join(PRESETS)}")
+        values = PRESETS[preset].model_dump()
+    if file is not None:
+        try:
+            values = tomllib.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise ParoError(f"cannot read configuration {file}: {error}") from error
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    return Config(**values)

@@ -1,0 +1,299 @@
+"""The descriptor: 32 little-endian words in memory that tell the accelerator of one head.
+
+`DESCRIPTOR` is the one table. The packer, the RTL's view, the C header and the documentation come
+from it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from paro.config.config import HEAD_DIMS, Config
+from paro.config.errors import ParoError
+from paro.config.registers import MAGIC, MEMORY_ADDRESS_BITS
+
+__all__ = [
+    "ALIGNMENT",
+    "DESCRIPTOR",
+    "DESCRIPTOR_BYTES",
+    "DESCRIPTOR_VERSION",
+    "ROW_STRIDE_BITS",
+    "WORD_BITS",
+    "DescriptorField",
+    "pack_descriptor",
+    "unpack_descriptor",
+]
+
+#: Bits of a word.
+WORD_BITS = 32
+#: Bytes of a descriptor; a queue is descriptors one directly after the other.
+DESCRIPTOR_BYTES = 128
+#: Version of this layout and of the orders that it describes.
+DESCRIPTOR_VERSION = 2
+#: Addresses and row strides are multiples of this many bytes.
+ALIGNMENT = 4
+#: Bits of a row stride; without its two zeros it fits a common hardware multiplier of 18 bits.
+ROW_STRIDE_BITS = 20
+#: Most tokens of any configuration.
+_TOKENS_MAX = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptorField:
+    """One value in a descriptor.
+
+    Parameters
+    ----------
+    name : str
+        Keyword of `pack_descriptor`.
+    word : int
+        Index of its (first) word.
+    low : int
+        Lowest bit in the word.
+    width : int
+        Number of bits; above 32 it goes on in the next word, whose other bits are 0.
+    description : str
+        What it means.
+    legal : range or tuple of int
+        Values that it may have. A field with a single one is filled in by the packer.
+    """
+
+    name: str
+    word: int
+    low: int = 0
+    width: int = WORD_BITS
+    description: str
+    legal: range | tuple[int, ...]
+
+    @property
+    def offset(self) -> int:
+        """Lowest bit in the descriptor."""
+        return self.word * WORD_BITS + self.low
+
+    @property
+    def constant(self) -> int | None:
+        """Its value if only one is legal."""
+        return self.legal[0] if len(self.legal) == 1 else None
+
+    def legal_text(self) -> str:
+        """Legal values in words."""
+        if not isinstance(self.legal, range) or len(self.legal) == 1:
+            return ", ".join(str(value) for value in self.legal)
+        step = f", multiples of {self.legal.step}" if self.legal.step > 1 else ""
+        return f"{self.legal[0]} to {self.legal[-1]}{step}"
+
+
+def _choices(parameter: str) -> tuple[int, ...]:
+    return get_args(Config.model_fields[parameter].annotation)
+
+
+def _stride(name: str, word: int, operand: str, row_bytes: int) -> DescriptorField:
+    return DescriptorField(
+        name=name,
+        word=word,
+        description=f"Bytes from one token's row of {operand} to the next one's",
+        legal=range(row_bytes, 2**ROW_STRIDE_BITS, ALIGNMENT),
+    )
+
+
+def _address(name: str, word: int, description: str) -> DescriptorField:
+    return DescriptorField(
+        name=name,
+        word=word,
+        width=MEMORY_ADDRESS_BITS,
+        description=f"Byte address of {description}",
+        legal=range(0, 2**MEMORY_ADDRESS_BITS, ALIGNMENT),
+    )
+
+
+_COUNT = range(1, _TOKENS_MAX + 1)
+_COUNT_OR_NONE = range(_TOKENS_MAX)
+_BLOCK_ROWS_MAX = _TOKENS_MAX // min(_choices("block"))
+
+#: All fields, by ascending position.
+DESCRIPTOR: tuple[DescriptorField, ...] = (
+    DescriptorField(name="magic", word=0, description='"PARO" in memory', legal=(MAGIC,)),
+    DescriptorField(
+        name="block",
+        word=1,
+        width=8,
+        description="Tokens on a side of a block, as configured",
+        legal=_choices("block"),
+    ),
+    DescriptorField(
+        name="version",
+        word=1,
+        low=8,
+        width=8,
+        description="Version of this layout",
+        legal=(DESCRIPTOR_VERSION,),
+    ),
+    DescriptorField(
+        name="head_dim",
+        word=1,
+        low=16,
+        width=16,
+        description="Channels of a head, as configured",
+        legal=HEAD_DIMS,
+    ),
+    DescriptorField(
+        name="key_tokens",
+        word=2,
+        description="All tokens of the head, at most max_tokens as configured",
+        legal=_COUNT,
+    ),
+    DescriptorField(
+        name="first_block_row",
+        word=3,
+        description="First block row to compute",
+        legal=range(_BLOCK_ROWS_MAX),
+    ),
+    DescriptorField(
+        name="query_tokens",
+        word=4,
+        description="Queries to compute, from position first_block_row * block of the order on",
+        legal=_COUNT,
+    ),
+    DescriptorField(
+        name="prefix_tokens",
+        word=5,
+        description="Tokens before the grid, after it in the order; with the suffix less than all",
+        legal=_COUNT_OR_NONE,
+    ),
+    DescriptorField(
+        name="suffix_tokens",
+        word=6,
+        description="Tokens behind the grid; the order has them last",
+        legal=_COUNT_OR_NONE,
+    ),
+    *(
+        DescriptorField(
+            name=f"{axis}_extent",
+            word=word,
+            description=f"Tokens along the {axis} axis of the head's order",
+            legal=_COUNT,
+        )
+        for word, axis in enumerate(("outer", "middle", "inner"), start=7)
+    ),
+    *(
+        DescriptorField(
+            name=f"{axis}_stride",
+            word=word,
+            description=f"Tokens of the natural layout from one step of the {axis} axis to the "
+            "next",
+            legal=_COUNT,
+        )
+        for word, axis in enumerate(("outer", "middle", "inner"), start=10)
+    ),
+    _stride("q_row_stride", 13, "Q", HEAD_DIMS[0]),
+    _stride("k_row_stride", 14, "K", HEAD_DIMS[0]),
+    _stride("v_row_stride", 15, "V", HEAD_DIMS[0]),
+    _stride("o_row_stride", 16, "O", 2 * HEAD_DIMS[0]),
+    _address("q_address", 17, "Q: head_dim INT8 a token, natural token order"),
+    _address("k_address", 19, "K, as Q"),
+    _address("v_address", 21, "V, as Q"),
+    _address("o_address", 23, "O: head_dim signed 16-bit words a token, natural token order"),
+    _address(
+        "q_scales_address",
+        25,
+        "the queries' scales: a 32-bit word a token, in the head's order, whole groups of "
+        "load_tokens",
+    ),
+    _address("k_scales_address", 27, "the keys' scales, as the queries'"),
+    _address(
+        "codes_address",
+        29,
+        "the codes: 16 a word, lowest key block first, every computed block row in words of its "
+        "own, whole units of load_bytes",
+    ),
+    DescriptorField(name="reserved", word=31, description="Reserved", legal=(0,)),
+)
+
+
+def pack_descriptor(**values: int) -> bytes:
+    """Pack one descriptor.
+
+    Parameters
+    ----------
+    **values : int
+        Every field of `DESCRIPTOR` but the constant ones, by name.
+
+    Returns
+    -------
+    bytes
+        `DESCRIPTOR_BYTES` of them.
+
+    Raises
+    ------
+    ParoError
+        If a field is missing, unknown or illegal, or the fields contradict each other.
+    """
+    given = {field.name: field for field in DESCRIPTOR if field.constant is None}
+    _check_names("has no value for", [name for name in given if name not in values])
+    _check_names("has no field", [name for name in values if name not in given])
+    for name, field in given.items():
+        if values[name] not in field.legal:
+            raise ParoError(
+                f"descriptor: {name} = {values[name]} is not legal; legal: {field.legal_text()}"
+            )
+    _check_tokens(values)
+    _check_addresses(values)
+    image = 0
+    for field in DESCRIPTOR:
+        value = values[field.name] if field.constant is None else field.constant
+        image |= value << field.offset
+    return image.to_bytes(DESCRIPTOR_BYTES, "little")
+
+
+def unpack_descriptor(image: bytes) -> dict[str, int]:
+    """Read every field of a descriptor, whatever its value."""
+    word = int.from_bytes(image[:DESCRIPTOR_BYTES], "little")
+    return {field.name: word >> field.offset & (1 << field.width) - 1 for field in DESCRIPTOR}
+
+
+def _check_names(problem: str, names: Sequence[str]) -> None:
+    if names:
+        raise ParoError(f"descriptor {problem} {', '.join(names)}")
+
+
+def _check_tokens(values: dict[str, int]) -> None:
+    tokens = values["key_tokens"]
+    extents = [values[f"{axis}_extent"] for axis in ("outer", "middle", "inner")]
+    strides = [values[f"{axis}_stride"] for axis in ("outer", "middle", "inner")]
+    grid = extents[0] * extents[1] * extents[2]
+    total = values["prefix_tokens"] + grid + values["suffix_tokens"]
+    if tokens != total:
+        raise ParoError(
+            f"descriptor: key_tokens = {tokens}, but prefix, grid and suffix have "
+            f"{values['prefix_tokens']} + {grid} + {values['suffix_tokens']} = {total}"
+        )
+    last = sum((extent - 1) * stride for extent, stride in zip(extents, strides, strict=True))
+    if last >= grid:
+        raise ParoError(
+            f"descriptor: the order's strides {strides} lead to token {last} of a grid of {grid}; "
+            f"legal: up to {grid - 1}"
+        )
+    first = values["first_block_row"] * values["block"]
+    if first + values["query_tokens"] > tokens:
+        raise ParoError(
+            f"descriptor: queries {first} to {first + values['query_tokens'] - 1} do not lie in a "
+            f"head of {tokens} tokens"
+        )
+
+
+def _check_addresses(values: dict[str, int]) -> None:
+    tokens = values["key_tokens"]
+    for operand, row_bytes in zip("qkvo", (1, 1, 1, 2), strict=True):
+        row = row_bytes * values["head_dim"]
+        stride, address = values[f"{operand}_row_stride"], values[f"{operand}_address"]
+        if stride < row:
+            raise ParoError(
+                f"descriptor: {operand}_row_stride = {stride} is less than a row; "
+                f"legal: {row} or more"
+            )
+        end = address + (tokens - 1) * stride + row
+        if end > 2**MEMORY_ADDRESS_BITS:
+            raise ParoError(
+                f"descriptor: {operand.upper()} ends at {end:#x}; "
+                f"legal: up to {2**MEMORY_ADDRESS_BITS:#x}"
+            )

@@ -1,0 +1,402 @@
+"""The register map: what software sees of the accelerator at its AXI4-Lite port.
+
+`REGISTERS` is the one table. The RTL, the driver, the C header and the documentation come from it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+from paro.config.config import Config
+from paro.config.formats import STAGE_MEANINGS
+
+__all__ = [
+    "ADDRESS_BITS",
+    "CAUSES",
+    "MAGIC",
+    "MAP_VERSION",
+    "MEMORY_ADDRESS_BITS",
+    "QUEUE_MAX",
+    "REGISTERS",
+    "REGISTER_BITS",
+    "STAGES",
+    "START_CAUSES",
+    "STATES",
+    "Access",
+    "Cause",
+    "Field",
+    "Register",
+    "counter_name",
+    "find_register",
+]
+
+#: "PARO" in memory: what IDENT and the first word of every descriptor hold.
+MAGIC = int.from_bytes(b"PARO", "little")
+#: Version of this map, (major, minor); the major one changes when old drivers no longer fit.
+MAP_VERSION = (1, 1)
+#: Bits of a register.
+REGISTER_BITS = 32
+#: Bits of a byte address of the registers: 4 KiB.
+ADDRESS_BITS = 12
+#: Bits of a byte address of the memory that holds heads.
+MEMORY_ADDRESS_BITS = 40
+#: Bits of a number of heads in a queue.
+_QUEUE_BITS = 16
+#: Most heads in a queue.
+QUEUE_MAX = 2**_QUEUE_BITS - 1
+
+#: Stages whose clocks are counted, in the order of their counters.
+STAGES = {stage.name.lower(): meaning for stage, meaning in STAGE_MEANINGS.items()}
+#: What a stage does in a clock; at most one of them. None of them: it has nothing to do.
+STATES = {
+    "busy": "It works.",
+    "starved": "It waits for what comes before it.",
+    "blocked": "It waits for room in what comes behind it.",
+}
+
+
+class Cause(IntEnum):
+    """Why the accelerator reports an error; `CAUSES` has a sentence for each."""
+
+    NONE = 0
+    BAD_DESCRIPTOR = 1
+    BAD_SHAPE = 2
+    BAD_TOKENS = 3
+    BAD_ALIGNMENT = 4
+    EMPTY_ROW = 5
+    READ_ERROR = 6
+    WRITE_ERROR = 7
+    BUSY = 8
+    EMPTY_QUEUE = 9
+    BAD_QUEUE_BASE = 10
+
+
+#: What each cause says.
+CAUSES = {
+    Cause.NONE: "no error",
+    Cause.BAD_DESCRIPTOR: "a descriptor has another magic word or version than this accelerator's",
+    Cause.BAD_SHAPE: "a descriptor has another block or head_dim than this accelerator",
+    Cause.BAD_TOKENS: "a descriptor has a number of tokens that is 0, too large or inconsistent",
+    Cause.BAD_ALIGNMENT: "an address or a row stride is not a multiple of 4 bytes, or a row stride "
+    "is 1 MiB or more",
+    Cause.EMPTY_ROW: "a block row of the codes has no live block",
+    Cause.READ_ERROR: "the memory answered a read with SLVERR or DECERR",
+    Cause.WRITE_ERROR: "the memory answered a write with SLVERR or DECERR",
+    Cause.BUSY: "a start came while a queue was being worked on or given up",
+    Cause.EMPTY_QUEUE: "a start came with QUEUE_COUNT = 0",
+    Cause.BAD_QUEUE_BASE: "a start came with a QUEUE_BASE that is not a multiple of 4",
+}
+
+#: Causes for which a start is refused: they are of no head.
+START_CAUSES = (Cause.BUSY, Cause.EMPTY_QUEUE, Cause.BAD_QUEUE_BASE)
+
+Access = Literal["ro", "rw", "w1c", "strobe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """Some bits of a register.
+
+    Parameters
+    ----------
+    name : str
+        ``value`` if it is all that its register holds.
+    low : int
+        Lowest bit.
+    width : int
+        Number of bits.
+    access : str
+        ``ro``: a write changes nothing. ``rw``: reads as written. ``w1c``: set by the accelerator,
+        cleared by writing 1. ``strobe``: writing 1 does something once; reads as 0.
+    description : str
+        What it means.
+    reset : int
+        Value after reset.
+    constant : callable, optional
+        Value of a field that is known when a configuration is generated.
+    """
+
+    name: str
+    low: int
+    width: int
+    access: Access
+    description: str
+    reset: int = 0
+    constant: Callable[[Config], int] | None = None
+
+    @property
+    def mask(self) -> int:
+        """Its bits in the register."""
+        return (1 << self.width) - 1 << self.low
+
+    def extract(self, word: int) -> int:
+        """Its value in a word read from the register."""
+        return (word & self.mask) >> self.low
+
+    def initial(self, config: Config) -> int:
+        """Its value after reset."""
+        return self.reset if self.constant is None else self.constant(config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register:
+    """One 32-bit word of the map.
+
+    Parameters
+    ----------
+    name : str
+        Upper case.
+    offset : int
+        Byte address, a multiple of 4.
+    description : str
+        What it holds.
+    fields : tuple of Field
+        Lowest first. Bits in no field read as 0 and ignore writes.
+    """
+
+    name: str
+    offset: int
+    description: str
+    fields: tuple[Field, ...]
+
+    @property
+    def access(self) -> Literal["ro", "rw"]:
+        """``ro`` if no field can be written; a write is then refused."""
+        return "ro" if all(field.access == "ro" for field in self.fields) else "rw"
+
+    def field(self, name: str) -> Field:
+        """Its field of that name."""
+        return next(field for field in self.fields if field.name == name)
+
+    def initial(self, config: Config) -> int:
+        """The word that it reads as after reset."""
+        return sum(field.initial(config) << field.low for field in self.fields)
+
+
+def counter_name(stage: str, state: str) -> str:
+    """Name of the register that counts the clocks of a stage in a state."""
+    return f"{stage}_{state}".upper()
+
+
+def _single(
+    name: str,
+    offset: int,
+    description: str,
+    *,
+    width: int = REGISTER_BITS,
+    access: Access = "ro",
+    constant: Callable[[Config], int] | None = None,
+) -> Register:
+    """Describe a register that holds one value."""
+    field = Field(
+        name="value",
+        low=0,
+        width=width,
+        access=access,
+        description=description,
+        constant=constant,
+    )
+    return Register(name=name, offset=offset, description=description, fields=(field,))
+
+
+def _bits_of(value: Callable[[Config], int], low: int, width: int) -> Callable[[Config], int]:
+    return lambda config: value(config) >> low & (1 << width) - 1
+
+
+def _pair(
+    name: str,
+    offset: int,
+    description: str,
+    *,
+    width: int,
+    access: Access = "ro",
+    constant: Callable[[Config], int] | None = None,
+) -> tuple[Register, Register]:
+    """Describe two registers that hold the low and the high part of one value."""
+
+    def part(suffix: str, low: int, bits: int) -> Register:
+        return _single(
+            f"{name}_{suffix}",
+            offset + low // 8,
+            f"{description} (bits {low + bits - 1} to {low})",
+            width=bits,
+            access=access,
+            constant=constant and _bits_of(constant, low, bits),
+        )
+
+    return part("LO", 0, REGISTER_BITS), part("HI", REGISTER_BITS, width - REGISTER_BITS)
+
+
+def _configuration(offset: int) -> list[Register]:
+    """Describe one register for each parameter of the configuration."""
+    return [
+        _single(
+            name.upper(),
+            offset + 4 * index,
+            f"Configuration: {info.description}",
+            constant=lambda config, name=name: getattr(config, name),
+        )
+        for index, (name, info) in enumerate(Config.model_fields.items())
+    ]
+
+
+def _stage_counters(offset: int) -> list[Register]:
+    pairs = [(stage, state) for stage in STAGES for state in STATES]
+    return [
+        _single(
+            counter_name(stage, state),
+            offset + 4 * index,
+            f"Clocks in which stage {stage} was {state}; wraps",
+        )
+        for index, (stage, state) in enumerate(pairs)
+    ]
+
+
+#: All registers, by ascending offset.
+REGISTERS: tuple[Register, ...] = (
+    _single("IDENT", 0x000, 'Magic number, "PARO" in memory', constant=lambda _: MAGIC),
+    Register(
+        name="VERSION",
+        offset=0x004,
+        description="Version of this register map",
+        fields=(
+            Field(
+                name="minor",
+                low=0,
+                width=16,
+                access="ro",
+                description="Counts additions; old drivers fit",
+                constant=lambda _: MAP_VERSION[1],
+            ),
+            Field(
+                name="major",
+                low=16,
+                width=16,
+                access="ro",
+                description="Counts changes that old drivers do not fit",
+                constant=lambda _: MAP_VERSION[0],
+            ),
+        ),
+    ),
+    Register(
+        name="CONTROL",
+        offset=0x008,
+        description="What the accelerator is told",
+        fields=(
+            Field(
+                name="start",
+                low=0,
+                width=1,
+                access="strobe",
+                description="Work on the queue; clears STATUS.done, STATUS.error and all "
+                "counters. Refused, which sets STATUS.error and changes nothing else: while "
+                "STATUS.busy is 1, with QUEUE_COUNT = 0, with a QUEUE_BASE that is not a multiple "
+                "of 4",
+            ),
+            Field(
+                name="reset",
+                low=1,
+                width=1,
+                access="strobe",
+                description="Give up the queue and return to rest: STATUS.busy is 1 until every "
+                "burst in progress has ended. The registers keep their values, STATUS.done is not "
+                "set. At rest it does nothing. A start in the same write is not looked at",
+            ),
+            Field(
+                name="interrupt_enable",
+                low=2,
+                width=1,
+                access="rw",
+                description="Raise the interrupt while STATUS.done or STATUS.error is 1",
+            ),
+        ),
+    ),
+    Register(
+        name="STATUS",
+        offset=0x00C,
+        description="What the accelerator reports",
+        fields=(
+            Field(
+                name="busy",
+                low=0,
+                width=1,
+                access="ro",
+                description="A queue is being worked on or given up; 0: at rest",
+            ),
+            Field(
+                name="done",
+                low=1,
+                width=1,
+                access="w1c",
+                description="All heads of a queue are done and their outputs written; cleared "
+                "by a start that is not refused, too",
+            ),
+            Field(
+                name="error",
+                low=2,
+                width=1,
+                access="w1c",
+                description="Something went wrong: see cause; cleared as done is. The queue is "
+                "given up, except if a start was refused",
+            ),
+            Field(
+                name="cause",
+                low=4,
+                width=4,
+                access="ro",
+                description="Why error was set last",
+            ),
+        ),
+    ),
+    _single(
+        "ERROR_HEAD",
+        0x010,
+        "Index in the queue of the descriptor at fault; says nothing for "
+        + ", ".join(cause.name for cause in START_CAUSES),
+        width=_QUEUE_BITS,
+    ),
+    *_pair(
+        "ERROR_ADDRESS",
+        0x014,
+        "Byte address of the burst that failed, for READ_ERROR and WRITE_ERROR alone",
+        width=MEMORY_ADDRESS_BITS,
+    ),
+    *_pair(
+        "QUEUE_BASE",
+        0x020,
+        "Byte address of the first descriptor, a multiple of 4; taken over by a start. Addresses "
+        f"wrap at 2^{MEMORY_ADDRESS_BITS}",
+        width=MEMORY_ADDRESS_BITS,
+        access="rw",
+    ),
+    _single(
+        "QUEUE_COUNT",
+        0x028,
+        "Descriptors in the queue, at least 1; taken over by a start",
+        width=_QUEUE_BITS,
+        access="rw",
+    ),
+    _single("HEADS_DONE", 0x02C, "Heads of the queue whose outputs are written", width=_QUEUE_BITS),
+    *_pair(
+        "DIGEST",
+        0x030,
+        "Digest of the configuration",
+        width=48,
+        constant=lambda config: int(config.digest(), 16),
+    ),
+    *_configuration(0x040),
+    *_pair("CYCLES", 0x080, "Clocks in which STATUS.busy was 1", width=64),
+    _single("READ_BURSTS", 0x088, "Bursts read from memory; wraps"),
+    _single("READ_BEATS", 0x08C, "Beats read from memory; wraps"),
+    _single("WRITE_BURSTS", 0x090, "Bursts written to memory; wraps"),
+    _single("WRITE_BEATS", 0x094, "Beats written to memory; wraps"),
+    *_stage_counters(0x100),
+)
+
+_BY_NAME = {register.name: register for register in REGISTERS}
+
+
+def find_register(name: str) -> Register:
+    """Return the register of that name."""
+    return _BY_NAME[name]

@@ -1,0 +1,173 @@
+"""The accelerator: a device that a system starts and leaves alone."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
+from paro.config import Config
+from paro.config.descriptor import ALIGNMENT
+from paro.config.registers import ADDRESS_BITS, STAGES, STATES, Cause, counter_name
+from rtl.accelerator.engine import Engine
+from rtl.accelerator.register_file import RegisterFile
+from rtl.accelerator.stage_counters import StageCounters
+from rtl.bus.axi import axi_read_signature, axi_signature, axi_write_signature
+from rtl.bus.axi_lite import axi_lite_signature
+from rtl.core.blocks import log2
+from rtl.lib.library import replicate
+
+__all__ = ["Accelerator", "accelerator_signature"]
+
+
+def accelerator_signature(config: Config) -> wiring.Signature:
+    """Ports of the accelerator, with the names that AXI gives them."""
+    buses = {
+        "m_axi": axi_signature(config),
+        "s_axil": axi_lite_signature(ADDRESS_BITS).flip(),
+    }
+    ports: dict[str, wiring.Member] = {
+        f"{prefix}_{name}": member
+        for prefix, signature in buses.items()
+        for name, member in signature.members.items()
+    }
+    return wiring.Signature({**ports, "irq": Out(1)})
+
+
+class Accelerator(wiring.Component):
+    """Registers, control and counters around the engine.
+
+    The engine is reset before each start. After an error, and when software wants it, it is stopped
+    first, so that no burst stays half done.
+
+    Parameters
+    ----------
+    config : Config
+        Shape of the core, data bits of the memory port.
+
+    Members
+    -------
+    m_axi_* : `rtl.bus.axi.axi_signature`
+        AXI4 master: one ID, INCR bursts that do not cross 4 KiB.
+    s_axil_* : `rtl.bus.axi_lite.axi_lite_signature`, flipped
+        AXI4-Lite slave that holds the registers.
+    irq : Out, 1
+        Interrupt, a level: a queue is done or an error is reported, and CONTROL enables it.
+
+    Latency
+    -------
+    `DONE_LATENCY` cycles from the one after the last answer to a write until it rests.
+    """
+
+    DONE_LATENCY = 2
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__(accelerator_signature(config))
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        reset = Signal()
+        m.submodules.registers = registers = RegisterFile(config)
+        m.submodules.counters = counters = StageCounters()
+        (engine,) = replicate(m, platform, "engine", lambda: Engine(config), 1, reset=reset)
+        for prefix, signature, port in (
+            ("m_axi", axi_read_signature(config), engine.read),
+            ("m_axi", axi_write_signature(config), engine.write),
+            ("s_axil", axi_lite_signature(ADDRESS_BITS).flip(), registers.s_axil),
+        ):
+            for name, member in signature.members.items():
+                outer, inner = getattr(self, f"{prefix}_{name}"), getattr(port, name)
+                m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+
+        # Control.
+        resting = Signal()
+        cause = Signal(Cause)
+        refusal = Signal(Cause)
+        queue_base = Cat(registers.queue_base_lo, registers.queue_base_hi)
+        asked = registers.control_start & ~registers.control_reset
+        accepted = asked & (refusal == Cause.NONE)
+        with m.If(~resting):
+            m.d.comb += refusal.eq(Cause.BUSY)
+        with m.Elif(~registers.queue_count.any()):
+            m.d.comb += refusal.eq(Cause.EMPTY_QUEUE)
+        with m.Elif(queue_base[: log2(ALIGNMENT)].any()):
+            m.d.comb += refusal.eq(Cause.BAD_QUEUE_BASE)
+        m.d.comb += [
+            self.irq.eq(registers.irq),
+            registers.status_busy.eq(~resting),
+            registers.status_cause.eq(cause),
+            registers.status_done_clear.eq(accepted),
+            registers.status_error_clear.eq(accepted),
+        ]
+        with m.If(asked & ~accepted):
+            m.d.comb += registers.status_error_set.eq(1)
+            m.d.sync += cause.eq(refusal)
+        with m.FSM():
+            with m.State("REST"):
+                m.d.comb += resting.eq(1)
+                with m.If(accepted):
+                    m.d.sync += [
+                        engine.base.eq(queue_base),
+                        engine.count.eq(registers.queue_count),
+                    ]
+                    m.next = "CLEAR"
+            with m.State("CLEAR"):
+                m.d.comb += [reset.eq(1), counters.clear.eq(1)]
+                m.next = "START"
+            with m.State("START"):
+                m.d.comb += engine.start.eq(1)
+                with m.If(registers.control_reset):
+                    m.next = "RESET"
+                with m.Else():
+                    m.next = "WORK"
+            with m.State("WORK"):
+                with m.If(engine.cause != Cause.NONE):
+                    m.d.comb += registers.status_error_set.eq(1)
+                    m.d.sync += [
+                        cause.eq(engine.cause),
+                        Cat(registers.error_address_lo, registers.error_address_hi).eq(
+                            engine.error_address
+                        ),
+                        registers.error_head.eq(
+                            Mux(
+                                engine.cause == Cause.WRITE_ERROR,
+                                registers.heads_done,
+                                engine.head,
+                            )
+                        ),
+                    ]
+                    m.next = "STOP"
+                with m.Elif(registers.control_reset):
+                    m.next = "STOP"
+                with m.Elif(engine.done):
+                    m.d.comb += registers.status_done_set.eq(1)
+                    m.next = "REST"
+            with m.State("STOP"):
+                m.d.comb += engine.stop.eq(1)
+                with m.If(engine.quiet):
+                    m.next = "RESET"
+            with m.State("RESET"):
+                m.d.comb += [engine.stop.eq(1), reset.eq(1)]
+                m.next = "REST"
+
+        # Counters.
+        m.d.comb += [counters.enable.eq(~resting), counters.activity.eq(engine.activity)]
+        for stage in STAGES:
+            for state in STATES:
+                register = getattr(registers, counter_name(stage, state).lower())
+                m.d.comb += register.eq(counters.counters[stage][state])
+        cycles = Signal(64)
+        m.d.comb += Cat(registers.cycles_lo, registers.cycles_hi).eq(cycles)
+        for counter, happens in (
+            (cycles, ~resting),
+            (registers.read_bursts, engine.read_burst),
+            (registers.read_beats, engine.read_beat),
+            (registers.write_bursts, engine.write_burst),
+            (registers.write_beats, engine.write_beat),
+            (registers.heads_done, engine.head_done),
+        ):
+            with m.If(counters.clear):
+                m.d.sync += counter.eq(0)
+            with m.Elif(happens):
+                m.d.sync += counter.eq(counter + 1)
+        return m

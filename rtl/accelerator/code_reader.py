@@ -1,0 +1,124 @@
+"""Code reader: a head's block codes from memory to the scheduler, ahead of it."""
+
+from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect
+
+from paro.config import Config
+from paro.config.config import bits_unsigned
+from rtl import interfaces
+from rtl.bus.axi import ADDRESS_BITS, Destination, run_layout
+from rtl.core.blocks import log2
+from rtl.lib.stream_fifo import StreamFIFO
+
+__all__ = ["CodeReader", "codes_request_layout"]
+
+#: Units that one run reads, and that wait here at most.
+RUN_UNITS, WAITING_UNITS = 8, 16
+
+
+def codes_request_layout(config: Config) -> data.StructLayout:
+    """Codes of ``rows`` block rows of ``key_blocks`` blocks each, from ``address`` on."""
+    blocks = unsigned(bits_unsigned(config.blocks_max))
+    return data.StructLayout(
+        {"address": unsigned(ADDRESS_BITS), "rows": blocks, "key_blocks": blocks}
+    )
+
+
+class CodeReader(wiring.Component):
+    """Reads codes as far ahead as there is room for, and hands them on word by word.
+
+    Members
+    -------
+    request : In, stream of `codes_request_layout`
+        Accepted when ``idle``.
+    runs : Out, stream of `run_layout`
+        Only asks for what it has room for.
+    units : In, stream of ``load_bytes``
+        Always ready. What follows the last code in its unit is ignored.
+    codes : Out, stream
+        See `rtl.interfaces`.
+    idle : Out, 1
+        All codes have been handed on.
+
+    Latency
+    -------
+    `REQUEST_LATENCY` cycles from a request to its first run.
+    """
+
+    REQUEST_LATENCY = 2
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__(
+            {
+                "request": In(stream.Signature(codes_request_layout(config))),
+                "runs": Out(stream.Signature(run_layout(config))),
+                "units": In(stream.Signature(unsigned(8 * config.load_bytes))),
+                "codes": Out(interfaces.codes_signature(config)),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, request = self._config, self.request.payload
+        words_per_unit = config.load_tokens
+        m.submodules.queue = queue = StreamFIFO(
+            unsigned(8 * config.load_bytes), depth=WAITING_UNITS
+        )
+        connect(m, wiring.flipped(self.units), queue.input)
+
+        row_words = (request.key_blocks + interfaces.CODES_PER_BEAT - 1) >> log2(
+            interfaces.CODES_PER_BEAT
+        )
+        product = Signal(2 * len(request.rows))
+        words_left = Signal.like(product)
+        units_left = Signal.like(product)
+        address = Signal(ADDRESS_BITS)
+        measure = Signal()  # the number of codes is known in this cycle
+        accepted = self.request.valid & self.request.ready
+
+        # Units that are asked for, or wait, or are being handed on.
+        reserved = Signal(range(WAITING_UNITS + 1))
+        asked = Signal(range(RUN_UNITS + 1))
+        handed_on = queue.output.valid & queue.output.ready
+        moved = Signal()
+        m.d.comb += [
+            self.idle.eq(~measure & ~words_left.any()),
+            self.request.ready.eq(self.idle),
+            self.runs.payload.address.eq(address),
+            self.runs.payload.units.eq(Mux(units_left > RUN_UNITS, RUN_UNITS, units_left)),
+            self.runs.payload.destination.eq(Destination.CODES),
+            self.runs.valid.eq(units_left.any() & (reserved <= WAITING_UNITS - RUN_UNITS)),
+        ]
+        m.d.sync += measure.eq(accepted)
+        with m.If(accepted):
+            m.d.sync += [product.eq(request.rows * row_words), address.eq(request.address)]
+        with m.If(measure):
+            m.d.sync += [
+                words_left.eq(product),
+                units_left.eq((product + words_per_unit - 1) >> log2(words_per_unit)),
+            ]
+        with m.If(self.runs.valid & self.runs.ready):
+            m.d.comb += asked.eq(self.runs.payload.units)
+            m.d.sync += [
+                units_left.eq(units_left - asked),
+                address.eq(address + (asked << log2(config.load_bytes))),
+            ]
+        m.d.sync += reserved.eq(reserved + asked - handed_on)
+
+        place = Signal(range(words_per_unit))
+        last_word = words_left == 1
+        m.d.comb += [
+            self.codes.payload.as_value().eq(queue.output.payload.word_select(place, 32)),
+            self.codes.valid.eq(queue.output.valid),
+            moved.eq(self.codes.valid & self.codes.ready),
+            queue.output.ready.eq(moved & (last_word | (place == words_per_unit - 1))),
+        ]
+        with m.If(moved):
+            m.d.sync += [
+                words_left.eq(words_left - 1),
+                place.eq(Mux(last_word | (place == words_per_unit - 1), 0, place + 1)),
+            ]
+        return m

@@ -1,0 +1,206 @@
+"""Corner turn: from channels of one token to few channels of several tokens side by side."""
+
+from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from paro.config import Config, formats
+from paro.config.config import bits_unsigned
+from rtl.core.blocks import log2
+from rtl.core.scheduler import SLOTS
+from rtl.lib.stream_fifo import StreamFIFO
+
+__all__ = ["CornerTurn", "turn_request_layout", "turned_layout"]
+
+#: Blocks that the core may have asked for and not received: both slots of Q and of K.
+WAITING = 2 * SLOTS
+SCALE_BITS = max(formats.QUERY_SCALE_BITS, formats.KEY_SCALE_BITS)
+
+
+def turn_request_layout(config: Config) -> data.StructLayout:
+    """A block of ``operand`` (`formats.Operand`, Q or K), ``tokens`` long."""
+    return data.StructLayout(
+        {"operand": unsigned(2), "tokens": unsigned(bits_unsigned(config.block))}
+    )
+
+
+def turned_layout(config: Config) -> data.StructLayout:
+    """A beat of `rtl.interfaces.q_signature` or `k_signature`, and which of them."""
+    tokens = config.load_tokens
+    return data.StructLayout(
+        {
+            "data": data.ArrayLayout(data.ArrayLayout(signed(8), formats.LANES), tokens),
+            "scale": data.ArrayLayout(unsigned(SCALE_BITS), tokens),
+            "operand": unsigned(2),
+        }
+    )
+
+
+def rotate(vector: Value, amount: Value, places: int, *, left: bool) -> Value:
+    """Rotate ``vector``, made of ``places`` equal parts, by ``amount`` parts."""
+    part = len(vector) // places
+    for stage in range(log2(places)):
+        distance = part << stage
+        rotated = vector.rotate_left(distance) if left else vector.rotate_right(distance)
+        vector = Mux(amount[stage], rotated, vector)
+    return vector
+
+
+class CornerTurn(wiring.Component):
+    """Turns groups of ``load_tokens`` (lt) tokens; one is read while the next is written.
+
+    A chunk is four channels of a token, a unit lt chunks of a token, a beat one chunk of each of lt
+    tokens. Chunk c of a group's token i lies in bank (c + i) mod lt of lt memories: the chunks of a
+    unit lie in different banks, and those of a beat too. One rotation brings them there, one back.
+
+    Members
+    -------
+    request : In, stream of `turn_request_layout`
+        The blocks, in the order in which their units come; `WAITING` of them wait here.
+    units : In, stream of lt 32-bit words
+        Of each block: the scales, a unit for each lt tokens; then the tokens' rows.
+    beats : Out, stream of `turned_layout`
+        What a group's missing tokens hold is undefined.
+    idle : Out, 1
+        No block is waiting or in progress.
+
+    Latency
+    -------
+    `LATENCY` cycles from the last unit of a group to its first beat. One unit and one beat a cycle.
+    """
+
+    LATENCY = 3
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__(
+            {
+                "request": In(stream.Signature(turn_request_layout(config))),
+                "units": In(stream.Signature(data.ArrayLayout(unsigned(32), config.load_tokens))),
+                "beats": Out(stream.Signature(turned_layout(config))),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        tokens = config.load_tokens
+        lane_bits = log2(tokens)
+        chunks = config.head_dim // formats.LANES
+        parts = chunks // tokens
+
+        layout = turn_request_layout(config)
+        m.submodules.requests = requests = StreamFIFO(layout, depth=WAITING)
+        connect(m, flipped(self.request), requests.input)
+        block = Signal(layout)
+        m.d.comb += block.eq(requests.output.payload)
+
+        # A group's scales wait until the group is read; room for a block's and the two in memory.
+        group_layout = data.StructLayout(
+            {"scale": turned_layout(config)["scale"].shape, "operand": unsigned(2)}
+        )
+        m.submodules.scales = scales = StreamFIFO(group_layout, depth=config.block // tokens + 2)
+        arriving = Signal(group_layout)
+        leaving = Signal(group_layout)
+        m.d.comb += [scales.input.payload.eq(arriving), leaving.eq(scales.output.payload)]
+        m.d.comb += arriving.operand.eq(block.operand)
+        for index in range(tokens):
+            m.d.comb += arriving.scale[index].eq(self.units.payload[index])
+
+        memories = []
+        for index in range(tokens):
+            memory = Memory(shape=32, depth=2 * chunks, init=[])
+            m.submodules[f"bank_{index}"] = memory
+            memories.append((memory.write_port(), memory.read_port()))
+
+        # Units in: the scales of all groups, then the rows.
+        full = Signal(range(3))  # groups in memory
+        in_rows = Signal()
+        token = Signal(range(config.block))
+        part = Signal(range(parts))
+        write_slot = Signal()
+        filled = Signal()
+        do_write = Signal()
+        do_scale = Signal()
+        last_token = Signal(range(config.block))
+        m.d.comb += [
+            last_token.eq(block.tokens - 1),
+            do_scale.eq(self.units.valid & requests.output.valid & ~in_rows & scales.input.ready),
+            do_write.eq(self.units.valid & requests.output.valid & in_rows & (full != 2)),
+            self.units.ready.eq(
+                requests.output.valid & Mux(in_rows, full != 2, scales.input.ready)
+            ),
+            scales.input.valid.eq(do_scale),
+        ]
+        with m.If(do_scale):
+            m.d.sync += token.eq(token + tokens)
+            with m.If(token[lane_bits:] == last_token[lane_bits:]):
+                m.d.sync += [in_rows.eq(1), token.eq(0)]
+        with m.If(do_write):
+            m.d.sync += part.eq(part + 1)
+            with m.If(part == parts - 1):
+                m.d.sync += [part.eq(0), token.eq(token + 1)]
+                with m.If(token == last_token):
+                    m.d.comb += [filled.eq(1), requests.output.ready.eq(1)]
+                    m.d.sync += [in_rows.eq(0), token.eq(0)]
+                with m.Elif(token[:lane_bits].all() if lane_bits else 1):
+                    m.d.comb += filled.eq(1)
+        m.d.sync += write_slot.eq(write_slot ^ filled)
+        lane = token[:lane_bits]
+        written = Signal(32 * tokens)
+        m.d.comb += written.eq(rotate(self.units.payload.as_value(), lane, tokens, left=True))
+
+        # Beats out: address, memory, rotation.
+        chunk = Signal(range(chunks))
+        read_slot = Signal()
+        enable = Signal()
+        do_read = Signal()
+        emptied = Signal()
+        m.d.comb += [
+            do_read.eq(full.any() & scales.output.valid & enable),
+            emptied.eq(do_read & (chunk == chunks - 1)),
+            scales.output.ready.eq(emptied),
+        ]
+        with m.If(do_read):
+            m.d.sync += chunk.eq(chunk + 1)
+        m.d.sync += [read_slot.eq(read_slot ^ emptied), full.eq(full + filled - emptied)]
+
+        def address(slot: Value, lane: Value, part: Value) -> Value:
+            return (((slot << lane_bits) | lane) << log2(parts)) | part
+
+        read = Signal(32 * tokens)
+        for bank, (write_port, read_port) in enumerate(memories):
+            m.d.comb += [
+                write_port.en.eq(do_write),
+                write_port.addr.eq(address(write_slot, lane, part)),
+                write_port.data.eq(written.word_select(bank, 32)),
+                read_port.en.eq(enable),
+                read_port.addr.eq(
+                    address(read_slot, (bank - chunk)[:lane_bits], chunk[lane_bits:])
+                ),
+                read.word_select(bank, 32).eq(read_port.data),
+            ]
+        read_valid = Signal()
+        read_group = Signal(group_layout)
+        read_rotation = Signal(lane_bits)
+        beat = Signal.like(self.beats.payload)
+        valid = Signal()
+        m.d.comb += [
+            enable.eq(~valid | self.beats.ready),
+            self.beats.valid.eq(valid),
+            self.beats.payload.eq(beat),
+            self.idle.eq(~requests.level.any() & ~full.any() & ~read_valid & ~valid),
+        ]
+        with m.If(enable):
+            m.d.sync += [
+                read_valid.eq(do_read),
+                read_rotation.eq(chunk),
+                read_group.eq(leaving),
+                valid.eq(read_valid),
+                beat.data.eq(rotate(read, read_rotation, tokens, left=False)),
+                beat.scale.eq(read_group.scale),
+                beat.operand.eq(read_group.operand),
+            ]
+        return m

@@ -1,0 +1,281 @@
+"""The engine: the core, fed from memory, working on a queue of heads."""
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from paro.config import Config
+from paro.config.formats import Operand
+from paro.config.registers import Cause, find_register
+from rtl.accelerator.address_generator import AddressGenerator
+from rtl.accelerator.code_reader import CodeReader
+from rtl.accelerator.corner_turn import CornerTurn
+from rtl.accelerator.head_queue import HeadQueue
+from rtl.accelerator.output_addresses import OutputAddresses
+from rtl.bus.axi import ADDRESS_BITS, Destination, axi_read_signature, axi_write_signature
+from rtl.bus.read_master import ReadMaster
+from rtl.bus.run_arbiter import RunArbiter
+from rtl.bus.write_master import WriteMaster
+from rtl.core.blocks import log2
+from rtl.core.core import Core
+from rtl.interfaces import activity_layout
+from rtl.lib.library import replicate
+from rtl.lib.stream_fifo import StreamFIFO
+
+__all__ = ["Engine"]
+
+#: Most heads that are begun and whose outputs are not all written. One beyond them does not end, so
+#: that the descriptor behind it is not read.
+PLACED_HEADS = 4
+
+_COUNT_BITS = find_register("QUEUE_COUNT").fields[0].width
+
+
+class Engine(wiring.Component):
+    """Works through one queue, from its descriptors to the last response to a write.
+
+    It cannot recover from an error by itself: whoever drives it stops it, waits until it is
+    ``quiet`` and resets it.
+
+    Members
+    -------
+    read, write : Out
+        Channels of the AXI4 master.
+    start : In, 1
+    base, count : In
+        With ``start``, once after reset: address and number of the descriptors.
+    done : Out, 1
+        All is written; also before ``start``.
+    stop : In, 1
+        Begin no further burst, ignore what comes.
+    quiet : Out, 1
+        No burst is in progress.
+    cause : Out, `Cause`
+        What went wrong in this cycle; NONE if nothing did.
+    error_address : Out
+        With READ_ERROR and WRITE_ERROR, address of the burst.
+    head : Out
+        Number of the head whose descriptor or operands are read.
+    head_done : Out, 1
+        The last output of a head has been written; the next head's are written after it.
+    read_burst, read_beat, write_burst, write_beat : Out, 1
+        One is accepted in this cycle.
+    activity : Out, `rtl.interfaces.activity_layout`
+        Of the core's stages.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__(
+            {
+                "read": Out(axi_read_signature(config)),
+                "write": Out(axi_write_signature(config)),
+                "start": In(1),
+                "base": In(ADDRESS_BITS),
+                "count": In(_COUNT_BITS),
+                "done": Out(1),
+                "stop": In(1),
+                "quiet": Out(1),
+                "cause": Out(Cause),
+                "error_address": Out(ADDRESS_BITS),
+                "head": Out(_COUNT_BITS),
+                "head_done": Out(1),
+                "read_burst": Out(1),
+                "read_beat": Out(1),
+                "write_burst": Out(1),
+                "write_beat": Out(1),
+                "activity": Out(activity_layout()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.reader = reader = ReadMaster(config)
+        m.submodules.writer = writer = WriteMaster(config)
+        m.submodules.queue = queue = HeadQueue(config)
+        m.submodules.codes = codes = CodeReader(config)
+        m.submodules.addresses = addresses = AddressGenerator(config)
+        m.submodules.corner_turn = corner_turn = CornerTurn(config)
+        m.submodules.outputs = outputs = OutputAddresses(config)
+        (core,) = replicate(m, platform, "core", lambda: Core(config), 1)
+        connect(m, reader.axi, flipped(self.read))
+        connect(m, writer.axi, flipped(self.write))
+
+        # Memory to core. Codes are small and the scheduler waits for them: they go first.
+        m.submodules.arbiter = arbiter = RunArbiter(config, 3)
+        for source, sink in zip((codes, addresses, queue), arbiter.inputs, strict=True):
+            connect(m, source.runs, sink)
+        connect(m, arbiter.output, reader.runs)
+        units, destination = reader.units, reader.units.payload.destination
+        turned = (Destination.Q_SCALES, Destination.K_SCALES, Destination.Q, Destination.K)
+        for destinations, sink in (
+            ((Destination.DESCRIPTOR,), queue.units),
+            ((Destination.CODES,), codes.units),
+            (turned, corner_turn.units),
+            ((Destination.V,), core.v),
+        ):
+            m.d.comb += Value.cast(sink.payload).eq(Value.cast(units.payload.data))
+            with m.If(destination.matches(*destinations)):
+                m.d.comb += [sink.valid.eq(units.valid), units.ready.eq(sink.ready)]
+        connect(m, codes.codes, core.codes)
+        beats = corner_turn.beats
+        for operand, sink in ((Operand.Q, core.q), (Operand.K, core.k)):
+            m.d.comb += sink.payload.data.eq(beats.payload.data)
+            for index in range(config.load_tokens):
+                m.d.comb += sink.payload.scale[index].eq(beats.payload.scale[index])
+            with m.If(beats.payload.operand == operand):
+                m.d.comb += [sink.valid.eq(beats.valid), beats.ready.eq(sink.ready)]
+
+        # Core to memory.
+        connect(m, outputs.runs, writer.runs)
+        m.d.comb += [
+            Value.cast(writer.data.payload).eq(Value.cast(core.o.payload)),
+            writer.data.valid.eq(core.o.valid),
+            core.o.ready.eq(writer.data.ready),
+        ]
+
+        # What the engine tells.
+        with m.If(queue.fault != Cause.NONE):
+            m.d.comb += self.cause.eq(queue.fault)
+        with m.Elif(core.empty_row):
+            m.d.comb += self.cause.eq(Cause.EMPTY_ROW)
+        with m.Elif(reader.failed):
+            m.d.comb += self.cause.eq(Cause.READ_ERROR)
+        with m.Elif(writer.failed):
+            m.d.comb += self.cause.eq(Cause.WRITE_ERROR)
+        m.d.comb += [
+            queue.start.eq(self.start),
+            queue.base.eq(self.base),
+            queue.count.eq(self.count),
+            reader.stop.eq(self.stop),
+            writer.stop.eq(self.stop),
+            self.quiet.eq(reader.idle & writer.idle),
+            self.error_address.eq(Mux(reader.failed, reader.failed_address, writer.failed_address)),
+            self.head.eq(queue.index),
+            self.read_burst.eq(reader.burst),
+            self.read_beat.eq(reader.beat),
+            self.write_burst.eq(writer.burst),
+            self.write_beat.eq(writer.beat),
+            self.activity.eq(core.activity),
+        ]
+        unwritten = self._work_on_heads(m, queue, codes, addresses, outputs, core, reader, writer)
+        self._answer_fetches(m, queue, addresses, corner_turn, core)
+        m.d.comb += self.done.eq(queue.idle & ~unwritten & writer.idle & ~core.busy)
+        return m
+
+    def _work_on_heads(
+        self,
+        m: Module,
+        queue: HeadQueue,
+        codes: CodeReader,
+        addresses: AddressGenerator,
+        outputs: OutputAddresses,
+        core: Core,
+        reader: ReadMaster,
+        writer: WriteMaster,
+    ) -> Value:
+        """Start each head everywhere, end it when all it needs has been read.
+
+        Returns whether outputs of a head have still to be written.
+        """
+        head, block_bits = queue.heads.payload, log2(self._config.block)
+        core_started, codes_started, outputs_started = (
+            Signal(name=f"{name}_started") for name in ("core", "codes", "outputs")
+        )
+        for started, port in ((core_started, core.command), (codes_started, codes.request)):
+            m.d.comb += port.valid.eq(queue.heads.valid & ~started)
+            with m.If(port.valid & port.ready):
+                m.d.sync += started.eq(1)
+        m.d.comb += [
+            core.command.payload.query_tokens.eq(head.query_tokens),
+            core.command.payload.key_tokens.eq(head.key_tokens),
+            codes.request.payload.address.eq(head.codes_address),
+            codes.request.payload.rows.eq(((head.query_tokens - 1) >> block_bits) + 1),
+            codes.request.payload.key_blocks.eq(((head.key_tokens - 1) >> block_bits) + 1),
+        ]
+
+        inputs = addresses.head
+        m.d.comb += [addresses.new_head.eq(~core_started), inputs.walk.tokens.eq(head.key_tokens)]
+        for name in inputs.walk.shape().members:
+            if name != "tokens":
+                m.d.comb += inputs.walk[name].eq(head[name])
+        for operand, name in zip(Operand, "qkv", strict=True):
+            m.d.comb += [
+                inputs.base[operand].eq(head[f"{name}_address"]),
+                inputs.row_stride[operand].eq(head[f"{name}_row_stride"]),
+            ]
+            if operand != Operand.V:
+                m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
+
+        # Outputs lag behind: what they need of their heads waits for its turn.
+        m.submodules.placed = placed = StreamFIFO(
+            data.StructLayout(
+                {
+                    "head": outputs.head.shape(),
+                    "request": outputs.request.payload.shape(),
+                }
+            ),
+            depth=PLACED_HEADS,
+        )
+        ahead, turn = placed.input.payload, placed.output.payload
+        m.d.comb += [
+            placed.input.valid.eq(queue.heads.valid & ~outputs_started),
+            ahead.head.walk.eq(inputs.walk),
+            ahead.head.base.eq(head.o_address),
+            ahead.head.row_stride.eq(head.o_row_stride),
+            ahead.request.first_block_row.eq(head.first_block_row),
+            ahead.request.query_tokens.eq(head.query_tokens),
+        ]
+        with m.If(placed.input.valid & placed.input.ready):
+            m.d.sync += outputs_started.eq(1)
+        asked = Signal()
+        m.d.comb += [
+            outputs.head.eq(turn.head),
+            outputs.request.payload.eq(turn.request),
+            outputs.request.valid.eq(placed.output.valid & ~asked),
+            self.head_done.eq(asked & outputs.idle & writer.idle & ~writer.failed & ~self.stop),
+            placed.output.ready.eq(self.head_done),
+        ]
+        with m.If(outputs.request.valid & outputs.request.ready):
+            m.d.sync += asked.eq(1)
+        with m.If(self.head_done):
+            m.d.sync += asked.eq(0)
+
+        started = core_started & codes_started & outputs_started
+        # Nothing of it may be on its way: a read that fails is the offered head's.
+        ended = core.command.ready & addresses.idle & codes.idle & reader.idle
+        with m.If(started & ended):
+            m.d.comb += queue.heads.ready.eq(1)
+            m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
+        return placed.level != 0
+
+    def _answer_fetches(
+        self,
+        m: Module,
+        queue: HeadQueue,
+        addresses: AddressGenerator,
+        corner_turn: CornerTurn,
+        core: Core,
+    ) -> None:
+        """Give what the core asks for to the address generator and the corner turn."""
+        config, head = self._config, queue.heads.payload
+        block_bits = log2(config.block)
+        fetch, request, turn = core.fetch, addresses.request, corner_turn.request
+        of_query = fetch.payload.operand == Operand.Q
+        turns = fetch.payload.operand != Operand.V
+        last_token = Signal(len(head.key_tokens))
+        m.d.comb += last_token.eq(Mux(of_query, head.query_tokens, head.key_tokens) - 1)
+        m.d.comb += [
+            request.payload.operand.eq(fetch.payload.operand),
+            # The core counts block rows from the first that is computed.
+            request.payload.block.eq(fetch.payload.block + Mux(of_query, head.first_block_row, 0)),
+            request.payload.tokens.eq(config.block),
+            turn.payload.operand.eq(fetch.payload.operand),
+            turn.payload.tokens.eq(request.payload.tokens),
+            request.valid.eq(fetch.valid & (~turns | turn.ready)),
+            turn.valid.eq(fetch.valid & turns & request.ready),
+            fetch.ready.eq(request.ready & (~turns | turn.ready)),
+        ]
+        with m.If(fetch.payload.block == last_token[block_bits:]):
+            m.d.comb += request.payload.tokens.eq(last_token[:block_bits] + 1)

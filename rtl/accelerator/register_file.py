@@ -1,0 +1,179 @@
+"""Register file: the table of registers behind an AXI4-Lite slave."""
+
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from paro.config import Config
+from paro.config.registers import ADDRESS_BITS, REGISTER_BITS, REGISTERS, Field, Register
+from rtl.bus.axi_lite import Response, axi_lite_signature
+from rtl.core.blocks import log2
+
+__all__ = ["RegisterFile", "member_name"]
+
+#: Low bits of a byte address that say where in a register it points.
+_BYTE_BITS = log2(REGISTER_BITS // 8)
+
+
+def member_name(register: Register, field: Field) -> str:
+    """Name of a field's member of `RegisterFile`."""
+    name = register.name if field.name == "value" else f"{register.name}_{field.name}"
+    return name.lower()
+
+
+class RegisterFile(wiring.Component):
+    """Registers of `paro.config.registers.REGISTERS`.
+
+    Parameters
+    ----------
+    config : Config
+        What the constant fields tell.
+
+    Members
+    -------
+    s_axil : In, `rtl.bus.axi_lite.axi_lite_signature`
+        The slave port. The two lowest address bits are not looked at.
+    irq : Out, 1
+        Level: STATUS.done or STATUS.error is 1 and CONTROL.interrupt_enable too.
+    <register>, <register>_<field> : In or Out
+        For each field that is not constant, members of its width named by `member_name`: ``rw``
+        Out, its value; ``strobe`` Out, one cycle a write of 1; ``ro`` In, its value; ``w1c`` In,
+        with suffix ``_set``, sets it, and In, with suffix ``_clear``, clears it.
+
+    Latency
+    -------
+    A read is answered 1 cycle after its address is taken, a write 2 cycles after the later of
+    address and data; each channel takes one of them every 2 cycles. What was written, and a strobe,
+    is there in the cycle in which the response is first offered.
+
+    Contract
+    --------
+    Reads and writes go on side by side; address and data of a write come in any order. A read of an
+    address without a register, a write to one, and a write to a register of which nothing can be
+    written, are answered with SLVERR and change nothing. A ``w1c`` field that is set and cleared in
+    one cycle is set. Reads change nothing.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        members: dict[str, wiring.Member] = {
+            "s_axil": In(axi_lite_signature(ADDRESS_BITS)),
+            "irq": Out(1),
+        }
+        for register in REGISTERS:
+            for field in register.fields:
+                if field.constant is not None:
+                    continue
+                name = member_name(register, field)
+                if field.access == "w1c":
+                    members[f"{name}_set"] = members[f"{name}_clear"] = In(field.width)
+                elif field.access in ("rw", "strobe"):
+                    member = Out(field.width, init=field.reset)  # pyright: ignore[reportCallIssue]
+                    members[name] = member
+                else:
+                    members[name] = In(field.width)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        bus = self.s_axil
+        flags = {
+            (register.name, field.name): Signal(
+                field.width, init=field.reset, name=f"{register.name}_{field.name}".lower()
+            )
+            for register in REGISTERS
+            for field in register.fields
+            if field.access == "w1c"
+        }
+
+        # Writes.
+        address = Signal(ADDRESS_BITS - _BYTE_BITS)
+        address_held = Signal()
+        data = Signal.like(bus.wdata)
+        lanes = Signal.like(bus.wstrb)
+        data_held = Signal()
+        do_write = Signal()
+        m.d.comb += [
+            bus.awready.eq(~address_held),
+            bus.wready.eq(~data_held),
+            do_write.eq(address_held & data_held & ~bus.bvalid),
+        ]
+        with m.If(bus.awvalid & bus.awready):
+            m.d.sync += [address.eq(bus.awaddr[_BYTE_BITS:]), address_held.eq(1)]
+        with m.If(bus.wvalid & bus.wready):
+            m.d.sync += [data.eq(bus.wdata), lanes.eq(bus.wstrb), data_held.eq(1)]
+        with m.If(bus.bready):
+            m.d.sync += bus.bvalid.eq(0)
+        with m.If(do_write):
+            m.d.sync += [
+                address_held.eq(0),
+                data_held.eq(0),
+                bus.bvalid.eq(1),
+                bus.bresp.eq(Response.SLVERR),
+            ]
+
+        written = Signal.like(bus.wdata)  # bits in the byte lanes that are written
+        m.d.comb += written.eq(Cat(lane.replicate(8) for lane in lanes))
+        clears = {key: Signal.like(flag) for key, flag in flags.items()}
+        for register in REGISTERS:
+            for field in register.fields:
+                if field.access == "strobe":
+                    m.d.sync += getattr(self, member_name(register, field)).eq(0)
+        with m.Switch(address):
+            for register in REGISTERS:
+                if register.access == "ro":
+                    continue
+                with m.Case(register.offset >> _BYTE_BITS):
+                    with m.If(do_write):
+                        m.d.sync += bus.bresp.eq(Response.OKAY)
+                        for field in register.fields:
+                            bits = slice(field.low, field.low + field.width)
+                            new, lane = data[bits], written[bits]
+                            if field.access == "rw":
+                                value = getattr(self, member_name(register, field))
+                                m.d.sync += value.eq((value & ~lane) | (new & lane))
+                            elif field.access == "strobe":
+                                pulse = getattr(self, member_name(register, field))
+                                m.d.sync += pulse.eq(new & lane)
+                            elif field.access == "w1c":
+                                m.d.comb += clears[register.name, field.name].eq(new & lane)
+        for register in REGISTERS:
+            for field in register.fields:
+                if field.access == "w1c":
+                    key = register.name, field.name
+                    name = member_name(register, field)
+                    sets, drops = getattr(self, f"{name}_set"), getattr(self, f"{name}_clear")
+                    m.d.sync += flags[key].eq((flags[key] & ~clears[key] & ~drops) | sets)
+
+        # Reads.
+        m.d.comb += bus.arready.eq(~bus.rvalid)
+        with m.If(bus.rready):
+            m.d.sync += bus.rvalid.eq(0)
+        with m.If(bus.arvalid & bus.arready):
+            m.d.sync += [bus.rvalid.eq(1), bus.rresp.eq(Response.OKAY)]
+            with m.Switch(bus.araddr[_BYTE_BITS:]):
+                for register in REGISTERS:
+                    with m.Case(register.offset >> _BYTE_BITS):
+                        m.d.sync += bus.rdata.eq(self._word(register, flags))
+                with m.Default():
+                    m.d.sync += [bus.rdata.eq(0), bus.rresp.eq(Response.SLVERR)]
+
+        raised = flags["STATUS", "done"] | flags["STATUS", "error"]
+        m.d.comb += self.irq.eq(raised & self.control_interrupt_enable)
+        return m
+
+    def _word(self, register: Register, flags: dict[tuple[str, str], Signal]):
+        """What a register reads as."""
+        parts, width = [], 0
+        for field in register.fields:
+            if field.constant is not None:
+                value = Const(field.constant(self._config), field.width)
+            elif field.access == "strobe":
+                value = Const(0, field.width)
+            elif field.access == "w1c":
+                value = flags[register.name, field.name]
+            else:
+                value = getattr(self, member_name(register, field))
+            parts += [Const(0, field.low - width), value]
+            width = field.low + field.width
+        return Cat(parts)

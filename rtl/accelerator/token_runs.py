@@ -1,0 +1,117 @@
+"""Token runs: from indices of tokens to runs of consecutive memory units."""
+
+from amaranth.hdl import Module, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from paro.config import Config
+from paro.config.descriptor import ROW_STRIDE_BITS
+from rtl.accelerator.token_walker import token_layout
+from rtl.bus.axi import ADDRESS_BITS, run_layout
+
+__all__ = ["TokenRuns"]
+
+
+class TokenRuns(wiring.Component):
+    """Finds the row of each token and joins rows that follow each other in memory.
+
+    Parameters
+    ----------
+    config : Config
+    row_bytes : int
+        Bytes of one token.
+    unit_bytes : int
+        Bytes of one unit of a run; divides ``row_bytes``.
+
+    Members
+    -------
+    base, row_stride : In
+        Token t begins ``t * row_stride`` bytes behind ``base``.
+    destination : In
+        Passed on in every run.
+    tokens : In, stream of `token_layout`
+    runs : Out, stream of `run_layout`
+        A run ends where the next row is elsewhere, and with the last token of a request.
+    idle : Out, 1
+        No token is in the pipeline.
+
+    Latency
+    -------
+    `LATENCY` cycles from the last token of a run, where the next token is there at once. One token
+    a cycle.
+
+    Contract
+    --------
+    ``base``, ``row_stride`` and ``destination`` are constant unless ``idle``. Rows begin at
+    multiples of 4 bytes.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, config: Config, *, row_bytes: int, unit_bytes: int):
+        assert row_bytes % unit_bytes == 0, (row_bytes, unit_bytes)
+        self._config = config
+        self._row_bytes, self._unit_bytes = row_bytes, unit_bytes
+        layout = run_layout(config)
+        super().__init__(
+            {
+                "base": In(unsigned(ADDRESS_BITS)),
+                "row_stride": In(unsigned(ROW_STRIDE_BITS)),
+                "destination": In(layout["destination"].shape),
+                "tokens": In(stream.Signature(token_layout(config))),
+                "runs": Out(stream.Signature(layout)),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        run, token = self.runs.payload, self.tokens.payload
+        units = self._row_bytes // self._unit_bytes
+        assert (self._config.block * units).bit_length() <= len(run.units)
+
+        # The row that is being placed, and what the next token would have to be.
+        row_valid = Signal()
+        row_last = Signal()
+        row_joins = Signal()
+        words = Signal(len(token.token) + ROW_STRIDE_BITS - 2)
+        joinable = Signal()
+        expected = Signal.like(token.token)
+
+        run_valid = Signal()
+        run_last = Signal()
+        place_row = Signal()
+        offered = Signal()
+        m.d.comb += [
+            run.destination.eq(self.destination),
+            self.runs.valid.eq(run_valid & (run_last | (row_valid & ~row_joins))),
+            offered.eq(self.runs.valid & self.runs.ready),
+            place_row.eq(row_valid & (row_joins | ~run_valid | offered)),
+            self.tokens.ready.eq(~row_valid | place_row),
+            self.idle.eq(~row_valid & ~run_valid),
+        ]
+        with m.If(self.tokens.ready):
+            m.d.sync += row_valid.eq(self.tokens.valid)
+            with m.If(self.tokens.valid):
+                m.d.sync += [
+                    words.eq(token.token * self.row_stride[2:]),
+                    row_joins.eq(joinable & (token.token == expected)),
+                    row_last.eq(token.last),
+                    expected.eq(token.token + 1),
+                    joinable.eq(~token.last & (self.row_stride == self._row_bytes)),
+                ]
+        with m.If(offered):
+            m.d.sync += run_valid.eq(0)
+        address = Signal.like(run.address)
+        number = Signal.like(run.units)
+        m.d.comb += [run.address.eq(address), run.units.eq(number)]
+        with m.If(place_row):
+            m.d.sync += [run_valid.eq(1), run_last.eq(row_last)]
+            with m.If(row_joins):
+                m.d.sync += number.eq(number + units)
+            with m.Else():
+                m.d.sync += [
+                    address.eq(self.base + (words << 2)),
+                    number.eq(units),
+                ]
+        return m

@@ -1,0 +1,127 @@
+"""Memory port of the shell: its AXI4 signatures, and the runs that it reads and writes."""
+
+from enum import IntEnum
+
+from amaranth.hdl import unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from paro.config import Config
+from paro.config.config import bits_unsigned
+from paro.config.descriptor import ALIGNMENT
+from paro.config.registers import MEMORY_ADDRESS_BITS
+from rtl.interfaces import CODES_PER_BEAT
+
+__all__ = [
+    "ADDRESS_BITS",
+    "CACHE_BUFFERABLE",
+    "ERROR_BIT",
+    "WORD_BYTES",
+    "Burst",
+    "Destination",
+    "axi_read_signature",
+    "axi_signature",
+    "axi_write_signature",
+    "run_layout",
+]
+
+#: Bits of a byte address.
+ADDRESS_BITS = MEMORY_ADDRESS_BITS
+
+#: Every run begins and ends at a multiple of so many bytes.
+WORD_BYTES = ALIGNMENT
+
+#: Cache attributes of every burst: normal memory, not cached, bufferable.
+CACHE_BUFFERABLE = 0b0011
+
+#: Bit of a response that tells an error (SLVERR, DECERR) from OKAY and EXOKAY.
+ERROR_BIT = 1
+
+
+class Burst(IntEnum):
+    """Burst types of AXI4; the shell uses INCR alone."""
+
+    FIXED = 0
+    INCR = 1
+    WRAP = 2
+
+
+class Destination(IntEnum):
+    """What the units of a run are."""
+
+    DESCRIPTOR = 0
+    CODES = 1
+    Q_SCALES = 2
+    K_SCALES = 3
+    Q = 4
+    K = 5
+    V = 6
+
+
+def run_layout(config: Config) -> data.StructLayout:
+    """``units`` (at least 1) consecutive units from ``address`` on, a multiple of 4.
+
+    A unit has ``load_bytes`` bytes in reads and 2 ``output_words`` bytes in writes. The longest
+    runs are a block of output rows in units of one value, and one block row's codes.
+    """
+    longest = max(config.block * config.head_dim, -(-config.blocks_max // CODES_PER_BEAT))
+    return data.StructLayout(
+        {
+            "address": unsigned(ADDRESS_BITS),
+            "units": unsigned(bits_unsigned(longest)),
+            "destination": unsigned(bits_unsigned(max(Destination))),
+        }
+    )
+
+
+def _address_members(channel: str) -> dict[str, wiring.Member]:
+    return {
+        f"{channel}id": Out(1),
+        f"{channel}addr": Out(ADDRESS_BITS),
+        f"{channel}len": Out(8),
+        f"{channel}size": Out(3),
+        f"{channel}burst": Out(2),
+        f"{channel}cache": Out(4),
+        f"{channel}prot": Out(3),
+        f"{channel}valid": Out(1),
+        f"{channel}ready": In(1),
+    }
+
+
+def axi_read_signature(config: Config) -> wiring.Signature:
+    """Read channels of an AXI4 master."""
+    return wiring.Signature(
+        {
+            **_address_members("ar"),
+            "rid": In(1),
+            "rdata": In(config.axi_bits),
+            "rresp": In(2),
+            "rlast": In(1),
+            "rvalid": In(1),
+            "rready": Out(1),
+        }
+    )
+
+
+def axi_write_signature(config: Config) -> wiring.Signature:
+    """Write channels of an AXI4 master."""
+    return wiring.Signature(
+        {
+            **_address_members("aw"),
+            "wdata": Out(config.axi_bits),
+            "wstrb": Out(config.axi_bits // 8),
+            "wlast": Out(1),
+            "wvalid": Out(1),
+            "wready": In(1),
+            "bid": In(1),
+            "bresp": In(2),
+            "bvalid": In(1),
+            "bready": Out(1),
+        }
+    )
+
+
+def axi_signature(config: Config) -> wiring.Signature:
+    """All channels of an AXI4 master."""
+    write, read = axi_write_signature(config), axi_read_signature(config)
+    return wiring.Signature({**write.members, **read.members})

@@ -1,0 +1,123 @@
+"""Burst splitter: runs of units to AXI bursts."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from paro.config import Config
+from paro.config.config import bits_unsigned
+from rtl.bus.axi import ADDRESS_BITS, WORD_BYTES, run_layout
+from rtl.core.blocks import log2
+
+__all__ = ["BurstSplitter", "burst_layout"]
+
+#: No burst crosses a multiple of this.
+PAGE_BYTES = 4096
+
+
+def burst_layout(config: Config, beats: int) -> data.StructLayout:
+    """A burst of ``last_beat`` + 1 (at most ``beats``) whole beats from ``address`` on.
+
+    ``address`` is a multiple of a beat's bytes. ``words`` 32-bit words of it belong to the run:
+    from lane ``first_lane`` of the first beat to lane ``last_lane`` of the last.
+    """
+    lanes = config.axi_bits // 8 // WORD_BYTES
+    return data.StructLayout(
+        {
+            "address": unsigned(ADDRESS_BITS),
+            "last_beat": range(beats),
+            "first_lane": range(lanes),
+            "last_lane": range(lanes),
+            "words": unsigned(bits_unsigned(beats * lanes)),
+        }
+    )
+
+
+class BurstSplitter(wiring.Component):
+    """Cuts runs where an address is a multiple of a longest burst, so also of 4 KiB.
+
+    Parameters
+    ----------
+    config : Config
+    unit_bytes : int
+        A power of two.
+    beats : int
+        Longest burst, a power of two.
+
+    Members
+    -------
+    runs : In, stream of `run_layout`
+    bursts : Out, stream of `burst_layout`
+    idle : Out, 1
+        No burst is offered and none is left of a run.
+
+    Latency
+    -------
+    `LATENCY` cycles from a run to its first burst; then one burst a cycle, also from run to run.
+    """
+
+    LATENCY = 2
+
+    def __init__(self, config: Config, *, unit_bytes: int, beats: int):
+        self._config = config
+        self._unit_bytes, self._beats = unit_bytes, beats
+        beat_bytes = config.axi_bits // 8
+        assert beats * beat_bytes <= PAGE_BYTES, (beats, beat_bytes)
+        super().__init__(
+            {
+                "runs": In(stream.Signature(run_layout(config))),
+                "bursts": Out(stream.Signature(burst_layout(config, beats))),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        run, burst = self.runs.payload, self.bursts.payload
+        lane_bits = log2(self._config.axi_bits // 8 // WORD_BYTES)
+        beat_bits = log2(self._beats)
+
+        # A run: the word at which the next burst begins, the last word's place between two
+        # boundaries, and how many boundaries are still to be crossed.
+        place_bits = beat_bits + lane_bits
+        run_words = (run.units << log2(self._unit_bytes)) >> log2(WORD_BYTES)
+        run_word = run.address[log2(WORD_BYTES) :]
+        run_last = Signal(max(len(run_words), place_bits) + 1)
+        m.d.comb += run_last.eq(run_word[:place_bits] + run_words - 1)
+        active = Signal()
+        word = Signal(ADDRESS_BITS - log2(WORD_BYTES))
+        last_place = Signal(place_bits)
+        crossings = Signal(len(run_last) - place_bits)
+
+        issue = Signal()
+        ends = Signal()
+        first = word[:place_bits]
+        last = Signal(place_bits)
+        m.d.comb += [
+            ends.eq(crossings == 0),
+            last.eq(Mux(ends, last_place, -1)),
+            issue.eq(active & (~self.bursts.valid | self.bursts.ready)),
+            self.runs.ready.eq(~active | (issue & ends)),
+            self.idle.eq(~active & ~self.bursts.valid),
+        ]
+        with m.If(self.bursts.ready):
+            m.d.sync += self.bursts.valid.eq(0)
+        with m.If(issue):
+            m.d.sync += [
+                self.bursts.valid.eq(1),
+                burst.address.eq(Cat(Const(0, log2(WORD_BYTES) + lane_bits), word[lane_bits:])),
+                burst.last_beat.eq(last[lane_bits:] - first[lane_bits:]),
+                burst.first_lane.eq(first[:lane_bits]),
+                burst.last_lane.eq(last[:lane_bits]),
+                burst.words.eq(last - first + 1),
+                word.eq(Cat(Const(0, place_bits), word[place_bits:] + 1)),
+                crossings.eq(crossings - 1),
+            ]
+        with m.If(self.runs.ready):
+            m.d.sync += [
+                active.eq(self.runs.valid),
+                word.eq(run_word),
+                last_place.eq(run_last),
+                crossings.eq(run_last[place_bits:]),
+            ]
+        return m

@@ -1,0 +1,228 @@
+"""The accelerator core: one attention head under one plan, streams in and out."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from paro.config import Config
+from paro.config.formats import Operand, Stage
+from rtl import interfaces
+from rtl.core.array import PEArray
+from rtl.core.blocks import block_layout
+from rtl.core.digits import KeyEncoder
+from rtl.core.drain import DrainRouter
+from rtl.core.logits import LogitBuffer
+from rtl.core.normalizer import Normalizer
+from rtl.core.operand_buffers import KeyBuffer, QueryBuffer, ValueBuffer
+from rtl.core.operand_former import OperandFormer
+from rtl.core.output_accumulator import OutputAccumulator
+from rtl.core.reciprocal import ReciprocalUnit, reciprocal_layout
+from rtl.core.scheduler import SLOTS, BlockScheduler
+from rtl.core.sequencer import ArraySequencer
+from rtl.core.softmax import SoftmaxUnit
+from rtl.lib.library import replicate
+from rtl.lib.stream_fifo import StreamFIFO
+
+__all__ = ["Core", "core_signature"]
+
+
+def core_signature(config: Config) -> wiring.Signature:
+    """Ports of the core, for those who need to know them without building it."""
+    return wiring.Signature(
+        {
+            "command": In(interfaces.command_signature(config)),
+            "codes": In(interfaces.codes_signature(config)),
+            "fetch": Out(interfaces.fetch_signature(config)),
+            "q": In(interfaces.q_signature(config)),
+            "k": In(interfaces.k_signature(config)),
+            "v": In(interfaces.v_signature(config)),
+            "o": Out(interfaces.o_signature(config)),
+            "busy": Out(1),
+            "empty_row": Out(1),
+            "activity": Out(interfaces.activity_layout()),
+        }
+    )
+
+
+class Core(wiring.Component):
+    """Block-sparse mixed-precision attention: scheduler, array, softmax, output.
+
+    Everything between the operand buffers and the output stream is a pipeline that never waits for
+    what is behind it: a block enters only when there is room for it to the end. The streams
+    may stall at any time; the results do not depend on it.
+
+    Parameters
+    ----------
+    config : Config
+        Shape of the core.
+
+    Members
+    -------
+    command, codes, fetch, q, k, v, o : streams
+        See `rtl.interfaces`. A command may be given while the one before is still at work.
+    busy : Out, 1
+        A run is in progress.
+    empty_row : Out, 1
+        A block row without a live block came: the run cannot end, reset the core.
+    activity : Out, `rtl.interfaces.activity_layout`
+        What each stage does in this cycle.
+
+    Contract
+    --------
+    Operands arrive in the order in which they were fetched, each on its own stream.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        super().__init__(core_signature(config))
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.scheduler = scheduler = BlockScheduler(config)
+        m.submodules.query_buffer = query_buffer = QueryBuffer(config)
+        m.submodules.key_buffer = key_buffer = KeyBuffer(config)
+        m.submodules.value_buffer = value_buffer = ValueBuffer(config)
+        m.submodules.sequencer = sequencer = ArraySequencer(config)
+        m.submodules.array = array = PEArray(config)
+        m.submodules.drain = drain = DrainRouter(config)
+        m.submodules.logits = logits = LogitBuffer(config)
+        m.submodules.softmax = softmax = SoftmaxUnit(config)
+        m.submodules.accumulator = accumulator = OutputAccumulator(config)
+        m.submodules.reciprocal = reciprocal = ReciprocalUnit(config)
+        m.submodules.normalizer = normalizer = Normalizer(config)
+
+        # Boundary.
+        for name, port in (
+            ("command", scheduler.command),
+            ("codes", scheduler.codes),
+            ("fetch", scheduler.fetch),
+            ("q", query_buffer.input),
+            ("k", key_buffer.input),
+            ("v", value_buffer.input),
+            ("o", normalizer.o),
+        ):
+            connect(m, flipped(getattr(self, name)), port)
+
+        # Loads.
+        for operand, buffer, load in (
+            (Operand.Q, query_buffer, sequencer.query_load),
+            (Operand.K, key_buffer, sequencer.key_load),
+            (Operand.V, value_buffer, sequencer.value_load),
+        ):
+            m.d.comb += [
+                buffer.request.payload.eq(scheduler.load),
+                buffer.request.valid.eq(scheduler.load_valid[operand]),
+                buffer.release.eq(scheduler.release[operand]),
+                load.full.eq(buffer.full),
+                load.loaded.eq(buffer.loaded),
+            ]
+        m.d.comb += [
+            scheduler.release[Operand.Q].eq(logits.query_release),
+            scheduler.release[Operand.K].eq(logits.key_release),
+            scheduler.release[Operand.V].eq(sequencer.value_release),
+        ]
+
+        # Blocks.
+        m.submodules.blocks = blocks = StreamFIFO(block_layout(config), depth=SLOTS)
+        # There is always room: a block's K slot is not free before the block has left.
+        m.d.comb += [
+            blocks.input.payload.eq(scheduler.blocks.payload),
+            blocks.input.valid.eq(scheduler.blocks.valid),
+        ]
+        connect(m, blocks.output, sequencer.scheduled)
+        connect(m, sequencer.started, softmax.started)
+        connect(m, softmax.weighted, sequencer.weighted)
+
+        # Edges of the array.
+        m.d.comb += [
+            query_buffer.address.eq(sequencer.query_address),
+            key_buffer.address.eq(sequencer.key_address),
+            value_buffer.address.eq(sequencer.value_address),
+            softmax.weight_address.eq(sequencer.weight_address),
+        ]
+        for col, former in enumerate(
+            replicate(m, platform, "operand_former", OperandFormer, config.cols)
+        ):
+            m.d.comb += [
+                former.queries.eq(query_buffer.words[col]),
+                former.values.as_value().eq(Cat(key[col] for key in value_buffer.words)),
+                former.is_pv.eq(sequencer.former_is_pv),
+                former.code.eq(sequencer.former_code),
+                former.phase.eq(sequencer.former_phase),
+                array.operands[col].eq(former.operands),
+            ]
+        encoders = replicate(m, platform, "key_encoder", KeyEncoder, config.rows)
+        words = Signal(array.words.shape())
+        for row, encoder in enumerate(encoders):
+            m.d.comb += [
+                encoder.channels.eq(key_buffer.words[row]),
+                encoder.code.eq(sequencer.key_code),
+                encoder.phase.eq(sequencer.key_phase),
+            ]
+            m.d.sync += words[row].eq(
+                Mux(sequencer.former_is_pv, softmax.weights[row], encoder.word)
+            )
+        m.d.comb += [array.words.eq(words), array.step.eq(sequencer.step)]
+
+        # Tiles.
+        m.d.comb += [
+            drain.tile.eq(sequencer.tile),
+            drain.drained.eq(array.drained),
+            drain.drained_first.eq(array.drained_first),
+            logits.input.eq(drain.output),
+            logits.input_valid.eq(drain.score_valid),
+            key_buffer.scale_address.eq(logits.key_scale_address),
+            logits.key_scale.eq(key_buffer.scales[0]),
+            query_buffer.scale_address.eq(logits.query_scale_address),
+            logits.query_scales.eq(query_buffer.scales),
+            accumulator.input.eq(drain.output),
+            accumulator.input_valid.eq(drain.partial_valid),
+        ]
+
+        # Softmax.
+        m.d.comb += [
+            softmax.groups.eq(logits.groups),
+            softmax.logits.eq(logits.logits),
+            softmax.maxima.eq(logits.maxima),
+            logits.release.eq(softmax.release),
+            logits.read_key.eq(softmax.read_key),
+            logits.read_part.eq(softmax.read_part),
+            softmax.rescale_slot.eq(accumulator.rescale_slot),
+            softmax.rescale_query.eq(accumulator.rescale_query),
+            accumulator.rescale.eq(softmax.rescale),
+        ]
+
+        # Output.
+        m.submodules.prepared = prepared = StreamFIFO(reciprocal_layout(config), depth=config.block)
+        connect(m, softmax.chunks, reciprocal.chunks)
+        connect(m, reciprocal.output, prepared.input)
+        connect(m, prepared.output, normalizer.queries)
+        m.d.comb += [
+            normalizer.groups_complete.eq(accumulator.groups_complete),
+            accumulator.read_slot.eq(normalizer.read_slot),
+            accumulator.read_query.eq(normalizer.read_query),
+            accumulator.read_part.eq(normalizer.read_part),
+            normalizer.read_ready.eq(accumulator.read_ready),
+            normalizer.numerators.eq(accumulator.numerators),
+            sequencer.output_free.eq(normalizer.row_done),
+        ]
+        # A row is in flight from its Q fetch until its last word is read.
+        rows = Signal(range(4 * SLOTS + 1))
+        m.d.sync += rows.eq(rows + scheduler.load_valid[Operand.Q] - normalizer.row_done)
+        m.d.comb += [
+            self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle),
+            self.empty_row.eq(scheduler.empty_row),
+        ]
+        for stage, activity in (
+            (Stage.SCHEDULER, scheduler.activity),
+            (Stage.LOAD_Q, query_buffer.activity),
+            (Stage.LOAD_K, key_buffer.activity),
+            (Stage.LOAD_V, value_buffer.activity),
+            (Stage.QK, sequencer.qk_activity),
+            (Stage.PV, sequencer.pv_activity),
+            (Stage.SOFTMAX, softmax.activity),
+            (Stage.OUTPUT, normalizer.activity),
+        ):
+            m.d.comb += self.activity[stage].eq(activity)
+        return m

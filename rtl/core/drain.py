@@ -1,0 +1,98 @@
+"""Router of finished tiles: scores to the logit unit, partial outputs to the accumulator."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from paro.config import Config
+from rtl.core.array import PEArray
+from rtl.core.sequencer import tile_layout
+
+__all__ = ["DrainRouter", "drained_layout"]
+
+
+def drained_layout(config: Config) -> data.StructLayout:
+    """``drain_words`` elements of a tile: array ``row``, column group ``part``, of ``tile``."""
+    return data.StructLayout(
+        {
+            "words": data.ArrayLayout(signed(config.accumulator_bits), config.drain_words),
+            "row": range(config.rows),
+            "part": range(config.cols // config.drain_words),
+            "last": 1,
+            "tile": tile_layout(config),
+        }
+    )
+
+
+class DrainRouter(wiring.Component):
+    """Adds to the drained words what they are.
+
+    Members
+    -------
+    tile : In, `tile_layout`
+        From the sequencer, with the words of the tile's last step.
+    drained, drained_first : In
+        From the array.
+    output : Out, `drained_layout`
+        One cycle after ``drained``; ``last`` marks the last words of a tile.
+    score_valid, partial_valid : Out, 1
+        ``output`` belongs to QK, to PV.
+    """
+
+    #: Cycles from the sequencer's ``tile`` to the array's ``drained_first``.
+    DELAY = 1 + PEArray.LATENCY
+    #: Cycles from ``drained`` to ``output``.
+    LATENCY = 1
+
+    def __init__(self, config: Config):
+        self._config = config
+        words = data.ArrayLayout(signed(config.accumulator_bits), config.drain_words)
+        super().__init__(
+            {
+                "tile": In(tile_layout(config)),
+                "drained": In(words),
+                "drained_first": In(1),
+                "output": Out(drained_layout(config)),
+                "score_valid": Out(1),
+                "partial_valid": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        layout = tile_layout(config)
+        delayed = [self.tile]
+        for stage in range(self.DELAY):
+            following = Signal(layout, name=f"tile_{stage + 1}")
+            m.d.sync += following.eq(delayed[-1])
+            delayed.append(following)
+
+        # The tile is known in the cycle of its first words and held for the others.
+        held = Signal(layout)
+        tile = Signal(layout)
+        m.d.comb += tile.eq(Mux(self.drained_first, delayed[-1], held))
+        m.d.sync += held.eq(tile)
+
+        index = Signal(range(config.drain_cycles))
+        draining = Signal()
+        now = Signal(range(config.drain_cycles))
+        valid = Signal()
+        last = Signal()
+        m.d.comb += [
+            now.eq(Mux(self.drained_first, 0, index)),
+            valid.eq(self.drained_first | draining),
+            last.eq(now == config.drain_cycles - 1),
+        ]
+        m.d.sync += [index.eq(now + 1), draining.eq(valid & ~last)]
+        part_bits = len(self.output.part)
+        m.d.sync += [
+            self.output.words.eq(self.drained),
+            self.output.part.eq(now[:part_bits]),
+            self.output.row.eq(now[part_bits:]),
+            self.output.last.eq(last),
+            self.output.tile.eq(tile),
+            self.score_valid.eq(valid & ~tile.is_pv),
+            self.partial_valid.eq(valid & tile.is_pv),
+        ]
+        return m

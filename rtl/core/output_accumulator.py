@@ -1,0 +1,217 @@
+"""Output accumulator: joins each block's P x V to the sums of its rows."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from paro.config import Config
+from rtl.core.blocks import log2
+from rtl.core.drain import drained_layout
+from rtl.core.row_state import RowState, rescale_layout, round_shift_by
+from rtl.core.scheduler import SLOTS
+from rtl.lib.library import replicate
+
+__all__ = ["OutputAccumulator"]
+
+
+class OutputLane(wiring.Component):
+    """One numerator: the smaller of old and new is shifted, then they are added.
+
+    Members
+    -------
+    rescale : In, `rescale_layout`
+    first : In, 1
+        There is no old value.
+    old, partial : In
+    total : Out
+
+    Latency
+    -------
+    `LATENCY` cycles.
+    """
+
+    DATA_ONLY = True
+
+    LATENCY = 4
+
+    def __init__(self, config: Config):
+        self._bits = config.numerator_bits
+        super().__init__(
+            {
+                "rescale": In(rescale_layout()),
+                "first": In(1),
+                "old": In(signed(self._bits)),
+                "partial": In(signed(config.accumulator_bits)),
+                "total": Out(signed(self._bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        old = Mux(self.first, 0, self.old)
+        small = Signal(signed(self._bits))
+        large = Signal(signed(self._bits))
+        shift = Signal(len(self.rescale.shift))
+        m.d.sync += [
+            small.eq(Mux(self.rescale.shift_old, old, self.partial)),
+            large.eq(Mux(self.rescale.shift_old, self.partial, old)),
+            shift.eq(self.rescale.shift),
+        ]
+        shifted, rounds_up = round_shift_by(m, small, shift)
+        scaled = Signal(signed(self._bits))
+        carry = Signal()
+        large_2, large_3 = (Signal(signed(self._bits), name=f"large_{i}") for i in (2, 3))
+        m.d.sync += [
+            large_2.eq(large),
+            large_3.eq(large_2),
+            scaled.eq(shifted),
+            carry.eq(rounds_up),
+            self.total.eq(large_3 + scaled + Cat(carry, Const(0, 1)).as_signed()),
+        ]
+        return m
+
+
+class OutputAccumulator(wiring.Component):
+    """Numerators of two block rows: one is accumulated, one (or the same) is normalised.
+
+    Members
+    -------
+    input, input_valid : In
+        Partial outputs from the drain router.
+    rescale_slot, rescale_query : Out
+    rescale : In, `rescale_layout`
+        Read port of the row state (`RowState.READ_LATENCY`).
+    groups_complete : Out, 1
+        A last block's PV has completed a group of R queries of which at least one is valid.
+    read_slot, read_query, read_part : In
+        Numerators to be read, ``drain_words`` channels at a time.
+    read_ready : Out, 1
+        They can be read in this cycle.
+    numerators : Out
+        `READ_LATENCY` cycles later.
+    """
+
+    READ_LATENCY = RowState.READ_LATENCY
+    #: Cycles from ``input`` to its sums, and to ``groups_complete``.
+    LATENCY = RowState.READ_LATENCY + OutputLane.LATENCY
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._parts = config.head_dim // config.drain_words
+        super().__init__(
+            {
+                "input": In(drained_layout(config)),
+                "input_valid": In(1),
+                "rescale_slot": Out(1),
+                "rescale_query": Out(range(config.block)),
+                "rescale": In(rescale_layout()),
+                "groups_complete": Out(1),
+                "read_slot": In(1),
+                "read_query": In(range(config.block)),
+                "read_part": In(range(self._parts)),
+                "read_ready": Out(1),
+                "numerators": Out(
+                    data.ArrayLayout(signed(config.numerator_bits), config.drain_words)
+                ),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        tile = self.input.tile
+        query = Cat(self.input.row, tile.row_group)
+        part = Cat(self.input.part, tile.col_group[: log2(config.head_dim // config.cols)])
+        beside = data.StructLayout(
+            {
+                "valid": 1,
+                "query": range(config.block),
+                "part": range(self._parts),
+                "slot": 1,
+                "first": 1,
+                "group_complete": 1,
+            }
+        )
+        place = [Signal(beside, name="place_0")]
+        last_channels = tile.col_group == config.head_dim // config.cols - 1
+        has_queries = (tile.row_group << log2(config.rows)) < tile.block.queries
+        m.d.comb += [
+            self.rescale_slot.eq(tile.slot),
+            self.rescale_query.eq(query),
+            place[0].valid.eq(self.input_valid),
+            place[0].query.eq(query),
+            place[0].part.eq(part),
+            place[0].slot.eq(tile.output_slot),
+            place[0].first.eq(tile.block.first),
+            place[0].group_complete.eq(
+                self.input_valid & self.input.last & tile.block.last & last_channels & has_queries
+            ),
+        ]
+        for stage in range(RowState.READ_LATENCY + OutputLane.LATENCY):
+            place.append(Signal(beside, name=f"place_{stage + 1}"))
+            m.d.sync += place[-1].eq(place[-2])
+        arriving, leaving = place[RowState.READ_LATENCY], place[-1]
+        words = [self.input.words]
+        for stage in range(RowState.READ_LATENCY):
+            words.append(Signal(self.input.words.shape(), name=f"words_{stage + 1}"))
+            m.d.sync += words[-1].eq(words[-2])
+
+        # Two memories, like the squares of a chessboard, of one read port each: PV goes first, but
+        # visits them in turn, so that the normaliser finds one free in every other cycle.
+        def place_of(query: Signal, part: Signal, slot: Signal) -> tuple[Value, Value]:
+            """Memory and address of some numerators."""
+            index = Cat(part, query, slot)
+            return index[0] ^ (query[0] if len(part) else Const(0)), index[1:]
+
+        totals = Signal(self.numerators.shape())
+        old_place = place_of(place[0].query, place[0].part, place[0].slot)
+        new_place = place_of(leaving.query, leaving.part, leaving.slot)
+        read_place = place_of(self.read_query, self.read_part, self.read_slot)
+        old_memory = Signal()
+        read_memory = Signal()
+        m.d.sync += [old_memory.eq(old_place[0]), read_memory.eq(read_place[0])]
+        m.d.comb += [
+            self.read_ready.eq(~(place[0].valid & (old_place[0] == read_place[0]))),
+            self.groups_complete.eq(leaving.group_complete),
+        ]
+        memories = []
+        for number in range(2):
+            memory = Memory(
+                shape=self.numerators.shape(),
+                depth=SLOTS * config.block * self._parts // 2,
+                init=[],
+            )
+            m.submodules[f"numerators_{number}"] = memory
+            read, write = memory.read_port(), memory.write_port()
+            accumulating = place[0].valid & (old_place[0] == number)
+            m.d.comb += [
+                read.addr.eq(Mux(accumulating, old_place[1], read_place[1])),
+                write.addr.eq(new_place[1]),
+                write.data.eq(totals),
+                write.en.eq(leaving.valid & (new_place[0] == number)),
+            ]
+            memories.append(read)
+        # A register behind each memory, and one behind the choice: as late as the rescales.
+        fetched = [Signal(self.numerators.shape(), name=f"fetched_{number}") for number in range(2)]
+        old = Signal(self.numerators.shape())
+        old_fetched = Signal()
+        read_fetched = Signal()
+        m.d.sync += [
+            *(new.eq(memory.data) for new, memory in zip(fetched, memories, strict=True)),
+            old_fetched.eq(old_memory),
+            read_fetched.eq(read_memory),
+            old.eq(Mux(old_fetched, fetched[1], fetched[0])),
+            self.numerators.eq(Mux(read_fetched, fetched[1], fetched[0])),
+        ]
+        for index, lane in enumerate(
+            replicate(m, platform, "output_lane", lambda: OutputLane(config), config.drain_words)
+        ):
+            m.d.comb += [
+                lane.rescale.eq(self.rescale),
+                lane.first.eq(arriving.first),
+                lane.old.eq(old[index]),
+                lane.partial.eq(words[-1][index]),
+                totals[index].eq(lane.total),
+            ]
+        return m

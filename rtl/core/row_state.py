@@ -1,0 +1,286 @@
+"""Online softmax state of the rows: running maximum and denominator, rescaled by shifts."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from paro.config import Config, formats
+from paro.config.config import bits_unsigned
+from rtl.core.blocks import weighted_chunk_layout
+from rtl.core.scheduler import SLOTS
+from rtl.lib.library import replicate
+from rtl.lib.stream_fifo import StreamFIFO
+
+__all__ = ["RowState", "rescale_layout", "round_shift_by"]
+
+_SHIFT_BITS = bits_unsigned(formats.RESCALE_MAX)
+
+
+def rescale_layout() -> data.StructLayout:
+    """How PV of a block joins its row.
+
+    ``shift`` places go to the older sum if ``shift_old``, else to the block's own.
+    """
+    return data.StructLayout({"shift": _SHIFT_BITS, "shift_old": 1})
+
+
+def round_shift_by(m: Module, value: Value, places: Value) -> tuple[Value, Value]:
+    """Floor of a value shifted right by a signal, and the bit that rounds it half up.
+
+    Both come one cycle later: multiples of eight places go before a register, the rest behind it.
+    """
+    coarse = Signal(Shape(len(value) + 1, value.shape().signed))
+    fine = Signal(3)
+    m.d.sync += [
+        coarse.eq((value << 1) >> Cat(Const(0, 3), places[3:])),
+        fine.eq(places[:3]),
+    ]
+    shifted = coarse >> fine
+    return shifted >> 1, shifted[0]
+
+
+class RowStateLane(wiring.Component):
+    """One row: joins a block's maximum and sum to the row's; section 5 of `docs/numerics.md`.
+
+    Members
+    -------
+    first : In, 1
+        The block is the first of its row: there is no older state.
+    maximum, block_sum : In
+        Of the block; the sum in units of P.
+    old_maximum, old_denominator : In
+        Of the row so far; denominators have DENOMINATOR_FRAC fractional bits more than P.
+    new_maximum, new_denominator : Out
+        New state.
+    rescale : Out, `rescale_layout`
+        The shifts that led there.
+
+    Latency
+    -------
+    `LATENCY` cycles.
+    """
+
+    DATA_ONLY = True
+
+    LATENCY = 6
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__(
+            {
+                "first": In(1),
+                "maximum": In(signed(formats.MAX_BITS)),
+                "block_sum": In(unsigned(config.block_sum_bits)),
+                "old_maximum": In(signed(formats.MAX_BITS)),
+                "old_denominator": In(unsigned(config.denominator_bits)),
+                "new_maximum": Out(signed(formats.MAX_BITS)),
+                "new_denominator": Out(unsigned(config.denominator_bits)),
+                "rescale": Out(rescale_layout()),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = self._config.denominator_bits
+
+        # 1: what came out of a memory.
+        first = Signal()
+        maximum = Signal.like(self.maximum, name="maximum_1")
+        block_sum = Signal.like(self.block_sum, name="block_sum_1")
+        old_maximum = Signal.like(self.old_maximum, name="old_maximum_1")
+        old_denominator = Signal.like(self.old_denominator, name="old_denominator_1")
+        m.d.sync += [
+            first.eq(self.first),
+            maximum.eq(self.maximum),
+            block_sum.eq(self.block_sum),
+            old_maximum.eq(self.old_maximum),
+            old_denominator.eq(self.old_denominator),
+        ]
+
+        # 2: whose maximum is larger, and by how much.
+        rises = Signal()  # the block's maximum is the new one
+        above, below = (Signal(signed(formats.MAX_BITS + 1), name=n) for n in ("above", "below"))
+        joins = Signal()
+        old = Signal(bits)
+        new = Signal(bits)
+        largest = Signal(signed(formats.MAX_BITS))
+        difference = Signal(signed(formats.MAX_BITS + 1))
+        m.d.comb += difference.eq(old_maximum - maximum)
+        is_higher = first | (difference < 0)
+        m.d.sync += [
+            rises.eq(is_higher),
+            largest.eq(Mux(is_higher, maximum, old_maximum)),
+            above.eq(maximum - old_maximum),
+            below.eq(difference),
+            joins.eq(~first),
+            old.eq(Mux(first, 0, old_denominator)),
+            new.eq(block_sum << formats.DENOMINATOR_FRAC),
+        ]
+
+        # 3: what is shifted, and by how much; 4, 5: shift; 6: add.
+        small = Signal(bits)
+        beside = data.StructLayout(
+            {
+                "shift": _SHIFT_BITS,
+                "shift_old": 1,
+                "large": unsigned(bits),
+                "maximum": signed(formats.MAX_BITS),
+            }
+        )
+        chosen, shifting, adding = (
+            Signal(beside, name=name) for name in ("chosen", "shifting", "adding")
+        )
+        distance = Signal(formats.MAX_BITS)
+        m.d.comb += distance.eq(Mux(rises, above, below))
+        farthest = formats.RESCALE_MAX
+        shifted, rounds_up = round_shift_by(m, small, chosen.shift)
+        scaled = Signal(bits)
+        carry = Signal()
+        m.d.sync += [
+            small.eq(Mux(rises, old, new)),
+            chosen.large.eq(Mux(rises, new, old)),
+            chosen.maximum.eq(largest),
+            chosen.shift_old.eq(rises),
+            # The first block is not shifted, whatever the state was before.
+            chosen.shift.eq(Mux(joins, Mux(distance > farthest, farthest, distance), 0)),
+            shifting.eq(chosen),
+            adding.eq(shifting),
+            scaled.eq(shifted),
+            carry.eq(rounds_up),
+            self.new_denominator.eq(adding.large + scaled + carry),
+            self.rescale.shift_old.eq(adding.shift_old),
+            self.rescale.shift.eq(adding.shift),
+            self.new_maximum.eq(adding.maximum),
+        ]
+        return m
+
+
+class RowState(wiring.Component):
+    """State of the rows of the block row in progress, updated ``softmax_lanes`` rows at a time.
+
+    Members
+    -------
+    chunk : In
+        Group of ``softmax_lanes`` queries; given one cycle before ``update``.
+    update : In, 1
+        Join a block's sums to the rows of ``chunk`` (of the cycle before).
+    slot : In, 1
+        Rescale slot, with ``update``.
+    first, last, queries : In
+        The block is the first, the last of its row; valid queries of the row.
+    maxima, block_sums : In, softmax_lanes x ...
+        With ``update``.
+    read_slot, read_query : In
+        Rescale to be read.
+    rescale : Out, `rescale_layout`
+        `READ_LATENCY` cycles after ``read_query``.
+    chunks : Out, stream of `weighted_chunk_layout`
+        Final denominators of the rows, in order.
+
+    Contract
+    --------
+    At most 2 ``SLOTS`` rows have denominators that wait: those of two output slots, and two that
+    are ahead.
+    Updates of a chunk are at least ``RowStateLane.LATENCY + 2`` cycles apart. A rescale is read at
+    least ``RowStateLane.LATENCY + 1`` cycles after its update.
+    """
+
+    READ_LATENCY = 3
+
+    def __init__(self, config: Config):
+        self._config = config
+        lanes = config.softmax_lanes
+        self._chunks = config.block // lanes
+        super().__init__(
+            {
+                "chunk": In(range(self._chunks)),
+                "update": In(1),
+                "slot": In(1),
+                "first": In(1),
+                "last": In(1),
+                "queries": In(unsigned(bits_unsigned(config.block))),
+                "maxima": In(data.ArrayLayout(signed(formats.MAX_BITS), lanes)),
+                "block_sums": In(data.ArrayLayout(unsigned(config.block_sum_bits), lanes)),
+                "read_slot": In(1),
+                "read_query": In(range(config.block)),
+                "rescale": Out(rescale_layout()),
+                "chunks": Out(stream.Signature(weighted_chunk_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        lanes = config.softmax_lanes
+        state_layout = data.StructLayout(
+            {
+                "maximum": signed(formats.MAX_BITS),
+                "denominator": unsigned(config.denominator_bits),
+            }
+        )
+        m.submodules.states = states = Memory(
+            shape=data.ArrayLayout(state_layout, lanes), depth=self._chunks, init=[]
+        )
+        m.submodules.rescales = rescales = Memory(
+            shape=data.ArrayLayout(rescale_layout(), lanes), depth=2 * self._chunks, init=[]
+        )
+        read_state, write_state = states.read_port(), states.write_port()
+        read_rescale, write_rescale = rescales.read_port(), rescales.write_port()
+
+        # Rows that may wait for their reciprocals: two output slots, and two more that are ahead.
+        m.submodules.chunks = chunks = StreamFIFO(
+            weighted_chunk_layout(config), depth=2 * SLOTS * self._chunks
+        )
+        connect(m, chunks.output, flipped(self.chunks))
+
+        chunk, slot, write = [self.chunk], [self.slot], [self.update]
+        last, queries = [self.update & self.last], [self.queries]
+        for stage in range(1 + RowStateLane.LATENCY):
+            chunk.append(Signal.like(self.chunk, name=f"chunk_{stage}"))
+            m.d.sync += chunk[-1].eq(chunk[-2])
+        for stage in range(RowStateLane.LATENCY):
+            slot.append(Signal(name=f"slot_{stage}"))
+            write.append(Signal(name=f"write_{stage}"))
+            last.append(Signal(name=f"last_{stage}"))
+            queries.append(Signal.like(self.queries, name=f"queries_{stage}"))
+            m.d.sync += [delays[-1].eq(delays[-2]) for delays in (slot, write, last, queries)]
+        m.d.comb += [
+            read_state.addr.eq(self.chunk),
+            write_state.addr.eq(chunk[-1]),
+            write_state.en.eq(write[-1]),
+            write_rescale.addr.eq(chunk[-1] | (slot[-1] << len(self.chunk))),
+            write_rescale.en.eq(write[-1]),
+            chunks.input.valid.eq(last[-1]),
+            chunks.input.payload.queries.eq(queries[-1]),
+            chunks.input.payload.chunk.eq(chunk[-1]),
+        ]
+        for index, lane in enumerate(
+            replicate(m, platform, "row_state_lane", lambda: RowStateLane(config), lanes)
+        ):
+            m.d.comb += [
+                lane.first.eq(self.first),
+                lane.maximum.eq(self.maxima[index]),
+                lane.block_sum.eq(self.block_sums[index]),
+                lane.old_maximum.eq(read_state.data[index].maximum),
+                lane.old_denominator.eq(read_state.data[index].denominator),
+                write_state.data[index].maximum.eq(lane.new_maximum),
+                write_state.data[index].denominator.eq(lane.new_denominator),
+                chunks.input.payload.denominators[index].eq(lane.new_denominator),
+                write_rescale.data[index].eq(lane.rescale),
+            ]
+
+        lane_bits = (lanes - 1).bit_length()
+        read_lane = [self.read_query[:lane_bits]]
+        for stage in range(self.READ_LATENCY - 1):
+            read_lane.append(Signal(lane_bits, name=f"read_lane_{stage}"))
+            m.d.sync += read_lane[-1].eq(read_lane[-2])
+        read_rescales = Signal.like(read_rescale.data)
+        m.d.comb += read_rescale.addr.eq(
+            self.read_query[lane_bits:] | (self.read_slot << len(self.chunk))
+        )
+        m.d.sync += [
+            read_rescales.eq(read_rescale.data),
+            self.rescale.eq(read_rescales[read_lane[-1]]),
+        ]
+        return m

@@ -1,0 +1,1 @@
+"""What any part of the hardware may be built from: arithmetic, memories, queues, shared modules."""

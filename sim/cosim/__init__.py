@@ -1,0 +1,1 @@
+"""Co-simulation: the generated Verilog under cocotb against the golden reference."""

@@ -1,0 +1,206 @@
+"""From quantised heads to the beats that the core reads."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from amaranth.hdl import Shape
+from amaranth.lib import data
+
+from firmware_model.reference.quantize import QuantizedHead
+from paro.config import Config, files
+from paro.config.formats import LANES, Operand
+from rtl import interfaces
+from sim.cycles.cycle_model import Work
+
+__all__ = ["Run", "Stimulus", "make_stimulus", "pack_beats", "unpack_words"]
+
+#: What fills the places that the core must ignore.
+_ANYTHING = 0x55
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command: some block rows of one head.
+
+    Parameters
+    ----------
+    head : QuantizedHead
+        The head.
+    codes : torch.Tensor
+        uint8 [blocks, blocks], of the whole head.
+    query_blocks : range
+        Block rows to compute; contiguous. The core counts them from 0.
+    """
+
+    head: QuantizedHead
+    codes: torch.Tensor
+    query_blocks: range
+
+    def queries(self, config: Config) -> range:
+        """Positions of the queries, in the head's order."""
+        end = min(self.query_blocks.stop * config.block, self.head.tokens)
+        return range(self.query_blocks.start * config.block, end)
+
+    def work(self, config: Config) -> Work:
+        """What the cycle model must know of the run."""
+        rows = slice(self.query_blocks.start, self.query_blocks.stop)
+        return Work(self.codes[rows].numpy(), len(self.queries(config)), self.head.tokens)
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """Beats of some runs, and where each thing lies in them.
+
+    Parameters
+    ----------
+    beats : dict of str to array
+        uint8 [beats, bytes] for each input stream, little-endian.
+    runs : list of dict
+        For each run: ``codes`` (first beat, count); ``fetch``, by operand name a list over blocks
+        of (first beat, count); ``output_beats``.
+    """
+
+    beats: dict[str, np.ndarray]
+    runs: list[dict[str, Any]]
+
+    @property
+    def depth(self) -> int:
+        """Most beats of one stream."""
+        return max(len(rows) for rows in self.beats.values())
+
+    def write(self, folder: Path, **settings: Any) -> None:
+        """Write what harness and bench read: ``<stream>.hex`` and ``stimulus.json``."""
+        for name, rows in self.beats.items():
+            lines = [row.tobytes().hex() for row in rows[:, ::-1]]
+            files.write_text(folder / f"{name}.hex", "\n".join(lines) + "\n")
+        files.write_json(folder / "stimulus.json", {"runs": self.runs, **settings})
+
+
+def make_stimulus(config: Config, runs: list[Run]) -> Stimulus:
+    """Turn runs into beats, as `rtl.interfaces` describes them."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("command", "codes", "q", "k", "v")}
+    placed = dict.fromkeys(parts, 0)
+
+    def place(name: str, rows: np.ndarray) -> int:
+        first = placed[name]
+        parts[name].append(rows)
+        placed[name] += len(rows)
+        return first
+
+    # Beats of a whole block.
+    chunks = config.block // config.load_tokens * config.head_dim // LANES
+    groups = config.block * config.head_dim // config.load_bytes
+    described = []
+    for run in runs:
+        head, queries = run.head, run.queries(config)
+        window = slice(queries.start, queries.stop)
+        place("command", _command_beat(config, len(queries), head.tokens))
+        codes = _code_beats(config, run.codes[run.query_blocks.start : run.query_blocks.stop])
+        fetch = {}
+        for operand, rows, size in (
+            (Operand.Q, _chunk_beats(config, "q", head.q8[window], head.mq[window]), chunks),
+            (Operand.K, _chunk_beats(config, "k", head.k8, head.mk), chunks),
+            (Operand.V, _value_beats(config, head.v8), groups),
+        ):
+            first = place(operand.name.lower(), rows)
+            fetch[operand.name] = [
+                (first + start, min(size, len(rows) - start)) for start in range(0, len(rows), size)
+            ]
+        described.append(
+            {
+                "codes": (place("codes", codes), len(codes)),
+                "fetch": fetch,
+                "output_beats": len(queries) * config.head_dim // config.output_words,
+            }
+        )
+    return Stimulus({name: np.concatenate(rows) for name, rows in parts.items()}, described)
+
+
+def pack_beats(layout: Any, values: Any) -> np.ndarray:
+    """Pack values into beats.
+
+    Parameters
+    ----------
+    layout : data.Layout or ShapeLike
+        Payload of the stream.
+    values : dict or array
+        For a struct a dict by field; for an array [beats, length, ...]; for an integer [beats].
+
+    Returns
+    -------
+    np.ndarray
+        uint8 [beats, bytes], little-endian.
+    """
+    shape = Shape.cast(layout)
+    first = values
+    while isinstance(first, dict):
+        first = next(iter(first.values()))
+    bits = np.zeros((len(first), shape.width), np.uint8)
+    _place_bits(bits, layout, values)
+    return np.packbits(bits, axis=1, bitorder="little")
+
+
+def _place_bits(bits: np.ndarray, layout: Any, values: Any) -> None:
+    if isinstance(layout, data.StructLayout):
+        for name, field in layout:
+            part = bits[:, field.offset : field.offset + field.width]
+            _place_bits(part, field.shape, values[name])
+    elif isinstance(layout, data.ArrayLayout):
+        for index, field in layout:
+            part = bits[:, field.offset : field.offset + field.width]
+            _place_bits(part, field.shape, values[:, index])
+    else:
+        shape = Shape.cast(layout)
+        low = -(1 << shape.width - 1) if shape.signed else 0
+        if values.min() < low or values.max() >= low + (1 << shape.width):
+            raise ValueError(f"{values.min()} .. {values.max()} does not fit {shape}")
+        bits[:] = values.astype(np.int64)[:, None] >> np.arange(shape.width) & 1
+
+
+def _payload(signature: Any) -> Any:
+    return signature.members["payload"].shape
+
+
+def _command_beat(config: Config, query_tokens: int, key_tokens: int) -> np.ndarray:
+    values = {"query_tokens": np.array([query_tokens]), "key_tokens": np.array([key_tokens])}
+    return pack_beats(_payload(interfaces.command_signature(config)), values)
+
+
+def _code_beats(config: Config, codes: torch.Tensor) -> np.ndarray:
+    missing = -codes.shape[1] % interfaces.CODES_PER_BEAT
+    padded = np.pad(codes.numpy(), ((0, 0), (0, missing)))
+    layout = _payload(interfaces.codes_signature(config))
+    return pack_beats(layout, padded.reshape(-1, interfaces.CODES_PER_BEAT))
+
+
+def _chunk_beats(
+    config: Config, stream: str, values: torch.Tensor, scales: torch.Tensor
+) -> np.ndarray:
+    """Beats of Q or K: groups of ``load_tokens`` tokens, four channels at a time."""
+    side_by_side = config.load_tokens
+    missing = -len(values) % side_by_side
+    channels = np.pad(values.numpy(), ((0, missing), (0, 0)), constant_values=_ANYTHING)
+    channels = channels.reshape(-1, side_by_side, config.head_dim // LANES, LANES)
+    chunks = channels.transpose(0, 2, 1, 3).reshape(-1, side_by_side, LANES)
+    scale = np.pad(scales.numpy(), (0, missing), constant_values=_ANYTHING)
+    scale = scale.reshape(-1, side_by_side).repeat(config.head_dim // LANES, axis=0)
+    signature = getattr(interfaces, f"{stream}_signature")(config)
+    return pack_beats(_payload(signature), {"data": chunks, "scale": scale})
+
+
+def _value_beats(config: Config, values: torch.Tensor) -> np.ndarray:
+    layout = _payload(interfaces.v_signature(config))
+    return pack_beats(layout, values.numpy().reshape(-1, config.load_bytes))
+
+
+def unpack_words(lines: list[str]) -> np.ndarray:
+    """Output words int16, in order, from lines of ``o.hex``; unknown digits count as 0."""
+    if not lines:
+        return np.zeros(0, np.int16)
+    digits = re.sub(r"[^0-9a-fA-F]", "0", "".join(lines))
+    rows = np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(len(lines), -1)
+    return rows[:, ::-1].copy().view("<i2").reshape(-1)

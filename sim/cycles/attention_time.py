@@ -1,0 +1,91 @@
+"""Cycles and bytes of attention heads, from their codes."""
+
+import numpy as np
+
+from paro.config import Config, ParoError
+from paro.config.descriptor import DESCRIPTOR_BYTES
+from paro.config.formats import CODE_DIGITS, CODE_WORD_BYTES, LANES, OUT_BITS, SCALE_BYTES
+from rtl.interfaces import CODES_PER_BEAT
+from sim.cycles.cycle_model import predict_heads
+
+__all__ = ["attention_cycles", "ideal_cycles", "linear_utilisation", "read_bytes", "written_bytes"]
+
+#: Blocks on a side of the map that stands for a linear layer.
+_LINEAR_BLOCKS = 24
+
+
+def attention_cycles(
+    config: Config, codes: np.ndarray, tokens: int, latency: int = 0
+) -> np.ndarray:
+    """Clocks of each head on one core: int64 [heads]; `ParoError` if shapes do not fit."""
+    return predict_heads(config, codes, tokens, tokens, memory_latency=latency).cycles
+
+
+def _block_tokens(config: Config, codes: np.ndarray, tokens: int) -> np.ndarray:
+    count = codes.shape[-1]
+    if count != -(-tokens // config.block):
+        raise ParoError(
+            f"{tokens} tokens do not make {count} blocks of {config.block} on a side of the map"
+        )
+    sizes = np.full(count, config.block)
+    sizes[-1] = tokens - (count - 1) * config.block
+    return sizes
+
+
+def ideal_cycles(
+    config: Config, codes: np.ndarray, tokens: int, rows: range | None = None
+) -> np.ndarray:
+    """Clocks of each head if every lane worked in every one, on valid tokens.
+
+    Parameters
+    ----------
+    config : Config
+    codes : np.ndarray
+        uint8 [heads, rows, blocks].
+    tokens : int
+    rows : range, optional
+        Which block rows the codes are of; all by default.
+
+    Returns
+    -------
+    np.ndarray
+        float64 [heads].
+    """
+    sizes = _block_tokens(config, codes, tokens)
+    queries = sizes if rows is None else sizes[list(rows)]
+    digits = np.array(CODE_DIGITS)[codes]
+    operations = 2 * config.head_dim * np.einsum("hij,i,j->h", digits, queries, sizes)
+    return operations / (LANES * config.rows * config.cols)
+
+
+def linear_utilisation(config: Config) -> float:
+    """Share of the lanes that work in a product without skipping: that of an 8-bit map."""
+    codes = np.full((1, _LINEAR_BLOCKS, _LINEAR_BLOCKS), len(CODE_DIGITS) - 1, np.uint8)
+    tokens = _LINEAR_BLOCKS * config.block
+    cycles = attention_cycles(config, codes, tokens)
+    return float(ideal_cycles(config, codes, tokens)[0] / cycles[0])
+
+
+def read_bytes(
+    config: Config, codes: np.ndarray, tokens: int, rows: range | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes that each head takes in; parameters as of `ideal_cycles`.
+
+    Returns
+    -------
+    (through_port, at_least)
+        float64 [heads] each. What a core reads: K and V for each live block. What memory must give
+        if a buffer keeps K and V.
+    """
+    sizes = _block_tokens(config, codes, tokens)
+    queries = tokens if rows is None else sizes[list(rows)].sum()
+    once = queries * (config.head_dim + SCALE_BYTES) + DESCRIPTOR_BYTES
+    once += codes.shape[1] * -(-len(sizes) // CODES_PER_BEAT) * CODE_WORD_BYTES
+    key = 2 * config.head_dim + SCALE_BYTES
+    keys = ((codes > 0) @ sizes).sum(axis=1)
+    return keys * float(key) + once, np.full(len(codes), float(tokens * key + once))
+
+
+def written_bytes(config: Config, queries: int) -> int:
+    """Bytes that a head puts out."""
+    return OUT_BITS // 8 * config.head_dim * queries

@@ -1,0 +1,163 @@
+"""Bursts of the accelerator: what it reads of an image's heads, block by block, and writes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from firmware_model.host.driver import Image
+from paro.config import Config, formats
+from paro.config.descriptor import DESCRIPTOR_BYTES, unpack_descriptor
+from paro.config.formats import SCALE_BYTES
+from rtl.accelerator import code_reader
+from rtl.bus import read_master, write_master
+from rtl.bus.axi import WORD_BYTES
+from rtl.interfaces import CODES_PER_BEAT
+
+__all__ = ["BlockBursts", "HeadOutputs", "block_bursts", "head_fields", "head_outputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockBursts:
+    """Bursts of the blocks of one operand of a head, in order.
+
+    Parameters
+    ----------
+    first : np.ndarray
+        int64 [blocks + 1]: index of a block's first burst.
+    bursts : np.ndarray
+        int64 [bursts, 5]: address of the first beat, beats, 32-bit words of them that are wanted,
+        lane of the first one; tokens of the block whose rows must be placed before the burst is
+        known (0: scales), or the number of the run.
+    """
+
+    first: np.ndarray
+    bursts: np.ndarray
+
+
+def head_fields(image: Image, head: int) -> dict[str, int]:
+    """Fields of a head's descriptor."""
+    at = image.queue_base - image.base + head * DESCRIPTOR_BYTES
+    return unpack_descriptor(image.data[at : at + DESCRIPTOR_BYTES])
+
+
+def block_bursts(config: Config, image: Image, head: int) -> dict[str, BlockBursts]:
+    """Bursts of all blocks of ``q``, ``k`` and ``v`` of a head.
+
+    Those of its ``descriptor`` and of its first ``codes`` are there as one block each.
+    """
+    fields = head_fields(image, head)
+    tokens = _tokens_in_order(fields)
+    blocks = [tokens[i : i + config.block] for i in range(0, len(tokens), config.block)]
+    operands = {operand: _operand_bursts(config, fields, operand, blocks) for operand in "qkv"}
+    row_words = -(-len(blocks) // CODES_PER_BEAT)
+    rows = -(-fields["query_tokens"] // config.block)
+    units = -(-rows * row_words // config.load_tokens)
+    code_runs = [
+        min(code_reader.RUN_UNITS, units - first)
+        for first in range(0, min(units, code_reader.WAITING_UNITS), code_reader.RUN_UNITS)
+    ]
+    return operands | {
+        "descriptor": _runs_bursts(
+            config, image.queue_base + head * DESCRIPTOR_BYTES, [DESCRIPTOR_BYTES]
+        ),
+        "codes": _runs_bursts(
+            config, fields["codes_address"], [config.load_bytes * run for run in code_runs]
+        ),
+    }
+
+
+def _runs_bursts(config: Config, address: int, lengths: list[int]) -> BlockBursts:
+    """Bursts of runs that follow each other, as one block."""
+    bursts = []
+    for number, length in enumerate(lengths):
+        bursts += _split(config, address, length, number, read_master.BURST_BEATS)
+        address += length
+    return BlockBursts(np.array([0, len(bursts)]), np.array(bursts, np.int64))
+
+
+def _tokens_in_order(fields: dict[str, int]) -> np.ndarray:
+    """Natural token at each position of the head's order: grid, prefix, suffix."""
+    count, prefix, suffix = (fields[f"{n}_tokens"] for n in ("key", "prefix", "suffix"))
+    outer, middle, inner = (
+        np.arange(fields[f"{axis}_extent"]) * fields[f"{axis}_stride"]
+        for axis in ("outer", "middle", "inner")
+    )
+    grid = prefix + (outer[:, None, None] + middle[:, None] + inner).ravel()
+    return np.concatenate([grid, np.arange(prefix), np.arange(count - suffix, count)])
+
+
+@dataclass(frozen=True, eq=False)
+class HeadOutputs:
+    """What is written of a head, in order.
+
+    Parameters
+    ----------
+    runs : np.ndarray
+        int64 [runs, 3]: queries, address, whether a block begins with it.
+    bursts : np.ndarray
+        int64 [bursts, 3]: address of the first beat, beats, 32-bit words of the head that are
+        written with it and before it.
+    """
+
+    runs: np.ndarray
+    bursts: np.ndarray
+
+
+def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
+    """Runs and bursts that write a head's outputs."""
+    fields = head_fields(image, head)
+    begin = fields["first_block_row"] * config.block
+    tokens = _tokens_in_order(fields)[begin : begin + fields["query_tokens"]]
+    row_bytes, stride = formats.OUT_BITS // 8 * config.head_dim, fields["o_row_stride"]
+    runs, bursts, until = [], [], 0
+    for first in range(0, len(tokens), config.block):
+        for start, end in _runs(tokens[first : first + config.block], stride == row_bytes):
+            address = fields["o_address"] + int(tokens[first + start]) * stride
+            runs.append((end - start, address, start == 0))
+            for burst, beats, words, *_ in _split(
+                config, address, (end - start) * row_bytes, 0, write_master.BURST_BEATS
+            ):
+                until += words
+                bursts.append((burst, beats, until))
+    return HeadOutputs(np.array(runs, np.int64), np.array(bursts, np.int64))
+
+
+def _runs(tokens: np.ndarray, dense: bool) -> list[tuple[int, int]]:
+    """First and end of the stretches of tokens whose rows follow each other in memory."""
+    ends = np.append(np.flatnonzero((np.diff(tokens) != 1) | (not dense)) + 1, len(tokens))
+    return list(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True))
+
+
+def _operand_bursts(
+    config: Config, fields: dict[str, int], operand: str, blocks: list[np.ndarray]
+) -> BlockBursts:
+    base, stride = fields[f"{operand}_address"], fields[f"{operand}_row_stride"]
+    longest = read_master.BURST_BEATS
+    first, bursts = [0], []
+    for number, tokens in enumerate(blocks):
+        if operand != "v":
+            units = -(-len(tokens) // config.load_tokens)
+            address = fields[f"{operand}_scales_address"] + number * config.block * SCALE_BYTES
+            bursts += _split(config, address, units * config.load_bytes, 0, longest)
+        for begin, end in _runs(tokens, stride == config.head_dim):
+            address = base + int(tokens[begin]) * stride
+            bursts += _split(config, address, (end - begin) * config.head_dim, end, longest)
+        first.append(len(bursts))
+    return BlockBursts(np.array(first), np.array(bursts, np.int64))
+
+
+def _split(
+    config: Config, address: int, length: int, placed: int, most_beats: int
+) -> list[tuple[int, ...]]:
+    """Bursts of a run: they end where a multiple of the longest burst's bytes is reached."""
+    beat_bytes = config.axi_bits // 8
+    longest = most_beats * beat_bytes
+    bursts, end = [], address + length
+    while address < end:
+        until = min(end, (address // longest + 1) * longest)
+        aligned = address // beat_bytes * beat_bytes
+        beats = -(-(until - aligned) // beat_bytes)
+        words, lane = (until - address) // WORD_BYTES, (address - aligned) // WORD_BYTES
+        bursts.append((aligned, beats, words, lane, placed))
+        address = until
+    return bursts

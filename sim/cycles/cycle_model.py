@@ -1,0 +1,326 @@
+"""Cycle model of the core: clocks of a run from its plan alone, equal to those of the RTL.
+
+Nothing is simulated clock by clock. The core has few places that wait, and what happens between
+them takes a fixed time; so it is enough to follow the blocks: when each is fetched, loaded, started
+on the array, weighted, and when each query leaves. A time is a sum of the latencies that the
+modules of `rtl` name, or the larger of two such sums.
+
+What there is to decide is decided by the array sequencer: at the end of each product, the next QK
+or the next PV, whichever its operands, and room behind it, allow first. Both candidates depend on
+earlier decisions only, so that one pass over the blocks finds all times in order. The last rows'
+outputs follow a pass behind, since they meet the partial sums of the rows after them in memory.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from firmware_model.host.driver import Image
+from firmware_model.parallel import thread_pool
+from paro.config import Config, ParoError
+from paro.config.formats import LANES, Stage
+from rtl import interfaces
+from rtl.accelerator.accelerator import Accelerator
+from rtl.core.blocks import log2
+from rtl.core.drain import DrainRouter
+from rtl.core.logits import LogitBuffer
+from rtl.core.normalizer import Normalizer
+from rtl.core.output_accumulator import OutputAccumulator
+from rtl.core.reciprocal import ReciprocalLane
+from rtl.core.row_state import RowStateLane
+from rtl.core.sequencer import ArraySequencer
+from rtl.core.softmax import SoftmaxUnit
+from rtl.lib.stream_fifo import StreamFIFO
+from sim.cycles.compilation import ensure_compiled
+from sim.cycles.cycle_kernel import Core, follow
+from sim.cycles.gaps import STREAMS, generators
+from sim.cycles.memory import Memory
+from sim.cycles.memory_port import memory_port, no_port
+
+__all__ = [
+    "BatchPrediction",
+    "Prediction",
+    "Work",
+    "compile_model",
+    "predict",
+    "predict_device",
+    "predict_heads",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What the core is asked to compute with one command.
+
+    Parameters
+    ----------
+    codes : np.ndarray
+        uint8 [rows, key blocks]: block codes of the rows that are computed.
+    query_tokens, key_tokens : int
+        Tokens of these rows, and of the keys; the last block of either may be partial.
+    """
+
+    codes: np.ndarray
+    query_tokens: int
+    key_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the core will do.
+
+    Parameters
+    ----------
+    cycles : list of int
+        For each command, clocks until the last of its outputs.
+    total_cycles : int
+        Clocks from the first command to the last output of all.
+    row_ends : list of np.ndarray
+        For each command, int64 [rows]: clocks from the first command to the row's last output.
+    stages : dict of str to dict of str to int
+        As `sim.cosim.core.Simulation` has them.
+    """
+
+    cycles: list[int]
+    total_cycles: int
+    row_ends: list[np.ndarray]
+    stages: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchPrediction:
+    """What the core will do with each of many heads, if it begins every one idle.
+
+    Parameters
+    ----------
+    cycles : np.ndarray
+        int64 [heads]: clocks from the command to the last output.
+    stages : np.ndarray
+        int64 [heads, stages, 3]: clocks in which each `formats.Stage` is busy, starved, blocked.
+    """
+
+    cycles: np.ndarray
+    stages: np.ndarray
+
+
+def compile_model() -> None:
+    """Do now what the first prediction would do: load the model's machine code, or compile it.
+
+    For who starts processes, which would compile without a word, or has a user who waits.
+    """
+    predict(Config(), [Work(np.ones((1, 1), np.uint8), 1, 1)])
+
+
+def _follow(*arguments: Any) -> Any:
+    """`cycle_kernel.follow`, compiled."""
+    ensure_compiled(follow, arguments)
+    return follow(*arguments)
+
+
+def predict(
+    config: Config,
+    works: Sequence[Work],
+    *,
+    memory_latency: int = 0,
+    stall_seed: int | None = None,
+) -> Prediction:
+    """Predict some commands, given one directly after the other.
+
+    Parameters
+    ----------
+    config : Config
+        The core.
+    works : sequence of Work
+        What it computes.
+    memory_latency : int
+        Cycles from a fetch (for codes and commands: from those before) to the first beat; one beat
+        a cycle follows on each stream.
+    stall_seed : int, optional
+        Random gaps on every stream as in a co-simulation with this seed; ``None`` for none.
+
+    Raises
+    ------
+    ParoError
+        If shapes do not fit each other or a block row has no live block.
+    """
+    codes, runs = _joined(config, works, memory_latency)
+    # Reset ends so long before the first command.
+    gaps = generators(stall_seed, STREAMS, min(1 - memory_latency, 0))
+    core = _core(config, paced=stall_seed is not None)
+    return _prediction(works, *_follow(core, codes, runs, memory_latency, gaps, no_port()))
+
+
+def _joined(
+    config: Config, works: Sequence[Work], memory_latency: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and shapes of all works as `follow` takes them."""
+    if not works:
+        raise ParoError("cycle model: there is nothing to compute")
+    _check_latency(memory_latency)
+    codes = [_checked_codes(config, work.codes[None], work)[0] for work in works]
+    runs, first = [], 0
+    for work, part in zip(works, codes, strict=True):
+        runs.append((first, *part.shape, work.query_tokens, work.key_tokens))
+        first += part.size
+    return np.concatenate([part.ravel() for part in codes]), np.array(runs)
+
+
+def _prediction(
+    works: Sequence[Work], spans: np.ndarray, row_ends: np.ndarray, stages: np.ndarray
+) -> Prediction:
+    """What `follow` found."""
+    flags = list(interfaces.Activity.as_shape().members)
+    return Prediction(
+        cycles=[int(end - start) for start, end in spans],
+        total_cycles=int(spans[-1, 1]),
+        row_ends=np.split(row_ends, np.cumsum([len(work.codes) for work in works])[:-1]),
+        stages={
+            stage.name.lower(): dict(zip(flags, map(int, counts), strict=True))
+            for stage, counts in zip(Stage, stages, strict=True)
+        },
+    )
+
+
+def predict_device(
+    config: Config, works: Sequence[Work], image: Image, memory: Memory
+) -> Prediction:
+    """Predict what the accelerator does with a queue of heads.
+
+    Clocks count from the start, the first one after reset, to the last answer to a write. The
+    memory port is followed burst by burst, so that order, layout, latency, gaps and width of the
+    port count; they are held to 1 % of the RTL's. How long the loads wait, in ``stages``, is
+    approximate.
+
+    Parameters
+    ----------
+    config : Config
+        The accelerator.
+    works : sequence of Work
+        What it computes.
+    image : Image
+        The same heads in memory.
+    memory : Memory
+        How the memory behaves.
+
+    Raises
+    ------
+    ParoError
+        See `predict`.
+    """
+    codes, runs = _joined(config, works, memory.latency[0])
+    port = memory_port(config, image, memory)
+    gaps, core = generators(None, STREAMS), _core(config, shell=True)
+    spans, row_ends, stages = _follow(core, codes, runs, memory.latency[0], gaps, port)
+    spans[-1, 1] += Accelerator.DONE_LATENCY
+    return _prediction(works, spans, row_ends, stages)
+
+
+def predict_heads(
+    config: Config,
+    codes: np.ndarray,
+    query_tokens: int,
+    key_tokens: int,
+    *,
+    memory_latency: int = 0,
+) -> BatchPrediction:
+    """Predict many heads of one shape, each on an idle core; one thread a processor.
+
+    Parameters
+    ----------
+    config : Config
+        The core.
+    codes : np.ndarray
+        uint8 [heads, rows, key blocks].
+    query_tokens, key_tokens, memory_latency
+        See `Work` and `predict`.
+
+    Raises
+    ------
+    ParoError
+        See `predict`.
+    """
+    _check_latency(memory_latency)
+    checked = _checked_codes(config, codes, Work(codes[:0], query_tokens, key_tokens))
+    core, (rows, columns) = _core(config), checked.shape[1:]
+    runs = np.array([(0, rows, columns, query_tokens, key_tokens)])
+    streams = generators(None, STREAMS), no_port()
+    with thread_pool(os.cpu_count() or 1) as pool:
+        results = list(
+            pool.map(
+                lambda head: _follow(core, head.ravel(), runs, memory_latency, *streams), checked
+            )
+        )
+    return BatchPrediction(
+        np.array([spans[0, 1] for spans, _, _ in results]),
+        np.array([stages for _, _, stages in results]),
+    )
+
+
+def _check_latency(memory_latency: int) -> None:
+    if memory_latency < 0:
+        raise ParoError(f"cycle model: a latency of {memory_latency} cycles cannot be")
+
+
+def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
+    """Codes [heads, rows, key blocks] as the model takes them, or a sentence."""
+    if codes.ndim != 3:
+        raise ParoError(f"cycle model: codes have {codes.ndim - 1} dimensions instead of 2")
+    for name, tokens, blocks in (
+        ("query", work.query_tokens, codes.shape[1]),
+        ("key", work.key_tokens, codes.shape[2]),
+    ):
+        if not 1 <= tokens <= config.max_tokens:
+            raise ParoError(f"cycle model: {tokens} {name} tokens; legal: 1 to {config.max_tokens}")
+        if blocks != -(-tokens // config.block):
+            raise ParoError(
+                f"cycle model: {tokens} {name} tokens do not make {blocks} blocks of {config.block}"
+            )
+    if codes.size and (codes.min() < 0 or codes.max() > 3):
+        raise ParoError("cycle model: block codes must be 0, 1, 2 or 3")
+    dead = ~codes.any(axis=2).all(axis=0)
+    if dead.any():
+        raise ParoError(f"cycle model: block row {int(dead.argmax())} has no live block")
+    return np.ascontiguousarray(codes, np.uint8)
+
+
+def _core(config: Config, *, paced: bool = False, shell: bool = False) -> Core:
+    """Read the configuration, and the latencies that the modules name."""
+    drain = ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY
+    weights = SoftmaxUnit.LATENCY
+    return Core(
+        block=config.block,
+        rows=config.rows,
+        cols=config.cols,
+        head_dim=config.head_dim,
+        row_groups=config.block // config.rows,
+        query_groups=config.block // config.cols,
+        channel_groups=config.head_dim // config.cols,
+        begun=ArraySequencer.BEGUN_LATENCY,
+        beat_shift=log2(interfaces.CODES_PER_BEAT),
+        load_tokens=config.load_tokens,
+        token_beats=config.head_dim // LANES,
+        value_beats=config.head_dim // config.load_bytes,
+        drain_cycles=config.drain_cycles,
+        drain_shift=log2(config.cols // config.drain_words),
+        drain=drain,
+        drained=drain + config.drain_cycles - 1,
+        key_release=LogitBuffer.RELEASE_LATENCY,
+        value_release=ArraySequencer.LATENCY,
+        logits=LogitBuffer.GROUP_LATENCY,
+        softmax_lanes=config.softmax_lanes,
+        softmax_cycles=config.block * (config.cols // config.softmax_lanes),
+        weights=weights + StreamFIFO.LATENCY,
+        denominators=weights + RowStateLane.LATENCY + StreamFIFO.LATENCY,
+        reciprocal=ReciprocalLane.LATENCY,
+        reciprocal_lanes=config.reciprocal_lanes,
+        groups=OutputAccumulator.LATENCY,
+        pv_tiles=config.block // config.rows * (config.head_dim // config.cols),
+        parts=config.head_dim // config.drain_words,
+        output=Normalizer.LATENCY + StreamFIFO.LATENCY,
+        queue=Normalizer.QUEUE,
+        paced=paced or shell,
+        fifo=StreamFIFO.LATENCY,
+    )

@@ -1,0 +1,120 @@
+"""Quality against cycles and bytes: what size of block, order and transform a core should have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from firmware_model.calibration.calibrate import Calibrated, Calibration
+from firmware_model.calibration.goal import Goal
+from firmware_model.calibration.plan import BLOCKS
+from firmware_model.capture import Capture
+from firmware_model.progress import Progress, Steps
+from firmware_model.quality.metrics import finite, finite_mean
+from firmware_model.reference.quantize import padded_head_dim
+from paro.config import Config
+from paro.config.formats import CODE_WORD_BYTES
+from rtl.interfaces import CODES_PER_BEAT
+from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes
+
+__all__ = ["VARIANTS", "block_study"]
+
+#: Clocks from a request to the memory's answer.
+LATENCY = 30
+#: Ways to choose order and transform: all by least error, and each one left out.
+VARIANTS = (("error", "error"), ("metric", "error"), ("FHW", "error"), ("error", "none"))
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What the heads of some plans cost together."""
+
+    cycles: int
+    ideal: float
+    code_bytes: int
+    read_bytes: float
+
+
+def block_study(
+    captures: Sequence[Capture],
+    widths: Sequence[float],
+    rows: int = 8,
+    cols: int = 8,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Calibrate captures with blocks of every size, and count what their heads cost a core.
+
+    Parameters
+    ----------
+    captures : sequence of Capture
+        Whose heads share the budget.
+    widths : sequence of float
+        Mean bits.
+    rows, cols : int
+        PE array.
+    progress : Progress, optional
+        Told after each calibration.
+
+    Returns
+    -------
+    list of dict
+        For each block size, mean width and way to choose order and transform: ``mean_snr_db``,
+        ``worst_snr_db`` and ``mean_loss_db`` against 8 bits of the same kind; ``cycles`` of all
+        heads by the cycle model, with a memory of `LATENCY` cycles, and ``utilisation``, the share
+        of lane cycles that they need; ``code_bytes`` of their codes, and ``read_bytes``, all that
+        the core reads, of which K and V for every live block are nearly all.
+
+    Raises
+    ------
+    ParoError
+        As `calibrate.calibrate`, or if the array is not legal.
+    """
+    steps = Steps(progress, len(BLOCKS) * len(widths) * len(VARIANTS))
+    table = []
+    for block in BLOCKS:
+        for width in widths:
+            for order, transform in VARIANTS:
+                goal = Goal(avg_bits=width, block=block, order=order, transform=transform)
+                results = Calibration(captures, goal).results()
+                heads = [head for result in results for head in result.heads]
+                cost = _cost(captures, results, rows, cols)
+                table.append(
+                    {
+                        "block": block,
+                        "avg_bits": width,
+                        "order": order,
+                        "transform": transform,
+                        "mean_snr_db": finite_mean(head.snr_db for head in heads),
+                        "worst_snr_db": finite(min(head.snr_db for head in heads)),
+                        "mean_loss_db": finite_mean(head.loss_db for head in heads),
+                        "cycles": cost.cycles,
+                        "utilisation": round(cost.ideal / cost.cycles, 4),
+                        "code_bytes": cost.code_bytes,
+                        "read_bytes": int(cost.read_bytes),
+                    }
+                )
+                steps.advance()
+    return table
+
+
+def _cost(
+    captures: Sequence[Capture], results: Sequence[Calibrated], rows: int, cols: int
+) -> _Cost:
+    by_model = {result.plan.model: result.plan for result in results}
+    cycles, ideal, code_bytes, read = 0, 0.0, 0, 0.0
+    for capture in captures:
+        plan = by_model[capture.model].for_capture(capture)
+        config = Config(
+            rows=rows,
+            cols=cols,
+            block=plan.block,  # type: ignore[arg-type]  # legal in a plan
+            head_dim=padded_head_dim(capture.head_dim),  # type: ignore[arg-type]
+            max_tokens=max(capture.tokens, Config.model_fields["max_tokens"].default),
+        )
+        codes = np.ascontiguousarray(plan.codes.numpy())
+        cycles += int(attention_cycles(config, codes, capture.tokens, LATENCY).sum())
+        ideal += float(ideal_cycles(config, codes, capture.tokens).sum())
+        code_bytes += codes[..., 0].size * -(-plan.blocks // CODES_PER_BEAT) * CODE_WORD_BYTES
+        read += float(read_bytes(config, codes, capture.tokens)[0].sum())
+    return _Cost(cycles, ideal, code_bytes, read)

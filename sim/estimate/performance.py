@@ -1,0 +1,246 @@
+"""Time of a whole model on our accelerator.
+
+Attention goes layer by layer: the block rows of its heads are dealt out to the cores, a row to a
+core, counted as equally long. Reading, multiplying and writing overlap: what takes longest counts,
+head by head, of
+
+* the array (cycles of the model, softmax and reorder hidden behind it),
+* the read ports of the cores (K and V of every live block),
+* the buffer, if it is said what it gives (the same),
+* the memory (the same, or Q, K and V once if the buffer holds K and V; and O).
+
+A buffer holds K and V of all heads that have a row in work; where it has room for fewer, these
+heads are finished before the next ones begin, and cores without a row wait.
+
+Linear layers run in W8A8 on the same arrays with the utilisation of 8-bit blocks, under the traffic
+rule of `sim.estimate.traffic`. Not counted: norms, activations, residuals, the quantisation between
+layers, text encoder and image decoder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from firmware_model.reference.quantize import padded_head_dim
+from paro.config import Config
+from paro.config.errors import ParoError
+from sim.cycles.attention_time import (
+    attention_cycles,
+    ideal_cycles,
+    linear_utilisation,
+    read_bytes,
+    written_bytes,
+)
+from sim.estimate.head_plans import HeadPlans
+from sim.estimate.machine import Machine
+from sim.estimate.traffic import heads_held, linear_bytes, linear_reads, linear_tile
+from sim.estimate.workloads import Workload
+
+__all__ = ["Estimate", "HeadCycles", "check_fits", "estimate", "head_cycles"]
+
+#: What can bound a head or a linear layer.
+BOUNDS = ("array", "port", "buffer", "memory")
+
+
+@dataclass(frozen=True, eq=False)
+class HeadCycles:
+    """Cycles of each map of some plans on one core: all that takes time to compute.
+
+    Parameters
+    ----------
+    measured, ideal : np.ndarray
+        float64 [maps].
+    linear_utilisation : float
+        Share of the lanes that work in a linear layer.
+    """
+
+    measured: np.ndarray
+    ideal: np.ndarray
+    linear_utilisation: float
+
+
+def check_fits(workload: Workload, config: Config) -> None:
+    """Raise ParoError unless a core takes the heads of a model."""
+    needed = padded_head_dim(workload.head_dim)
+    if config.head_dim != needed:
+        raise ParoError(
+            f"head_dim = {config.head_dim} does not fit {workload.title}; legal: {needed}"
+        )
+    if workload.tokens > config.max_tokens:
+        raise ParoError(
+            f"max_tokens = {config.max_tokens} does not fit the {workload.tokens} tokens of "
+            f"{workload.title}"
+        )
+
+
+def head_cycles(workload: Workload, machine: Machine, plans: HeadPlans) -> HeadCycles:
+    """Run the cycle model over the heads of a model.
+
+    Raises
+    ------
+    ParoError
+        If model, plans and configuration do not fit each other.
+    """
+    config = machine.config
+    check_fits(workload, config)
+    if config.block != plans.block:
+        raise ParoError(f"block = {config.block} does not fit the plan, which has {plans.block}")
+    tokens = workload.tokens
+    return HeadCycles(
+        measured=attention_cycles(config, plans.codes, tokens, machine.latency).astype(np.float64),
+        ideal=ideal_cycles(config, plans.codes, tokens),
+        linear_utilisation=linear_utilisation(config),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Time of one pass through a model.
+
+    Parameters
+    ----------
+    attention_seconds, linear_seconds : float
+        Of all layers.
+    utilisation : float
+        Share of the lanes that work on valid tokens while the array alone bounds attention.
+    linear_utilisation : float
+        The same of linear layers.
+    mean_bits, density : float
+        Of the plans.
+    attention_bounds : dict of str to float
+        Share of the attention's seconds that each of `BOUNDS` takes.
+    linear_bound : str
+        What bounds linear layers.
+    moved_bytes : float
+        Between memory and chip.
+    core_reads : float
+        Bytes that all cores read in a second of attention.
+    plans : str
+        Where the plans come from.
+    assumed : bool
+        Whether nothing of them was measured.
+    """
+
+    attention_seconds: float
+    linear_seconds: float
+    utilisation: float
+    linear_utilisation: float
+    mean_bits: float
+    density: float
+    attention_bounds: Mapping[str, float]
+    linear_bound: str
+    moved_bytes: float
+    core_reads: float
+    plans: str
+    assumed: bool
+
+    @property
+    def pass_seconds(self) -> float:
+        """Seconds of a pass."""
+        return self.attention_seconds + self.linear_seconds
+
+    def report(self, workload: Workload) -> dict[str, Any]:
+        """What tables and JSON show."""
+        return {
+            "mean_bits": round(self.mean_bits, 4),
+            "density": round(self.density, 4),
+            "plans": self.plans,
+            "assumed": self.assumed,
+            "utilisation": round(self.utilisation, 4),
+            "linear_utilisation": round(self.linear_utilisation, 4),
+            "attention_seconds": self.attention_seconds * workload.guidance_passes,
+            "linear_seconds": self.linear_seconds * workload.guidance_passes,
+            "step_seconds": self.pass_seconds * workload.guidance_passes,
+            "sample_seconds": self.pass_seconds * workload.passes,
+            "attention_bounds": {
+                key: round(part, 4) for key, part in self.attention_bounds.items()
+            },
+            "linear_bound": self.linear_bound,
+            "gigabytes_per_step": self.moved_bytes * workload.guidance_passes / 1e9,
+            "core_reads_gbs": self.core_reads / 1e9,
+        }
+
+
+def estimate(
+    workload: Workload,
+    machine: Machine,
+    plans: HeadPlans,
+    cycles: HeadCycles | None = None,
+) -> Estimate:
+    """Estimate a pass through a model.
+
+    Parameters
+    ----------
+    workload : Workload
+        The model.
+    machine : Machine
+        What computes it.
+    plans : HeadPlans
+        Codes of its heads.
+    cycles : HeadCycles, optional
+        If they are known from a machine of the same configuration and latency.
+
+    Raises
+    ------
+    ParoError
+        As `head_cycles`.
+    """
+    known = head_cycles(workload, machine, plans) if cycles is None else cycles
+    config, resources = machine.config, machine.resources
+    tokens = workload.tokens
+    through_port, at_least = read_bytes(config, plans.codes, tokens)
+    held = heads_held(workload, 1, resources.buffer)
+    from_memory = (at_least if held else through_port) + written_bytes(config, tokens)
+    waits = _waits(plans.codes.shape[1], workload.heads, machine.cores, held)
+    from_buffer = 1e9 * machine.buffer_gbs if held and machine.buffer_gbs else np.inf
+    parts = np.stack(
+        [
+            known.measured * waits / (machine.cores * resources.clock_hz),
+            through_port * waits / machine.port_bandwidth,
+            through_port / from_buffer,
+            from_memory / resources.bandwidth,
+        ]
+    )
+    seconds = plans.counts * parts.max(axis=0)
+    bound = parts.argmax(axis=0)
+    total = float(seconds.sum())
+
+    macs, tile = workload.linear_macs, linear_tile(config.block, resources.buffer)
+    moved, read = linear_bytes(workload, 1, tile), linear_reads(workload, 1, config.block)
+    linear = [
+        macs / resources.macs_per_second / known.linear_utilisation,
+        read / machine.port_bandwidth,
+        read / from_buffer,
+        moved / resources.bandwidth,
+    ]
+    return Estimate(
+        attention_seconds=total,
+        linear_seconds=workload.layers * max(linear),
+        utilisation=float(plans.counts @ known.ideal / (plans.counts @ known.measured)),
+        linear_utilisation=known.linear_utilisation,
+        mean_bits=plans.mean_bits,
+        density=plans.density,
+        attention_bounds={
+            name: float(seconds[bound == index].sum() / total) for index, name in enumerate(BOUNDS)
+        },
+        linear_bound=BOUNDS[int(np.argmax(linear))],
+        moved_bytes=float(plans.counts @ from_memory) + workload.layers * moved,
+        core_reads=float(plans.counts @ through_port) / total,
+        plans=plans.source,
+        assumed=plans.assumed,
+    )
+
+
+def _waits(rows: int, heads: int, cores: float, held: int) -> float:
+    """Time of a layer's attention over that of its rows spread evenly over the cores.
+
+    ``held`` heads have room in the buffer; 0 if none has, and every core reads for itself.
+    """
+    at_once = heads
+    if 0 < held < min(heads, ceil(cores / rows) + 1):
+        at_once = held
+    even = at_once * rows / cores
+    return ceil(even) / even

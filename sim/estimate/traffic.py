@@ -1,0 +1,66 @@
+"""Bytes between memory and multipliers: one rule for every machine.
+
+Attention goes by tiles of queries: Q is read and O written once, K and V are read for each tile
+again. A buffer that holds K and V of one head spares the memory all but the first reading. Linear
+layers go by square tiles of outputs: each operand is read once for each tile beside it, and the
+accumulators of a tile (32 bits) fill the buffer. Without a buffer a tile is as large as one of
+attention. Rows of DRAM, refresh and bank conflicts are left out: a byte costs the same everywhere.
+"""
+
+from math import ceil, sqrt
+
+from sim.estimate.workloads import Workload
+
+__all__ = [
+    "TILE",
+    "attention_bytes",
+    "heads_held",
+    "linear_bytes",
+    "linear_reads",
+    "linear_tile",
+]
+
+#: Tokens in a tile of a machine that says nothing of its own.
+TILE = 64
+#: Bytes of an accumulator, and of an output.
+_ACCUMULATOR, _OUTPUT = 4, 2
+
+
+def heads_held(workload: Workload, operand_bytes: float, buffer: float) -> int:
+    """Heads whose K and V a buffer holds."""
+    return int(buffer // (2 * workload.tokens * workload.head_dim * operand_bytes))
+
+
+def attention_bytes(workload: Workload, operand_bytes: float, buffer: float) -> float:
+    """Bytes of the attention of a layer, if every key is read for every tile of queries."""
+    operand = workload.tokens * workload.width * operand_bytes
+    tiles = 1 if heads_held(workload, operand_bytes, buffer) else -(-workload.tokens // TILE)
+    return operand + 2 * tiles * operand + workload.tokens * workload.width * _OUTPUT
+
+
+def linear_tile(tile: int, buffer: float) -> float:
+    """Outputs on a side of a tile of the linear layers."""
+    return max(tile, sqrt(buffer / _ACCUMULATOR))
+
+
+def linear_reads(workload: Workload, operand_bytes: float, tile: float) -> float:
+    """Bytes that the linear layers of a layer read."""
+    return sum(
+        operand_bytes
+        * inputs
+        * (workload.tokens * ceil(outputs / tile) + outputs * ceil(workload.tokens / tile))
+        for inputs, outputs in _products(workload)
+    )
+
+
+def linear_bytes(workload: Workload, operand_bytes: float, tile: float) -> float:
+    """Bytes that they read and write."""
+    written = sum(_OUTPUT * workload.tokens * outputs for _, outputs in _products(workload))
+    return linear_reads(workload, operand_bytes, tile) + written
+
+
+def _products(workload: Workload) -> list[tuple[int, int]]:
+    """Channels in and out of QKV, output projection and feed-forward network."""
+    width, ffn = workload.width, workload.ffn
+    products = ((width, 3 * width), (width, width), (width, ffn), (ffn, width))
+    return [(inputs, outputs) for inputs, outputs in products if inputs and outputs]

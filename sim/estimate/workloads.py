@@ -1,0 +1,139 @@
+"""Shapes of whole models: what a denoising step asks of any accelerator."""
+
+import json
+import tomllib
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from paro.config.config import HEAD_DIMS
+from paro.config.errors import ParoError
+
+__all__ = ["WORKLOADS", "Workload", "load_workload"]
+
+_FOLDER = Path(__file__).parent / "data" / "workloads"
+#: Names of the models that come with the project.
+WORKLOADS = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+#: Most tokens of a sequence: what the descriptor of a head can hold.
+_TOKENS_MAX = 2**20
+
+
+class Workload(BaseModel):
+    """One model at one resolution. All layers are alike: attention, then a feed-forward network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = Field(min_length=1, max_length=80, description="what tables call it")
+    layers: int = Field(ge=1, le=1000, description="transformer layers")
+    heads: int = Field(ge=1, le=1024, description="attention heads of a layer")
+    head_dim: int = Field(ge=1, le=HEAD_DIMS[-1], description="channels of a head")
+    ffn: int = Field(ge=0, le=2**20, description="hidden channels of the feed-forward network")
+    prefix_tokens: int = Field(default=0, ge=0, description="text tokens before the grid")
+    suffix_tokens: int = Field(default=0, ge=0, description="text tokens after the grid")
+    grid: tuple[int, int, int] = Field(description="frames, height, width of the token grid")
+    steps: int = Field(ge=1, le=100_000, description="denoising steps of a sample")
+    guidance_passes: int = Field(ge=1, le=8, description="passes of a step; 2 with guidance")
+
+    fp16_attention_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of attention in the FP16 time on an A100, if known",
+    )
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> "Workload":
+        if min(self.grid) < 1:
+            raise ValueError(f"grid = {list(self.grid)} is not legal; legal: each 1 or more")
+        if self.tokens > _TOKENS_MAX:
+            raise ValueError(f"{self.tokens} tokens are not legal; legal: up to {_TOKENS_MAX}")
+        return self
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens outside the grid; they come first in every order."""
+        return self.prefix_tokens + self.suffix_tokens
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of a sequence."""
+        return self.text_tokens + prod(self.grid)
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.heads * self.head_dim
+
+    @property
+    def passes(self) -> int:
+        """Passes through the model for a sample."""
+        return self.steps * self.guidance_passes
+
+    @property
+    def attention_macs(self) -> int:
+        """Multiply-accumulates of QK and PV of a dense layer."""
+        return 2 * self.tokens**2 * self.width
+
+    @property
+    def weights(self) -> int:
+        """Weights of a layer: four projections of attention, two of the feed-forward network."""
+        return 4 * self.width**2 + 2 * self.width * self.ffn
+
+    @property
+    def linear_macs(self) -> int:
+        """Multiply-accumulates of a layer's linear parts."""
+        return self.tokens * self.weights
+
+    @property
+    def map_bytes(self) -> int:
+        """Attention maps of one layer in FP16, all guidance passes together."""
+        return 2 * self.guidance_passes * self.heads * self.tokens**2
+
+    @property
+    def attention_share(self) -> float:
+        """Share of attention in all multiply-accumulates."""
+        return self.attention_macs / (self.attention_macs + self.linear_macs)
+
+
+def load_workload(name: str) -> Workload:
+    """Read a model that comes with the project, or any other from a TOML file.
+
+    Parameters
+    ----------
+    name : str
+        Name in `WORKLOADS`, or a path that ends with ``.toml``.
+
+    Raises
+    ------
+    ParoError
+        If there is none of that name, the file cannot be read or a value is not legal.
+    """
+    path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
+    if not name.endswith(".toml") and name not in WORKLOADS:
+        raise ParoError(
+            f"there is no model {name!r}; legal: {', '.join(WORKLOADS)}, or a file NAME.toml"
+        )
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ParoError(f"cannot read model {path}: {error}") from error
+    try:
+        # As JSON, so that no value is turned into another type.
+        return Workload.model_validate_json(json.dumps(values, default=str), strict=True)
+    except ValidationError as error:
+        raise ParoError(f"model {path}: {_sentence(error)}") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "value_error":
+        return first["msg"].removeprefix("Value error, ")
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"no field {field!r}; legal fields: {', '.join(Workload.model_fields)}"
+    if first["type"] == "missing":
+        return f"{field} is missing: {Workload.model_fields[str(first['loc'][0])].description}"
+    legal = first["msg"].removeprefix("Input should be ")
+    return f"{field} = {first['input']!r} is not legal; legal: {legal}"

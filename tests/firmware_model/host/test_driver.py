@@ -1,0 +1,522 @@
+"""The host driver: what it lays out in memory, and what it says of errors.
+
+The accelerator is a stand-in that finds its operands by the descriptors' words alone and computes
+with the integer model.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from firmware_model.capture import Capture
+from firmware_model.host.driver import (
+    DeviceError,
+    Driver,
+    HeadJob,
+    Image,
+    order_axes,
+    place_heads,
+    run_sync,
+)
+from firmware_model.reference.integer import integer_attention
+from firmware_model.reference.quantize import QuantizedHead, quantize_head
+from firmware_model.reorder import ORDERS
+from paro.config import PRESETS, Config, ParoError
+from paro.config.descriptor import DESCRIPTOR, pack_descriptor
+from paro.config.registers import START_CAUSES, Cause, find_register
+
+TINY = PRESETS["tiny"]
+CONFIGS = [TINY, PRESETS["video-128"], Config(rows=16, cols=16, block=16, head_dim=32)]
+FILL = 0xA5
+
+#: A descriptor that is legal.
+LEGAL = {
+    "block": 16,
+    "head_dim": 32,
+    "key_tokens": 65,
+    "first_block_row": 1,
+    "query_tokens": 49,
+    "prefix_tokens": 3,
+    "suffix_tokens": 2,
+    "outer_extent": 3,
+    "middle_extent": 4,
+    "inner_extent": 5,
+    "outer_stride": 20,
+    "middle_stride": 5,
+    "inner_stride": 1,
+    "q_row_stride": 32,
+    "k_row_stride": 36,
+    "v_row_stride": 40,
+    "o_row_stride": 64,
+    "q_address": 0x1_0000_0004,
+    "k_address": 0x2000,
+    "v_address": 0x3000,
+    "o_address": 0x4000,
+    "q_scales_address": 0x5000,
+    "k_scales_address": 0x6000,
+    "codes_address": 0xFF_FFFF_FFFC,
+}
+
+
+def make_job(config: Config, order: int, seed: int, **changes) -> HeadJob:
+    generator = torch.Generator().manual_seed(seed)
+    grid, prefix, suffix = (3, 4, 7), 5, 2
+    tokens = 84 + prefix + suffix
+    q, k, v = torch.randn(3, 1, tokens, config.head_dim, generator=generator).unbind()
+    capture = Capture(Path("random"), q, k, v, grid, prefix, 0.2, "", "", "", suffix)
+    blocks = -(-tokens // config.block)
+    codes = torch.randint(0, 4, (blocks, blocks), generator=generator).to(torch.uint8)
+    codes[:, 0] |= 1
+    head = quantize_head(capture, 0, order, config)
+    return dataclasses.replace(HeadJob(head, codes, grid, prefix, suffix), **changes)
+
+
+class StandIn:
+    """Registers and memory of an accelerator in Python."""
+
+    def __init__(self, config: Config, base: int, size: int):
+        self.config, self.base = config, base
+        self.memory = np.zeros(size, np.uint8)
+        self.registers = {
+            name: find_register(name).initial(config)
+            for name in ("IDENT", "VERSION", "DIGEST_LO", "DIGEST_HI")
+        }
+        self.registers |= {name.upper(): value for name, value in config.model_dump().items()}
+        self.error: tuple[int, int, int] | None = None  # cause, head, address
+        self.interrupt_enabled = False
+        self.looks_to_rest = 4
+        self.looks_until_done = 3
+        #: While the queue is given up.
+        self.looks_until_rest: int | None = None
+
+    def _name(self, address: int) -> str:
+        for name in ("CONTROL", "STATUS", "ERROR_HEAD", "HEADS_DONE"):
+            if find_register(name).offset == address:
+                return name
+        for prefix in ("QUEUE_BASE", "ERROR_ADDRESS", "DIGEST", "CYCLES"):
+            for suffix in ("LO", "HI"):
+                if find_register(f"{prefix}_{suffix}").offset == address:
+                    return f"{prefix}_{suffix}"
+        names = [*self.registers, "QUEUE_COUNT"]
+        found = [name for name in names if find_register(name).offset == address]
+        return found[0] if found else f"{address:#x}"
+
+    async def read32(self, address: int) -> int:
+        name = self._name(address)
+        if name == "STATUS" and self.looks_until_rest is not None:
+            self.looks_until_rest -= 1
+            if self.looks_until_rest == 0:
+                self.registers["STATUS"] &= ~1
+        elif name == "STATUS" and self.registers.get("STATUS", 0) & 1:
+            self.looks_until_done -= 1
+            if self.looks_until_done == 0:
+                self.finish()
+        return self.registers.get(name, address)
+
+    async def write32(self, address: int, value: int) -> None:
+        name = self._name(address)
+        if name == "STATUS":
+            self.registers["STATUS"] = self.registers.get("STATUS", 0) & ~(value & 0b110)
+        elif name == "CONTROL":
+            self.interrupt_enabled = bool(value & 4)
+            busy = self.registers.get("STATUS", 0) & 1
+            if value & 2:
+                self.looks_until_rest = self.looks_to_rest if busy else None
+            elif value & 1 and busy:
+                self.registers["STATUS"] |= 0b100 | Cause.BUSY << 4
+            elif value & 1:
+                self.registers["STATUS"] = 1
+                self.looks_until_rest = None
+        else:
+            assert name in ("QUEUE_BASE_LO", "QUEUE_BASE_HI", "QUEUE_COUNT")
+            self.registers[name] = value
+
+    async def read(self, address: int, count: int) -> bytes:
+        return self._bytes(address, count).tobytes()
+
+    async def write(self, address: int, data: bytes) -> None:
+        self._bytes(address, len(data))[:] = np.frombuffer(data, np.uint8)
+
+    def _bytes(self, address: int, count: int) -> np.ndarray:
+        start = address - self.base
+        assert 0 <= start <= start + count <= len(self.memory), "outside of the memory"
+        return self.memory[start : start + count]
+
+    def finish(self) -> None:
+        if self.error is not None:
+            cause, head, address = self.error
+            self.registers["STATUS"] = 0b100 | cause << 4
+            if cause not in START_CAUSES:
+                self.registers["STATUS"] |= 1
+                self.looks_until_rest = self.looks_to_rest
+            self.registers["ERROR_HEAD"] = head
+            self.registers["ERROR_ADDRESS_LO"] = address % 2**32
+            self.registers["ERROR_ADDRESS_HI"] = address >> 32
+            return
+        queue = self.registers["QUEUE_BASE_LO"] | self.registers["QUEUE_BASE_HI"] << 32
+        for index in range(self.registers["QUEUE_COUNT"]):
+            self.compute(self._bytes(queue + 128 * index, 128).view("<u4").tolist())
+        self.registers["HEADS_DONE"] = self.registers["QUEUE_COUNT"]
+        self.registers["STATUS"] = 0b010
+
+    def natural(self, words: list[int]) -> list[int]:
+        """Natural token at each position."""
+        tokens, prefix, suffix, (_, e1, e2) = words[2], words[5], words[6], words[7:10]
+        grid = tokens - prefix - suffix
+        result = []
+        for p in range(tokens):
+            if p >= grid + prefix:
+                result.append(p)
+            elif p >= grid:
+                result.append(p - grid)
+            else:
+                outer, middle, inner = p // (e2 * e1), p // e2 % e1, p % e2
+                result.append(prefix + outer * words[10] + middle * words[11] + inner * words[12])
+        return result
+
+    def compute(self, words: list[int]) -> None:
+        config = self.config
+        assert words[0] == 0x4F524150
+        assert words[1] == config.block | 2 << 8 | config.head_dim << 16
+        tokens, first_row, queries = words[2:5]
+        address = dict(zip(["q", "k", "v", "o", "mq", "mk", "codes"], words[17:31:2], strict=True))
+        high = dict(zip(address, words[18:31:2], strict=True))
+        address = {name: low | high[name] << 32 for name, low in address.items()}
+        stride = dict(zip("qkvo", words[13:17], strict=True))
+        assert not any(value % 4 for value in [*address.values(), *stride.values()])
+        natural = self.natural(words)
+
+        def gather(name: str) -> torch.Tensor:
+            rows = [
+                self._bytes(address[name] + t * stride[name], config.head_dim).view(np.int8)
+                for t in natural
+            ]
+            return torch.from_numpy(np.stack(rows))
+
+        def scales(name: str) -> torch.Tensor:
+            padded = -(-tokens // config.load_tokens) * config.load_tokens
+            memory = self._bytes(address[name], 4 * padded).view("<u4")[:tokens]
+            return torch.from_numpy(memory.astype(np.int32))
+
+        blocks = -(-tokens // config.block)
+        rows, row_words = -(-queries // config.block), -(-blocks // 16)
+        count = -(-4 * rows * row_words // config.load_bytes) * config.load_bytes
+        memory = self._bytes(address["codes"], count).view("<u4")[: rows * row_words]
+        codes = torch.ones(blocks, blocks, dtype=torch.uint8)
+        for i, row in enumerate(memory.reshape(rows, row_words).tolist()):
+            for j in range(16 * row_words):
+                code = row[j // 16] >> 2 * (j % 16) & 3
+                if j < blocks:
+                    codes[first_row + i, j] = code
+                else:
+                    assert code == 0, "codes past the last key block"
+        head = QuantizedHead(
+            gather("q"),
+            gather("k"),
+            gather("v"),
+            scales("mq"),
+            scales("mk"),
+            torch.zeros(0),
+            torch.zeros(0),
+            torch.tensor(natural),
+            0,
+        )
+        outputs = integer_attention(head, codes, config, range(first_row, first_row + rows))
+        for p, row in enumerate(outputs.numpy().astype("<i2"), start=first_row * config.block):
+            place = address["o"] + natural[p] * stride["o"]
+            self._bytes(place, 2 * config.head_dim)[:] = row.view(np.uint8)
+
+
+def ready(config: Config, image: Image) -> tuple[StandIn, Driver]:
+    device = StandIn(config, image.base, len(image.data))
+    return device, Driver(device)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.digest())
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"misalign": (4, 60, 0, 12), "row_padding": 4},
+        {"interleaved": True, "alignment": 4096},
+        {"interleaved": True, "misalign": (8, 20), "row_padding": 12},
+    ],
+    ids=["plain", "misaligned", "interleaved", "interleaved misaligned"],
+)
+def test_heads_find_their_way_there_and_back(config: Config, layout: dict, seed: int) -> None:
+    """All orders, whole heads and parts of them, through descriptors and memory."""
+    jobs = [make_job(config, order, seed + order) for order in range(len(ORDERS))]
+    blocks = len(jobs[0].codes)
+    jobs[1] = dataclasses.replace(jobs[1], query_blocks=range(blocks - 1, blocks))
+    jobs[2] = dataclasses.replace(jobs[2], query_blocks=range(1))
+    image = place_heads(config, jobs, 0x7_0000_0000, **layout)
+    _, driver = ready(config, image)
+    outputs = run_sync(driver.run(image))
+    for job, got in zip(jobs, outputs, strict=True):
+        want = integer_attention(job.head, job.codes, config, job.query_blocks)
+        assert got.dtype == torch.int16
+        assert torch.equal(got, want)
+
+
+def test_places(seed: int) -> None:
+    """Alignment, strides and what fills the rest."""
+    jobs = [make_job(TINY, order, seed) for order in (0, 5)]
+    image = place_heads(TINY, jobs, 0x1000, interleaved=True, misalign=(4,), row_padding=8)
+    memory = np.frombuffer(image.data, np.uint8)
+    words = memory[image.queue_base - 0x1000 :].view("<u4").reshape(2, 32)
+    assert words[:, 13:17].tolist() == [[72, 72, 72, 136]] * 2
+    assert words[0, 17] == 0x1004
+    assert (words[1, 17:25:2] - words[0, 17:25:2]).tolist() == [32, 32, 32, 64]
+    assert (words[0, 17:31:2] % 64 == 4).all()
+    assert image.queue_base % 64 == 4
+    # Token 9 of K in the natural order, of the second head.
+    position = jobs[1].head.permutation.tolist().index(9)
+    start = words[1, 19] - 0x1000 + 9 * 72
+    assert memory[start : start + 32].view(np.int8).tolist() == jobs[1].head.k8[position].tolist()
+    assert (memory[start + 32 : start + 40] == FILL).all()
+    assert (memory[words[0, 23] - 0x1000 :][: 91 * 136] == FILL).all()
+    assert image.heads[1].o_address == words[1, 23]
+    assert image.heads[1].tokens.tolist() == jobs[1].head.permutation.tolist()
+
+
+def test_order_axes() -> None:
+    assert order_axes((3, 4, 5), ORDERS.index("FHW")) == ([3, 4, 5], [20, 5, 1])
+    assert order_axes((3, 4, 5), ORDERS.index("WFH")) == ([5, 3, 4], [1, 20, 5])
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.digest())
+def test_identify(config: Config) -> None:
+    device = StandIn(config, 0, 0)
+    assert run_sync(Driver(device).identify()) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("IDENT", 0, r"no PARO accelerator answers: IDENT reads 0x00000000; legal: 0x4f524150"),
+        ("VERSION", 2 << 16, r"registers have version 2; legal: 1"),
+        ("ROWS", 5, r"rows = 5 is not legal"),
+        ("DIGEST_HI", 1, r"configuration 0001\w{8}, but what it tells of it gives \w{12}"),
+    ],
+)
+def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
+    device = StandIn(TINY, 0, 0)
+    device.registers[name] = value
+    with pytest.raises(ParoError, match=sentence):
+        run_sync(Driver(device).identify())
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ((1, 3, 7), "error BAD_DESCRIPTOR at head 3 of the queue: a descriptor has another magic"),
+        ((5, 0, 7), "error EMPTY_ROW at head 0 of the queue: a block row of the codes has no"),
+        (
+            (6, 2, 0x12_3456_7890),
+            "error READ_ERROR at head 2 of the queue, in the burst at address 0x1234567890: the ",
+        ),
+        ((8, 3, 7), "error BUSY: a start came while"),
+        ((12, 0, 0), "an error of the unknown cause 12"),
+    ],
+)
+def test_errors_of_the_device(error: tuple[int, int, int], sentence: str, seed: int) -> None:
+    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    device, driver = ready(TINY, image)
+    device.error = error
+    with pytest.raises(ParoError, match=sentence) as caught:
+        run_sync(driver.run(image))
+    if isinstance(caught.value, DeviceError):
+        assert caught.value.cause == Cause(error[0])
+        assert caught.value.head == (0 if error[0] == Cause.BUSY else error[1])
+        assert caught.value.address == (error[2] if error[0] == Cause.READ_ERROR else 0)
+    assert device.registers["STATUS"] & 0b111 == 0, "acknowledged, and at rest"
+
+
+def test_interrupt_and_polls(seed: int) -> None:
+    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    device, driver = ready(TINY, image)
+
+    async def interrupt() -> None:
+        assert device.interrupt_enabled
+        device.finish()
+
+    assert len(run_sync(driver.run(image, interrupt()))) == 1
+    assert device.registers["STATUS"] == 0
+    device.looks_until_done = 100
+    run_sync(driver.start(image))
+    assert not device.interrupt_enabled
+    with pytest.raises(ParoError, match="not done after 5 looks at STATUS; 1 heads are"):
+        run_sync(driver.wait(polls=5))
+
+
+def test_reset_then_start(seed: int) -> None:
+    """A reset returns when a start is not refused any more, and nothing is left of the queue."""
+    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    device, driver = ready(TINY, image)
+    run_sync(driver.load(image))
+    run_sync(driver.start(image))
+    run_sync(driver.reset())
+    assert device.registers["STATUS"] == 0
+    assert len(run_sync(driver.run(image))) == 1
+    run_sync(driver.reset())
+    assert device.registers["STATUS"] == 0, "at rest already"
+
+
+@pytest.mark.parametrize("error", [None, (Cause.READ_ERROR, 0, 64)])
+def test_a_device_that_does_not_come_to_rest(error: tuple[int, int, int], seed: int) -> None:
+    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    device, driver = ready(TINY, image)
+    device.error, device.looks_to_rest = error, 20_000
+    run_sync(driver.start(image))
+    cause = "" if error is None else "reports error READ_ERROR .*; then "
+    sentence = f"^the accelerator {cause}.*is not at rest after 10000 looks at STATUS; a burst of "
+    with pytest.raises(ParoError, match=sentence):
+        run_sync(driver.reset() if error is None else driver.wait())
+
+
+def test_a_start_that_is_refused_while_a_queue_ends(seed: int) -> None:
+    """The error is told and acknowledged, the end of the queue remains to be waited for."""
+    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    device, driver = ready(TINY, image)
+    run_sync(driver.load(image))
+    for _ in range(2):
+        run_sync(driver.start(image))
+    device.registers["STATUS"] |= 0b010
+    with pytest.raises(DeviceError, match="error BUSY: a start came while a queue was being"):
+        run_sync(driver.wait())
+    run_sync(driver.wait(polls=1))
+
+
+def test_counters() -> None:
+    """Registers of the stand-in that it does not know read as their own address."""
+    device = StandIn(TINY, 0, 0)
+    device.registers |= {"CYCLES_LO": 5, "CYCLES_HI": 1, "HEADS_DONE": 3}
+    counters = run_sync(Driver(device).counters())
+    assert counters["cycles"] == 2**32 + 5
+    assert counters["heads_done"] == 3
+    assert counters["write_beats"] == 0x94
+    assert counters["stages"]["scheduler"] == {"busy": 0x100, "starved": 0x104, "blocked": 0x108}
+    assert counters["stages"]["output"]["blocked"] == 0x15C
+
+
+def test_cycles_that_carry_between_two_reads() -> None:
+    device = StandIn(TINY, 0, 0)
+    device.registers |= {"CYCLES_LO": 0xFFFFFFFF, "CYCLES_HI": 0}
+    plain = device.read32
+
+    async def counting(address: int) -> int:
+        value = await plain(address)
+        if address == find_register("CYCLES_LO").offset:
+            device.registers |= {"CYCLES_LO": 2, "CYCLES_HI": 1}
+        return value
+
+    device.read32 = counting
+    assert run_sync(Driver(device).counters())["cycles"] == 2**32 + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"grid": (4, 3, 7)}, r"head 1 of the queue does not stand in order HWF of 5 prefix"),
+        ({"prefix_tokens": 4}, r"does not stand in order HWF of 4 prefix tokens, grid \(3, 4, 7\)"),
+        ({"query_blocks": range(3, 9)}, r"query blocks 3:9 are not legal"),
+        ({"query_blocks": range(0, 4, 2)}, r"head 1 of the queue: query blocks must be contigu"),
+        ({"codes": torch.zeros(6, 6, dtype=torch.uint8)}, r"block row 0 has no live block"),
+        ({"codes": torch.ones(5, 6, dtype=torch.uint8)}, r"legal: uint8 \[6, 6\]"),
+    ],
+)
+def test_heads_that_do_not_fit(change: dict, sentence: str, seed: int) -> None:
+    jobs = [make_job(TINY, 2, seed), make_job(TINY, 2, seed, **change)]
+    with pytest.raises(ParoError, match=sentence):
+        place_heads(TINY, jobs, 0)
+
+
+@pytest.mark.parametrize(
+    ("layout", "sentence"),
+    [
+        ({"base": 2}, r"base = 0x2 is not legal; legal: multiples of the alignment, 64"),
+        ({"alignment": 6}, r"alignment = 6 is not legal; legal: multiples of 4"),
+        ({"misalign": (4, 2)}, r"misalign = 4, 2 is not legal; legal: multiples of 4, 0 or more"),
+        ({"misalign": ()}, r"misalign = nothing is not legal"),
+        ({"row_padding": 1}, r"row_padding = 1 is not legal"),
+        ({"fill": 256}, r"fill = 256 is not legal; legal: a byte, 0 to 255"),
+        (
+            {"base": 2**40 - 64},
+            r"placed from 0xffffffffc0 on leave the memory; legal: addresses below 0x10000000000",
+        ),
+        ({"jobs": []}, r"a queue of 0 heads is not legal; legal: 1 to 65535"),
+        ({"config": Config(rows=4, cols=4)}, r"head 0 .* has 32 channels; legal: head_dim = 64"),
+        (
+            {"config": Config(rows=4, cols=4, block=16, head_dim=32, max_tokens=64)},
+            r"head 0 of the queue has 91 tokens; legal: up to max_tokens = 64",
+        ),
+    ],
+)
+def test_layouts_that_are_refused(layout: dict, sentence: str, seed: int) -> None:
+    arguments = {"config": TINY, "jobs": [make_job(TINY, 0, seed)], "base": 0} | layout
+    with pytest.raises(ParoError, match=sentence):
+        place_heads(**arguments)
+
+
+def test_descriptor_of_known_words() -> None:
+    words = np.frombuffer(pack_descriptor(**LEGAL), "<u4").tolist()
+    head = [0x4F524150, 16 | 2 << 8 | 32 << 16, 65, 1, 49, 3, 2, 3, 4, 5, 20, 5, 1, 32, 36, 40, 64]
+    addresses = [4, 1, 0x2000, 0, 0x3000, 0, 0x4000, 0, 0x5000, 0, 0x6000, 0, 0xFFFFFFFC, 0xFF]
+    assert words == [*head, *addresses, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"block": 24}, r"block = 24 is not legal; legal: 16, 32, 64"),
+        ({"key_tokens": 0}, r"key_tokens = 0 is not legal; legal: 1 to 1048576"),
+        ({"suffix_tokens": -1}, r"suffix_tokens = -1 is not legal; legal: 0 to 1048575"),
+        ({"q_address": 6}, r"q_address = 6 is not legal; legal: 0 to 1099511627772, multiples of"),
+        ({"o_row_stride": 66}, r"o_row_stride = 66 is not legal"),
+        ({"head_dim": 64}, r"q_row_stride = 32 is less than a row; legal: 64 or more"),
+        ({"key_tokens": 64}, r"key_tokens = 64, but prefix, grid and suffix have 3 \+ 60 \+ 2"),
+        ({"inner_stride": 2}, r"strides \[20, 5, 2\] lead to token 63 of a grid of 60"),
+        ({"query_tokens": 50}, r"queries 16 to 65 do not lie in a head of 65 tokens"),
+        ({"o_address": 2**40 - 4096}, r"O ends at 0x10000000040; legal: up to 0x10000000000"),
+        ({"color": 1}, r"descriptor has no field color"),
+        ({"reserved": 0, "magic": 1}, r"descriptor has no field reserved, magic"),
+    ],
+)
+def test_descriptors_that_are_refused(change: dict, sentence: str) -> None:
+    with pytest.raises(ParoError, match=sentence):
+        pack_descriptor(**(LEGAL | change))
+
+
+def test_descriptor_without_a_value() -> None:
+    without = {name: value for name, value in LEGAL.items() if name not in ("block", "v_address")}
+    with pytest.raises(ParoError, match="descriptor has no value for block, v_address"):
+        pack_descriptor(**without)
+
+
+def test_descriptor_table() -> None:
+    """Fields do not overlap, fill 128 bytes and hold whatever a configuration may have."""
+    ends = [field.offset + field.width for field in DESCRIPTOR]
+    starts = [field.offset for field in DESCRIPTOR]
+    assert all(start >= end for start, end in zip(starts[1:], ends, strict=False))
+    assert ends[-1] == 1024
+    legal = {field.name: field.legal for field in DESCRIPTOR}
+    longest = legal["key_tokens"][-1]
+    assert Config(max_tokens=longest).max_tokens == longest
+    with pytest.raises(ParoError):
+        Config(max_tokens=longest + 1)
+    assert all(field.legal[-1] < 2**field.width for field in DESCRIPTOR)
+
+
+def test_transport_that_waits() -> None:
+    class Suspended:
+        def __await__(self):
+            yield
+
+    async def wait() -> None:
+        await Suspended()
+
+    with pytest.raises(RuntimeError, match="await the driver instead"):
+        run_sync(wait())

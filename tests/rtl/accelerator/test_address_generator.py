@@ -1,0 +1,234 @@
+"""Runs of blocks and of outputs: the bytes they cover, in order, and how few they are."""
+
+import itertools
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from firmware_model.reorder import ORDERS
+from paro.config import Config
+from paro.config.descriptor import ROW_STRIDE_BITS
+from paro.config.formats import Operand
+from rtl.accelerator.address_generator import AddressGenerator
+from rtl.accelerator.output_addresses import OutputAddresses
+from rtl.bus.axi import Destination
+from tests.rtl.accelerator.heads import HeadShape
+from tests.rtl.simulate import simulate
+from tests.rtl.streams import Receiver, Sender
+
+CONFIGS = {
+    "lt1": Config(rows=4, cols=4, block=16, head_dim=32),
+    "lt4": Config(rows=8, cols=8, block=16, head_dim=64),
+    "d256": Config(rows=4, cols=4, block=16, head_dim=256),
+    "lt16": Config(rows=32, cols=32, block=64, head_dim=128, max_tokens=2**20),
+}
+GRID = (3, 7, 5)
+
+
+@dataclass
+class Placed:
+    """A head in memory."""
+
+    shape: HeadShape
+    rng: random.Random
+    row_bytes: int
+    dense: bool
+    base: list[int] = field(init=False)
+    stride: list[int] = field(init=False)
+    scales: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base = [4 * self.rng.randrange(2**37) for _ in Operand]
+        self.scales = [4 * self.rng.randrange(2**37) for _ in range(2)]
+        gaps = [0] * 3 if self.dense else [4 * self.rng.randrange(1, 2**17) for _ in Operand]
+        self.stride = [self.row_bytes + gap for gap in gaps]
+
+    @property
+    def payload(self) -> dict:
+        return {
+            "walk": self.shape.walk,
+            "base": self.base,
+            "row_stride": self.stride,
+            "scales": self.scales,
+        }
+
+
+def covered(run, unit_bytes: int) -> list[int]:
+    """Addresses of the run's words of two bytes, what the narrowest output unit holds."""
+    return list(range(run.address, run.address + run.units * unit_bytes, 2))
+
+
+def rows(tokens: list[int], base: int, stride: int, row_bytes: int) -> list[int]:
+    return [a for t in tokens for a in range(base + t * stride, base + t * stride + row_bytes, 2)]
+
+
+def fewest_runs(tokens: list[int], dense: bool) -> int:
+    """Runs where only neighbours of a dense matrix are joined."""
+    joined = sum(after == before + 1 for before, after in itertools.pairwise(tokens))
+    return len(tokens) - joined * dense
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "strided"])
+@pytest.mark.parametrize("order", range(len(ORDERS)), ids=ORDERS)
+def test_blocks(config, dense, order, seed) -> None:
+    rng = random.Random(seed)
+    shape = HeadShape(GRID, prefix=rng.randrange(20), suffix=rng.randrange(20), order=order)
+    head = Placed(shape, rng, config.head_dim, dense)
+    blocks, permutation = shape.blocks(config.block), shape.permutation
+    sequence = [(operand, index) for index in range(len(blocks)) for operand in Operand]
+    sequence += [(rng.choice(list(Operand)), rng.randrange(len(blocks))) for _ in range(8)]
+    requests, expected = [], []
+    for operand, index in sequence:
+        first, tokens = blocks[index]
+        requests.append({"operand": operand, "block": index, "tokens": tokens})
+        if operand != Operand.V:
+            units = -(-tokens // config.load_tokens)
+            address = head.scales[operand] + 4 * first
+            expected.append((Destination[f"{operand.name}_SCALES"], units, address))
+        expected.append((operand, permutation[first : first + tokens]))
+    generator = AddressGenerator(config)
+    receiver = Receiver(generator.runs, rng, 0.3)
+    total = sum(
+        1 if isinstance(of, Destination) else fewest_runs(rest[0], dense) for of, *rest in expected
+    )
+
+    async def set_head(ctx) -> None:
+        ctx.set(generator.head, head.payload)
+
+    async def testbench(ctx) -> None:
+        await receiver.receive(ctx, total)
+        await ctx.tick()
+        assert ctx.get(generator.idle)
+        await ctx.tick().repeat(50)
+        assert not ctx.get(generator.runs.valid)
+
+    send = Sender(generator.request, requests, rng, 0.3).send
+    simulate(generator, testbench, set_head, send)
+    runs = iter(receiver.items)
+    for of, *rest in expected:
+        if isinstance(of, Destination):
+            run = next(runs)
+            assert (run.destination, run.units, run.address) == (of, *rest)
+            continue
+        tokens = rest[0]
+        mine = [next(runs) for _ in range(fewest_runs(tokens, dense))]
+        assert {run.destination for run in mine} == {Destination[of.name]}
+        assert [a for run in mine for a in covered(run, config.load_bytes)] == rows(
+            tokens, head.base[of], head.stride[of], config.head_dim
+        )
+
+
+@pytest.mark.parametrize(
+    ("order", "dense", "runs"), [("FHW", True, 1), ("FHW", False, 16), ("WHF", True, 16)]
+)
+def test_runs_of_a_block(order, dense, runs, seed) -> None:
+    """Natural order and dense rows: one run. Frames innermost: a run a token."""
+    rng = random.Random(seed)
+    config = CONFIGS["lt4"]
+    head = Placed(HeadShape((4, 4, 4), order=ORDERS.index(order)), rng, config.head_dim, dense)
+    generator = AddressGenerator(config)
+    receiver = Receiver(generator.runs, rng, 0.0)
+
+    async def testbench(ctx) -> None:
+        ctx.set(generator.head, head.payload)
+        ctx.set(generator.request.payload, {"operand": Operand.V, "block": 1, "tokens": 16})
+        ctx.set(generator.request.valid, 1)
+        await ctx.tick()
+        ctx.set(generator.request.valid, 0)
+        await receiver.receive(ctx, runs)
+        await ctx.tick()
+        assert ctx.get(generator.idle)
+
+    simulate(generator, testbench)
+    assert sum(run.units for run in receiver.items) == 16 * config.head_dim // config.load_bytes
+    assert receiver.times[-1] - receiver.times[0] == runs - 1, "a run a cycle"
+
+
+def test_latency(seed) -> None:
+    """K, then V of the same block, then K of the next: no jump between them."""
+    config = CONFIGS["lt4"]
+    head = Placed(HeadShape((4, 4, 4), order=ORDERS.index("WHF")), random.Random(seed), 64, True)
+    generator = AddressGenerator(config)
+    receiver = Receiver(generator.runs, random.Random(seed), 0.0)
+    requests = [
+        {"operand": operand, "block": block, "tokens": 16}
+        for block in (1, 2)
+        for operand in (Operand.K, Operand.V)
+    ]
+
+    async def testbench(ctx) -> None:
+        ctx.set(generator.head, head.payload)
+        await receiver.receive(ctx, 2 * (1 + 16 + 16))
+
+    send = Sender(generator.request, requests, random.Random(seed), 0.0).send
+    simulate(generator, testbench, send)
+    starts = [
+        time
+        for time, run in zip(receiver.times, receiver.items, strict=True)
+        if run.destination == Destination.K_SCALES
+    ]
+    # V takes its 16 tokens and 3 cycles; the run of K's scales is there a cycle after its request.
+    assert starts[1] - receiver.times[16] - 1 == (16 + 3) + 1
+
+
+def test_far_tokens() -> None:
+    """The largest stride and index: no bit of the product is lost."""
+    config = CONFIGS["lt16"]
+    shape = HeadShape((1, 1, 2**20 - 8), suffix=8)
+    generator = AddressGenerator(config)
+    receiver = Receiver(generator.runs, random.Random(), 0.0)
+    stride = 2**ROW_STRIDE_BITS - 4
+
+    async def testbench(ctx) -> None:
+        ctx.set(generator.head.walk, shape.walk)
+        ctx.set(generator.head.row_stride[Operand.V], stride)
+        ctx.set(generator.head.base[Operand.V], 2**20)
+        payload = {"operand": Operand.V, "block": 2**14 - 1, "tokens": 64}
+        ctx.set(generator.request.payload, payload)
+        ctx.set(generator.request.valid, 1)
+        await ctx.tick()
+        ctx.set(generator.request.valid, 0)
+        await receiver.receive(ctx, 64)
+
+    simulate(generator, testbench)
+    tokens = range(2**20 - 64, 2**20)
+    assert [run.address for run in receiver.items] == [2**20 + t * stride for t in tokens]
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "strided"])
+@pytest.mark.parametrize("order", range(len(ORDERS)), ids=ORDERS)
+def test_outputs(config, dense, order, seed) -> None:
+    rng = random.Random(seed)
+    row_bytes, unit_bytes = 2 * config.head_dim, 2 * config.output_words
+    shapes = [HeadShape(GRID, 5, 9, order), HeadShape((2, 2, 31), 0, 3, order)]
+    generator = OutputAddresses(config)
+    got, expected = [], []
+
+    async def testbench(ctx) -> None:
+        for shape in shapes:
+            head = Placed(shape, rng, row_bytes, dense)
+            blocks, permutation = shape.blocks(config.block), shape.permutation
+            row = rng.randrange(len(blocks))
+            queries = rng.randint(1, len(permutation) - blocks[row][0])
+            tokens = permutation[blocks[row][0] :][:queries]
+            parts = [tokens[i : i + config.block] for i in range(0, queries, config.block)]
+            payload = {"walk": shape.walk, "base": head.base[0], "row_stride": head.stride[0]}
+            assert ctx.get(generator.request.ready)
+            ctx.set(generator.head, payload)
+            request = {"first_block_row": row, "query_tokens": queries}
+            ctx.set(generator.request.payload, request)
+            ctx.set(generator.request.valid, 1)
+            await ctx.tick()
+            ctx.set(generator.request.valid, 0)
+            receiver = Receiver(generator.runs, rng, 0.3)
+            await receiver.receive(ctx, sum(fewest_runs(part, dense) for part in parts))
+            await ctx.tick().repeat(2)
+            assert ctx.get(generator.idle)
+            got.append([a for run in receiver.items for a in covered(run, unit_bytes)])
+            expected.append(rows(tokens, head.base[0], head.stride[0], row_bytes))
+
+    simulate(generator, testbench)
+    assert got == expected

@@ -1,0 +1,12 @@
+"""A small function that numba compiles, for `test_cache`."""
+
+from numba import njit
+
+from rtl.core.scheduler import SLOTS
+
+NUMBER = SLOTS + 1
+
+
+@njit
+def add(value):
+    return value + NUMBER

@@ -1,0 +1,538 @@
+"""The generated accelerator against the integer model, bit for bit, through its AXI ports."""
+
+import dataclasses
+import random
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from firmware_model import DEMO_CAPTURE
+from firmware_model.calibration.calibrate import calibrate
+from firmware_model.calibration.goal import Goal
+from firmware_model.capture import load_capture
+from firmware_model.host.driver import HeadJob, Image, place_heads
+from firmware_model.reference.integer import integer_attention
+from firmware_model.reference.quantize import quantize_head
+from paro.config import PRESETS, Config
+from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
+from paro.config.registers import STAGES, Cause
+from rtl.bus.axi_lite import Response
+from sim.cosim.accelerator import DeviceRun, Step, run_device
+from sim.cosim.core_stimulus import Run
+from sim.cosim.cosim import ideal_cycles, wanted_bytes
+from sim.cosim.simulators import get_simulator
+from sim.cycles.memory import Memory
+from tests.sim.conftest import random_capture, random_codes
+
+TINY = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=64)
+ULX3S = PRESETS["ulx3s"]
+#: An operand's beat is wider than the memory port.
+NARROW_PORT = Config(rows=16, cols=16, block=64, head_dim=64, axi_bits=64)
+LARGE = (
+    Config(rows=8, cols=8, block=16, head_dim=32, axi_bits=64),
+    Config(rows=16, cols=16, block=64, head_dim=64, axi_bits=512),
+    Config(rows=16, cols=16, block=16, head_dim=32, axi_bits=256),
+    Config(rows=4, cols=16, block=32, head_dim=128, axi_bits=512),
+    Config(rows=4, cols=4, block=16, head_dim=256, axi_bits=128),
+)
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A head of some tokens. Frames and text are counted in sixteenths of a block."""
+
+    grid: tuple[int, int, int]
+    text: tuple[int, int] = (0, 0)
+    rows: range | None = None
+    mean_bits: float = 3.0
+
+    def job(self, config: Config, order: int, seed: int) -> HeadJob:
+        unit = config.block // 16
+        grid = (unit * self.grid[0], *self.grid[1:])
+        prefix, suffix = (unit * tokens for tokens in self.text)
+        tokens = prefix + grid[0] * grid[1] * grid[2] + suffix
+        capture = dataclasses.replace(
+            random_capture(tokens, config.head_dim, seed, heads=1),
+            grid=grid,
+            prefix_tokens=prefix,
+            suffix_tokens=suffix,
+        )
+        codes = random_codes(-(-tokens // config.block), self.mean_bits, seed)
+        head = quantize_head(capture, 0, order, config)
+        return HeadJob(head, codes, grid, prefix, suffix, self.rows)
+
+
+#: Six heads for the six orders: partial blocks, whole blocks, less than a block, some rows of many.
+MIXED = (
+    Shape((3, 4, 3), (3, 2)),
+    Shape((2, 3, 5), mean_bits=4.8),
+    Shape((1, 1, 7), (4, 5), mean_bits=8.0),
+    Shape((1, 3, 2)),
+    Shape((3, 5, 4), (15, 4), range(2, 4)),
+    Shape((4, 4, 3), (8, 8), range(1, 3), mean_bits=2.0),
+)
+#: What a slow configuration gets of them.
+FEW = (
+    Shape((3, 4, 3), (3, 2), range(2, 3)),
+    Shape((1, 1, 7), (4, 5), mean_bits=4.8),
+    Shape((4, 4, 3), (8, 8), range(1, 2), mean_bits=2.0),
+)
+
+
+def make_jobs(config: Config, shapes: tuple[Shape, ...], seed: int) -> list[HeadJob]:
+    """Heads of these shapes; their orders begin with another one for each seed."""
+    return [
+        shape.job(config, (seed + index) % 6, seed % 1000 + index)
+        for index, shape in enumerate(shapes)
+    ]
+
+
+def short_jobs(config: Config, heads: int, generator: random.Random) -> list[HeadJob]:
+    """Heads of one token, of one block or of a few, with some text and any grid, some in part."""
+    jobs = []
+    for _ in range(heads):
+        tokens = generator.choice(
+            (1, config.block, generator.randrange(1, config.block), generator.randrange(1, 50))
+        )
+        prefix = generator.randrange(min(tokens, 6))
+        suffix = generator.randrange(min(tokens - prefix, 6))
+        grid, rest = [], tokens - prefix - suffix
+        for _ in range(2):
+            grid.append(generator.choice([n for n in range(1, rest + 1) if rest % n == 0]))
+            rest //= grid[-1]
+        capture = dataclasses.replace(
+            random_capture(tokens, config.head_dim, generator.randrange(1000), heads=1),
+            grid=(*grid, rest),
+            prefix_tokens=prefix,
+            suffix_tokens=suffix,
+        )
+        blocks = -(-tokens // config.block)
+        codes = random_codes(
+            blocks, generator.choice((2.0, 3.0, 4.8, 8.0)), generator.randrange(1000)
+        )
+        first = generator.randrange(blocks)
+        rows = range(first, generator.randrange(first, blocks) + 1)
+        head = quantize_head(capture, 0, generator.randrange(6), config)
+        jobs.append(HeadJob(head, codes, capture.grid, prefix, suffix, rows))
+    return jobs
+
+
+def play(
+    config: Config,
+    images: list[Image],
+    steps: list[Step],
+    build_dir: Path,
+    run_dir: Path,
+    memory: Memory | None = None,
+    simulator: str = "verilator",
+) -> DeviceRun:
+    done = run_device(
+        config, images, steps, get_simulator(simulator), build_dir, run_dir, memory=memory
+    )
+    assert done.failure is None
+    assert len(done.steps) == len(done.outputs) == len(steps)
+    return done
+
+
+def expected_outputs(config: Config, jobs: list[HeadJob]) -> list[torch.Tensor]:
+    return [integer_attention(job.head, job.codes, config, job.query_blocks) for job in jobs]
+
+
+def assert_exact(done: DeviceRun, number: int, expected: list[torch.Tensor]) -> dict[str, Any]:
+    """Check the outputs of a step; returns what the bench says of it."""
+    step = done.steps[number]
+    assert "error" not in step, f"step {number}: {step['error']['sentence']}"
+    assert len(done.outputs[number]) == len(expected) > 0
+    for head, (got, want) in enumerate(zip(done.outputs[number], expected, strict=True)):
+        assert got.shape == want.shape
+        wrong = np.argwhere((got != want).numpy())
+        assert len(wrong) == 0, f"step {number}, head {head}: {len(wrong)} from {wrong[0]} on"
+    return step
+
+
+def check_counters(config: Config, jobs: list[HeadJob], step: dict[str, Any]) -> None:
+    """Check counters against the work and against the bursts that the memory saw."""
+    counters, beat_bytes = step["counters"], config.axi_bits // 8
+    assert counters["heads_done"] == len(jobs)
+    for direction, bursts in step["bursts"].items():
+        assert counters[f"{direction}_bursts"] == len(bursts) > 0
+        assert counters[f"{direction}_beats"] == sum(beats for _, beats in bursts)
+    runs = [Run(job.head, job.codes, job.rows(config)) for job in jobs]
+    for direction, wanted in wanted_bytes(config, runs).items():
+        moved = beat_bytes * counters[f"{direction}_beats"]
+        bursts = counters[f"{direction}_bursts"]
+        assert wanted <= moved, direction
+        if direction == "write":
+            assert moved <= wanted + 2 * beat_bytes * bursts
+    stages = counters["stages"]
+    assert all(sum(stages[stage].values()) <= counters["cycles"] for stage in STAGES)
+    array = stages["qk"]["busy"] + stages["pv"]["busy"]
+    ideal = sum(ideal_cycles(config, run) for run in runs)
+    # A partial block takes the array as long as a whole one.
+    whole = not any(
+        run.head.tokens % config.block
+        and (len(run.codes) - 1 in run.query_blocks or run.codes[list(run.query_blocks), -1].any())
+        for run in runs
+    )
+    assert array == ideal if whole else array > ideal
+    assert counters["cycles"] > array
+
+
+CONFIGS = [
+    pytest.param(TINY, MIXED, "verilator", id="4x4-b16-d32-axi64"),
+    pytest.param(ULX3S, FEW, "verilator", id="8x8-b64-d64-axi128"),
+    pytest.param(NARROW_PORT, FEW, "verilator", id="16x16-b64-d64-axi64"),
+    *(
+        pytest.param(
+            config,
+            MIXED,
+            "verilator",
+            id=f"{config.rows}x{config.cols}-b{config.block}-d{config.head_dim}"
+            f"-axi{config.axi_bits}",
+            marks=pytest.mark.slow,
+        )
+        for config in LARGE
+    ),
+    pytest.param(TINY, FEW, "icarus", id="icarus-4x4-b16-d32-axi64", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("config", "shapes", "simulator"), CONFIGS)
+@pytest.mark.parametrize("memory", ["fast", "stalls"])
+def test_bit_exact(config, shapes, simulator, memory, build_dir, tmp_path, seed):
+    """One queue of separate arrays, one of interleaved and badly aligned ones."""
+    generator = random.Random(seed)
+    separate = make_jobs(config, shapes, seed)
+    shape = dataclasses.replace(shapes[0], rows=range(1, 2))
+    together = make_jobs(config, (shape,) * 3, seed + 50)
+    images = [
+        place_heads(config, separate, 0x10000),
+        place_heads(
+            config,
+            together,
+            2 * PAGE - 4 * generator.randrange(1, 16),
+            interleaved=True,
+            alignment=4,
+            misalign=(4, 12, 20, 60, 0, 36),
+            row_padding=4 * generator.randrange(1, 20),
+        ),
+    ]
+    done = play(
+        config,
+        images,
+        [Step(0), Step(1)],
+        build_dir,
+        tmp_path,
+        Memory((1, 200), seed) if memory == "stalls" else None,
+        simulator,
+    )
+    for number, jobs in enumerate((separate, together)):
+        step = assert_exact(done, number, expected_outputs(config, jobs))
+        check_counters(config, jobs, step)
+
+
+def descriptor_at(image: Image, index: int) -> int:
+    """Offset of a descriptor in the image's bytes."""
+    return image.queue_base - image.base + index * DESCRIPTOR_BYTES
+
+
+def changed(image: Image, index: int, **values: int) -> Image:
+    """Image with other values in a descriptor, legal or not."""
+    start = descriptor_at(image, index)
+    word = int.from_bytes(image.data[start : start + DESCRIPTOR_BYTES], "little")
+    for field in DESCRIPTOR:
+        if field.name in values:
+            mask = (1 << field.width) - 1
+            assert 0 <= values[field.name] <= mask
+            word = word & ~(mask << field.offset) | values[field.name] << field.offset
+    data = bytearray(image.data)
+    data[start : start + DESCRIPTOR_BYTES] = word.to_bytes(DESCRIPTOR_BYTES, "little")
+    return dataclasses.replace(image, data=bytes(data))
+
+
+def place_of(image: Image, address: int) -> tuple[int, str]:
+    """Head, and what of it begins at or before an address of an image of separate arrays."""
+    starts = [
+        (image.queue_base + index * DESCRIPTOR_BYTES, index, "descriptor")
+        for index in range(len(image.heads))
+    ]
+    for index in range(len(image.heads)):
+        values = unpack_descriptor(image.data[descriptor_at(image, index) :])
+        starts += [
+            (value, index, name.removesuffix("_address"))
+            for name, value in values.items()
+            if name.endswith("_address")
+        ]
+    _, head, name = max(start for start in starts if start[0] <= address)
+    return head, name
+
+
+#: Small heads whose beats are few; two rows, so that codes, Q and O are read or written again.
+SMALL = (Shape((1, 1, 7), (4, 5), mean_bits=2.0), Shape((2, 3, 3), (3, 2), mean_bits=2.0))
+#: So short that several have been begun when the first is written.
+MANY = (Shape((1, 1, 1), mean_bits=2.0),) * 7
+
+
+def play_error(
+    jobs: list[HeadJob],
+    disturb: str,
+    beats: list[int],
+    folders: tuple[Path, Path],
+    memory: Memory,
+) -> set[tuple[int, str]]:
+    """Give errors of both kinds in turn to beats (responses); returns the places struck."""
+    image = place_heads(TINY, jobs, 0x10000)
+    assert len(beats) > 1
+    kinds = cycle((Response.SLVERR, Response.DECERR))
+    steps = [step for beat in beats for step in (Step(0, disturb, beat, next(kinds)), Step(0))]
+    done = play(TINY, [image], steps, *folders, memory)
+    expected, struck = expected_outputs(TINY, jobs), set()
+    for number, beat in enumerate(beats):
+        step = done.steps[2 * number]
+        place = place_of(image, step["disturbed_burst"])
+        told = {name: step["error"][name] for name in ("cause", "head", "address")}
+        assert told == {
+            "cause": disturb.upper(),
+            "head": place[0],
+            "address": step["disturbed_burst"],
+        }, f"{disturb} in beat {beat}, {place}"
+        # Heads ahead of the one that is read may not be written yet.
+        written = step["error"]["heads_done"]
+        assert written == place[0] or (disturb == "read_error" and 0 <= written < place[0])
+        assert_exact(done, 2 * number + 1, expected)
+        struck.add(place)
+    return struck
+
+
+def test_errors_in_every_kind_of_data(build_dir, tmp_path, seed):
+    """Failing reads of whatever is read: reported where they are, and nothing is left behind."""
+    generator = random.Random(seed)
+    jobs = make_jobs(TINY, SMALL, seed)
+    image = place_heads(TINY, jobs, 0x10000)
+    memory, folders = Memory(), (build_dir, tmp_path)
+    bursts = play(TINY, [image], [Step()], *folders, memory).steps[0]["bursts"]["read"]
+    kinds = [place_of(image, address)[1] for address, beats in bursts for _ in range(beats)]
+    chosen = {
+        kind: generator.choice([i for i, name in enumerate(kinds, 1) if name == kind])
+        for kind in kinds
+    }
+    assert set(chosen) == {"descriptor", "codes", "q", "k", "v", "q_scales", "k_scales"}
+    beats = sorted({1, *chosen.values()})
+    struck = play_error(jobs, "read_error", beats, folders, memory)
+    assert {name for _, name in struck} == set(chosen)
+
+
+@pytest.mark.parametrize("direction", ["read", "write"])
+def test_errors_where_heads_meet(direction, build_dir, tmp_path, seed):
+    """The first and the last beat (response) of each head, far behind their address."""
+    jobs = make_jobs(TINY, SMALL, seed)
+    image = place_heads(TINY, jobs, 0x10000)
+    memory, folders = Memory((1, 60)), (build_dir, tmp_path)
+    bursts = play(TINY, [image], [Step()], *folders, memory).steps[0]["bursts"][direction]
+    heads = [
+        place_of(image, address)[0]
+        for address, beats in bursts
+        for _ in range(beats if direction == "read" else 1)
+    ]
+    assert heads == sorted(heads), "a head is read or written before the one ahead of it"
+    numbers = [1, heads.index(1), heads.index(1) + 1, len(heads)]
+    struck = play_error(jobs, f"{direction}_error", numbers, folders, memory)
+    assert {head for head, _ in struck} == {0, 1}
+
+
+@pytest.mark.parametrize("direction", ["read", "write"])
+def test_errors_when_many_heads_are_under_way(direction, build_dir, tmp_path, seed):
+    """A response to a write, a beat of a descriptor, while later heads have been begun."""
+    jobs = make_jobs(TINY, MANY, seed)
+    image = place_heads(TINY, jobs, 0x10000)
+    memory, folders = Memory((150, 150)), (build_dir, tmp_path)
+    step = play(TINY, [image], [Step()], *folders, memory).steps[0]
+    check_counters(TINY, jobs, step)
+    bursts = step["bursts"][direction]
+    places = [
+        place_of(image, address)
+        for address, beats in bursts
+        for _ in range(beats if direction == "read" else 1)
+    ]
+    heads = (1, len(jobs) - 1)
+    chosen = [
+        places.index((head, "o" if direction == "write" else "descriptor")) + 1 for head in heads
+    ]
+    struck = play_error(jobs, f"{direction}_error", chosen, folders, memory)
+    assert {head for head, _ in struck} == set(heads)
+
+
+#: What makes a descriptor of `TINY` unusable, by cause; head 1 of SMALL has 23 tokens.
+BAD = {
+    Cause.BAD_DESCRIPTOR: [
+        {"magic": 0},
+        {"magic": 0x4F524151},
+        {"version": 0},
+        {"version": 1},
+        {"version": 3},
+    ],
+    Cause.BAD_SHAPE: [{"block": 32}, {"block": 0}, {"head_dim": 64}],
+    Cause.BAD_TOKENS: [
+        {"key_tokens": 0},
+        {"key_tokens": TINY.max_tokens + 1},
+        {"key_tokens": 2**32 - 1},
+        {"query_tokens": 0},
+        {"query_tokens": 24},
+        {"query_tokens": 2**32 - 1},
+        {"first_block_row": 1},
+        {"first_block_row": 2**28},
+        {"first_block_row": 2**32 - 1},
+        {"prefix_tokens": 22},
+        {"prefix_tokens": 2**32 - 1},
+        *({f"{axis}_extent": 0} for axis in ("outer", "middle", "inner")),
+    ],
+    Cause.BAD_ALIGNMENT: [
+        *({f"{operand}_row_stride": 129 + index} for index, operand in enumerate("qkv")),
+        *({f"{operand}_row_stride": 2**20} for operand in "qo"),
+        *({f"{operand}_address": 0x10002} for operand in ("q", "k", "v", "o")),
+        *({f"{array}_address": 0x10001} for array in ("q_scales", "k_scales", "codes")),
+    ],
+}
+
+
+def test_descriptors_that_are_refused(build_dir, tmp_path, seed):
+    """Every cause, in the first or the second descriptor; the next queue is exact."""
+    jobs = make_jobs(TINY, (SMALL[1],) * 2, seed)
+    good = place_heads(TINY, jobs, 0x10000)
+    images, steps, causes = [good], [], []
+    for cause, changes in BAD.items():
+        for number, change in enumerate(changes):
+            images.append(changed(good, number % 2, **change))
+            steps.append(Step(len(images) - 1))
+            causes.append((cause.name, number % 2, change))
+        steps.append(Step(0))
+        causes.append(None)
+    done = play(TINY, images, steps, build_dir, tmp_path)
+    expected = expected_outputs(TINY, jobs)
+    for number, cause in enumerate(causes):
+        if cause is None:
+            assert_exact(done, number, expected)
+        else:
+            error = done.steps[number].get("error", {})
+            assert (error.get("cause"), error.get("head")) == cause[:2], cause
+
+
+def test_queues_that_are_refused(build_dir, tmp_path, seed):
+    """A row without a live block, no descriptor at all, one between words, a start too early."""
+    generator = random.Random(seed)
+    jobs = make_jobs(TINY, (SMALL[0], Shape((3, 4, 3), (3, 2), mean_bits=2.0)), seed)
+    good = place_heads(TINY, jobs, 0x10000)
+    images = [good, dataclasses.replace(good, heads=[])]
+    images.append(dataclasses.replace(good, queue_base=good.queue_base + generator.randrange(1, 4)))
+    rows = unpack_descriptor(good.data[descriptor_at(good, 1) :])["codes_address"] - good.base
+    for row in range(3):
+        data = bytearray(good.data)
+        data[rows + 4 * row : rows + 4 * row + 4] = bytes(4)
+        images.append(dataclasses.replace(good, data=bytes(data)))
+    steps = [
+        *(Step(1), Step(1), Step(0), Step(2), Step(0)),
+        *(Step(3), Step(0), Step(4), Step(5), Step(0)),
+        *(Step(0, "start_again", generator.randrange(1, 1500)) for _ in range(3)),
+        Step(0),
+    ]
+    done = play(TINY, images, steps, build_dir, tmp_path, Memory((1, 40)))
+    expected = expected_outputs(TINY, jobs)
+    for number, (step, found) in enumerate(zip(steps, done.steps, strict=True)):
+        error = found.pop("error", None)
+        told = error and (error["cause"], error["head"])
+        if step.disturb is None and step.image > 0:
+            refused = {1: ("EMPTY_QUEUE", 0), 2: ("BAD_QUEUE_BASE", 0)}
+            assert told == refused.get(step.image, ("EMPTY_ROW", 1))
+            assert "counters" not in found
+        else:
+            assert told == (("BUSY", 0) if step.disturb else None)
+            check_counters(TINY, jobs, assert_exact(done, number, expected))
+
+
+@pytest.mark.parametrize("latency", [(0, 0), (1, 40)])
+def test_resets_at_any_time(latency, build_dir, tmp_path, seed):
+    """Work given up by the register or by the reset input, and at once the next queue, exact."""
+    generator = random.Random(seed)
+    jobs = make_jobs(TINY, SMALL, seed)
+    image = place_heads(TINY, jobs, 0x10000, misalign=(4, 60))
+    memory, folders = Memory(latency, seed if latency[1] else None), (build_dir, tmp_path)
+    cycles = play(TINY, [image], [Step()], *folders, memory).steps[0]["counters"]["cycles"]
+    steps = []
+    for number in range(12):
+        kind = "control_reset" if number % 2 else "hard_reset"
+        steps += [Step(0, kind, generator.randrange(1, cycles)), Step(0)]
+    done = play(TINY, [image], steps, *folders, memory)
+    expected = expected_outputs(TINY, jobs)
+    for number in range(1, len(steps), 2):
+        assert_exact(done, number, expected)
+
+
+def test_every_order_is_as_fast_as_the_natural_one(build_dir, tmp_path, seed):
+    """Where every row is a burst of its own the order costs nothing; dense rows are joined."""
+    shape = Shape((2, 3, 8))
+    codes = torch.ones(3, 3, dtype=torch.uint8)
+    jobs = [
+        dataclasses.replace(shape.job(TINY, order, seed % 1000 + order), codes=codes)
+        for order in range(6)
+    ]
+    images = [place_heads(TINY, [job], 0x10000, row_padding=32) for job in jobs]
+    images.append(place_heads(TINY, [jobs[0]], 0x10000))
+    done = play(
+        TINY,
+        images,
+        [Step(index) for index in range(7)],
+        build_dir,
+        tmp_path,
+        Memory((20, 20)),
+    )
+    counters = []
+    for number, job in enumerate([*jobs, jobs[0]]):
+        step = assert_exact(done, number, expected_outputs(TINY, [job]))
+        check_counters(TINY, [job], step)
+        counters.append(step["counters"])
+    natural, dense = counters[0], counters[-1]
+    for other in counters[:-1]:
+        for name in ("read_bursts", "read_beats", "write_bursts", "write_beats"):
+            assert other[name] == natural[name]
+        assert other["cycles"] == pytest.approx(natural["cycles"], rel=0.01)
+    # Each row is a burst: Q once, K and V once for each of three block rows, O once.
+    assert natural["read_bursts"] > 7 * 48
+    assert natural["write_bursts"] >= 48
+    assert dense["read_bursts"] < natural["read_bursts"] / 4
+    assert dense["write_bursts"] < natural["write_bursts"] / 2
+    assert dense["read_beats"] <= natural["read_beats"]
+    # The array is busy either way; a joined run begins when its last row is known.
+    assert dense["cycles"] == pytest.approx(natural["cycles"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "heads", "rows"),
+    [
+        pytest.param(TINY, [9, 3], range(5, 6), id="two-heads"),
+        pytest.param(LARGE[2], list(range(16)), range(8), id="all-heads", marks=pytest.mark.slow),
+    ],
+)
+def test_the_capture_that_ships(config, heads, rows, build_dir, tmp_path):
+    capture = load_capture(DEMO_CAPTURE)
+    goal = Goal(avg_bits=2.0, block=config.block, per_head=True)
+    plan = calibrate([capture], goal, heads)[0].for_capture(capture)
+    jobs = [
+        HeadJob(
+            quantize_head(capture, head, plan.head_order(head), config),
+            plan.head_codes(head),
+            capture.grid,
+            capture.prefix_tokens,
+            capture.suffix_tokens,
+            rows,
+        )
+        for head in heads
+    ]
+    image = place_heads(config, jobs, 0x10000, interleaved=True)
+    done = play(config, [image], [Step()], build_dir, tmp_path, Memory((30, 60)))
+    check_counters(config, jobs, assert_exact(done, 0, expected_outputs(config, jobs)))

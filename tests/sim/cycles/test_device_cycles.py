@@ -1,0 +1,285 @@
+"""The cycle model of the accelerator against the RTL: its bursts one by one, its clocks to 1 %."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import sim.cycles.memory_port
+from firmware_model.calibration.plan import uniform_plan
+from firmware_model.host.driver import HeadJob, Image, place_heads
+from paro.config import Config
+from paro.config.formats import OUT_BITS
+from rtl.accelerator.accelerator import Accelerator
+from rtl.accelerator.code_reader import CodeReader
+from rtl.accelerator.corner_turn import CornerTurn
+from rtl.accelerator.head_queue import HeadQueue
+from rtl.accelerator.token_runs import TokenRuns
+from rtl.bus.axi import WORD_BYTES
+from rtl.bus.read_master import ReadMaster
+from rtl.bus.write_master import WriteMaster
+from sim.cosim.accelerator import Step
+from sim.cosim.core_stimulus import Run
+from sim.cosim.cosim import DEVICE_ERROR, cosim
+from sim.cycles.bursts import block_bursts, head_outputs
+from sim.cycles.cycle_model import predict_device
+from sim.cycles.gaps import CHANNELS, gap_rates
+from sim.cycles.memory import Memory
+from tests.sim.conftest import random_capture
+from tests.sim.cosim.test_device import (
+    LARGE,
+    NARROW_PORT,
+    TINY,
+    Shape,
+    assert_exact,
+    expected_outputs,
+    make_jobs,
+    play,
+    short_jobs,
+)
+
+#: Runs of a few tokens, two heads; three rows of 24 blocks.
+SHAPES = {
+    "short": (Shape((3, 4, 4), (3, 5), mean_bits=2.0), Shape((2, 3, 5), (1, 0))),
+    "sparse": (Shape((24, 4, 4), rows=range(3, 6), mean_bits=2.0),),
+    "mixed": (Shape((24, 4, 4), rows=range(3, 6), mean_bits=4.8),),
+}
+
+
+#: Latency, and whether the channels pause at random.
+CONSTANT = tuple(Memory((latency, latency)) for latency in (0, 30, 200))
+#: Under one or the other seed every channel pauses.
+RANDOM = (
+    Memory((1, 60)),
+    Memory((10, 10), stall_seed=1),
+    Memory((0, 90), stall_seed=2),
+    Memory((150, 250), stall_seed=3),
+)
+
+
+def cases() -> list:
+    chosen = [(TINY, kind, memory, ()) for kind in SHAPES for memory in (*CONSTANT, *RANDOM)]
+    chosen += [
+        (config, kind, memory, pytest.mark.slow)
+        for config in (*LARGE, NARROW_PORT)
+        for kind in SHAPES
+        for memory in (*CONSTANT[1:], *RANDOM[1:])
+    ]
+    return [
+        pytest.param(
+            config,
+            kind,
+            memory,
+            id=f"{config.rows}x{config.cols}-b{config.block}-d{config.head_dim}"
+            f"-axi{config.axi_bits}-{kind}-{memory.latency[0]}:{memory.latency[1]}"
+            + ("-stalls" if memory.stall_seed else ""),
+            marks=marks,
+        )
+        for config, kind, memory, marks in chosen
+    ]
+
+
+def expected_reads(config: Config, image: Image, jobs: list[HeadJob]) -> list[tuple[int, int]]:
+    """Address and beats of all bursts for Q, K and V, in order."""
+    expected = []
+    for head, job in enumerate(jobs):
+        tables = block_bursts(config, image, head)
+
+        def read(operand: str, block: int, tables=tables) -> None:
+            first, bursts = tables[operand].first, tables[operand].bursts
+            expected.extend((int(b[0]), int(b[1])) for b in bursts[first[block] : first[block + 1]])
+
+        for row in job.rows(config):
+            read("q", row)
+            for column in job.codes[row].nonzero().flatten().tolist():
+                read("k", column)
+                read("v", column)
+    return expected
+
+
+@pytest.mark.parametrize(("config", "kind", "memory"), cases())
+def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
+    jobs = make_jobs(config, SHAPES[kind], seed)
+    image = place_heads(config, jobs, 0x10000)
+    (step,) = play(config, [image], [Step()], build_dir, tmp_path, memory).steps
+    assert "error" not in step
+
+    expected = expected_reads(config, image, jobs)
+    known = set(expected)
+    read = [(address, beats) for address, beats in step["bursts"]["read"]]
+    assert [burst for burst in read if burst in known] == expected
+    # The others are descriptors and codes.
+    assert len(jobs) < len(read) - len(expected) < len(read) // 2
+
+    written = [head_outputs(config, image, head).bursts for head in range(len(jobs))]
+    assert [tuple(burst) for burst in step["bursts"]["write"]] == [
+        (int(address), int(beats)) for bursts in written for address, beats, _ in bursts
+    ]
+    words = config.head_dim * OUT_BITS // (8 * WORD_BYTES)
+    assert [bursts[-1, 2] for bursts in written] == [
+        words * len(job.queries(config)) for job in jobs
+    ]
+
+    predicted = predicted_cycles(config, jobs, image, memory)
+    assert step["counters"]["cycles"] == pytest.approx(predicted, rel=DEVICE_ERROR)
+
+
+def predicted_cycles(config: Config, jobs: list[HeadJob], image: Image, memory: Memory) -> int:
+    works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
+    return predict_device(config, works, image, memory).total_cycles
+
+
+@dataclass(frozen=True)
+class Queues:
+    """Queues of short heads, and the clocks that the RTL took for each."""
+
+    config: Config
+    memory: Memory
+    jobs: list[list[HeadJob]]
+    images: list[Image]
+    cycles: list[int]
+
+    def predicted(self) -> list[int]:
+        return [
+            predicted_cycles(self.config, jobs, image, self.memory)
+            for jobs, image in zip(self.jobs, self.images, strict=True)
+        ]
+
+
+@pytest.fixture
+def measured(build_dir, tmp_path):
+    """Work on queues of so many short heads, each from a reset on."""
+
+    def run(config: Config, memory: Memory, lengths: list[int], seed: int) -> Queues:
+        generator = random.Random(seed)
+        jobs = [short_jobs(config, heads, generator) for heads in lengths]
+        images = []
+        for number, queue in enumerate(jobs):
+            images.append(
+                place_heads(config, queue, 0x10000)
+                if number % 2
+                else place_heads(
+                    config,
+                    queue,
+                    0x10000,
+                    alignment=4,
+                    misalign=[4 * generator.randrange(16) for _ in range(8)],
+                    row_padding=4 * generator.randrange(1, 20),
+                )
+            )
+        steps = [step for i in range(len(images)) for step in (Step(i), Step(i, "hard_reset", 1))]
+        done = play(config, images, steps, build_dir, tmp_path, memory)
+        cycles = [
+            assert_exact(done, 2 * i, expected_outputs(config, queue))["counters"]["cycles"]
+            for i, queue in enumerate(jobs)
+        ]
+        return Queues(config, memory, jobs, images, cycles)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        pytest.param(memory, id=f"{memory.latency[0]}:{memory.latency[1]}-{memory.stall_seed}")
+        for memory in (Memory((0, 0)), Memory((200, 200)), Memory((1, 60), stall_seed=2))
+    ],
+)
+def test_queues_of_short_heads(memory, measured, seed):
+    """Clocks are those of the RTL where heads are so short that they meet in every part."""
+    queues = measured(TINY, memory, [7, 3], seed)
+    assert queues.predicted() == queues.cycles
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(c, id=f"{c.rows}x{c.cols}-b{c.block}-d{c.head_dim}-axi{c.axi_bits}")
+        for c in (TINY, *LARGE, NARROW_PORT)
+    ],
+)
+@pytest.mark.parametrize("latency", [(0, 0), (30, 30), (200, 200), (0, 90)])
+@pytest.mark.parametrize("stalls", [False, True])
+def test_many_queues_of_short_heads(config, latency, stalls, measured, seed):
+    memory = Memory(latency, stall_seed=seed if stalls else None)
+    queues = measured(config, memory, [1, 2, 3, 6, 12, 20], seed)
+    assert queues.predicted() == queues.cycles
+
+
+def test_every_channel_pauses_and_goes_on():
+    rates = [gap_rates(memory.stall_seed) for memory in (*RANDOM, *CONSTANT)]
+    for channel in CHANNELS:
+        found = {rate[channel] for rate in rates}
+        assert 0 in found
+        assert max(found) >= 64
+
+
+#: What the model of the memory port takes from the RTL, and from the memory.
+LATENCIES = (
+    (ReadMaster, "ADDRESS_LATENCY"),
+    (ReadMaster, "UNIT_LATENCY"),
+    (TokenRuns, "LATENCY"),
+    (CornerTurn, "LATENCY"),
+    (HeadQueue, "OFFER_LATENCY"),
+    (CodeReader, "REQUEST_LATENCY"),
+    (WriteMaster, "BEAT_LATENCY"),
+    (Accelerator, "DONE_LATENCY"),
+    (sim.cycles.memory_port, "ANSWER"),
+    (sim.cycles.memory_port, "WRITE_ANSWER"),
+)
+
+
+def test_one_cycle_more_or_less_is_seen(build_dir, tmp_path, monkeypatch):
+    """Two heads whose clocks are predicted exactly, and no longer when a latency is changed."""
+    jobs = make_jobs(TINY, SHAPES["short"], 12345)
+    image = place_heads(TINY, jobs, 0x10000)
+    memory = Memory((1, 60))
+    (step,) = play(TINY, [image], [Step()], build_dir, tmp_path, memory).steps
+
+    def predicted() -> int:
+        return predicted_cycles(TINY, jobs, image, memory)
+
+    assert predicted() == step["counters"]["cycles"]
+    for owner, name in LATENCIES:
+        for change in (-1, 1):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, getattr(owner, name) + change)
+                assert predicted() != step["counters"]["cycles"], (owner, name, change)
+
+
+@pytest.fixture
+def compared(build_dir, tmp_path):
+    """Co-simulate two heads of 40 tokens on the accelerator."""
+
+    def run(memory: Memory) -> dict[str, Any]:
+        capture = random_capture(40, TINY.head_dim, 1)
+        plan = uniform_plan(capture, [0, 1], TINY.block, code=2)
+        return cosim(
+            capture, plan, [0, 1], TINY, "verilator", tmp_path, memory=memory, build_dir=build_dir
+        )
+
+    return run
+
+
+def test_a_co_simulation_compares_them(compared):
+    report = compared(Memory((30, 30), interleaved=True))
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is True
+    assert report["predicted_cycles"] == pytest.approx(report["cycles"], rel=DEVICE_ERROR)
+    assert report["memory"]["read"]["bytes_wanted"] > 0
+
+
+def test_clocks_far_from_the_prediction_are_told(compared, monkeypatch):
+    monkeypatch.setattr(sim.cycles.memory_port, "ANSWER", sim.cycles.memory_port.ANSWER + 500)
+    report = compared(Memory())
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is False
+
+
+def test_a_memory_that_answers_at_random_is_predicted(compared):
+    report = compared(Memory((1, 40), stall_seed=3))
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is True
+    assert report["predicted_cycles"] != compared(Memory((1, 40), stall_seed=4))["predicted_cycles"]
