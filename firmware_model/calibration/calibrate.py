@@ -25,17 +25,11 @@ from firmware_model.calibration.cells import (
     row_factors,
 )
 from firmware_model.calibration.goal import Goal
-from firmware_model.calibration.plan import (
-    ModelPlan,
-    density,
-    fit_codes,
-    group_shares,
-    mean_bits,
-    step_group,
-)
+from firmware_model.calibration.plan import ModelPlan, fit_codes, group_shares, step_group
 from firmware_model.calibration.sensitivity import RowErrors, row_errors
 from firmware_model.calibration.trials import Trials
 from firmware_model.capture import Capture, CaptureSource
+from firmware_model.codes import density, mean_bits
 from firmware_model.progress import Progress, Steps
 from firmware_model.reference.quantize import BeyondFormatError
 from paro.config.errors import ParoError

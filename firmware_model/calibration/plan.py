@@ -14,6 +14,7 @@ from typing import get_args
 import torch
 
 from firmware_model.capture import CaptureSource
+from firmware_model.codes import CODES_PER_BYTE, density, mean_bits, pack_codes, unpack_codes
 from firmware_model.reorder import ORDERS
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
 from firmware_model.transform import TRANSFORMS
@@ -23,8 +24,6 @@ from paro.config.formats import CODE_BITS
 
 #: Version of the file format; a plan of another version is refused.
 VERSION = "paro-plan-3"
-#: Codes in a byte of the file, the lowest block in the lowest bits.
-CODES_PER_BYTE = 4
 #: Legal block sizes.
 BLOCKS: tuple[int, ...] = get_args(Config.model_fields["block"].annotation)
 
@@ -272,16 +271,6 @@ def group_shares(step_groups: Sequence[float]) -> tuple[float, ...]:
     return tuple(end - start for start, end in pairwise((*step_groups, 1.0)))
 
 
-def mean_bits(codes: torch.Tensor) -> float:
-    """Mean width in bits over all blocks, skipped ones counting 0."""
-    return torch.tensor(CODE_BITS)[codes.long()].double().mean().item()
-
-
-def density(codes: torch.Tensor) -> float:
-    """Share of the blocks that are live."""
-    return (codes != 0).double().mean().item()
-
-
 def uniform_plan(
     capture: CaptureSource, heads: Sequence[int], block: int = 64, code: int = 3, order: int = 0
 ) -> Plan:
@@ -323,22 +312,6 @@ def check_block(block: int) -> None:
     """Raise ParoError unless ``block`` is a legal block size."""
     if block not in BLOCKS:
         raise ParoError(f"block = {block} is not legal; legal: {', '.join(map(str, BLOCKS))}")
-
-
-def pack_codes(codes: torch.Tensor) -> torch.Tensor:
-    """Pack codes along the last axis, four to a byte, the lowest index in the lowest bits.
-
-    uint8 [..., n] to uint8 [..., ceil(n / 4)]; the last byte is filled with zeros.
-    """
-    padded = torch.nn.functional.pad(codes, (0, -codes.shape[-1] % CODES_PER_BYTE))
-    shifts = torch.arange(0, 8, 2, dtype=torch.uint8)
-    return (padded.unflatten(-1, (-1, CODES_PER_BYTE)) << shifts).sum(dim=-1, dtype=torch.uint8)
-
-
-def unpack_codes(packed: torch.Tensor, count: int) -> torch.Tensor:
-    """Inverse of `pack_codes` for ``count`` codes along the last axis."""
-    shifts = torch.arange(0, 8, 2, dtype=torch.uint8)
-    return ((packed.unsqueeze(-1) >> shifts) & 3).flatten(-2)[..., :count]
 
 
 def save_plan(plan: ModelPlan, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
-from firmware_model.reference.integer import check_codes, checked_query_blocks
+from firmware_model.codes import check_codes, checked_query_blocks
 from firmware_model.reference.quantize import QuantizedHead
 from firmware_model.reorder import ORDERS, token_permutation
 from paro.config.config import Config

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from firmware_model.calibration.plan import Plan, density, mean_bits
+from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
+from firmware_model.codes import checked_query_blocks, density, mean_bits
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import cosine, finite, finite_mean, relative_l1, rmse, snr_db
 from firmware_model.reference.attention import reference_attention
-from firmware_model.reference.integer import checked_query_blocks
 from firmware_model.reference.methods import Method, in_capture_order
 from firmware_model.reference.quantize import QuantizedHead, dequantize
 from firmware_model.reorder import ORDERS

@@ -9,12 +9,12 @@ from functools import cache
 
 import torch
 
+from firmware_model.codes import check_codes, checked_query_blocks
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress, Steps
 from firmware_model.reference.digits import key_table, probability_table
 from firmware_model.reference.quantize import QuantizedHead
 from paro.config.config import Config
-from paro.config.errors import ParoError
 from paro.config.formats import (
     CODE_BITS,
     DENOMINATOR_FRAC,
@@ -207,41 +207,6 @@ def integer_attention(
         return out[: blocks.last_tokens] if row == blocks.count - 1 else out
 
     return torch.cat(map_rows(output, rows, Steps(progress, len(rows))))
-
-
-def checked_query_blocks(query_blocks: range | None, count: int) -> range:
-    """Block rows to compute; all ``count`` of them for ``None``.
-
-    Raises
-    ------
-    ParoError
-        If the range is empty, goes backwards or leaves 0 .. ``count``.
-    """
-    rows = range(count) if query_blocks is None else query_blocks
-    if not rows or rows.step < 0 or rows.start < 0 or rows[-1] >= count:
-        raise ParoError(
-            f"query blocks {rows.start}:{rows.stop} are not legal; legal: a non-empty range within "
-            f"0:{count}"
-        )
-    return rows
-
-
-def check_codes(codes: torch.Tensor, count: int) -> None:
-    """Check codes of a head with ``count`` blocks on a side.
-
-    Raises
-    ------
-    ParoError
-        If they have another shape, hold other values than 0 .. 3 or leave a row without a live
-        block.
-    """
-    if codes.dtype != torch.uint8 or codes.shape != (count, count) or codes.max() > 3:
-        raise ParoError(
-            f"codes are {codes.dtype} {list(codes.shape)}; legal: uint8 [{count}, {count}], 0 to 3"
-        )
-    dead = (codes == 0).all(dim=1)
-    if dead.any():
-        raise ParoError(f"block row {int(dead.nonzero()[0])} has no live block; legal: 1 or more")
 
 
 def _attend(

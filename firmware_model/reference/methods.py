@@ -6,8 +6,9 @@ import torch
 
 from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
+from firmware_model.codes import checked_query_blocks
 from firmware_model.progress import Steps
-from firmware_model.reference.integer import checked_query_blocks, integer_attention
+from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.number_formats import FORMATS, FormatHead, Groups, number_format
 from firmware_model.reference.quantize import dequantize, quantize_head
 from paro.config.config import Config

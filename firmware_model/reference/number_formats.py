@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 
 from firmware_model.capture import Capture
+from firmware_model.codes import check_codes, checked_query_blocks
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Steps
 from firmware_model.reference.digits import key_table, probability_table, short_probability_table
-from firmware_model.reference.integer import check_codes, checked_query_blocks
 from firmware_model.reference.quantize import QuantizedHead, quantize_head
 from paro.config.config import Config
 from paro.config.errors import ParoError

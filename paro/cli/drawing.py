@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image
 
-from firmware_model.calibration.plan import Plan, density, mean_bits
+from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
+from firmware_model.codes import density, mean_bits
 from firmware_model.reorder import ORDERS
 from paro.config.files import write_atomically
 from paro.config.formats import CODE_BITS

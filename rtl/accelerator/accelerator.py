@@ -12,7 +12,7 @@ from rtl.accelerator.register_file import RegisterFile
 from rtl.accelerator.stage_counters import StageCounters
 from rtl.bus.axi import axi_read_signature, axi_signature, axi_write_signature
 from rtl.bus.axi_lite import axi_lite_signature
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 from rtl.lib.library import replicate
 
 __all__ = ["Accelerator", "accelerator_signature"]

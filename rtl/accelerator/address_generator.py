@@ -11,7 +11,7 @@ from paro.config.formats import SCALE_BYTES, Operand
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.accelerator.token_walker import TokenWalker, walk_layout
 from rtl.bus.axi import ADDRESS_BITS, Destination, run_layout
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 
 __all__ = ["AddressGenerator", "block_request_layout", "head_layout"]
 

@@ -8,7 +8,7 @@ from paro.config import Config
 from paro.config.config import bits_unsigned
 from rtl import interfaces
 from rtl.bus.axi import ADDRESS_BITS, Destination, run_layout
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["CodeReader", "codes_request_layout"]

@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
 from paro.config.config import bits_unsigned
-from rtl.core.blocks import log2
-from rtl.core.scheduler import SLOTS
+from rtl.core.blocks import SLOTS
+from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["CornerTurn", "turn_request_layout", "turned_layout"]

@@ -16,9 +16,9 @@ from rtl.bus.axi import ADDRESS_BITS, Destination, axi_read_signature, axi_write
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.run_arbiter import RunArbiter
 from rtl.bus.write_master import WriteMaster
-from rtl.core.blocks import log2
 from rtl.core.core import Core
 from rtl.interfaces import activity_layout
+from rtl.lib.arithmetic import log2
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 

@@ -9,7 +9,7 @@ from paro.config.descriptor import ALIGNMENT, DESCRIPTOR, DESCRIPTOR_BYTES, ROW_
 from paro.config.registers import Cause, find_register
 from rtl.accelerator.descriptor import descriptor_layout
 from rtl.bus.axi import ADDRESS_BITS, Destination, run_layout
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 
 __all__ = ["HeadQueue"]
 

@@ -10,8 +10,8 @@ from paro.config.descriptor import ROW_STRIDE_BITS
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.accelerator.token_walker import TokenWalker, walk_layout
 from rtl.bus.axi import ADDRESS_BITS, run_layout
-from rtl.core.blocks import log2
 from rtl.interfaces import token_count_shape
+from rtl.lib.arithmetic import log2
 
 __all__ = ["OutputAddresses", "output_head_layout", "output_request_layout"]
 

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from paro.config import Config
 from paro.config.registers import ADDRESS_BITS, REGISTER_BITS, REGISTERS, Field, Register
 from rtl.bus.axi_lite import Response, axi_lite_signature
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 
 __all__ = ["RegisterFile", "member_name"]
 

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from paro.config import Config
 from paro.config.config import bits_unsigned
 from rtl.bus.axi import ADDRESS_BITS, WORD_BYTES, run_layout
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 
 __all__ = ["BurstSplitter", "burst_layout"]
 

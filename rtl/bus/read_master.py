@@ -16,7 +16,7 @@ from rtl.bus.axi import (
 )
 from rtl.bus.burst_splitter import BurstSplitter
 from rtl.bus.word_lanes import WordLanes, rotated, span, window
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["ReadMaster", "unit_layout"]

@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from rtl.bus.axi import WORD_BYTES
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 
 __all__ = ["WordLanes", "rotated", "span", "window"]
 

@@ -16,8 +16,8 @@ from rtl.bus.axi import (
 )
 from rtl.bus.burst_splitter import BurstSplitter
 from rtl.bus.word_lanes import WordLanes, rotated, span, window
-from rtl.core.blocks import log2
 from rtl.interfaces import o_signature
+from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["WriteMaster"]

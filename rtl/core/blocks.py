@@ -6,14 +6,10 @@ from amaranth.lib import data
 from paro.config import Config
 from paro.config.config import bits_unsigned
 
-__all__ = ["block_layout", "load_layout", "log2", "weighted_chunk_layout"]
+__all__ = ["SLOTS", "block_layout", "load_layout", "weighted_chunk_layout"]
 
-
-def log2(value: int) -> int:
-    """Exponent of a power of two; every dimension of the core is one."""
-    exponent = value.bit_length() - 1
-    assert value == 1 << exponent, value
-    return exponent
+#: Slots of each operand buffer: one is filled while the other is used.
+SLOTS = 2
 
 
 def block_layout(config: Config) -> data.StructLayout:

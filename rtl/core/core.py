@@ -8,7 +8,7 @@ from paro.config import Config
 from paro.config.formats import Operand, Stage
 from rtl import interfaces
 from rtl.core.array import PEArray
-from rtl.core.blocks import block_layout
+from rtl.core.blocks import SLOTS, block_layout
 from rtl.core.digits import KeyEncoder
 from rtl.core.drain import DrainRouter
 from rtl.core.logits import LogitBuffer
@@ -17,7 +17,7 @@ from rtl.core.operand_buffers import KeyBuffer, QueryBuffer, ValueBuffer
 from rtl.core.operand_former import OperandFormer
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import ReciprocalUnit, reciprocal_layout
-from rtl.core.scheduler import SLOTS, BlockScheduler
+from rtl.core.scheduler import BlockScheduler
 from rtl.core.sequencer import ArraySequencer
 from rtl.core.softmax import SoftmaxUnit
 from rtl.lib.library import replicate

@@ -7,8 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config, formats
-from rtl.core.blocks import log2
 from rtl.core.digits import DigitWord, WeightEncoder
+from rtl.lib.arithmetic import log2
 
 __all__ = ["ExponentialLane"]
 

@@ -5,8 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
-from rtl.core.blocks import load_layout
-from rtl.core.scheduler import SLOTS
+from rtl.core.blocks import SLOTS, load_layout
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["LoadControl"]

@@ -2,25 +2,18 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config, formats
-from rtl.core.blocks import log2
+from rtl.core.blocks import SLOTS
 from rtl.core.drain import drained_layout
-from rtl.core.scheduler import SLOTS
+from rtl.lib.arithmetic import log2, round_shift
 from rtl.lib.library import replicate
 
-__all__ = ["LogitBuffer", "round_shift"]
-
-
-def round_shift(value: Value, places: int) -> Value:
-    """Arithmetic shift right by a constant, rounded half up."""
-    if places == 0:
-        return value
-    return (value + (1 << (places - 1))) >> places
+__all__ = ["LogitBuffer"]
 
 
 class LogitLane(wiring.Component):

@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
 from rtl import interfaces
-from rtl.core.logits import round_shift
+from rtl.core.blocks import SLOTS
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import LEAST_EXPONENT, reciprocal_layout
-from rtl.core.scheduler import SLOTS
+from rtl.lib.arithmetic import round_shift
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 

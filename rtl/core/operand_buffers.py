@@ -6,9 +6,9 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
 from rtl import interfaces
-from rtl.core.blocks import load_layout, log2
+from rtl.core.blocks import SLOTS, load_layout
 from rtl.core.load_control import LoadControl
-from rtl.core.scheduler import SLOTS
+from rtl.lib.arithmetic import log2
 from rtl.lib.banked_memory import BankedMemory
 
 __all__ = ["KeyBuffer", "QueryBuffer", "ValueBuffer"]

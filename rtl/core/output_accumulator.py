@@ -6,10 +6,10 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
-from rtl.core.blocks import log2
+from rtl.core.blocks import SLOTS
 from rtl.core.drain import drained_layout
-from rtl.core.row_state import RowState, rescale_layout, round_shift_by
-from rtl.core.scheduler import SLOTS
+from rtl.core.row_state import RowState, rescale_layout
+from rtl.lib.arithmetic import log2, round_shift_by
 from rtl.lib.library import replicate
 
 __all__ = ["OutputAccumulator"]

@@ -5,7 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config, formats
-from rtl.core.blocks import log2, weighted_chunk_layout
+from rtl.core.blocks import weighted_chunk_layout
+from rtl.lib.arithmetic import log2
 from rtl.lib.library import replicate
 
 __all__ = ["ReciprocalUnit", "reciprocal_layout"]

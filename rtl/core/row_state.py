@@ -1,18 +1,18 @@
 """Online softmax state of the rows: running maximum and denominator, rescaled by shifts."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
 from paro.config.config import bits_unsigned
-from rtl.core.blocks import weighted_chunk_layout
-from rtl.core.scheduler import SLOTS
+from rtl.core.blocks import SLOTS, weighted_chunk_layout
+from rtl.lib.arithmetic import round_shift_by
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
-__all__ = ["RowState", "rescale_layout", "round_shift_by"]
+__all__ = ["RowState", "rescale_layout"]
 
 _SHIFT_BITS = bits_unsigned(formats.RESCALE_MAX)
 
@@ -23,21 +23,6 @@ def rescale_layout() -> data.StructLayout:
     ``shift`` places go to the older sum if ``shift_old``, else to the block's own.
     """
     return data.StructLayout({"shift": _SHIFT_BITS, "shift_old": 1})
-
-
-def round_shift_by(m: Module, value: Value, places: Value) -> tuple[Value, Value]:
-    """Floor of a value shifted right by a signal, and the bit that rounds it half up.
-
-    Both come one cycle later: multiples of eight places go before a register, the rest behind it.
-    """
-    coarse = Signal(Shape(len(value) + 1, value.shape().signed))
-    fine = Signal(3)
-    m.d.sync += [
-        coarse.eq((value << 1) >> Cat(Const(0, 3), places[3:])),
-        fine.eq(places[:3]),
-    ]
-    shifted = coarse >> fine
-    return shifted >> 1, shifted[0]
 
 
 class RowStateLane(wiring.Component):

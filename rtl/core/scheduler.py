@@ -7,12 +7,10 @@ from amaranth.lib.wiring import In, Out
 from paro.config import Config
 from paro.config.formats import Operand
 from rtl import interfaces
-from rtl.core.blocks import block_layout, load_layout, log2
+from rtl.core.blocks import SLOTS, block_layout, load_layout
+from rtl.lib.arithmetic import log2
 
 __all__ = ["BlockScheduler"]
-
-#: Slots of each operand buffer: one is filled while the other is used.
-SLOTS = 2
 
 
 class BlockScheduler(wiring.Component):

@@ -8,10 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config, formats
 from rtl.core.array import ArrayStep
-from rtl.core.blocks import block_layout, log2
+from rtl.core.blocks import SLOTS, block_layout
 from rtl.core.digits import KeyEncoder
-from rtl.core.scheduler import SLOTS
 from rtl.interfaces import Activity
+from rtl.lib.arithmetic import log2
 from rtl.lib.banked_memory import READ_LATENCY
 
 __all__ = ["ArraySequencer", "load_state_layout", "tile_layout"]

@@ -5,13 +5,13 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
-from rtl.core.blocks import block_layout, log2, weighted_chunk_layout
+from rtl.core.blocks import SLOTS, block_layout, weighted_chunk_layout
 from rtl.core.digits import DigitWord
 from rtl.core.exponential import ExponentialLane
 from rtl.core.logits import LogitBuffer
 from rtl.core.row_state import RowState, rescale_layout
-from rtl.core.scheduler import SLOTS
 from rtl.interfaces import Activity
+from rtl.lib.arithmetic import log2
 from rtl.lib.banked_memory import BankedMemory
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO

@@ -12,6 +12,7 @@ import torch
 
 from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
+from firmware_model.codes import checked_query_blocks
 from firmware_model.host.driver import Image
 from firmware_model.parallel import thread_pool
 from firmware_model.quality.evaluate import (
@@ -22,7 +23,7 @@ from firmware_model.quality.evaluate import (
     score_words,
     write_outputs,
 )
-from firmware_model.reference.integer import checked_query_blocks, integer_attention
+from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.methods import computed_positions
 from firmware_model.reference.quantize import quantize_head
 from paro.config import Config, files

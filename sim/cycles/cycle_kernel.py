@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from paro.config.formats import Stage
-from rtl.core.scheduler import SLOTS
+from rtl.core.blocks import SLOTS
 from sim.cycles.gaps import CHANNELS, DELAYS, STREAMS
 
 __all__ = ["Core", "MemoryPort", "follow"]

@@ -24,7 +24,6 @@ from paro.config import Config, ParoError
 from paro.config.formats import LANES, Stage
 from rtl import interfaces
 from rtl.accelerator.accelerator import Accelerator
-from rtl.core.blocks import log2
 from rtl.core.drain import DrainRouter
 from rtl.core.logits import LogitBuffer
 from rtl.core.normalizer import Normalizer
@@ -33,6 +32,7 @@ from rtl.core.reciprocal import ReciprocalLane
 from rtl.core.row_state import RowStateLane
 from rtl.core.sequencer import ArraySequencer
 from rtl.core.softmax import SoftmaxUnit
+from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 from sim.cycles.compilation import ensure_compiled
 from sim.cycles.cycle_kernel import Core, follow

@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Mux, Signal
 from paro.config import Config
 from rtl.bus.axi import WORD_BYTES
 from rtl.bus.burst_splitter import PAGE_BYTES, BurstSplitter
-from rtl.core.blocks import log2
+from rtl.lib.arithmetic import log2
 from tests.formal.prove import Proof, check, mutant
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ import pytest
 from amaranth.hdl import Signal
 
 from paro.config import PRESETS
+from rtl.core.blocks import SLOTS
 from rtl.core.load_control import LoadControl
-from rtl.core.scheduler import SLOTS
 from tests.formal.prove import Proof, check, mutant
 
 pytestmark = pytest.mark.slow

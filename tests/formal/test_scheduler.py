@@ -7,9 +7,10 @@ from amaranth.hdl import Array, Cat, Signal
 
 from paro.config import PRESETS, Config
 from paro.config.formats import Operand
-from rtl.core.blocks import log2
-from rtl.core.scheduler import SLOTS, BlockScheduler
+from rtl.core.blocks import SLOTS
+from rtl.core.scheduler import BlockScheduler
 from rtl.interfaces import CODES_PER_BEAT
+from rtl.lib.arithmetic import log2
 from tests.formal.prove import Proof, check, mutant
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from firmware_model.calibration.allocation import (
     check_avg_bits,
     text_floor,
 )
-from firmware_model.calibration.plan import density, mean_bits
+from firmware_model.codes import density, mean_bits
 from paro.config import ParoError
 
 BITS = torch.tensor([0, 2, 4, 8])

@@ -9,9 +9,10 @@ import torch
 from firmware_model.calibration.allocation import text_floor
 from firmware_model.calibration.calibrate import Calibration, calibrate
 from firmware_model.calibration.goal import Goal, step_group_starts
-from firmware_model.calibration.plan import density, load_model_plan, mean_bits, save_plan
+from firmware_model.calibration.plan import load_model_plan, save_plan
 from firmware_model.calibration.sensitivity import block_sums, model_config
 from firmware_model.capture import CaptureFile, load_capture, open_captures
+from firmware_model.codes import density, mean_bits
 from firmware_model.quality.evaluate import evaluate
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.methods import Method

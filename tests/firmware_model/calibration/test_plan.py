@@ -7,18 +7,15 @@ import torch
 
 from firmware_model.calibration.plan import (
     ModelPlan,
-    density,
     fit_codes,
     load_model_plan,
     load_plan,
-    mean_bits,
-    pack_codes,
     save_plan,
     step_group,
     uniform_plan,
-    unpack_codes,
 )
 from firmware_model.capture import load_capture
+from firmware_model.codes import density, mean_bits, pack_codes, unpack_codes
 from firmware_model.tensorfile import read_tensors, write_tensors
 from paro.config import ParoError
 

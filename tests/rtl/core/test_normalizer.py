@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from paro.config import PRESETS, Config
+from rtl.core.blocks import SLOTS
 from rtl.core.normalizer import Normalizer, NormalizerLane
 from rtl.core.output_accumulator import OutputAccumulator
-from rtl.core.scheduler import SLOTS
 from tests.rtl.simulate import simulate
 from tests.rtl.streams import Receiver
 

@@ -4,8 +4,8 @@ import random
 
 from paro.config import PRESETS, Config
 from paro.config.formats import RESCALE_MAX
+from rtl.core.blocks import SLOTS
 from rtl.core.row_state import RowState, RowStateLane
-from rtl.core.scheduler import SLOTS
 from tests.rtl.simulate import simulate
 from tests.rtl.streams import Receiver
 

@@ -6,7 +6,8 @@ import pytest
 
 from paro.config import Config
 from paro.config.formats import Operand
-from rtl.core.scheduler import SLOTS, BlockScheduler
+from rtl.core.blocks import SLOTS
+from rtl.core.scheduler import BlockScheduler
 from rtl.interfaces import CODES_PER_BEAT
 from tests.rtl.simulate import simulate
 

@@ -9,9 +9,9 @@ import pytest
 
 from paro.config import PRESETS, Config
 from paro.config.formats import LANES, Operand
-from rtl.core.blocks import log2
-from rtl.core.scheduler import SLOTS
+from rtl.core.blocks import SLOTS
 from rtl.core.sequencer import ArraySequencer
+from rtl.lib.arithmetic import log2
 from tests.rtl.simulate import simulate
 
 TINY = PRESETS["tiny"]

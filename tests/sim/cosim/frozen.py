@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from rtl.core.scheduler import SLOTS
+from rtl.core.blocks import SLOTS
 
 NUMBER = SLOTS + 1
 
