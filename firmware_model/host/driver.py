@@ -4,27 +4,19 @@ Its methods are coroutines, so that a bench awaits them while the simulation goe
 registers and the memory are simply there, `run_sync` calls them like functions.
 """
 
-from collections.abc import Awaitable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import cycle
+from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from firmware_model.codes import check_codes, checked_query_blocks
-from firmware_model.reference.quantize import QuantizedHead
-from firmware_model.reorder import ORDERS, token_permutation
+from firmware_model.host.image import Image, PlacedHead
 from paro.config.config import Config
-from paro.config.descriptor import ALIGNMENT, pack_descriptor
 from paro.config.errors import ParoError
-from paro.config.formats import CODES_PER_WORD, SCALE_BYTES
 from paro.config.registers import (
     CAUSES,
     MAGIC,
     MAP_VERSION,
-    MEMORY_ADDRESS_BITS,
-    QUEUE_MAX,
     REGISTER_BITS,
     STAGES,
     START_CAUSES,
@@ -37,299 +29,15 @@ from paro.config.registers import (
 __all__ = [
     "DeviceError",
     "Driver",
-    "HeadJob",
-    "Image",
-    "PlacedHead",
     "Transport",
-    "order_axes",
-    "place_heads",
     "run_sync",
 ]
 
-_CODE_BITS = 2
 #: Looks at STATUS until an accelerator that gives up its queue must be at rest: more than a memory
 #: needs to answer all bursts that may have begun.
 _REST_LOOKS = 10_000
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, eq=False)
-class HeadJob:
-    """One head to compute.
-
-    Parameters
-    ----------
-    head : QuantizedHead
-        The head, in its order.
-    codes : torch.Tensor
-        uint8 [blocks, blocks], of the whole head.
-    grid : (int, int, int)
-        Frames, height, width.
-    prefix_tokens, suffix_tokens : int
-        Tokens before and behind the grid.
-    query_blocks : range, optional
-        Block rows to compute, contiguous; all by default.
-    """
-
-    head: QuantizedHead
-    codes: torch.Tensor
-    grid: tuple[int, int, int]
-    prefix_tokens: int
-    suffix_tokens: int = 0
-    query_blocks: range | None = None
-
-    def queries(self, config: Config) -> range:
-        """Positions of the queries, in the head's order."""
-        rows = self.rows(config)
-        return range(rows.start * config.block, min(rows.stop * config.block, self.head.tokens))
-
-    def rows(self, config: Config) -> range:
-        """Block rows to compute."""
-        return checked_query_blocks(self.query_blocks, -(-self.head.tokens // config.block))
-
-
-@dataclass(frozen=True, eq=False)
-class PlacedHead:
-    """Where the output of a head lies.
-
-    Parameters
-    ----------
-    o_address, o_row_stride : int
-        First token's row, and bytes from one token to the next, in the natural order.
-    tokens : torch.Tensor
-        int64 [queries]: natural token of each query, in the head's order.
-    """
-
-    o_address: int
-    o_row_stride: int
-    tokens: torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Image:
-    """A queue of heads, as bytes for the accelerator's memory.
-
-    Parameters
-    ----------
-    base : int
-        Byte address of the first byte.
-    data : bytes
-        Q, K, V, scales, codes, room for O and the descriptors.
-    queue_base : int
-        Byte address of the first descriptor.
-    heads : list of PlacedHead
-        Where the outputs will be, in the sequence of the queue.
-    head_dim : int
-        Channels of a head.
-    """
-
-    base: int
-    data: bytes
-    queue_base: int
-    heads: list[PlacedHead]
-    head_dim: int
-
-
-def order_axes(grid: tuple[int, int, int], order: int) -> tuple[list[int], list[int]]:
-    """Extents and strides, in tokens, of the outer, middle and inner axis of an order."""
-    _, height, width = grid
-    strides = (height * width, width, 1)
-    axes = ["FHW".index(axis) for axis in ORDERS[order]]
-    return [grid[axis] for axis in axes], [strides[axis] for axis in axes]
-
-
-def place_heads(
-    config: Config,
-    jobs: Sequence[HeadJob],
-    base: int,
-    *,
-    interleaved: bool = False,
-    alignment: int = 64,
-    misalign: Sequence[int] = (0,),
-    row_padding: int = 0,
-    fill: int = 0xA5,
-) -> Image:
-    """Lay out heads, room for their outputs and the queue of their descriptors in memory.
-
-    Parameters
-    ----------
-    config : Config
-        The accelerator.
-    jobs : sequence of HeadJob
-        What to compute, in the sequence of the queue.
-    base : int
-        Byte address from which on memory may be used; a multiple of ``alignment``.
-    interleaved : bool
-        Q, K, V and O are each one array [token, head, channel] of all heads, which then need the
-        same number of tokens; by default each head has arrays of its own.
-    alignment : int
-        Every array begins at a multiple of this many bytes; a multiple of 4.
-    misalign : sequence of int
-        Bytes added to the beginnings of the arrays, taken in turn; multiples of 4.
-    row_padding : int
-        Bytes added to each row of Q, K, V and O; a multiple of 4.
-    fill : int
-        What stands in every byte that means nothing.
-
-    Raises
-    ------
-    ParoError
-        If heads, codes, configuration and layout do not fit each other.
-    """
-    _check_layout(base, alignment, misalign, row_padding, fill)
-    if not 1 <= len(jobs) <= QUEUE_MAX:
-        raise ParoError(f"a queue of {len(jobs)} heads is not legal; legal: 1 to {QUEUE_MAX}")
-    for index, job in enumerate(jobs):
-        _check_job(config, job, index)
-    if interleaved and len({job.head.tokens for job in jobs}) > 1:
-        raise ParoError("interleaved heads have different numbers of tokens; legal: one number")
-
-    memory = _Memory(base, alignment, cycle(misalign), fill)
-    fields: list[dict[str, int]] = [{} for _ in jobs]
-    members = range(len(jobs))
-    for group in [members] if interleaved else [range(i, i + 1) for i in members]:
-        for operand in "qkvo":
-            rows = [_natural_rows(jobs[i], operand, config, fill) for i in group]
-            array = np.concatenate(rows, axis=1)
-            array = np.pad(array, ((0, 0), (0, row_padding)), constant_values=fill)
-            address = memory.place(array)
-            for i, row in zip(group, rows, strict=True):
-                fields[i] |= {
-                    f"{operand}_address": address,
-                    f"{operand}_row_stride": array.shape[1],
-                }
-                address += row.shape[1]
-    for job, values in zip(jobs, fields, strict=True):
-        queries = job.queries(config)
-        extents, strides = order_axes(job.grid, job.head.order)
-        group_bytes = config.load_tokens * SCALE_BYTES
-        values |= {
-            "block": config.block,
-            "head_dim": config.head_dim,
-            "key_tokens": job.head.tokens,
-            "first_block_row": queries.start // config.block,
-            "query_tokens": len(queries),
-            "prefix_tokens": job.prefix_tokens,
-            "suffix_tokens": job.suffix_tokens,
-            "q_scales_address": memory.place(_words(job.head.mq), group_bytes),
-            "k_scales_address": memory.place(_words(job.head.mk), group_bytes),
-            "codes_address": memory.place(_code_words(config, job), config.load_bytes),
-        }
-        for axis, extent, stride in zip(
-            ("outer", "middle", "inner"), extents, strides, strict=True
-        ):
-            values |= {f"{axis}_extent": extent, f"{axis}_stride": stride}
-    queue = b"".join(pack_descriptor(**values) for values in fields)
-    queue_base = memory.place(np.frombuffer(queue, np.uint8))
-    placed = [
-        PlacedHead(
-            o_address=values["o_address"],
-            o_row_stride=values["o_row_stride"],
-            tokens=job.head.permutation[list(job.queries(config))],
-        )
-        for job, values in zip(jobs, fields, strict=True)
-    ]
-    return Image(base, memory.contents(), queue_base, placed, config.head_dim)
-
-
-@dataclass
-class _Memory:
-    """Bytes that grow from ``base`` on."""
-
-    base: int
-    alignment: int
-    misalign: Iterator[int]
-    fill: int
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def place(self, values: np.ndarray, unit: int = 1) -> int:
-        """Append an array, filled up to whole units of bytes; return its address."""
-        gap = -(self.base + self.size) % self.alignment + next(self.misalign)
-        self._append(bytes([self.fill]) * gap)
-        address = self.base + self.size
-        self._append(values.tobytes())
-        self._append(bytes([self.fill]) * (-values.nbytes % unit))
-        return address
-
-    def _append(self, part: bytes) -> None:
-        self.parts.append(part)
-        self.size += len(part)
-        if self.base + self.size > 2**MEMORY_ADDRESS_BITS:
-            raise ParoError(
-                f"heads placed from {self.base:#x} on leave the memory; "
-                f"legal: addresses below {2**MEMORY_ADDRESS_BITS:#x}"
-            )
-
-    def contents(self) -> bytes:
-        return b"".join(self.parts)
-
-
-def _check_layout(
-    base: int, alignment: int, misalign: Sequence[int], row_padding: int, fill: int
-) -> None:
-    if alignment < ALIGNMENT or alignment % ALIGNMENT:
-        raise ParoError(f"alignment = {alignment} is not legal; legal: multiples of {ALIGNMENT}")
-    if base < 0 or base % alignment:
-        raise ParoError(
-            f"base = {base:#x} is not legal; legal: multiples of the alignment, {alignment}"
-        )
-    for name, values in (("misalign", misalign), ("row_padding", (row_padding,))):
-        if not values or any(value < 0 or value % ALIGNMENT for value in values):
-            raise ParoError(
-                f"{name} = {', '.join(map(str, values)) or 'nothing'} is not legal; "
-                f"legal: multiples of {ALIGNMENT}, 0 or more"
-            )
-    if not 0 <= fill <= 255:
-        raise ParoError(f"fill = {fill} is not legal; legal: a byte, 0 to 255")
-
-
-def _check_job(config: Config, job: HeadJob, index: int) -> None:
-    head = job.head
-    if head.q8.shape[1] != config.head_dim:
-        raise ParoError(
-            f"head {index} of the queue has {head.q8.shape[1]} channels; "
-            f"legal: head_dim = {config.head_dim}"
-        )
-    if head.tokens > config.max_tokens:
-        raise ParoError(
-            f"head {index} of the queue has {head.tokens} tokens; "
-            f"legal: up to max_tokens = {config.max_tokens}"
-        )
-    order = token_permutation(job.grid, job.prefix_tokens, head.order, job.suffix_tokens)
-    if not torch.equal(head.permutation, order):
-        raise ParoError(
-            f"head {index} of the queue does not stand in order {ORDERS[head.order]} of "
-            f"{job.prefix_tokens} prefix tokens, grid {job.grid} and {job.suffix_tokens} suffix "
-            "tokens"
-        )
-    if job.rows(config).step != 1:
-        raise ParoError(f"head {index} of the queue: query blocks must be contiguous")
-    check_codes(job.codes, -(-head.tokens // config.block))
-
-
-def _natural_rows(job: HeadJob, operand: str, config: Config, fill: int) -> np.ndarray:
-    """Bytes of an operand, uint8 [tokens, bytes of a row], in the natural order."""
-    head = job.head
-    if operand == "o":
-        return np.full((head.tokens, 2 * config.head_dim), fill, np.uint8)
-    rows = np.empty((head.tokens, config.head_dim), np.uint8)
-    rows[head.permutation.numpy()] = getattr(head, f"{operand}8").numpy().view(np.uint8)
-    return rows
-
-
-def _words(values: torch.Tensor) -> np.ndarray:
-    return values.numpy().astype("<u4")
-
-
-def _code_words(config: Config, job: HeadJob) -> np.ndarray:
-    rows = job.rows(config)
-    codes = job.codes[rows.start : rows.stop].numpy().astype("<u4")
-    codes = np.pad(codes, ((0, 0), (0, -codes.shape[1] % CODES_PER_WORD)))
-    words = codes.reshape(len(rows), -1, CODES_PER_WORD)
-    shifts = np.arange(CODES_PER_WORD, dtype="<u4") * _CODE_BITS
-    return (words << shifts).sum(axis=2, dtype="<u4")
 
 
 class Transport(Protocol):

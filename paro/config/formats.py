@@ -73,6 +73,13 @@ class Operand(IntEnum):
     V = 2
 
 
+class Operation(IntEnum):
+    """What the array does with a block."""
+
+    QK = 0
+    PV = 1
+
+
 class Stage(IntEnum):
     """Stage of the core whose cycles are counted."""
 

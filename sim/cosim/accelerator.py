@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from firmware_model.capture import Capture
-from firmware_model.host.driver import HeadJob, Image, place_heads
+from firmware_model.host.image import HeadJob, Image, place_heads, save_image
 from firmware_model.parallel import thread_pool
 from gen.names import ACCELERATOR
 from paro.config import Config, files
@@ -21,7 +21,6 @@ from rtl.bus.axi_lite import Response
 from sim.cosim.accelerator_harness import AXI_BENCH_TOP, axi_harness_verilog, axi_visible_ports
 from sim.cosim.core import Simulation, follow
 from sim.cosim.core_stimulus import Run
-from sim.cosim.image import save_image
 from sim.cosim.simulators import Simulator
 from sim.cosim.verilog import kept_verilog
 from sim.cycles.memory import Memory

@@ -17,9 +17,9 @@ from cocotb.triggers import ClockCycles, First, RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 from safetensors.numpy import save_file
 
-from firmware_model.host.driver import DeviceError, Driver, Image
+from firmware_model.host.driver import DeviceError, Driver
+from firmware_model.host.image import Image, load_image
 from paro.config import ParoError
-from sim.cosim.image import load_image
 from sim.cycles.gaps import CHANNELS, gap_rates, gap_seed
 
 #: Nanoseconds of a clock.

@@ -13,7 +13,7 @@ import torch
 from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
 from firmware_model.codes import checked_query_blocks
-from firmware_model.host.driver import Image
+from firmware_model.host.image import Image
 from firmware_model.parallel import thread_pool
 from firmware_model.quality.evaluate import (
     OUTPUTS_FILE,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from firmware_model.host.driver import Image
+from firmware_model.host.image import Image
 from paro.config import Config, formats
 from paro.config.descriptor import DESCRIPTOR_BYTES, unpack_descriptor
 from paro.config.formats import SCALE_BYTES

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from firmware_model.host.driver import Image
+from firmware_model.host.image import Image
 from firmware_model.parallel import thread_pool
 from paro.config import Config, ParoError
 from paro.config.formats import LANES, Stage

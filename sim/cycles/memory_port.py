@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from firmware_model.host.driver import Image
+from firmware_model.host.image import Image
 from paro.config import Config, formats
 from paro.config.descriptor import DESCRIPTOR_BYTES
 from rtl.accelerator.code_reader import WAITING_UNITS, CodeReader

@@ -12,15 +12,8 @@ import pytest
 import torch
 
 from firmware_model.capture import Capture
-from firmware_model.host.driver import (
-    DeviceError,
-    Driver,
-    HeadJob,
-    Image,
-    order_axes,
-    place_heads,
-    run_sync,
-)
+from firmware_model.host.driver import DeviceError, Driver, run_sync
+from firmware_model.host.image import HeadJob, Image, order_axes, place_heads
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.quantize import QuantizedHead, quantize_head
 from firmware_model.reorder import ORDERS

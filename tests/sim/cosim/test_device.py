@@ -15,7 +15,7 @@ from firmware_model import DEMO_CAPTURE
 from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.capture import load_capture
-from firmware_model.host.driver import HeadJob, Image, place_heads
+from firmware_model.host.image import HeadJob, Image, place_heads
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config

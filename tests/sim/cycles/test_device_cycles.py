@@ -8,7 +8,7 @@ import pytest
 
 import sim.cycles.memory_port
 from firmware_model.calibration.plan import uniform_plan
-from firmware_model.host.driver import HeadJob, Image, place_heads
+from firmware_model.host.image import HeadJob, Image, place_heads
 from paro.config import Config
 from paro.config.formats import OUT_BITS
 from rtl.accelerator.accelerator import Accelerator

@@ -1,0 +1,34 @@
+"""Small arithmetic that several components share."""
+
+from amaranth.hdl import Cat, Const, Module, Shape, Signal, Value
+
+__all__ = ["log2", "round_shift", "round_shift_by"]
+
+
+def log2(value: int) -> int:
+    """Exponent of a power of two; every dimension of the core is one."""
+    exponent = value.bit_length() - 1
+    assert value == 1 << exponent, value
+    return exponent
+
+
+def round_shift(value: Value, places: int) -> Value:
+    """Arithmetic shift right by a constant, rounded half up."""
+    if places == 0:
+        return value
+    return (value + (1 << (places - 1))) >> places
+
+
+def round_shift_by(m: Module, value: Value, places: Value) -> tuple[Value, Value]:
+    """Floor of a value shifted right by a signal, and the bit that rounds it half up.
+
+    Both come one cycle later: multiples of eight places go before a register, the rest behind it.
+    """
+    coarse = Signal(Shape(len(value) + 1, value.shape().signed))
+    fine = Signal(3)
+    m.d.sync += [
+        coarse.eq((value << 1) >> Cat(Const(0, 3), places[3:])),
+        fine.eq(places[:3]),
+    ]
+    shifted = coarse >> fine
+    return shifted >> 1, shifted[0]
