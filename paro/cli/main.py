@@ -3,11 +3,12 @@
 import importlib
 import sys
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from paro.cli.console import announcements, stderr
+from paro.cli.dependencies import DISTRIBUTION, install_command, provider
 from paro.cli.interrupt import interruptible
 from paro.config import ParoError
 
@@ -47,15 +48,31 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False,
 ) -> None:
     if version:
-        print(f"paro {metadata.version('paro-accelerator')}")
+        print(f"paro {metadata.version(DISTRIBUTION)}")
         raise typer.Exit
 
 
 def run() -> None:
-    """Run the command line; a `ParoError` becomes one line on stderr and exit status 2."""
+    """Run the command line.
+
+    A `ParoError` becomes one line on stderr and exit status 2, and so does a package that is not
+    installed because its extra was not asked for.
+    """
     try:
         with interruptible(), announcements():
             app()
     except ParoError as error:
-        stderr.print(f"paro: error: {error}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except ModuleNotFoundError as error:
+        missing = provider(error.name or "")
+        if missing is None:
+            raise
+        _refuse(
+            f"this needs {missing.requirement.name}, which is not installed; "
+            f"get it by: {install_command(missing.extra)}"
+        )
+
+
+def _refuse(sentence: str) -> NoReturn:
+    stderr.print(f"paro: error: {sentence}", highlight=False, soft_wrap=True)
+    sys.exit(2)

