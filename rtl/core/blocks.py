@@ -1,15 +1,21 @@
 """Descriptors that travel with a block through the core."""
 
-from amaranth.hdl import unsigned
+from amaranth.hdl import Value, unsigned
 from amaranth.lib import data
 
 from paro.config import Config
 from paro.config.config import bits_unsigned
+from paro.config.formats import Operation
 
-__all__ = ["SLOTS", "block_layout", "load_layout", "weighted_chunk_layout"]
+__all__ = ["SLOTS", "block_layout", "is_pv", "load_layout", "weighted_chunk_layout"]
 
 #: Slots of each operand buffer: one is filled while the other is used.
 SLOTS = 2
+
+
+def is_pv(operation: Value) -> Value:
+    """Whether the array does PV: the bit of `Operation` that tells it from QK."""
+    return operation[Operation.PV.bit_length() - 1]
 
 
 def block_layout(config: Config) -> data.StructLayout:

@@ -8,7 +8,7 @@ from paro.config import Config
 from paro.config.formats import Operand, Stage
 from rtl import interfaces
 from rtl.core.array import PEArray
-from rtl.core.blocks import SLOTS, block_layout
+from rtl.core.blocks import SLOTS, block_layout, is_pv
 from rtl.core.digits import KeyEncoder
 from rtl.core.drain import DrainRouter
 from rtl.core.logits import LogitBuffer
@@ -147,7 +147,7 @@ class Core(wiring.Component):
             m.d.comb += [
                 former.queries.eq(query_buffer.words[col]),
                 former.values.as_value().eq(Cat(key[col] for key in value_buffer.words)),
-                former.is_pv.eq(sequencer.former_is_pv),
+                former.operation.eq(sequencer.former_operation),
                 former.code.eq(sequencer.former_code),
                 former.phase.eq(sequencer.former_phase),
                 array.operands[col].eq(former.operands),
@@ -161,7 +161,7 @@ class Core(wiring.Component):
                 encoder.phase.eq(sequencer.key_phase),
             ]
             m.d.sync += words[row].eq(
-                Mux(sequencer.former_is_pv, softmax.weights[row], encoder.word)
+                Mux(is_pv(sequencer.former_operation), softmax.weights[row], encoder.word)
             )
         m.d.comb += [array.words.eq(words), array.step.eq(sequencer.step)]
 

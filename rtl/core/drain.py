@@ -6,7 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
 from rtl.core.array import PEArray
-from rtl.core.sequencer import tile_layout
+from rtl.core.blocks import is_pv
+from rtl.core.tile_walk import tile_layout
+from rtl.lib.delay import delayed
 
 __all__ = ["DrainRouter", "drained_layout"]
 
@@ -62,16 +64,12 @@ class DrainRouter(wiring.Component):
         m = Module()
         config = self._config
         layout = tile_layout(config)
-        delayed = [self.tile]
-        for stage in range(self.DELAY):
-            following = Signal(layout, name=f"tile_{stage + 1}")
-            m.d.sync += following.eq(delayed[-1])
-            delayed.append(following)
+        arriving = delayed(m, self.tile, self.DELAY, "tile")
 
         # The tile is known in the cycle of its first words and held for the others.
         held = Signal(layout)
         tile = Signal(layout)
-        m.d.comb += tile.eq(Mux(self.drained_first, delayed[-1], held))
+        m.d.comb += tile.eq(Mux(self.drained_first, arriving, held))
         m.d.sync += held.eq(tile)
 
         index = Signal(range(config.drain_cycles))
@@ -92,7 +90,7 @@ class DrainRouter(wiring.Component):
             self.output.row.eq(now[part_bits:]),
             self.output.last.eq(last),
             self.output.tile.eq(tile),
-            self.score_valid.eq(valid & ~tile.is_pv),
-            self.partial_valid.eq(valid & tile.is_pv),
+            self.score_valid.eq(valid & ~is_pv(tile.operation)),
+            self.partial_valid.eq(valid & is_pv(tile.operation)),
         ]
         return m

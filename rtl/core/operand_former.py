@@ -5,6 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import formats
+from paro.config.formats import Operation
+from rtl.core.blocks import is_pv
 from rtl.core.digits import ODD_LANE_SHIFT
 from rtl.core.pe import LaneOperands
 
@@ -18,7 +20,7 @@ class OperandFormer(wiring.Component):
     -------
     queries, values : In, 4 x signed(8)
         Four consecutive elements of the reduction, for QK and for PV.
-    is_pv, code, phase : In
+    operation, code, phase : In
         Which product, the width of the block, which digit word of the four elements.
     operands : Out, `LaneOperands`
         2 bit: an element a lane, even lanes four times theirs (see `rtl.core.digits`); 4 bit: two
@@ -33,7 +35,7 @@ class OperandFormer(wiring.Component):
 
     queries: In(data.ArrayLayout(signed(8), formats.LANES))
     values: In(data.ArrayLayout(signed(8), formats.LANES))
-    is_pv: In(1)
+    operation: In(Operation)
     code: In(2)
     phase: In(2)
     operands: Out(LaneOperands)
@@ -42,7 +44,7 @@ class OperandFormer(wiring.Component):
         m = Module()
         elements = [Signal(signed(8), name=f"element_{i}") for i in range(formats.LANES)]
         for i, element in enumerate(elements):
-            m.d.comb += element.eq(Mux(self.is_pv, self.values[i], self.queries[i]))
+            m.d.comb += element.eq(Mux(is_pv(self.operation), self.values[i], self.queries[i]))
         halves = [Mux(self.phase[0], elements[2 + i], elements[i]) for i in range(2)]
         whole = Mux(
             self.phase[1],

@@ -1,41 +1,22 @@
 """Array sequencer: turns live blocks into tiles and steps, QK and PV on the same array."""
 
-from typing import Any
+from typing import NamedTuple
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config, formats
+from paro.config.formats import Operation
 from rtl.core.array import ArrayStep
 from rtl.core.blocks import SLOTS, block_layout
 from rtl.core.digits import KeyEncoder
+from rtl.core.tile_walk import TileWalk, tile_layout
 from rtl.interfaces import Activity
-from rtl.lib.arithmetic import log2
 from rtl.lib.banked_memory import READ_LATENCY
+from rtl.lib.delay import delayed
 
-__all__ = ["ArraySequencer", "load_state_layout", "tile_layout"]
-
-
-def tile_layout(config: Config) -> data.StructLayout:
-    """What the consumers of a finished tile must know of it.
-
-    ``is_pv``; ``block`` it belongs to; ``slot`` of the operands that its consumer still reads (K
-    scales and rescales); ``query_slot`` and ``output_slot``; ``row_group``, ``col_group`` place of
-    the tile (in units of array rows and columns); ``last`` tile of its block.
-    """
-    return data.StructLayout(
-        {
-            "is_pv": 1,
-            "block": block_layout(config),
-            "slot": 1,
-            "query_slot": 1,
-            "output_slot": 1,
-            "row_group": unsigned(log2(config.block // config.rows)),
-            "col_group": unsigned(log2(max(config.block, config.head_dim) // config.cols)),
-            "last": 1,
-        }
-    )
+__all__ = ["ArraySequencer", "load_state_layout"]
 
 
 def load_state_layout(config: Config, side: int) -> data.StructLayout:
@@ -62,14 +43,11 @@ def _is_loaded(load: data.View, slot: Value, group: Value) -> Value:
 class ArraySequencer(wiring.Component):
     """Issues one step a cycle: QK of block n + 1 before PV of block n, without a gap in between.
 
-    At most two blocks lie between the start of their QK and the start of their PV. That bound
-    is what the logit buffer and the weight buffer are sized for, so that nothing behind
-    the array ever has to stop it.
+    `rtl.core.tile_walk.TileWalk` is the operation in progress.
 
-    QK of a block: for each group of C queries, for each group of R keys, a tile with reduction
-    over head_dim. PV: for each group of R queries, for each group of C channels, a tile
-    with reduction over the block's keys. A step consumes one digit word per row: 1, 2 or 4 elements
-    of the reduction.
+    At most two blocks lie between the start of their QK and the start of their PV. That bound
+    is what the logit buffer and the weight buffer are sized for, so that nothing after the array
+    ever has to stop it.
 
     QK starts when the first groups of its operands are there, and each tile waits for its own.
 
@@ -101,7 +79,7 @@ class ArraySequencer(wiring.Component):
         Of the step whose keys arrive in this cycle, `READ_LATENCY` cycles after their address.
     query_address, value_address, weight_address : Out
         Read addresses of the step, `KeyEncoder.LATENCY` cycles later: they meet the keys' digits.
-    former_is_pv, former_code, former_phase : Out
+    former_operation, former_code, former_phase : Out
         Of the step whose words arrive in this cycle, `READ_LATENCY` cycles after these addresses.
     step : Out, `ArrayStep`
         With the operands, `READ_LATENCY` + 1 cycles after these addresses.
@@ -145,7 +123,7 @@ class ArraySequencer(wiring.Component):
                 "weight_address": Out(range(SLOTS * config.block // config.rows * config.block)),
                 "key_code": Out(2),
                 "key_phase": Out(2),
-                "former_is_pv": Out(1),
+                "former_operation": Out(Operation),
                 "former_code": Out(2),
                 "former_phase": Out(2),
                 "step": Out(ArrayStep),
@@ -157,86 +135,57 @@ class ArraySequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        walk = TileWalk(self._config)
+        pace = self._pace(m, walk)
+        walk.move(m, pace.advance, pace.ending)
+        choice = self._choose(m, walk, pace.ending)
+        walk.start(m, choice.start_qk, choice.start_pv, *self._next_blocks())
+        walk.place(m)
+        self._issue(m, walk, pace)
+        self._count(m, walk, pace, choice)
+        return m
+
+    def _next_blocks(self) -> tuple[data.View, data.View]:
+        """Blocks whose QK and whose PV come next."""
+        return self.scheduled.payload, self.weighted.payload
+
+    def _pace(self, m: Module, walk: TileWalk) -> "_Pace":
+        """Let a step go on when its operands are there and the drain has room for its tile."""
         config = self._config
-        longest = max(config.head_dim, config.block)
-
-        # The operation in progress.
-        active = Signal()
-        is_pv = Signal()
-        block = Signal(block_layout(config))
-        key_slot, query_slot, weight_slot, value_slot, output_slot = (
-            Signal(name=f"{name}_slot") for name in ("key", "query", "weight", "value", "output")
-        )
-        row_groups = config.block // config.rows
-        qk_cols, pv_cols = config.block // config.cols, config.head_dim // config.cols
-        row_group = Signal(range(row_groups))
-        col_group = Signal(range(max(qk_cols, pv_cols)))
-        step = Signal(range(longest))
-
-        # Digit words per tile: a quarter, half or all of the reduction length, at least four. The
-        # last one is seen one step ahead.
-        second_last_step = Signal(range(longest))
-        at_last_step = Signal()
-        at_last_row = row_group == row_groups - 1
-        at_last_col = col_group == Mux(is_pv, pv_cols - 1, qk_cols - 1)
-        at_last_tile = at_last_row & at_last_col
-
-        # A tile of QK waits for its operands. No tile ends before the drain of the last one has.
         advance = Signal()
         tile_loaded = Signal()
         draining_long = Signal()
+        # A tile of QK waits for its operands.
         m.d.comb += tile_loaded.eq(
-            is_pv
+            walk.is_pv
             | (
-                _is_loaded(self.key_load, key_slot, row_group)
-                & _is_loaded(self.query_load, query_slot, col_group)
+                _is_loaded(self.key_load, walk.key_slot, walk.row_group)
+                & _is_loaded(self.query_load, walk.query_slot, walk.col_group)
             )
         )
+        # No tile ends before the drain of the last one has.
         shortest_tile = config.shortest_reduction // formats.LANES
         if config.drain_cycles > shortest_tile:
             draining = Signal(range(config.drain_cycles))
-            m.d.comb += draining_long.eq(at_last_step & draining.any())
-            with m.If(advance & at_last_step):
+            m.d.comb += draining_long.eq(walk.at_last_step & draining.any())
+            with m.If(advance & walk.at_last_step):
                 m.d.sync += draining.eq(config.drain_cycles - 1)
             with m.Elif(draining.any()):
                 m.d.sync += draining.eq(draining - 1)
         # A tile that is at its last step has its operands.
-        last_advance = active & at_last_step & ~draining_long
-        m.d.comb += advance.eq(last_advance | (active & ~at_last_step & tile_loaded))
-        ending = last_advance & at_last_tile
+        last_advance = walk.active & walk.at_last_step & ~draining_long
+        m.d.comb += advance.eq(last_advance | (walk.active & ~walk.at_last_step & tile_loaded))
+        return _Pace(advance, last_advance & walk.at_last_tile, tile_loaded, draining_long)
 
-        # QK keeps its group of queries while it walks over the keys; PV walks over the channels.
-        with m.If(advance):
-            m.d.sync += [step.eq(step + 1), at_last_step.eq(step == second_last_step)]
-            with m.If(at_last_step):
-                m.d.sync += [step.eq(0), at_last_step.eq(0)]
-                with m.If(is_pv):
-                    m.d.sync += col_group.eq(Mux(at_last_col, 0, col_group + 1))
-                    with m.If(at_last_col):
-                        m.d.sync += row_group.eq(Mux(at_last_row, 0, row_group + 1))
-                with m.Else():
-                    m.d.sync += row_group.eq(Mux(at_last_row, 0, row_group + 1))
-                    with m.If(at_last_row):
-                        m.d.sync += col_group.eq(Mux(at_last_col, 0, col_group + 1))
-        with m.If(ending):
-            m.d.sync += active.eq(0)
-            with m.If(is_pv):
-                m.d.sync += [
-                    weight_slot.eq(~weight_slot),
-                    value_slot.eq(~value_slot),
-                    output_slot.eq(output_slot ^ block.last),
-                ]
-            with m.Else():
-                m.d.sync += [
-                    key_slot.eq(~key_slot),
-                    query_slot.eq(query_slot ^ block.last),
-                ]
+    def _choose(self, m: Module, walk: TileWalk, ending: Value) -> "_Choice":
+        """Start the next operation in the cycle after the last step of the one before.
 
-        # The next operation starts in the cycle after the last step of the one before.
+        QK goes before PV while there is room for another block between the two.
+        """
         lead = Signal(range(SLOTS + 1))  # blocks between the start of QK and the start of PV
         outputs = Signal(range(SLOTS + 1))  # output slots in use
-        can_start = ~active | ending
-        new_qk, new_pv = self.scheduled.payload, self.weighted.payload
+        can_start = ~walk.active | ending
+        new_qk, new_pv = self._next_blocks()
         start_qk = Signal()
         start_pv = Signal()
 
@@ -264,15 +213,19 @@ class ArraySequencer(wiring.Component):
             qk_loaded.eq(
                 self.scheduled.valid
                 & Mux(
-                    ending & ~is_pv,
-                    qk_operands(~key_slot, query_slot ^ block.last),
-                    qk_operands(key_slot, query_slot),
+                    ending & walk.is_qk,
+                    qk_operands(~walk.key_slot, walk.query_slot ^ walk.block.last),
+                    qk_operands(walk.key_slot, walk.query_slot),
                 )
             ),
             qk_room.eq(lead != SLOTS),
             pv_loaded.eq(
                 self.weighted.valid
-                & Mux(ending & is_pv, pv_operands(~value_slot), pv_operands(value_slot))
+                & Mux(
+                    ending & walk.is_pv,
+                    pv_operands(~walk.value_slot),
+                    pv_operands(walk.value_slot),
+                )
             ),
             pv_room.eq(~new_pv.first | (outputs != SLOTS)),
             start_qk.eq(can_start & qk_loaded & qk_room),
@@ -287,43 +240,13 @@ class ArraySequencer(wiring.Component):
             lead.eq(lead + start_qk - start_pv),
             outputs.eq(outputs + self.output_started - self.output_free),
         ]
-        with m.If(start_qk | start_pv):
-            m.d.sync += [
-                active.eq(1),
-                is_pv.eq(start_pv),
-                block.eq(Mux(start_pv, new_pv, new_qk)),
-                second_last_step.eq(
-                    Mux(
-                        start_pv,
-                        (config.block >> ~new_pv.code) - 2,
-                        (config.head_dim >> ~new_qk.code) - 2,
-                    )
-                ),
-            ]
+        return _Choice(start_qk, start_pv, qk_loaded, qk_room, pv_loaded, pv_room)
 
-        # Addresses of the step. Four elements of the reduction share an address of Q and V.
-        chunk = Signal(range(longest // formats.LANES))
-        phase = Signal(2)
-        with m.Switch(block.code):
-            with m.Case(1):
-                m.d.comb += chunk.eq(step)
-            with m.Case(2):
-                m.d.comb += [chunk.eq(step >> 1), phase.eq(step[0])]
-            with m.Default():
-                m.d.comb += [chunk.eq(step >> 2), phase.eq(step[:2])]
-        m.d.comb += self.key_address.eq(
-            Cat(chunk[: log2(config.head_dim // formats.LANES)], row_group, key_slot)
-        )
-
-        def delayed(value: Any, cycles: int, name: str) -> Any:
-            for cycle in range(cycles):
-                following = Signal.like(value, name=f"{name}_{cycle + 1}")
-                m.d.sync += following.eq(value)
-                value = following
-            return value
-
+    def _issue(self, m: Module, walk: TileWalk, pace: "_Pace") -> None:
+        """Send the step's addresses and all that goes with it, each in its cycle."""
+        m.d.comb += self.key_address.eq(walk.key_address)
         m.d.comb += Cat(self.key_code, self.key_phase).eq(
-            delayed(Cat(block.code, phase), READ_LATENCY, "key")
+            delayed(m, Cat(walk.block.code, walk.phase), READ_LATENCY, "key")
         )
 
         # All else waits for the keys' digits.
@@ -335,65 +258,74 @@ class ArraySequencer(wiring.Component):
                 "step": ArrayStep,
                 "phase": 2,
                 "value_release": 1,
-                "tile": tile_layout(config),
+                "tile": tile_layout(self._config),
             }
         )
         now = Signal(issued)
         m.d.comb += [
-            now.query_address.eq(
-                Cat(
-                    chunk[: log2(config.head_dim // formats.LANES)],
-                    col_group[: log2(qk_cols)],
-                    query_slot,
-                )
-            ),
-            now.value_address.eq(
-                Cat(
-                    col_group[: log2(pv_cols)],
-                    chunk[: log2(config.block // formats.LANES)],
-                    value_slot,
-                )
-            ),
-            now.weight_address.eq(Cat(step[: log2(config.block)], row_group, weight_slot)),
-            now.step.valid.eq(advance),
-            now.step.first.eq(step == 0),
-            now.step.last.eq(at_last_step),
-            now.phase.eq(phase),
-            now.value_release.eq(ending & is_pv),
-            now.tile.is_pv.eq(is_pv),
-            now.tile.block.eq(block),
-            now.tile.slot.eq(Mux(is_pv, weight_slot, key_slot)),
-            now.tile.query_slot.eq(query_slot),
-            now.tile.output_slot.eq(output_slot),
-            now.tile.row_group.eq(row_group),
-            now.tile.col_group.eq(col_group),
-            now.tile.last.eq(at_last_tile),
+            now.query_address.eq(walk.query_address),
+            now.value_address.eq(walk.value_address),
+            now.weight_address.eq(walk.weight_address),
+            now.step.valid.eq(pace.advance),
+            now.step.first.eq(walk.step == 0),
+            now.step.last.eq(walk.at_last_step),
+            now.phase.eq(walk.phase),
+            now.value_release.eq(pace.ending & walk.is_pv),
+            *walk.tile(now.tile),
         ]
-        now = delayed(now, KeyEncoder.LATENCY, "issued")
-        arriving = delayed(now, READ_LATENCY, "arriving")
+        now = delayed(m, now, KeyEncoder.LATENCY, "issued")
+        arriving = delayed(m, now, READ_LATENCY, "arriving")
         m.d.comb += [
             self.query_address.eq(now.query_address),
             self.value_address.eq(now.value_address),
             self.weight_address.eq(now.weight_address),
             self.value_release.eq(now.value_release),
-            self.former_is_pv.eq(arriving.tile.is_pv),
+            self.former_operation.eq(arriving.tile.operation),
             self.former_code.eq(arriving.tile.block.code),
             self.former_phase.eq(arriving.phase),
             self.tile.eq(arriving.tile),
         ]
         m.d.sync += self.step.eq(arriving.step)
 
-        # An idle array waits for what QK lacks if a block waits for its QK, else for what PV lacks.
-        waiting_qk = ~active & self.scheduled.valid & qk_room
-        waiting_pv = ~active & ~waiting_qk
+    def _count(self, m: Module, walk: TileWalk, pace: "_Pace", choice: "_Choice") -> None:
+        """Tell what the array does, and what an idle one waits for.
+
+        It is what QK lacks if a block waits for its QK, else what PV lacks.
+        """
+        waiting_qk = ~walk.active & self.scheduled.valid & choice.qk_room
+        waiting_pv = ~walk.active & ~waiting_qk
         m.d.comb += [
-            self.qk_activity.busy.eq(advance & ~is_pv),
-            self.qk_activity.starved.eq((active & ~tile_loaded) | (waiting_qk & ~qk_loaded)),
-            self.qk_activity.blocked.eq(active & tile_loaded & draining_long & ~is_pv),
-            self.pv_activity.busy.eq(advance & is_pv),
-            self.pv_activity.starved.eq(waiting_pv & ~pv_loaded),
+            self.qk_activity.busy.eq(pace.advance & walk.is_qk),
+            self.qk_activity.starved.eq(
+                (walk.active & ~pace.tile_loaded) | (waiting_qk & ~choice.qk_loaded)
+            ),
+            self.qk_activity.blocked.eq(
+                walk.active & pace.tile_loaded & pace.draining_long & walk.is_qk
+            ),
+            self.pv_activity.busy.eq(pace.advance & walk.is_pv),
+            self.pv_activity.starved.eq(waiting_pv & ~choice.pv_loaded),
             self.pv_activity.blocked.eq(
-                (active & draining_long & is_pv) | (waiting_pv & pv_loaded & ~pv_room)
+                (walk.active & pace.draining_long & walk.is_pv)
+                | (waiting_pv & choice.pv_loaded & ~choice.pv_room)
             ),
         ]
-        return m
+
+
+class _Pace(NamedTuple):
+    """Whether the operation in progress goes on in this cycle, and why not."""
+
+    advance: Value
+    ending: Value
+    tile_loaded: Value
+    draining_long: Value
+
+
+class _Choice(NamedTuple):
+    """Which operation starts in this cycle, and why none."""
+
+    start_qk: Value
+    start_pv: Value
+    qk_loaded: Value
+    qk_room: Value
+    pv_loaded: Value
+    pv_room: Value

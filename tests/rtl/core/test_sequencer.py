@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paro.config import PRESETS, Config
-from paro.config.formats import LANES, Operand
+from paro.config.formats import LANES, Operand, Operation
 from rtl.core.blocks import SLOTS
 from rtl.core.sequencer import ArraySequencer
 from rtl.lib.arithmetic import log2
@@ -98,7 +98,7 @@ class Bench:
     unsent: int = 0  # rows whose PV is through, and that are not sent
     steps: int = 0
     last_steps: list[int] = field(default_factory=list)
-    tiles: list[tuple[int, int, int, int]] = field(default_factory=list)
+    tiles: list[tuple[Operation, int, int, int]] = field(default_factory=list)
     blocked: int = 0
 
     def __post_init__(self) -> None:
@@ -120,20 +120,20 @@ class Bench:
     def happens(self, rate: float) -> bool:
         return self.rng.random() < rate
 
-    def expected_tiles(self) -> dict[int, list[tuple[int, int, int, int]]]:
-        """Of QK (0) and of PV (1): block, row group, column group, last."""
+    def expected_tiles(self) -> dict[Operation, list[tuple[int, int, int, int]]]:
+        """Block, row group, column group, last."""
         config = self.config
         rows = config.block // config.rows
         queries, channels = config.block // config.cols, config.head_dim // config.cols
         scores = [(row, col) for col in range(queries) for row in range(rows)]
         partials = [(row, col) for row in range(rows) for col in range(channels)]
         return {
-            is_pv: [
+            operation: [
                 (index, row, col, int((row, col) == tiles[-1]))
                 for index in range(self.count)
                 for row, col in tiles
             ]
-            for is_pv, tiles in ((0, scores), (1, partials))
+            for operation, tiles in ((Operation.QK, scores), (Operation.PV, partials))
         }
 
     def advance(self, ctx: Any) -> None:
@@ -190,14 +190,16 @@ class Bench:
 
     def check_tile(self, tile: Any) -> None:
         """A tile's last step."""
-        done = sum(is_pv == tile.is_pv and last for is_pv, _, _, last in self.tiles)
-        assert done < (self.pv if tile.is_pv else self.qk)
+        operation = Operation(tile.operation)
+        is_pv = operation is Operation.PV
+        done = sum(one is operation and last for one, _, _, last in self.tiles)
+        assert done < (self.pv if is_pv else self.qk)
         block = self.blocks[done]
         assert {name: tile.block[name] for name in block} == block
         assert tile.slot == done % SLOTS
-        assert (tile.output_slot if tile.is_pv else tile.query_slot) == self.rows[done] % SLOTS
-        self.tiles.append((tile.is_pv, tile.row_group, tile.col_group, tile.last))
-        if tile.last and not tile.is_pv:
+        assert (tile.output_slot if is_pv else tile.query_slot) == self.rows[done] % SLOTS
+        self.tiles.append((operation, tile.row_group, tile.col_group, tile.last))
+        if tile.last and not is_pv:
             self.scored += 1
             at = self.cycle + self.rng.randrange(1, 20)
             self.releases.append((max(at, *(t for t, _ in self.releases), 0), Operand.K))
@@ -266,8 +268,8 @@ class Bench:
             before = tile
             self.cycle += 1
         assert self.steps == steps
-        for is_pv, tiles in expected.items():
-            got = [tile[1:] for tile in self.tiles if tile[0] == is_pv]
+        for operation, tiles in expected.items():
+            got = [tile[1:] for tile in self.tiles if tile[0] is operation]
             assert got == [tile[1:] for tile in tiles]
         gaps = [b - a for a, b in zip(self.last_steps, self.last_steps[1:], strict=False)]
         assert min(gaps) >= config.drain_cycles, "a tile ends while the one before drains"
