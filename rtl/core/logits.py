@@ -11,6 +11,7 @@ from paro.config import Config, formats
 from rtl.core.blocks import SLOTS
 from rtl.core.drain import drained_layout
 from rtl.lib.arithmetic import log2, round_shift
+from rtl.lib.delay import delayed
 from rtl.lib.library import replicate
 
 __all__ = ["LogitBuffer"]
@@ -222,10 +223,7 @@ class LogitBuffer(wiring.Component):
             place.part.eq(self.input.part),
             place.present.eq(key < tile.block.keys),
         ]
-        for stage in range(LogitLane.LATENCY):
-            following = Signal(beside, name=f"place_{stage + 1}")
-            m.d.sync += following.eq(place)
-            place = following
+        place = delayed(m, place, LogitLane.LATENCY, "place")
 
         logits = Signal(self.logits.shape())
         ceilings = Signal(self.maxima.shape())

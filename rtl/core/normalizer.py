@@ -10,6 +10,7 @@ from rtl.core.blocks import SLOTS
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import LEAST_EXPONENT, reciprocal_layout
 from rtl.lib.arithmetic import round_shift
+from rtl.lib.delay import delayed, delayed_together
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -154,15 +155,11 @@ class Normalizer(wiring.Component):
         # Places meet the numerators, the reciprocal meets them two cycles later.
         valid = Signal(self.LATENCY)
         m.d.sync += valid.eq(Cat(read, valid))
-        places, reciprocal = query.places, query.reciprocal
-        for stage in range(OutputAccumulator.READ_LATENCY + 2):
-            if stage < OutputAccumulator.READ_LATENCY:
-                following = Signal.like(places, name=f"places_{stage + 1}")
-                m.d.sync += following.eq(places)
-                places = following
-            following = Signal.like(reciprocal, name=f"reciprocal_{stage + 1}")
-            m.d.sync += following.eq(reciprocal)
-            reciprocal = following
+        latency = OutputAccumulator.READ_LATENCY
+        places, reciprocal = delayed_together(
+            m, latency, places=query.places, reciprocal=query.reciprocal
+        )
+        reciprocal = delayed(m, reciprocal, 2, "reciprocal", start=latency + 1)
         lanes = replicate(
             m,
             platform,

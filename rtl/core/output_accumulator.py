@@ -10,6 +10,7 @@ from rtl.core.blocks import SLOTS
 from rtl.core.drain import drained_layout
 from rtl.core.row_state import RowState, rescale_layout
 from rtl.lib.arithmetic import log2, round_shift_by
+from rtl.lib.delay import delay_line, delayed
 from rtl.lib.library import replicate
 
 __all__ = ["OutputAccumulator"]
@@ -133,29 +134,24 @@ class OutputAccumulator(wiring.Component):
                 "group_complete": 1,
             }
         )
-        place = [Signal(beside, name="place_0")]
+        now = Signal(beside, name="place_0")
         last_channels = tile.col_group == config.head_dim // config.cols - 1
         has_queries = (tile.row_group << log2(config.rows)) < tile.block.queries
         m.d.comb += [
             self.rescale_slot.eq(tile.slot),
             self.rescale_query.eq(query),
-            place[0].valid.eq(self.input_valid),
-            place[0].query.eq(query),
-            place[0].part.eq(part),
-            place[0].slot.eq(tile.output_slot),
-            place[0].first.eq(tile.block.first),
-            place[0].group_complete.eq(
+            now.valid.eq(self.input_valid),
+            now.query.eq(query),
+            now.part.eq(part),
+            now.slot.eq(tile.output_slot),
+            now.first.eq(tile.block.first),
+            now.group_complete.eq(
                 self.input_valid & self.input.last & tile.block.last & last_channels & has_queries
             ),
         ]
-        for stage in range(RowState.READ_LATENCY + OutputLane.LATENCY):
-            place.append(Signal(beside, name=f"place_{stage + 1}"))
-            m.d.sync += place[-1].eq(place[-2])
+        place = delay_line(m, now, RowState.READ_LATENCY + OutputLane.LATENCY, "place")
         arriving, leaving = place[RowState.READ_LATENCY], place[-1]
-        words = [self.input.words]
-        for stage in range(RowState.READ_LATENCY):
-            words.append(Signal(self.input.words.shape(), name=f"words_{stage + 1}"))
-            m.d.sync += words[-1].eq(words[-2])
+        words = delayed(m, self.input.words, RowState.READ_LATENCY, "words")
 
         # Two memories, like the squares of a chessboard, of one read port each: PV goes first, but
         # visits them in turn, so that the normaliser finds one free in every other cycle.
@@ -165,14 +161,14 @@ class OutputAccumulator(wiring.Component):
             return index[0] ^ (query[0] if len(part) else Const(0)), index[1:]
 
         totals = Signal(self.numerators.shape())
-        old_place = place_of(place[0].query, place[0].part, place[0].slot)
+        old_place = place_of(now.query, now.part, now.slot)
         new_place = place_of(leaving.query, leaving.part, leaving.slot)
         read_place = place_of(self.read_query, self.read_part, self.read_slot)
         old_memory = Signal()
         read_memory = Signal()
         m.d.sync += [old_memory.eq(old_place[0]), read_memory.eq(read_place[0])]
         m.d.comb += [
-            self.read_ready.eq(~(place[0].valid & (old_place[0] == read_place[0]))),
+            self.read_ready.eq(~(now.valid & (old_place[0] == read_place[0]))),
             self.groups_complete.eq(leaving.group_complete),
         ]
         memories = []
@@ -184,7 +180,7 @@ class OutputAccumulator(wiring.Component):
             )
             m.submodules[f"numerators_{number}"] = memory
             read, write = memory.read_port(), memory.write_port()
-            accumulating = place[0].valid & (old_place[0] == number)
+            accumulating = now.valid & (old_place[0] == number)
             m.d.comb += [
                 read.addr.eq(Mux(accumulating, old_place[1], read_place[1])),
                 write.addr.eq(new_place[1]),
@@ -211,7 +207,7 @@ class OutputAccumulator(wiring.Component):
                 lane.rescale.eq(self.rescale),
                 lane.first.eq(arriving.first),
                 lane.old.eq(old[index]),
-                lane.partial.eq(words[-1][index]),
+                lane.partial.eq(words[index]),
                 totals[index].eq(lane.total),
             ]
         return m

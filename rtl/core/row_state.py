@@ -9,6 +9,7 @@ from paro.config import Config, formats
 from paro.config.config import bits_unsigned
 from rtl.core.blocks import SLOTS, weighted_chunk_layout
 from rtl.lib.arithmetic import round_shift_by
+from rtl.lib.delay import delayed, delayed_together
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -219,26 +220,26 @@ class RowState(wiring.Component):
         )
         connect(m, chunks.output, flipped(self.chunks))
 
-        chunk, slot, write = [self.chunk], [self.slot], [self.update]
-        last, queries = [self.update & self.last], [self.queries]
-        for stage in range(1 + RowStateLane.LATENCY):
-            chunk.append(Signal.like(self.chunk, name=f"chunk_{stage}"))
-            m.d.sync += chunk[-1].eq(chunk[-2])
-        for stage in range(RowStateLane.LATENCY):
-            slot.append(Signal(name=f"slot_{stage}"))
-            write.append(Signal(name=f"write_{stage}"))
-            last.append(Signal(name=f"last_{stage}"))
-            queries.append(Signal.like(self.queries, name=f"queries_{stage}"))
-            m.d.sync += [delays[-1].eq(delays[-2]) for delays in (slot, write, last, queries)]
+        latency = RowStateLane.LATENCY
+        chunk = delayed(m, self.chunk, 1 + latency, "chunk", start=0)
+        slot, write, last, queries = delayed_together(
+            m,
+            latency,
+            start=0,
+            slot=self.slot,
+            write=self.update,
+            last=self.update & self.last,
+            queries=self.queries,
+        )
         m.d.comb += [
             read_state.addr.eq(self.chunk),
-            write_state.addr.eq(chunk[-1]),
-            write_state.en.eq(write[-1]),
-            write_rescale.addr.eq(chunk[-1] | (slot[-1] << len(self.chunk))),
-            write_rescale.en.eq(write[-1]),
-            chunks.input.valid.eq(last[-1]),
-            chunks.input.payload.queries.eq(queries[-1]),
-            chunks.input.payload.chunk.eq(chunk[-1]),
+            write_state.addr.eq(chunk),
+            write_state.en.eq(write),
+            write_rescale.addr.eq(chunk | (slot << len(self.chunk))),
+            write_rescale.en.eq(write),
+            chunks.input.valid.eq(last),
+            chunks.input.payload.queries.eq(queries),
+            chunks.input.payload.chunk.eq(chunk),
         ]
         for index, lane in enumerate(
             replicate(m, platform, "row_state_lane", lambda: RowStateLane(config), lanes)
@@ -256,16 +257,15 @@ class RowState(wiring.Component):
             ]
 
         lane_bits = (lanes - 1).bit_length()
-        read_lane = [self.read_query[:lane_bits]]
-        for stage in range(self.READ_LATENCY - 1):
-            read_lane.append(Signal(lane_bits, name=f"read_lane_{stage}"))
-            m.d.sync += read_lane[-1].eq(read_lane[-2])
+        read_lane = delayed(
+            m, self.read_query[:lane_bits], self.READ_LATENCY - 1, "read_lane", start=0
+        )
         read_rescales = Signal.like(read_rescale.data)
         m.d.comb += read_rescale.addr.eq(
             self.read_query[lane_bits:] | (self.read_slot << len(self.chunk))
         )
         m.d.sync += [
             read_rescales.eq(read_rescale.data),
-            self.rescale.eq(read_rescales[read_lane[-1]]),
+            self.rescale.eq(read_rescales[read_lane]),
         ]
         return m

@@ -13,6 +13,7 @@ from rtl.core.row_state import RowState, rescale_layout
 from rtl.interfaces import Activity
 from rtl.lib.arithmetic import log2
 from rtl.lib.banked_memory import BankedMemory
+from rtl.lib.delay import delay_line
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -193,18 +194,16 @@ class SoftmaxUnit(wiring.Component):
                 "block": block_shape,
             }
         )
-        place = [Signal(beside, name="place_0")]
+        now = Signal(beside, name="place_0")
         m.d.comb += [
-            place[0].valid.eq(issue),
-            place[0].key.eq(key),
-            place[0].query_chunk.eq(Cat(chunk, group)),
-            place[0].part.eq(chunk[: log2(config.drain_words // lanes)]),
-            place[0].block.eq(issue_block),
+            now.valid.eq(issue),
+            now.key.eq(key),
+            now.query_chunk.eq(Cat(chunk, group)),
+            now.part.eq(chunk[: log2(config.drain_words // lanes)]),
+            now.block.eq(issue_block),
         ]
         fetch = self.FETCH_LATENCY
-        for stage in range(fetch + ExponentialLane.LATENCY):
-            place.append(Signal(beside, name=f"place_{stage + 1}"))
-            m.d.sync += place[-1].eq(place[-2])
+        place = delay_line(m, now, fetch + ExponentialLane.LATENCY, "place")
         fetched, arriving, leaving = place[fetch - 1], place[fetch], place[-1]
         absent = Signal()
         m.d.sync += absent.eq(fetched.key >= fetched.block.keys)
