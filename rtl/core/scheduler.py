@@ -67,7 +67,8 @@ class BlockScheduler(wiring.Component):
             }
         )
 
-    def elaborate(self, platform):
+    # The states share the run's and the row's registers; apart they would only be longer.
+    def elaborate(self, platform):  # noqa: PLR0915
         m = Module()
         block_bits = log2(self._config.block)
 

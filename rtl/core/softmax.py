@@ -1,6 +1,8 @@
 """Softmax unit: logits of a block to quantised weights P and the rows' rescales."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
+from typing import Any, NamedTuple
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -112,8 +114,8 @@ class SoftmaxUnit(wiring.Component):
     block are read as `RowState` asks, counted from ``weighted``.
     """
 
-    #: Cycles from the address of a logit to its lane: one behind the buffer the chunk's logits are
-    #: selected out of those that it reads.
+    #: Cycles from the address of a logit to its lane: one after the buffer, in which the chunk's
+    #: logits are selected out of those that it reads.
     FETCH_LATENCY = 1 + LogitBuffer.READ_LATENCY
     #: Cycles from the address of a chunk's last key to its digit words and its row state's update.
     LATENCY = FETCH_LATENCY + ExponentialLane.LATENCY + 1
@@ -149,9 +151,7 @@ class SoftmaxUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self._config
-        lanes = config.softmax_lanes
-        block_shape = block_layout(config)
+        block_shape = block_layout(self._config)
         m.submodules.queue = queue = StreamFIFO(block_shape, depth=SLOTS + 1)
         m.submodules.done = done = StreamFIFO(block_shape, depth=SLOTS + 1)
         connect(m, done.output, flipped(self.weighted))
@@ -159,8 +159,31 @@ class SoftmaxUnit(wiring.Component):
             queue.input.payload.eq(self.started.payload),
             queue.input.valid.eq(self.started.valid),
         ]
+        now = self._issue(m, queue)
+        place = delay_line(m, now, self.FETCH_LATENCY + ExponentialLane.LATENCY, "place")
+        weighed = self._weigh(m, platform, place)
+        complete = self._complete(m, place[-1])
+        self._store(m, complete, weighed.words)
+        m.d.comb += [
+            done.input.payload.eq(complete.block),
+            done.input.valid.eq(complete.block_complete),
+        ]
+        self._join(m, place[-1], complete, weighed)
+        # Every group in the ring belongs to a block of the queue.
+        m.d.comb += [self.activity.busy.eq(now.valid), self.activity.starved.eq(~now.valid)]
+        return m
 
-        # Issue: key by key, chunk of L queries by chunk, group of C queries by group.
+    def _issue(self, m: Module, queue: StreamFIFO) -> Any:
+        """Read logits: key by key, chunk of L queries by chunk, group of C queries by group.
+
+        Returns
+        -------
+        View
+            Place of the logits whose address is sent in this cycle.
+        """
+        config = self._config
+        lanes = config.softmax_lanes
+        block_shape = block_layout(config)
         issue_block = Signal(block_shape)
         m.d.comb += issue_block.eq(queue.output.payload)
         chunks = config.cols // lanes
@@ -183,9 +206,7 @@ class SoftmaxUnit(wiring.Component):
                 m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
                 with m.If(last_chunk):
                     m.d.sync += group.eq(Mux(last_group, 0, group + 1))
-
-        # What travels beside the lanes. The code is needed one stage before the weights leave.
-        beside = data.StructLayout(
+        place = data.StructLayout(
             {
                 "valid": 1,
                 "key": range(config.block),
@@ -194,7 +215,7 @@ class SoftmaxUnit(wiring.Component):
                 "block": block_shape,
             }
         )
-        now = Signal(beside, name="place_0")
+        now = Signal(place, name="place_0")
         m.d.comb += [
             now.valid.eq(issue),
             now.key.eq(key),
@@ -202,9 +223,14 @@ class SoftmaxUnit(wiring.Component):
             now.part.eq(chunk[: log2(config.drain_words // lanes)]),
             now.block.eq(issue_block),
         ]
-        fetch = self.FETCH_LATENCY
-        place = delay_line(m, now, fetch + ExponentialLane.LATENCY, "place")
-        fetched, arriving, leaving = place[fetch - 1], place[fetch], place[-1]
+        return now
+
+    def _weigh(self, m: Module, platform: Any, place: list[Any]) -> "_Weighed":
+        """Send the logits of a chunk through the lanes; ``place`` travels beside them."""
+        config = self._config
+        lanes = config.softmax_lanes
+        fetched, arriving = place[self.FETCH_LATENCY - 1 : self.FETCH_LATENCY + 1]
+        leaving = place[-1]
         absent = Signal()
         m.d.sync += absent.eq(fetched.key >= fetched.block.keys)
 
@@ -235,6 +261,7 @@ class SoftmaxUnit(wiring.Component):
                 lane.logit.eq(logits_now[index]),
                 lane.maximum.eq(maxima_now[index]),
                 lane.absent.eq(absent),
+                # The code is needed one stage before the weights leave.
                 lane.code.eq(place[-2].block.code),
                 lane.valid.eq(leaving.valid),
                 lane.key.eq(leaving.key),
@@ -243,17 +270,21 @@ class SoftmaxUnit(wiring.Component):
                 sums[index].eq(lane.block_sum),
                 words[index].eq(lane.word),
             ]
+        return _Weighed(words, sums, maxima_held)
 
-        # A cycle later the word, and with the last key the sums, are complete.
+    def _complete(self, m: Module, leaving: Any) -> "_Complete":
+        """Find what the key that leaves the lanes completes, a cycle later."""
+        config = self._config
+        chunks = config.block // config.softmax_lanes
         slot = Signal()
-        row_state_chunk = Signal(range(config.block // lanes))
+        row_state_chunk = Signal(range(chunks))
         word_index = Signal(range(config.block))
         word_complete = Signal()
         chunk_complete = Signal()
         block_complete = Signal()
-        complete_block = Signal(block_shape)
+        complete_block = Signal(block_layout(config))
         all_keys = leaving.key == config.block - 1
-        all_chunks = leaving.query_chunk == config.block // lanes - 1
+        all_chunks = leaving.query_chunk == chunks - 1
         m.d.sync += [
             row_state_chunk.eq(leaving.query_chunk),
             chunk_complete.eq(leaving.valid & all_keys),
@@ -274,34 +305,64 @@ class SoftmaxUnit(wiring.Component):
                 ]
             with m.Default():
                 m.d.sync += [word_index.eq(leaving.key), word_complete.eq(leaving.valid)]
-        bank_bits = log2(config.rows // lanes)
+        return _Complete(
+            complete_block,
+            slot,
+            row_state_chunk,
+            word_index,
+            word_complete,
+            chunk_complete,
+            block_complete,
+        )
+
+    def _store(self, m: Module, complete: "_Complete", words: Any) -> None:
+        """Write complete words to the weight buffer, which PV reads."""
+        bank_bits = log2(self._config.rows // self._config.softmax_lanes)
         m.submodules.weights = weights = self._weights
+        chunk = complete.chunk
         m.d.comb += [
-            weights.write_enable.eq(word_complete),
-            weights.write_bank.eq(row_state_chunk[:bank_bits]),
-            weights.write_address.eq(Cat(word_index, row_state_chunk[bank_bits:], slot)),
+            weights.write_enable.eq(complete.word_complete),
+            weights.write_bank.eq(chunk[:bank_bits]),
+            weights.write_address.eq(Cat(complete.word_index, chunk[bank_bits:], complete.slot)),
             weights.write_data.eq(words),
             weights.read_address.eq(self.weight_address),
-            done.input.payload.eq(complete_block),
-            done.input.valid.eq(block_complete),
         ]
         m.d.sync += self.weights.eq(weights.read_data)
-        m.submodules.row_state = row_state = RowState(config)
+
+    def _join(self, m: Module, leaving: Any, complete: "_Complete", weighed: "_Weighed") -> None:
+        """Join maxima and sums of a chunk to its rows."""
+        m.submodules.row_state = row_state = RowState(self._config)
         m.d.comb += [
             row_state.chunk.eq(leaving.query_chunk),
-            row_state.update.eq(chunk_complete),
-            row_state.slot.eq(slot),
-            row_state.first.eq(complete_block.first),
-            row_state.last.eq(complete_block.last),
-            row_state.queries.eq(complete_block.queries),
-            row_state.maxima.eq(maxima_held),
-            row_state.block_sums.eq(sums),
+            row_state.update.eq(complete.chunk_complete),
+            row_state.slot.eq(complete.slot),
+            row_state.first.eq(complete.block.first),
+            row_state.last.eq(complete.block.last),
+            row_state.queries.eq(complete.block.queries),
+            row_state.maxima.eq(weighed.maxima),
+            row_state.block_sums.eq(weighed.sums),
             row_state.read_slot.eq(self.rescale_slot),
             row_state.read_query.eq(self.rescale_query),
             self.rescale.eq(row_state.rescale),
-            # Every group in the ring belongs to a block of the queue.
-            self.activity.busy.eq(issue),
-            self.activity.starved.eq(~issue),
         ]
         connect(m, row_state.chunks, flipped(self.chunks))
-        return m
+
+
+class _Weighed(NamedTuple):
+    """Digit words of P of a chunk's keys, sums of its P so far, its maxima."""
+
+    words: Any
+    sums: Any
+    maxima: Any
+
+
+class _Complete(NamedTuple):
+    """What is complete in this cycle: a digit word, a chunk of queries, a block; and where."""
+
+    block: Any
+    slot: Value
+    chunk: Value
+    word_index: Value
+    word_complete: Value
+    chunk_complete: Value
+    block_complete: Value
