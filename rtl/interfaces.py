@@ -27,8 +27,8 @@ class Activity(data.Struct):
     """What a stage does in a cycle; at most one of them."""
 
     busy: unsigned(1)  # it works
-    starved: unsigned(1)  # it waits for what comes before it
-    blocked: unsigned(1)  # it waits for what comes behind it
+    starved: unsigned(1)  # it waits for input
+    blocked: unsigned(1)  # it waits for room in what comes after it
 
 
 def activity_layout() -> data.ArrayLayout:

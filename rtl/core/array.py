@@ -22,7 +22,7 @@ class ArrayStep(data.Struct):
 
 
 class PECluster(wiring.Component):
-    """Neighbouring PEs behind input registers of their own.
+    """Neighbouring PEs with input registers of their own.
 
     What the array broadcasts would otherwise be one register for a whole row or column, and a
     wire across the chip between it and the first adder.

@@ -14,7 +14,7 @@ SLOTS = 2
 
 
 def is_pv(operation: Value) -> Value:
-    """Whether the array does PV: the bit of `Operation` that tells it from QK."""
+    """Whether the array does PV: the bit of `Operation` in which it differs from QK."""
     return operation[Operation.PV.bit_length() - 1]
 
 

@@ -47,9 +47,9 @@ def core_signature(config: Config) -> wiring.Signature:
 class Core(wiring.Component):
     """Block-sparse mixed-precision attention: scheduler, array, softmax, output.
 
-    Everything between the operand buffers and the output stream is a pipeline that never waits for
-    what is behind it: a block enters only when there is room for it to the end. The streams
-    may stall at any time; the results do not depend on it.
+    Everything between the operand buffers and the output stream is a pipeline that never waits
+    for a later stage: a block enters only when there is room for it to the end. The streams may
+    stall at any time; the results do not depend on it.
 
     Parameters
     ----------

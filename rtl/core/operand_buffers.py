@@ -15,9 +15,10 @@ __all__ = ["KeyBuffer", "QueryBuffer", "ValueBuffer"]
 
 
 class _OperandBuffer(wiring.Component):
-    """What the three buffers have in common: a stream in, load control, a memory of two slots.
+    """Common part of the three buffers: a stream in, load control, a memory of two slots.
 
-    A block may be taken into use while it is still loading: `loaded` tells how far it is.
+    A block may be taken into use while it is still loading: `loaded` counts the groups that are
+    there.
 
     Members
     -------

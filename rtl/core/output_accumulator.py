@@ -188,7 +188,7 @@ class OutputAccumulator(wiring.Component):
                 write.en.eq(leaving.valid & (new_place[0] == number)),
             ]
             memories.append(read)
-        # A register behind each memory, and one behind the choice: as late as the rescales.
+        # A register after each memory, and one after the choice: as late as the rescales.
         fetched = [Signal(self.numerators.shape(), name=f"fetched_{number}") for number in range(2)]
         old = Signal(self.numerators.shape())
         old_fetched = Signal()

@@ -22,7 +22,7 @@ def round_shift(value: Value, places: int) -> Value:
 def round_shift_by(m: Module, value: Value, places: Value) -> tuple[Value, Value]:
     """Floor of a value shifted right by a signal, and the bit that rounds it half up.
 
-    Both come one cycle later: multiples of eight places go before a register, the rest behind it.
+    Both come one cycle later: multiples of eight places go before a register, the rest after it.
     """
     coarse = Signal(Shape(len(value) + 1, value.shape().signed))
     fine = Signal(3)

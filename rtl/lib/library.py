@@ -6,7 +6,7 @@ platform is a `ModuleLibrary`: the child is elaborated once, as a module of its 
 is an `Instance` of that. With any other platform (Amaranth's simulator) the children are
 ordinary submodules, so that the same RTL runs in both.
 
-A class with ``DATA_ONLY = True`` tells that its registers carry data alone: whether it counts is
+The registers of a class with ``DATA_ONLY = True`` carry data alone: whether the data counts is
 decided outside. Its Verilog has no reset, which would have to reach thousands of registers.
 """
 
