@@ -2,8 +2,7 @@
 
 import torch
 
-#: Name of each order: its axes from slowest to fastest. The index is what plans store.
-ORDERS = ("FHW", "FWH", "HWF", "HFW", "WHF", "WFH")
+from firmware_model.choices import ORDERS
 
 
 def token_permutation(
@@ -16,9 +15,9 @@ def token_permutation(
     grid : (int, int, int)
         Frames, height, width.
     prefix_tokens : int
-        Tokens before the grid. They come to stand behind it, in their own sequence.
+        Tokens before the grid. They come after it, in their own sequence.
     order : int
-        Index in `ORDERS`.
+        Index in `choices.ORDERS`.
     suffix_tokens : int
         Tokens after the grid. They stay last, so that all text lies in the last blocks, and the
         blocks of the grid are the same whatever the length of the text.

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from paro.config.errors import ParoError
-from paro.config.files import write_atomically
+from paro.config.files import check_file, write_atomically
 
 #: Bytes of a file before its header: the header's length, little endian.
 _LENGTH_BYTES = 8
@@ -55,9 +55,7 @@ def read_tensors(path: Path, kind: str, names: tuple[str, ...]) -> TensorFile:
 @contextmanager
 def _opened(path: Path, kind: str, names: tuple[str, ...]) -> Iterator[Any]:
     """Open a file that holds ``names``; errors as `read_tensors`."""
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise ParoError(f"{kind} {path} {problem}")
+    check_file(path, kind)
     try:
         with safe_open(path, framework="pt") as content:
             stored = set(content.keys())
@@ -109,16 +107,6 @@ def tensor_names(path: Path, kind: str) -> tuple[str, ...]:
         raise ParoError(
             f"{kind} {path} is truncated or not a safetensors file ({error})"
         ) from error
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """String metadata of a file, of which only the header is read; empty if it is none such."""
-    try:
-        with safe_open(path, framework="pt") as content:
-            return content.metadata() or {}
-    # safetensors raises errors of several unrelated classes on malformed headers.
-    except Exception:
-        return {}
 
 
 def write_tensors(

@@ -6,8 +6,7 @@ leave it as it is. Both are applied on the host, before a head is quantised.
 
 import torch
 
-#: Name of each transform. The index is what plans store.
-TRANSFORMS = ("none", "balance", "rotate", "balance-rotate")
+from firmware_model.choices import TRANSFORMS
 
 
 def transform_channels(
@@ -25,7 +24,7 @@ def transform_channels(
     q, k : torch.Tensor
         float64 [tokens, channels], channels a power of two (zero-padded); K smoothed.
     transform : int
-        Index in `TRANSFORMS`.
+        Index in `choices.TRANSFORMS`.
 
     Returns
     -------

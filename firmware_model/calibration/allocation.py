@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from paro.config.errors import ParoError
+from firmware_model.calibration.goal import Goal
+from firmware_model.capture import CaptureSource
 from paro.config.formats import CODE_BITS
 
 #: Code of an 8-bit block.
@@ -52,14 +53,6 @@ class HeadErrors:
         return replace(self, errors=self.errors * factor.view(-1, 1))
 
 
-def check_avg_bits(avg_bits: float) -> None:
-    """Raise ParoError unless ``avg_bits`` is a legal mean width."""
-    if not 0 < avg_bits <= CODE_BITS[EIGHT_BITS]:
-        raise ParoError(
-            f"avg_bits = {avg_bits} is not legal; legal: above 0, at most {CODE_BITS[EIGHT_BITS]}"
-        )
-
-
 def text_floor(tokens: int, text_tokens: int, block: int, code: int) -> torch.Tensor:
     """Least codes of a head's blocks: ``code`` in rows and columns of blocks with text tokens.
 
@@ -73,6 +66,19 @@ def text_floor(tokens: int, text_tokens: int, block: int, code: int) -> torch.Te
     if text_tokens:
         text[(tokens - text_tokens) // block :] = True
     return (text.unsqueeze(0) | text.unsqueeze(1)).byte() * code
+
+
+def least_codes(capture: CaptureSource, goal: Goal) -> torch.Tensor:
+    """Least codes of a capture's blocks under a goal: uint8 [blocks, blocks]."""
+    code = CODE_BITS.index(goal.text_bits)
+    return text_floor(capture.tokens, capture.text_tokens, goal.block, code)
+
+
+def allocate(heads: Sequence[HeadErrors], goal: Goal) -> list[torch.Tensor]:
+    """Codes of some heads under one budget, for a goal without a density."""
+    if goal.fixed:
+        return [torch.full_like(head.least, EIGHT_BITS) for head in heads]
+    return allocate_codes(heads, goal.avg_bits, goal.floor_bits)
 
 
 def allocate_codes(

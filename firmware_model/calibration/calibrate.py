@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors, allocate_masks
+from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors, allocate, allocate_masks
 from firmware_model.calibration.cells import (
     LEAST_KEPT,
     MEASURED_TIMES,
@@ -49,7 +49,7 @@ class HeadReport:
     layer, head : int
         Which one.
     order, transform : int
-        Index in `reorder.ORDERS` and in `transform.TRANSFORMS`.
+        Index in `choices.ORDERS` and in `choices.TRANSFORMS`.
     mean_bits, density : float
         Over its blocks and the denoising steps.
     snr_db, eight_bit_snr_db : float
@@ -442,7 +442,7 @@ def _allocate(
         return [codes for cell, own in pairs for codes in _allocate([cell], [own], goal)]
     if goal.density is not None:
         return allocate_masks(errors, [cell.sums for cell in cells], goal.density)
-    return goal.allocate(errors)
+    return allocate(errors, goal)
 
 
 def _head_report(

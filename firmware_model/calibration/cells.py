@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors
+from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors, least_codes
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.sensitivity import RowErrors, block_errors, block_sums, row_errors
 from firmware_model.capture import Capture, CaptureSource
@@ -28,7 +28,7 @@ class Cell:
     Parameters
     ----------
     head, order, transform : int
-        Index in the captures, in `reorder.ORDERS` and in `transform.TRANSFORMS`.
+        Index in the captures, in `choices.ORDERS` and in `choices.TRANSFORMS`.
     group : list of CaptureSource
         Captures of its layer in its step group, all of them with one grid.
     text_tokens : int
@@ -121,7 +121,7 @@ class CellSums:
             transform=transform,
             group=self._group,
             text_tokens=self._longest.text_tokens,
-            errors=HeadErrors(errors, goal.text_floor(self._longest), weight),
+            errors=HeadErrors(errors, least_codes(self._longest, goal), weight),
             sums=self._sums / self._count,
             eight=eight,
             unit=unit,

@@ -1,24 +1,21 @@
-"""What calibration shall reach."""
+"""The goal of a calibration: its budget, and the legal ways to reach it.
 
-from collections.abc import Sequence
+It needs no torch, so that a command refuses a goal that is not legal at once.
+"""
+
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import torch
-
-from firmware_model.calibration.allocation import (
-    EIGHT_BITS,
-    HeadErrors,
-    allocate_codes,
+from firmware_model.choices import (
+    ORDERS,
+    ROUNDINGS,
+    TRANSFORMS,
+    Rounding,
     check_avg_bits,
-    text_floor,
+    check_block,
+    check_choice,
 )
-from firmware_model.calibration.plan import check_block
-from firmware_model.calibration.sensitivity import ROUNDINGS, Rounding
-from firmware_model.capture import CaptureSource
-from firmware_model.reorder import ORDERS
-from firmware_model.transform import TRANSFORMS
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS, PAPER_BITS
 
@@ -33,7 +30,7 @@ TRANSFORM_CHOICES = ("error", *TRANSFORMS)
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What calibration shall reach.
+    """A budget, and how calibration shall spend it.
 
     Parameters
     ----------
@@ -49,7 +46,7 @@ class Goal:
     transform : str
         One of `TRANSFORM_CHOICES`.
     rounding : str
-        Number format that the widths' errors are measured with, one of `ROUNDINGS`.
+        Number format that the widths' errors are measured with, one of `choices.ROUNDINGS`.
     step_groups : tuple of float
         Where each group of denoising steps begins, as a share of all steps; ascending from 0.
     per_head : bool
@@ -87,28 +84,16 @@ class Goal:
         check_avg_bits(self.avg_bits)
         if self.density is not None and not 0 < self.density <= 1:
             raise ParoError(f"density = {self.density} is not legal; legal: above 0, at most 1")
-        if self.order not in ORDER_CHOICES:
-            raise ParoError(
-                f"order = {self.order!r} is not legal; legal: {', '.join(ORDER_CHOICES)}"
-            )
+        check_choice("order", self.order, ORDER_CHOICES)
         if self.density is not None and (self.floor_bits or self.rounding != "digit"):
             raise ParoError("floor_bits and format are for widths; a density has neither")
-        if self.transform not in TRANSFORM_CHOICES:
-            raise ParoError(
-                f"transform = {self.transform!r} is not legal; legal: "
-                f"{', '.join(TRANSFORM_CHOICES)}"
-            )
-        if self.text_bits not in CODE_BITS:
-            legal = ", ".join(map(str, CODE_BITS))
-            raise ParoError(f"text_bits = {self.text_bits} is not legal; legal: {legal}")
+        check_choice("transform", self.transform, TRANSFORM_CHOICES)
+        check_choice("text_bits", self.text_bits, CODE_BITS)
         if self.relative_to not in RELATIVE_TO:
             raise ParoError(
                 f"relative to {self.relative_to!r} is not legal; legal: {', '.join(RELATIVE_TO)}"
             )
-        if self.rounding not in ROUNDINGS:
-            raise ParoError(
-                f"format = {self.rounding!r} is not legal; legal: {', '.join(ROUNDINGS)}"
-            )
+        check_choice("format", self.rounding, ROUNDINGS)
         starts = self.step_groups
         ascending = all(a < b for a, b in pairwise((*starts, 1.0)))
         if not starts or starts[0] != 0 or not ascending:
@@ -124,18 +109,7 @@ class Goal:
     @property
     def fixed(self) -> bool:
         """Whether codes follow from the goal alone or from sums of weights, not from errors."""
-        return self.density is not None or self.avg_bits == CODE_BITS[EIGHT_BITS]
-
-    def text_floor(self, capture: CaptureSource) -> torch.Tensor:
-        """Least codes of a capture's blocks: uint8 [blocks, blocks]."""
-        code = CODE_BITS.index(self.text_bits)
-        return text_floor(capture.tokens, capture.text_tokens, self.block, code)
-
-    def allocate(self, heads: Sequence[HeadErrors]) -> list[torch.Tensor]:
-        """Codes of some heads under one budget, for a goal without a density."""
-        if self.fixed:
-            return [torch.full_like(head.least, EIGHT_BITS) for head in heads]
-        return allocate_codes(heads, self.avg_bits, self.floor_bits)
+        return self.density is not None or self.avg_bits == CODE_BITS[-1]
 
 
 def step_group_starts(groups: int) -> tuple[float, ...]:

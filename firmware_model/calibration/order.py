@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 
 from firmware_model.capture import Capture, CaptureSource
+from firmware_model.choices import ORDERS
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Steps
-from firmware_model.reorder import ORDERS
 
 #: Weights below this count as negligible.
 NEGLIGIBLE = 1e-3
@@ -52,7 +52,7 @@ def order_metric(
     Returns
     -------
     tuple of float
-        One for each of `reorder.ORDERS`; equal ones for orders that permute alike.
+        One for each of `choices.ORDERS`; equal ones for orders that permute alike.
     """
     return mixed_terms([order_terms(capture, head, block, steps) for capture in captures])
 

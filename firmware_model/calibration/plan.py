@@ -9,23 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
 
 import torch
 
 from firmware_model.capture import CaptureSource
+from firmware_model.choices import BLOCKS, ORDERS, TRANSFORMS, check_block
 from firmware_model.codes import CODES_PER_BYTE, density, mean_bits, pack_codes, unpack_codes
-from firmware_model.reorder import ORDERS
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
-from firmware_model.transform import TRANSFORMS
-from paro.config.config import Config
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
 #: Version of the file format; a plan of another version is refused.
 VERSION = "paro-plan-3"
-#: Legal block sizes.
-BLOCKS: tuple[int, ...] = get_args(Config.model_fields["block"].annotation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +36,9 @@ class Plan:
     heads : tuple of int
         Heads of the layer that it holds.
     orders : tuple of int
-        Index in `reorder.ORDERS` for each of ``heads``.
+        Index in `choices.ORDERS` for each of ``heads``.
     transforms : tuple of int
-        Index in `transform.TRANSFORMS` for each of ``heads``.
+        Index in `choices.TRANSFORMS` for each of ``heads``.
     codes : torch.Tensor
         uint8 [heads, blocks, blocks]: code 0 .. 3 of each (query block, key block).
     """
@@ -105,9 +100,9 @@ class ModelPlan:
     step_groups : tuple of float
         Where each group of denoising steps begins, as a share of all steps: ascending from 0.
     orders : torch.Tensor
-        uint8 [layers, heads]: index in `reorder.ORDERS`, the same for all steps.
+        uint8 [layers, heads]: index in `choices.ORDERS`, the same for all steps.
     transforms : torch.Tensor
-        uint8 [layers, heads]: index in `transform.TRANSFORMS`, the same for all steps.
+        uint8 [layers, heads]: index in `choices.TRANSFORMS`, the same for all steps.
     codes : torch.Tensor
         uint8 [step groups, layers, heads, blocks, blocks]. A head of a layer whose codes are all 0
         is left out: the number format does not hold its logits.
@@ -287,7 +282,7 @@ def uniform_plan(
     code : int
         1, 2 or 3 for 2, 4 or 8 bits.
     order : int
-        Index in `reorder.ORDERS`.
+        Index in `choices.ORDERS`.
 
     Raises
     ------
@@ -306,12 +301,6 @@ def uniform_plan(
         transforms=(0,) * len(heads),
         codes=torch.full((len(heads), blocks, blocks), code, dtype=torch.uint8),
     )
-
-
-def check_block(block: int) -> None:
-    """Raise ParoError unless ``block`` is a legal block size."""
-    if block not in BLOCKS:
-        raise ParoError(f"block = {block} is not legal; legal: {', '.join(map(str, BLOCKS))}")
 
 
 def save_plan(plan: ModelPlan, path: Path) -> None:

@@ -3,23 +3,20 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 
 from firmware_model.capture import Capture, CaptureSource
+from firmware_model.choices import INTEGER, Rounding
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Steps
 from firmware_model.reference.integer import BLOCKS_AT_ONCE, BlockedHead, check_exact_products
-from firmware_model.reference.methods import INTEGER, Method
+from firmware_model.reference.methods import Method
 from firmware_model.reference.number_formats import FORMATS, FormatHead
-from firmware_model.reference.quantize import padded_head_dim, quantize_head
-from paro.config.config import Config
+from firmware_model.reference.quantize import quantize_head
+from paro.config.config import Config, padded_head_dim
 from paro.config.formats import CODE_BITS, P_FRAC
 
-#: Number formats with a choice of widths.
-Rounding = Literal["digit", "digit-4", "paper", "linear"]
-ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 #: Share of a denominator below which nothing is left of an output.
 LEAST_DENOMINATOR = 1e-3
 #: Base-2 logits per natural one, and back.
@@ -90,15 +87,15 @@ def block_errors(
     head : int
         Index in the capture.
     order : int
-        Index in `reorder.ORDERS`.
+        Index in `choices.ORDERS`.
     block : int
         Tokens on a side of a block.
     rounding : str
-        The widths' number format, one of `ROUNDINGS`; "digit" is the integer model itself.
+        The widths' number format, one of `choices.ROUNDINGS`; "digit" is the integer model itself.
     steps : Steps, optional
         Advanced by the rows measured.
     transform : int
-        Index in `transform.TRANSFORMS`.
+        Index in `choices.TRANSFORMS`.
     rows : sequence of int, optional
         Query blocks to measure; all by default.
 

@@ -1,19 +1,23 @@
 """Orders and transforms of a head, tried on some of its block rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from firmware_model.calibration.allocation import HeadErrors, allocate_masks
+from firmware_model.calibration.allocation import (
+    HeadErrors,
+    allocate,
+    allocate_masks,
+    least_codes,
+)
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.order import OrderTerms, alike_orders, mixed_terms, order_terms
 from firmware_model.calibration.sensitivity import block_errors, block_sums
 from firmware_model.capture import Capture, CaptureSource
+from firmware_model.choices import ORDERS, TRANSFORMS
 from firmware_model.progress import Steps
 from firmware_model.reference.quantize import BeyondFormatError
-from firmware_model.reorder import ORDERS
-from firmware_model.transform import TRANSFORMS
 
 #: Orders and transforms are tried on one block row of so many, evenly spread, and at least, and at
 #: most, so many of a head.
@@ -50,22 +54,33 @@ class Trials:
         if goal.order == "metric":
             self._terms.append(order_terms(capture, head, goal.block, steps))
         first = ORDERS.index(goal.order) if goal.order in ORDERS else 0
-        own: dict[int, _Trial | None] = {}
-        for transform in _transforms(goal):
-            found = own[transform] = trial(first, transform)
+        own = {transform: trial(first, transform) for transform in _transforms(goal)}
+        for transform, found in own.items():
             if found is not None:
                 self._transforms.setdefault(transform, []).append(found)
         if goal.order == "error":
-            # The transform hardly matters to the order: any that holds the head will do.
-            held = next((t for t in reversed(own) if own[t] is not None), None)
-            for order, alike in enumerate(alike_orders(capture)):
-                if order != alike or held is None or order == first:
-                    steps.advance(len(rows))
-                    found = own[held] if held is not None and order == first else None
-                else:
-                    found = trial(order, held)
-                if found is not None:
-                    self._orders.setdefault(order, []).append(found)
+            self._add_orders(capture, own, trial, lambda: steps.advance(len(rows)))
+
+    def _add_orders(
+        self,
+        capture: Capture,
+        own: "dict[int, _Trial | None]",
+        trial: "Callable[[int, int], _Trial | None]",
+        skip: Callable[[], None],
+    ) -> None:
+        """Try every order of a capture; ``own`` are the trials of the first order by transform."""
+        # The transform hardly matters to the order: any that holds the head will do.
+        held = next((t for t in reversed(own) if own[t] is not None), None)
+        for order, alike in enumerate(alike_orders(capture)):
+            found = None
+            if held is not None and order == alike != 0:
+                found = trial(order, held)
+            else:
+                skip()
+                if held is not None and order == 0:
+                    found = own[held]
+            if found is not None:
+                self._orders.setdefault(order, []).append(found)
 
     def choice(self) -> tuple[int, int] | BeyondFormatError:
         """Order and transform of least error; or why the head cannot be held."""
@@ -110,7 +125,7 @@ class _Trial:
         steps: Steps,
     ) -> "_Trial":
         """Measure them; errors as `block_errors`."""
-        least = goal.text_floor(capture)[list(rows)]
+        least = least_codes(capture, goal)[list(rows)]
         errors = block_errors(
             capture, head, order, goal.block, goal.rounding, steps, transform, rows
         )
@@ -141,7 +156,7 @@ def _own_loss(trials: Sequence[_Trial], goal: Goal) -> float:
             trial.errors.weight * trial.sums[mask != 0].sum().item()
             for trial, mask in zip(trials, masks, strict=True)
         )
-    codes = goal.allocate(heads)
+    codes = allocate(heads, goal)
     return sum(
         head.weight * head.errors.gather(0, chosen.long().unsqueeze(0)).sum().item()
         for head, chosen in zip(heads, codes, strict=True)

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from firmware_model.calibration.plan import ModelPlan
+from firmware_model.choices import ORDERS
 from firmware_model.models.pipeline import Pipeline
 from firmware_model.models.replacement import PlannedAttention
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import finite, finite_mean, psnr_db, ssim
 from firmware_model.reference.methods import Method
-from firmware_model.reorder import ORDERS
 from paro.config.errors import ParoError
 
 

@@ -7,33 +7,18 @@ from pathlib import Path
 
 import torch
 
-from firmware_model import DATA
 from firmware_model.capture import Capture
 from firmware_model.models.diffusers_adapter import load_diffusers
+from firmware_model.models.names import OWN_CHECKPOINT, OWN_MODEL
 from firmware_model.models.pipeline import AttentionCall, Pipeline, float_attention
 from firmware_model.models.replacement import call_capture
-from firmware_model.models.video.checkpoint import VERSION
 from firmware_model.models.video.pipeline import STEPS, VideoPipeline
 from firmware_model.progress import Progress, Steps
-from firmware_model.tensorfile import read_metadata
 from paro.config.config import HEAD_DIMS
 from paro.config.errors import ParoError
 
-#: Name of the model that comes with the project, and its checkpoint.
-OWN_MODEL = "moving-digits"
-OWN_CHECKPOINT = DATA / "moving_digits.safetensors"
-
 #: Types of number that a model may compute in.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def is_model(path: Path) -> bool:
-    """Whether ``path`` names a model, and not a capture."""
-    if not path.exists():
-        return str(path) == OWN_MODEL
-    if path.is_dir():
-        return (path / "model_index.json").is_file()
-    return read_metadata(path).get("format") == VERSION
 
 
 def open_model(
@@ -145,11 +130,11 @@ def capture_model(
         Runs, of samples 0, 1, ...
     at : tuple of float
         When to capture, as shares of the steps, 0 <= share < 1: the first step that begins there
-        or behind.
+        or later.
     keep : callable
         Called with each capture, one for each sample, time and layer.
     progress : Progress, optional
-        Told after each denoising step.
+        Called after each denoising step.
 
     Raises
     ------

@@ -14,15 +14,14 @@ import torch
 
 from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
+from firmware_model.choices import ORDERS, TRANSFORMS
 from firmware_model.codes import checked_query_blocks, density, mean_bits
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import cosine, finite, finite_mean, relative_l1, rmse, snr_db
 from firmware_model.reference.attention import reference_attention
 from firmware_model.reference.methods import Method, in_capture_order
 from firmware_model.reference.quantize import QuantizedHead, dequantize
-from firmware_model.reorder import ORDERS
 from firmware_model.tensorfile import serialize_tensors
-from firmware_model.transform import TRANSFORMS
 from paro.config.config import Config
 from paro.config.errors import ParoError
 from paro.config.files import write_atomically, write_json
@@ -40,9 +39,9 @@ class HeadResult:
     head : int
         Index in the capture.
     order : int
-        Index in `reorder.ORDERS`.
+        Index in `choices.ORDERS`.
     transform : int
-        Index in `transform.TRANSFORMS`.
+        Index in `choices.TRANSFORMS`.
     token_index : torch.Tensor
         int64 [rows], ascending: tokens of the capture.
     output : torch.Tensor
@@ -106,7 +105,7 @@ def score(
     head : int
         Index in the capture.
     order : int
-        Index in `reorder.ORDERS`.
+        Index in `choices.ORDERS`.
     codes : torch.Tensor
         uint8 [block rows computed, blocks].
     token_index : torch.Tensor
@@ -114,7 +113,7 @@ def score(
     output : torch.Tensor
         float32 [rows, head_dim], row by row for ``token_index``.
     transform : int
-        Index in `transform.TRANSFORMS`.
+        Index in `choices.TRANSFORMS`.
     """
     reference = reference_attention(
         capture.q[head], capture.k[head], capture.v[head], capture.scale, token_index

@@ -11,19 +11,18 @@ from typing import Any
 
 import torch
 
-from firmware_model.calibration.allocation import check_avg_bits
 from firmware_model.calibration.calibrate import Calibration, calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.plan import ModelPlan
-from firmware_model.calibration.sensitivity import ROUNDINGS, Rounding, model_config
+from firmware_model.calibration.sensitivity import model_config
 from firmware_model.capture import Capture
+from firmware_model.choices import INTEGER, ORDERS, ROUNDINGS, Rounding, check_avg_bits
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import cosine, finite, finite_mean, rmse, snr_db
 from firmware_model.reference.attention import ROWS_AT_ONCE, reference_attention
-from firmware_model.reference.methods import INTEGER, Method
+from firmware_model.reference.methods import Method
 from firmware_model.reference.number_formats import FORMATS, FormatHead, NumberFormat
-from firmware_model.reorder import ORDERS
 from paro.config.config import Config
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS, PAPER_BITS

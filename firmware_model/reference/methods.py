@@ -6,18 +6,14 @@ import torch
 
 from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
+from firmware_model.choices import INTEGER, METHODS, check_choice
 from firmware_model.codes import checked_query_blocks
 from firmware_model.progress import Steps
 from firmware_model.reference.integer import integer_attention
-from firmware_model.reference.number_formats import FORMATS, FormatHead, Groups, number_format
+from firmware_model.reference.number_formats import FormatHead, Groups, number_format
 from firmware_model.reference.quantize import dequantize, quantize_head
 from paro.config.config import Config
 from paro.config.errors import ParoError
-
-#: The bit-exact model of the hardware.
-INTEGER = "integer"
-#: Names of all methods.
-METHODS = (INTEGER, *FORMATS)
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Method:
     Parameters
     ----------
     name : str
-        One of `METHODS`.
+        One of `choices.METHODS`.
     groups : {"block", "row"}
         What a scale of uniform weights covers; "row" only with formats that have such scales.
 
@@ -41,8 +37,7 @@ class Method:
     groups: Groups = "block"
 
     def __post_init__(self) -> None:
-        if self.name not in METHODS:
-            raise ParoError(f"format = {self.name!r} is not legal; legal: {', '.join(METHODS)}")
+        check_choice("format", self.name, METHODS)
         if self.name != INTEGER:
             number_format(self.name, self.groups)
         elif self.groups != "block":
@@ -70,7 +65,7 @@ class Method:
         head : int
             Index in the capture.
         order : int
-            Index in `reorder.ORDERS`.
+            Index in `choices.ORDERS`.
         codes : torch.Tensor
             uint8 [blocks, blocks].
         config : Config
@@ -80,7 +75,7 @@ class Method:
         steps : Steps, optional
             Advanced by the block rows.
         transform : int
-            Index in `transform.TRANSFORMS`.
+            Index in `choices.TRANSFORMS`.
 
         Returns
         -------

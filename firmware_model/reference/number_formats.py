@@ -8,11 +8,12 @@ has the width of its code or one of the format's own; in the latter case the cod
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from firmware_model.capture import Capture
+from firmware_model.choices import check_choice
 from firmware_model.codes import check_codes, checked_query_blocks
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Steps
@@ -154,10 +155,8 @@ def number_format(name: str, groups: Groups = "block") -> NumberFormat:
     ParoError
         If there is no such format, or row groups are asked of one without scales.
     """
-    if name not in FORMATS:
-        raise ParoError(f"format = {name!r} is not legal; legal: {', '.join(FORMATS)}")
-    if groups not in ("block", "row"):
-        raise ParoError(f"groups = {groups!r} is not legal; legal: block, row")
+    check_choice("format", name, tuple(FORMATS))
+    check_choice("groups", groups, get_args(Groups))
     found = FORMATS[name]
     if groups == "row" and found.weights != "uniform":
         uniform = [key for key, value in FORMATS.items() if value.weights == "uniform"]
@@ -223,7 +222,7 @@ class FormatHead:
     ) -> "FormatHead":
         """Round the operands of one head of a capture; errors as `quantize_head`.
 
-        ``transform`` is an index in `transform.TRANSFORMS`; formats whose operands are not those of
+        ``transform`` is an index in `choices.TRANSFORMS`; formats whose operands are not those of
         the accelerator do without.
         """
         if number_format.qk == number_format.v == "int8":

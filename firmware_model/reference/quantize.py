@@ -7,7 +7,7 @@ import torch
 
 from firmware_model.capture import Capture
 from firmware_model.transform import transform_channels
-from paro.config.config import HEAD_DIMS, Config
+from paro.config.config import Config, padded_head_dim
 from paro.config.errors import ParoError
 from paro.config.formats import (
     KEY_SCALE_BITS,
@@ -40,9 +40,9 @@ class QuantizedHead:
     permutation : torch.Tensor
         int64 [tokens]: the capture's token at each position.
     order : int
-        Index in `reorder.ORDERS`.
+        Index in `choices.ORDERS`.
     transform : int
-        Index in `transform.TRANSFORMS`.
+        Index in `choices.TRANSFORMS`.
     """
 
     q8: torch.Tensor
@@ -62,11 +62,6 @@ class QuantizedHead:
         return self.q8.shape[0]
 
 
-def padded_head_dim(head_dim: int) -> int:
-    """Head size of the hardware that holds ``head_dim`` channels."""
-    return next(size for size in HEAD_DIMS if head_dim <= size)
-
-
 def quantize_head(
     capture: Capture, head: int, order: int, config: Config, transform: int = 0
 ) -> QuantizedHead:
@@ -79,11 +74,11 @@ def quantize_head(
     head : int
         Index of the head in the capture.
     order : int
-        Index in `reorder.ORDERS`.
+        Index in `choices.ORDERS`.
     config : Config
         Core that will read it.
     transform : int
-        Index in `transform.TRANSFORMS`.
+        Index in `choices.TRANSFORMS`.
 
     Raises
     ------

@@ -16,8 +16,8 @@ from PIL import Image
 
 from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
+from firmware_model.choices import ORDERS
 from firmware_model.codes import density, mean_bits
-from firmware_model.reorder import ORDERS
 from paro.config.files import write_atomically
 from paro.config.formats import CODE_BITS
 

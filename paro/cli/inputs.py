@@ -7,10 +7,10 @@ from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.plan import Plan, load_model_plan, plan_part
 from firmware_model.capture import Capture, CaptureSource
-from firmware_model.reference.quantize import padded_head_dim
 from paro.cli.console import progress_bar
 from paro.cli.options import ConfigChoice, parse_heads
 from paro.config import Config, ParoError
+from paro.config.config import padded_head_dim
 
 __all__ = ["as_range", "capture_config", "choose_plan", "find_plans"]
 

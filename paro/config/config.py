@@ -202,6 +202,12 @@ def _sentence(error: ValidationError) -> str:
 #: Head sizes of the hardware, ascending; a smaller head is padded with zero channels to the next.
 HEAD_DIMS: tuple[int, ...] = get_args(Config.model_fields["head_dim"].annotation)
 
+
+def padded_head_dim(head_dim: int) -> int:
+    """Head size of the hardware that holds ``head_dim`` channels."""
+    return next(size for size in HEAD_DIMS if head_dim <= size)
+
+
 #: Named configurations, smallest array first.
 PRESETS: dict[str, Config] = {
     "tiny": Config(rows=4, cols=4, block=16, head_dim=32),

@@ -1,4 +1,4 @@
-"""Output files that are written whole or not at all."""
+"""Files: inputs that must be there, and outputs that are written whole or not at all."""
 
 import json
 import os
@@ -43,6 +43,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_file(path: Path, kind: str) -> None:
+    """Raise ParoError, which calls it ``kind``, unless ``path`` is a file."""
+    if not path.is_file():
+        problem = "is not a file" if path.exists() else "does not exist"
+        raise ParoError(f"{kind} {path} {problem}")
 
 
 def check_folder(folder: Path) -> None:

@@ -3,7 +3,8 @@ import itertools
 import pytest
 import torch
 
-from firmware_model.reorder import ORDERS, inverse_permutation, token_permutation
+from firmware_model.choices import ORDERS
+from firmware_model.reorder import inverse_permutation, token_permutation
 
 
 @pytest.mark.parametrize("order", range(6))

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from firmware_model.calibration.sensitivity import model_config
+from firmware_model.choices import TRANSFORMS
 from firmware_model.quality.metrics import snr_db
 from firmware_model.reference.attention import reference_attention
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.quantize import BeyondFormatError, dequantize, quantize_head
 from firmware_model.reorder import inverse_permutation
-from firmware_model.transform import TRANSFORMS, transform_channels
+from firmware_model.transform import transform_channels
 
 NONE, BALANCE, ROTATE, BOTH = range(len(TRANSFORMS))
 

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
+from firmware_model.models.names import CHECKPOINT_FORMAT
 from firmware_model.models.video.transformer import Shape, VideoTransformer
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
 from paro.config.config import HEAD_DIMS
 from paro.config.errors import ParoError
 
-#: Version of the file format.
-VERSION = "paro-video-1"
 #: Most layers, heads and channels of a head.
 SHAPE_MAX = (64, 64, HEAD_DIMS[-1])
 
@@ -18,7 +17,7 @@ def save_model(model: VideoTransformer, path: Path) -> None:
     shape = model.shape
     tensors = {name: value.half().contiguous() for name, value in model.state_dict().items()}
     shape_text = f"{shape.layers},{shape.heads},{shape.head_dim}"
-    write_tensors(path, tensors, {"format": VERSION, "shape": shape_text})
+    write_tensors(path, tensors, {"format": CHECKPOINT_FORMAT, "shape": shape_text})
 
 
 def load_model(path: Path) -> tuple[VideoTransformer, str]:
@@ -38,8 +37,10 @@ def load_model(path: Path) -> tuple[VideoTransformer, str]:
     """
     path = Path(path)
     metadata = read_tensors(path, "model", ()).metadata
-    if metadata.get("format") != VERSION:
-        raise ParoError(f"model {path} has format {metadata.get('format')!r}; legal: {VERSION!r}")
+    if metadata.get("format") != CHECKPOINT_FORMAT:
+        raise ParoError(
+            f"model {path} has format {metadata.get('format')!r}; legal: {CHECKPOINT_FORMAT!r}"
+        )
     numbers = parse_integers(metadata.get("shape", ""))
     if (
         numbers is None

@@ -7,9 +7,9 @@ from firmware_model.calibration.allocation import (
     HeadErrors,
     allocate_codes,
     allocate_masks,
-    check_avg_bits,
     text_floor,
 )
+from firmware_model.choices import check_avg_bits
 from firmware_model.codes import density, mean_bits
 from paro.config import ParoError
 

@@ -12,13 +12,12 @@ from firmware_model.calibration.goal import Goal, step_group_starts
 from firmware_model.calibration.plan import load_model_plan, save_plan
 from firmware_model.calibration.sensitivity import block_sums, model_config
 from firmware_model.capture import CaptureFile, load_capture, open_captures
+from firmware_model.choices import ORDERS, TRANSFORMS
 from firmware_model.codes import density, mean_bits
 from firmware_model.quality.evaluate import evaluate
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.methods import Method
 from firmware_model.reference.quantize import quantize_head
-from firmware_model.reorder import ORDERS
-from firmware_model.transform import TRANSFORMS
 from paro.config import Config, ParoError
 from paro.config.formats import CODE_BITS
 

@@ -2,13 +2,12 @@ import pytest
 import torch
 
 from firmware_model.calibration.sensitivity import (
-    ROUNDINGS,
     block_errors,
     block_sums,
     model_config,
     row_errors,
 )
-from firmware_model.transform import TRANSFORMS
+from firmware_model.choices import ROUNDINGS, TRANSFORMS
 
 
 def exact_head(capture, order):

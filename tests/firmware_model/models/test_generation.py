@@ -11,12 +11,10 @@ from firmware_model.calibration.goal import Goal, step_group_starts
 from firmware_model.calibration.plan import step_group
 from firmware_model.models.generation import compare_generation
 from firmware_model.models.models import (
-    OWN_CHECKPOINT,
-    OWN_MODEL,
     capture_model,
-    is_model,
     open_model,
 )
+from firmware_model.models.names import OWN_CHECKPOINT, OWN_MODEL, is_model
 from firmware_model.models.pipeline import Attention, AttentionCall, ModelShape
 from firmware_model.models.video.checkpoint import save_model
 from firmware_model.models.video.transformer import TOKENS, Shape, VideoTransformer

@@ -9,10 +9,11 @@ from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.plan import uniform_plan
 from firmware_model.capture import load_capture
+from firmware_model.choices import METHODS
 from firmware_model.quality import metrics
 from firmware_model.quality.evaluate import evaluate, write_outputs
 from firmware_model.reference.attention import reference_attention
-from firmware_model.reference.methods import METHODS, Method
+from firmware_model.reference.methods import Method
 from paro.config import Config, ParoError
 
 

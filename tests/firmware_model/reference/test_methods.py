@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from firmware_model.choices import METHODS
 from firmware_model.reference.integer import integer_attention
-from firmware_model.reference.methods import METHODS, Method, in_capture_order
+from firmware_model.reference.methods import Method, in_capture_order
 from firmware_model.reference.quantize import dequantize, quantize_head
 from paro.config import Config, ParoError
 

@@ -7,6 +7,7 @@ from firmware_model.calibration.allocation import text_floor
 from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.sensitivity import model_config
+from firmware_model.choices import FORMAT_NAMES
 from firmware_model.quality.metrics import snr_db
 from firmware_model.reference.attention import reference_attention
 from firmware_model.reference.methods import Method
@@ -280,3 +281,7 @@ def test_illegal_formats():
             number_format(name, "row")
     assert number_format("paper", "row").groups == "row"
     assert number_format("paper").groups == "block"
+
+
+def test_every_name_has_its_format():
+    assert tuple(FORMATS) == FORMAT_NAMES
