@@ -1,15 +1,15 @@
-"""Our accelerator beside its peers on one model, the targets, and what decides them.
+"""Our accelerator beside its peers on one model, the targets, and the assumptions they rest on.
 
 Two comparisons. *Equal resources*: array machines get our multipliers (one for one, whatever their
 width), clock, bandwidth and buffer. *A100's peak*: as many of our cores as reach the A100's INT8
 peak at our clock, with its bandwidth and a buffer of its cache's size that gives what they read.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum
 from typing import Any
 
-from sim.estimate.equal_quality import PRUNED_DENSITY
 from sim.estimate.head_plans import HeadPlans
 from sim.estimate.machine import A100_BUFFER_GBS, Machine, Resources
 from sim.estimate.paper_figures import peak_speedup
@@ -17,10 +17,99 @@ from sim.estimate.peers import A100, Peer, Sanger, ViTCoD, Work, array_peers, gp
 from sim.estimate.performance import Estimate, HeadCycles, estimate, head_cycles
 from sim.estimate.workloads import Workload
 
-__all__ = ["Comparison", "Target", "compare"]
+__all__ = ["Assumption", "Change", "Comparison", "Rival", "Target", "compare"]
 
 #: Multipliers of 8 x 8 bits that one of 16 x 16 is made of.
 _WIDE = 4
+
+
+class Rival(StrEnum):
+    """A machine that a speed-up is wanted over; the value is its name in tables and reports."""
+
+    A100 = "A100"
+    SANGER = "Sanger"
+    VITCOD = "ViTCoD"
+
+
+class Assumption(Enum):
+    """An assumption, changed; the value says how, in words, with the fields of `Change.figures`."""
+
+    NONE = "as assumed"
+    MEAN_WIDTH = "mean width {other:.2f} in place of {own:.2f} bit"
+    FULL_LANES = "every lane works in every cycle"
+    MODELLED_SHARE = "attention's share of FP16 time by the A100's model: {share:.1%}"
+    COUNTED_SHARE = "attention's share of FP16 time by multiply-accumulates alone: {share:.1%}"
+    OWN_EFFICIENCY = "the A100 at its own efficiency"
+    NO_BUFFER = "no buffer at the A100's peak"
+    SLOW_BUFFER = "the buffer at the A100's peak gives what its cache does, {gbs:,.0f} GB/s"
+    HALF_BANDWIDTH = "half the bandwidth, of ours and of the other arrays"
+    TWICE_BANDWIDTH = "twice the bandwidth, of ours and of the other arrays"
+    PRUNED_TO_30 = "pruning keeps 30 % of the weights"
+    UNPRUNED = "pruning keeps all weights"
+    WIDE = "a multiplier of 16 bits counts as four of 8"
+    ALONE = "attention alone, no linear layers"
+    ALONE_WIDE = "attention alone, and 16 bits count as four of 8"
+    UNPRUNED_WIDE = "all weights kept, and 16 bits count as four of 8"
+    UNPRUNED_ALONE_WIDE = "attention alone, all weights kept, 16 bits count as four of 8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counting:
+    """How the work of a pruning peer is counted.
+
+    Parameters
+    ----------
+    density : float, optional
+        Share of the weights that pruning keeps; by default that of the comparison.
+    wide : bool
+        Whether a multiplier of 16 bits counts as the four of 8 bits that it is made of.
+    attention_alone : bool
+        Whether linear layers are left out.
+    """
+
+    density: float | None = None
+    wide: bool = False
+    attention_alone: bool = False
+
+
+#: Assumptions on pruning peers alone.
+_PRUNING = {
+    Assumption.PRUNED_TO_30: _Counting(density=0.3),
+    Assumption.UNPRUNED: _Counting(density=1.0),
+    Assumption.WIDE: _Counting(wide=True),
+    Assumption.ALONE: _Counting(attention_alone=True),
+    Assumption.ALONE_WIDE: _Counting(wide=True, attention_alone=True),
+    Assumption.UNPRUNED_WIDE: _Counting(density=1.0, wide=True),
+    Assumption.UNPRUNED_ALONE_WIDE: _Counting(density=1.0, wide=True, attention_alone=True),
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """Speed-ups of the last plan with one assumption changed.
+
+    Parameters
+    ----------
+    assumption : Assumption
+        The one that is changed.
+    speedups : mapping of Rival to float
+        Over each machine that it touches.
+    figures : mapping of str to float
+        Figures that the assumption's words contain.
+    """
+
+    assumption: Assumption
+    speedups: Mapping[Rival, float]
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The change, in words."""
+        return self.assumption.value.format(**self.figures)
+
+    def report(self) -> dict[str, Any]:
+        """Entry of ``sensitivity`` in the report; null for machines that it does not touch."""
+        return {"assumption": self.label} | {str(over): self.speedups.get(over) for over in Rival}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +118,17 @@ class Target:
 
     Parameters
     ----------
-    over : str
-        Which machine.
+    over : Rival
+        The machine.
     bits : float
         Our mean width.
     wanted, found : float
+        The speed-up wanted, and that of the estimate.
     decided_by : tuple of str
         If it fails: changes of one assumption that would let it hold, as in the sensitivity table.
     """
 
-    over: str
+    over: Rival
     bits: float
     wanted: float
     found: float
@@ -50,8 +140,8 @@ class Target:
         return self.found >= self.wanted
 
 
-#: Speed-ups that are wanted, over each machine.
-_WANTED = {"A100": 3.2, "Sanger": 7.05, "ViTCoD": 7.05}
+#: Speed-ups that are wanted.
+_WANTED = {Rival.A100: 3.2, Rival.SANGER: 7.05, Rival.VITCOD: 7.05}
 
 
 class Comparison:
@@ -74,7 +164,7 @@ class Comparison:
         workload: Workload,
         machine: Machine,
         plans: Sequence[HeadPlans],
-        density: float = PRUNED_DENSITY,
+        density: float,
     ) -> None:
         self.workload, self.machine, self.plans = workload, machine, tuple(plans)
         self.density = density
@@ -184,112 +274,113 @@ class Comparison:
             own += found.linear_seconds
         return theirs * self.workload.layers / own
 
-    def _pruners(self, density: float) -> tuple[Peer, Peer]:
-        return Sanger(density=density), ViTCoD(density=density)
-
-    def _speedups(
-        self, found: Estimate, at_peak: Estimate, resources: Resources, **counting: bool
-    ) -> dict[str, float]:
-        pruners = self._pruners(self.density)
-        return {"A100": self.over_a100(at_peak)} | {
-            peer.name: self.over_peer(peer, found, resources, **counting) for peer in pruners
+    def _over_pruners(
+        self, found: Estimate, resources: Resources, counting: _Counting
+    ) -> dict[Rival, float]:
+        density = self.density if counting.density is None else counting.density
+        pruners = {Rival.SANGER: Sanger(density=density), Rival.VITCOD: ViTCoD(density=density)}
+        return {
+            over: self.over_peer(
+                peer,
+                found,
+                resources,
+                wide=counting.wide,
+                attention_alone=counting.attention_alone,
+            )
+            for over, peer in pruners.items()
         }
 
-    def sensitivity(self) -> list[dict[str, Any]]:
-        """Speed-ups of the last plan with one assumption changed at a time; null if not touched."""
-        plan, cycles = self.plans[-1], self._cycles[-1]
-        machine, gpu = self.machine, self.gpu_machine
-        found, at_peak = self.ours[-1], self.ours_at_peak[-1]
-        resources = machine.resources
-        base = self._speedups(found, at_peak, resources)
-        rows: list[dict[str, Any]] = [{"assumption": "as assumed"} | base]
+    def _speedups(
+        self, found: Estimate, at_peak: Estimate, resources: Resources
+    ) -> dict[Rival, float]:
+        return {
+            Rival.A100: self.over_a100(at_peak),
+            **self._over_pruners(found, resources, _Counting()),
+        }
 
-        def add(assumption: str, **speedups: float) -> None:
-            rows.append({"assumption": assumption} | dict.fromkeys(base) | speedups)
+    def sensitivity(self) -> list[Change]:
+        """Speed-ups of the last plan: as assumed, then with one assumption changed at a time."""
+        return [Change(Assumption.NONE, self._plan_speedups(-1)), *self._changes()]
 
-        def pruned(density: float, **counting: bool) -> dict[str, float]:
-            return {
-                peer.name: self.over_peer(peer, found, resources, **counting)
-                for peer in self._pruners(density)
-            }
+    def _plan_speedups(self, index: int) -> dict[Rival, float]:
+        """Speed-ups of a plan."""
+        return self._speedups(self.ours[index], self.ours_at_peak[index], self.machine.resources)
 
-        for other, other_at_peak in zip(self.ours[:-1], self.ours_at_peak[:-1], strict=True):
-            speedups = self._speedups(other, other_at_peak, resources)
-            add(
-                f"mean width {other.mean_bits:.2f} in place of {found.mean_bits:.2f} bit",
-                **speedups,
-            )
+    def _changes(self) -> Iterator[Change]:
+        yield from self._changes_of_plan()
+        yield from self._changes_at_peak()
+        yield from self._changes_of_bandwidth()
+        for assumption, counting in _PRUNING.items():
+            speedups = self._over_pruners(self.ours[-1], self.machine.resources, counting)
+            yield Change(assumption, speedups)
+
+    def _estimate_last(self, machine: Machine, cycles: HeadCycles | None = None) -> Estimate:
+        """Estimate the last plan on another machine, or with other cycles."""
+        known = self._cycles[-1] if cycles is None else cycles
+        return estimate(self.workload, machine, self.plans[-1], known)
+
+    def _changes_of_plan(self) -> Iterator[Change]:
+        """Other mean widths, and cores without a lane that waits."""
+        own = self.ours[-1].mean_bits
+        for index, other in enumerate(self.ours[:-1]):
+            widths = {"other": other.mean_bits, "own": own}
+            yield Change(Assumption.MEAN_WIDTH, self._plan_speedups(index), widths)
+        cycles = self._cycles[-1]
         ideal = HeadCycles(cycles.ideal, cycles.ideal, 1.0)
-        add(
-            "every lane works in every cycle",
-            **self._speedups(
-                estimate(self.workload, machine, plan, ideal),
-                estimate(self.workload, gpu, plan, ideal),
-                resources,
-            ),
+        speedups = self._speedups(
+            self._estimate_last(self.machine, ideal),
+            self._estimate_last(self.gpu_machine, ideal),
+            self.machine.resources,
         )
-        for label, share in (
-            ("the A100's model", self._modelled_share()),
-            ("multiply-accumulates alone", self.workload.attention_share),
+        yield Change(Assumption.FULL_LANES, speedups)
+
+    def _changes_at_peak(self) -> Iterator[Change]:
+        """The comparison at the A100's peak: its share of attention, efficiency and cache."""
+        at_peak, gpu = self.ours_at_peak[-1], self.gpu_machine
+        for assumption, share in (
+            (Assumption.MODELLED_SHARE, self._modelled_share()),
+            (Assumption.COUNTED_SHARE, self.workload.attention_share),
         ):
-            add(
-                f"attention's share of FP16 time by {label}: {share:.1%}",
-                A100=self.over_a100(at_peak, share),
-            )
-        peak = self.peak_rows()
-        ours, fp16 = peak[len(self.ours) - 1], peak[len(self.ours)]
-        add("the A100 at its own efficiency", A100=fp16["step_seconds"] / ours["step_seconds"])
-        bare = replace(gpu, buffer_mib=0)
-        add(
-            "no buffer at the A100's peak",
-            A100=self.over_a100(estimate(self.workload, bare, plan, cycles)),
-        )
-        cached = replace(gpu, buffer_gbs=A100_BUFFER_GBS)
-        add(
-            f"the buffer at the A100's peak gives what its cache does, {A100_BUFFER_GBS:,.0f} GB/s",
-            A100=self.over_a100(estimate(self.workload, cached, plan, cycles)),
-        )
-        for factor, label in ((0.5, "half"), (2.0, "twice")):
+            speedups = {Rival.A100: self.over_a100(at_peak, share)}
+            yield Change(assumption, speedups, {"share": share})
+        theirs = self._peer_row(A100(), A100.resources())["step_seconds"]
+        own_efficiency = theirs / self._our_row(at_peak)["step_seconds"]
+        yield Change(Assumption.OWN_EFFICIENCY, {Rival.A100: own_efficiency})
+        bare = self._estimate_last(replace(gpu, buffer_mib=0))
+        yield Change(Assumption.NO_BUFFER, {Rival.A100: self.over_a100(bare)})
+        cached = self._estimate_last(replace(gpu, buffer_gbs=A100_BUFFER_GBS))
+        speedups = {Rival.A100: self.over_a100(cached)}
+        yield Change(Assumption.SLOW_BUFFER, speedups, {"gbs": A100_BUFFER_GBS})
+
+    def _changes_of_bandwidth(self) -> Iterator[Change]:
+        machine, gpu = self.machine, self.gpu_machine
+        for assumption, factor in (
+            (Assumption.HALF_BANDWIDTH, 0.5),
+            (Assumption.TWICE_BANDWIDTH, 2.0),
+        ):
             changed = replace(machine, bandwidth_gbs=machine.bandwidth_gbs * factor)
             peak_changed = replace(gpu, bandwidth_gbs=gpu.bandwidth_gbs * factor)
-            add(
-                f"{label} the bandwidth, of ours and of the other arrays",
-                **self._speedups(
-                    estimate(self.workload, changed, plan, cycles),
-                    estimate(self.workload, peak_changed, plan, cycles),
-                    changed.resources,
-                ),
+            speedups = self._speedups(
+                self._estimate_last(changed), self._estimate_last(peak_changed), changed.resources
             )
-        add("pruning keeps 30 % of the weights", **pruned(0.3))
-        add("pruning keeps all weights", **pruned(1.0))
-        add("a multiplier of 16 bits counts as four of 8", **pruned(self.density, wide=True))
-        add("attention alone, no linear layers", **pruned(self.density, attention_alone=True))
-        add(
-            "attention alone, and 16 bits count as four of 8",
-            **pruned(self.density, wide=True, attention_alone=True),
-        )
-        add("all weights kept, and 16 bits count as four of 8", **pruned(1.0, wide=True))
-        add(
-            "attention alone, all weights kept, 16 bits count as four of 8",
-            **pruned(1.0, wide=True, attention_alone=True),
-        )
-        return rows
+            yield Change(assumption, speedups)
 
-    def targets(self) -> list[Target]:
-        """The speed-ups that are wanted, for every plan."""
-        changes = self.sensitivity()[1:]
-        resources = self.machine.resources
-        last = self._speedups(self.ours[-1], self.ours_at_peak[-1], resources)
+    def targets(self, sensitivity: Sequence[Change]) -> list[Target]:
+        """The speed-ups that are wanted, for every plan; ``sensitivity`` as of `sensitivity`."""
+        last = self._plan_speedups(-1)
         found = []
-        for ours, at_peak in zip(self.ours, self.ours_at_peak, strict=True):
-            speedups = self._speedups(ours, at_peak, resources)
+        for index, ours in enumerate(self.ours):
+            speedups = self._plan_speedups(index)
             for over, wanted in _WANTED.items():
-                fails = speedups[over] < wanted and ours is self.ours[-1]
-                decided = tuple(
-                    row["assumption"] for row in changes if fails and (row[over] or 0) >= wanted
-                )
+                decided: tuple[str, ...] = ()
                 if speedups[over] < wanted <= last[over]:
                     decided = (f"mean width {self.ours[-1].mean_bits:.2f} bit",)
+                elif speedups[over] < wanted and ours is self.ours[-1]:
+                    decided = tuple(
+                        change.label
+                        for change in sensitivity
+                        if change.speedups.get(over, 0) >= wanted
+                    )
                 found.append(
                     Target(
                         over=over,
@@ -320,7 +411,7 @@ def compare(
     workload: Workload,
     machine: Machine,
     plans: Sequence[HeadPlans],
-    density: float = PRUNED_DENSITY,
+    density: float,
 ) -> dict[str, Any]:
     """Compare a model on our machine with its peers; parameters as `Comparison`.
 
@@ -335,6 +426,7 @@ def compare(
         If model, plans and configuration do not fit each other.
     """
     found = Comparison(workload, machine, plans, density)
+    sensitivity = found.sensitivity()
     return {
         "model": workload.model_dump(),
         "tokens": workload.tokens,
@@ -357,14 +449,14 @@ def compare(
         "a100_peak": found.peak_rows(),
         "targets": [
             {
-                "over": target.over,
+                "over": str(target.over),
                 "mean_bits": round(target.bits, 4),
                 "wanted": target.wanted,
                 "found": target.found,
                 "holds": target.holds,
                 "decided_by": list(target.decided_by),
             }
-            for target in found.targets()
+            for target in found.targets(sensitivity)
         ],
-        "sensitivity": found.sensitivity(),
+        "sensitivity": [change.report() for change in sensitivity],
     }

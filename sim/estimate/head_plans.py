@@ -25,13 +25,15 @@ import torch
 from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors, allocate_codes, text_floor
 from firmware_model.calibration.calibrate import Calibration
 from firmware_model.calibration.goal import Goal
-from firmware_model.calibration.plan import BLOCKS, ModelPlan, group_shares
+from firmware_model.calibration.plan import ModelPlan, group_shares
 from firmware_model.capture import Capture
+from firmware_model.choices import BLOCKS
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress
 from firmware_model.tensorfile import read_tensors, tensor_names, write_tensors
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
+from sim.estimate.machine import check_density
 from sim.estimate.workloads import Workload
 from sim.sources import source_digest
 
@@ -308,8 +310,7 @@ def assumed_plans(workload: Workload, block: int, density: float) -> HeadPlans:
         If the density is not legal, or less than one block a row.
     """
     forced = _forced_blocks(workload, block)
-    if not 0 < density <= 1:
-        raise ParoError(f"density = {density:g} is not legal; legal: above 0, at most 1")
+    check_density(density)
     count = len(forced)
     wanted = round(density * count * count)
     if wanted < count:

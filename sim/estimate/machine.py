@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from paro.config import Config
 from paro.config.errors import ParoError
 
-__all__ = ["A100_BUFFER", "A100_BUFFER_GBS", "Machine", "Resources"]
+__all__ = ["A100_BUFFER", "A100_BUFFER_GBS", "Machine", "Resources", "check_density"]
 
 #: The A100's second-level cache, as NVIDIA's white paper has it: bytes, and 10^9 bytes a second
 #: (5120 a cycle at 1.41 GHz).
@@ -13,6 +13,12 @@ A100_BUFFER = 40 * 2**20
 A100_BUFFER_GBS = 5120 * 1.41
 #: Legal numbers of cores, MHz and GB/s. A core may stand for a part of its time.
 _LEAST, _BEYOND = 1e-6, 1e12
+
+
+def check_density(density: float, name: str = "density") -> None:
+    """Raise ParoError, which names ``name``, unless a share is above 0 and at most 1."""
+    if not 0 < density <= 1:
+        raise ParoError(f"{name} = {density:g} is not legal; legal: above 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ Attention goes layer by layer: the block rows of its heads are dealt out to the 
 core, counted as equally long. Reading, multiplying and writing overlap: what takes longest counts,
 head by head, of
 
-* the array (cycles of the model, softmax and reorder hidden behind it),
+* the array (cycles of the model, which hide softmax and reorder),
 * the read ports of the cores (K and V of every live block),
-* the buffer, if it is said what it gives (the same),
+* the buffer, if its bandwidth is given (the same),
 * the memory (the same, or Q, K and V once if the buffer holds K and V; and O).
 
 A buffer holds K and V of all heads that have a row in work; where it has room for fewer, these
@@ -24,8 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from firmware_model.reference.quantize import padded_head_dim
-from paro.config import Config
 from paro.config.errors import ParoError
 from sim.cycles.attention_time import (
     attention_cycles,
@@ -37,9 +35,9 @@ from sim.cycles.attention_time import (
 from sim.estimate.head_plans import HeadPlans
 from sim.estimate.machine import Machine
 from sim.estimate.traffic import heads_held, linear_bytes, linear_reads, linear_tile
-from sim.estimate.workloads import Workload
+from sim.estimate.workloads import Workload, check_fits
 
-__all__ = ["Estimate", "HeadCycles", "check_fits", "estimate", "head_cycles"]
+__all__ = ["Estimate", "HeadCycles", "estimate", "head_cycles"]
 
 #: What can bound a head or a linear layer.
 BOUNDS = ("array", "port", "buffer", "memory")
@@ -60,20 +58,6 @@ class HeadCycles:
     measured: np.ndarray
     ideal: np.ndarray
     linear_utilisation: float
-
-
-def check_fits(workload: Workload, config: Config) -> None:
-    """Raise ParoError unless a core takes the heads of a model."""
-    needed = padded_head_dim(workload.head_dim)
-    if config.head_dim != needed:
-        raise ParoError(
-            f"head_dim = {config.head_dim} does not fit {workload.title}; legal: {needed}"
-        )
-    if workload.tokens > config.max_tokens:
-        raise ParoError(
-            f"max_tokens = {config.max_tokens} does not fit the {workload.tokens} tokens of "
-            f"{workload.title}"
-        )
 
 
 def head_cycles(workload: Workload, machine: Machine, plans: HeadPlans) -> HeadCycles:

@@ -6,66 +6,35 @@ cluster unchanged. Each point is a file of its own, written whole; what lies the
 again. Its name is a digest of all that the point depends on.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import joblib
 
+from firmware_model.capture import Capture
+from firmware_model.choices import INTEGER
 from firmware_model.progress import Progress, Steps
-from paro.config import Config
+from firmware_model.quality.study import format_study
 from paro.config.errors import ParoError
 from paro.config.files import write_json
 from paro.config.programs import deaf_processes
 from sim.cycles.cycle_model import compile_model
 from sim.estimate.area import load_area_model
+from sim.estimate.grid import Grid, check_sweep
 from sim.estimate.head_plans import HeadPlans
 from sim.estimate.machine import Machine
-from sim.estimate.performance import check_fits, estimate, head_cycles
+from sim.estimate.pareto import mark_best
+from sim.estimate.performance import estimate, head_cycles
 from sim.estimate.workloads import Workload
 from sim.sources import kept_path, read_kept
 
-__all__ = ["Grid", "check_sweep", "pareto", "sweep"]
+__all__ = ["captured_quality", "sweep", "sweep_report"]
 
-#: What the point of a machine has beside its estimate's report.
+#: Fields of a point beside those of its estimate's report.
 _POINT = ("rows", "cols", "cores", "clock_mhz", "bandwidth_gbs", "avg_bits", "luts")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """What is varied; every combination is a point.
-
-    Parameters
-    ----------
-    configs : tuple of Config
-        Cores.
-    clocks_mhz, bandwidths_gbs : tuple of float
-    cores : float
-        Cores side by side, the same in all points.
-    buffer_mib, buffer_gbs : float
-        The same in all points.
-    """
-
-    configs: tuple[Config, ...]
-    clocks_mhz: tuple[float, ...]
-    bandwidths_gbs: tuple[float, ...]
-    cores: float = 1.0
-    buffer_mib: float = 0.0
-    buffer_gbs: float = 0.0
-
-    def machines(self, config: Config) -> Iterator[Machine]:
-        """Every machine with a core."""
-        for clock, bandwidth in product(self.clocks_mhz, self.bandwidths_gbs):
-            yield Machine(
-                config=config,
-                cores=self.cores,
-                clock_mhz=clock,
-                bandwidth_gbs=bandwidth,
-                buffer_mib=self.buffer_mib,
-                buffer_gbs=self.buffer_gbs,
-            )
 
 
 def _path(folder: Path, workload: Workload, machine: Machine, digest: str) -> Path:
@@ -118,7 +87,7 @@ def sweep(
     jobs : int
         Processes; all cores by default.
     progress : Progress, optional
-        Told after each job, in points.
+        Called after each job, in points.
 
     Returns
     -------
@@ -155,26 +124,72 @@ def sweep(
     return [read_kept(path, {*_POINT, "sample_seconds"}) for path in paths]
 
 
-def check_sweep(workload: Workload, grid: Grid, jobs: int) -> None:
-    """Raise ParoError if a machine is not legal or does not take the model, or ``jobs`` is 0."""
-    for config in grid.configs:
-        check_fits(workload, config)
-        list(grid.machines(config))
-    if jobs == 0:
-        raise ParoError("jobs = 0 is not legal; legal: a number of processes, or -1 for all cores")
+def captured_quality(
+    captures: Sequence[Capture],
+    widths: Sequence[float],
+    block: int,
+    folder: Path,
+    progress: Progress | None = None,
+) -> dict[float, float | None]:
+    """Quality of captured heads at some mean widths, as the integer model computes them.
+
+    Parameters
+    ----------
+    captures : sequence of Capture
+        Whose heads share the budget.
+    widths : sequence of float
+        Mean bits.
+    block : int
+        16, 32 or 64.
+    folder : Path
+        Keeps the results; those that it holds are not measured again.
+    progress : Progress, optional
+        Called after each head scored.
+
+    Returns
+    -------
+    dict of float to float or None
+        Mean signal-to-noise ratio of the heads in dB at each of ``widths``; None if not finite.
+
+    Raises
+    ------
+    ParoError
+        As `format_study`, or if a kept result cannot be read.
+    """
+    digests = [capture.digest for capture in captures]
+    paths = {width: kept_path(folder, digests, width, block) for width in widths}
+    missing = [width for width, path in paths.items() if not path.exists()]
+    if missing:
+        study = format_study(captures, missing, block, progress=progress)
+        # The study adds the papers' mean width.
+        for row in study["rows"]:
+            if row["format"] == INTEGER and row["avg_bits"] in paths:
+                write_json(paths[row["avg_bits"]], {"mean_snr_db": row["mean_snr_db"]})
+    elif progress is not None:
+        progress(len(paths), len(paths))
+    return {width: read_kept(path, {"mean_snr_db"})["mean_snr_db"] for width, path in paths.items()}
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points no other beats: lower in one coordinate and not higher in the other."""
-    best = [False] * len(points)
-    lowest = float("inf")
-    previous: tuple[float, float] | None = None
-    for index in sorted(range(len(points)), key=lambda index: points[index]):
-        if points[index][1] < lowest:
-            lowest = points[index][1]
-            previous = points[index]
-            best[index] = True
-        else:
-            # Equal points beat each other not.
-            best[index] = points[index] == previous
-    return best
+def sweep_report(
+    workload: Workload,
+    plans: Sequence[HeadPlans],
+    points: list[dict[str, Any]],
+    quality: Mapping[float, float | None],
+) -> dict[str, Any]:
+    """Report of `paro sweep`: the points with their quality, and which of them are best.
+
+    Parameters
+    ----------
+    workload : Workload
+        The model.
+    plans : sequence of HeadPlans
+        Those that the points were computed under.
+    points : list of dict
+        Result of `sweep`; fields are added to them.
+    quality : mapping of float to float or None
+        Mean signal-to-noise ratio in dB by the ``avg_bits`` of a point; none if not measured.
+    """
+    for point in points:
+        point["mean_snr_db"] = quality.get(point["avg_bits"])
+    mark_best(points)
+    return {"title": workload.title, "plans": plans[0].source, "points": points}

@@ -34,7 +34,7 @@ def heads_held(workload: Workload, operand_bytes: float, buffer: float) -> int:
 def attention_bytes(workload: Workload, operand_bytes: float, buffer: float) -> float:
     """Bytes of the attention of a layer, if every key is read for every tile of queries."""
     operand = workload.tokens * workload.width * operand_bytes
-    tiles = 1 if heads_held(workload, operand_bytes, buffer) else -(-workload.tokens // TILE)
+    tiles = 1 if heads_held(workload, operand_bytes, buffer) else workload.blocks(TILE)
     return operand + 2 * tiles * operand + workload.tokens * workload.width * _OUTPUT
 
 

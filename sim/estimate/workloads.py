@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from paro.config.config import HEAD_DIMS
+from paro.config.config import HEAD_DIMS, Config, padded_head_dim
 from paro.config.errors import ParoError
 
-__all__ = ["WORKLOADS", "Workload", "load_workload"]
+__all__ = ["WORKLOADS", "Workload", "check_fits", "load_workload"]
 
 _FOLDER = Path(__file__).parent / "data" / "workloads"
 #: Names of the models that come with the project.
@@ -60,6 +60,10 @@ class Workload(BaseModel):
     def tokens(self) -> int:
         """All tokens of a sequence."""
         return self.text_tokens + prod(self.grid)
+
+    def blocks(self, block: int) -> int:
+        """Blocks of ``block`` tokens on a side of the attention map."""
+        return -(-self.tokens // block)
 
     @property
     def width(self) -> int:
@@ -124,6 +128,20 @@ def load_workload(name: str) -> Workload:
         return Workload.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ParoError(f"model {path}: {_sentence(error)}") from None
+
+
+def check_fits(workload: Workload, config: Config) -> None:
+    """Raise ParoError unless a core of ``config`` takes the heads of a model."""
+    needed = padded_head_dim(workload.head_dim)
+    if config.head_dim != needed:
+        raise ParoError(
+            f"head_dim = {config.head_dim} does not fit {workload.title}; legal: {needed}"
+        )
+    if workload.tokens > config.max_tokens:
+        raise ParoError(
+            f"max_tokens = {config.max_tokens} does not fit the {workload.tokens} tokens of "
+            f"{workload.title}"
+        )
 
 
 def _sentence(error: ValidationError) -> str:

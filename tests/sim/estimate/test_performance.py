@@ -15,13 +15,15 @@ from paro.config import Config, ParoError
 from paro.config.formats import CODE_BITS
 from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes, written_bytes
 from sim.estimate.area import load_area_model
-from sim.estimate.comparison import Comparison, compare
+from sim.estimate.comparison import Assumption, Comparison, Rival, compare
+from sim.estimate.grid import Grid
 from sim.estimate.head_plans import HeadPlans, assumed_plans, calibrated_plans, plans_of
 from sim.estimate.machine import Machine
 from sim.estimate.paper_figures import checkpoints, peak_speedup
+from sim.estimate.pareto import pareto
 from sim.estimate.peers import DenseInt8, Sanger
 from sim.estimate.performance import HeadCycles, estimate
-from sim.estimate.sweep import Grid, pareto, sweep
+from sim.estimate.sweep import sweep
 from sim.estimate.traffic import linear_bytes, linear_reads
 from sim.estimate.workloads import Workload, load_workload
 from tests.places import ROOT
@@ -342,24 +344,34 @@ def test_speed_ups_by_hand(comparison):
 
 def test_each_assumption_changes_what_it_says(comparison, monkeypatch):
     monkeypatch.setattr("sim.estimate.comparison.A100_BUFFER_GBS", 1e-3)
-    rows = {row["assumption"]: row for row in comparison.sensitivity()}
-    base = rows["as assumed"]
-    assert base["Sanger"] == pytest.approx(
+    changes = comparison.sensitivity()
+    assert [change.assumption for change in changes] == list(Assumption)
+    found = {change.assumption: change.speedups for change in changes}
+    base = found[Assumption.NONE]
+    assert base[Rival.SANGER] == pytest.approx(
         comparison.over_peer(Sanger(density=0.5), comparison.ours[-1], comparison.machine.resources)
     )
-    assert rows["pruning keeps all weights"]["Sanger"] > base["Sanger"]
-    assert rows["pruning keeps 30 % of the weights"]["ViTCoD"] < base["ViTCoD"]
-    assert rows["a multiplier of 16 bits counts as four of 8"]["Sanger"] == pytest.approx(
-        4 * base["Sanger"]
-    )
-    assert rows["every lane works in every cycle"]["A100"] > base["A100"]
-    cached = next(row for name, row in rows.items() if "what its cache does" in name)
-    assert cached["A100"] < base["A100"]
-    assert {target.over: target.wanted for target in comparison.targets()} == {
+    assert found[Assumption.UNPRUNED][Rival.SANGER] > base[Rival.SANGER]
+    assert found[Assumption.PRUNED_TO_30][Rival.VITCOD] < base[Rival.VITCOD]
+    assert found[Assumption.WIDE][Rival.SANGER] == pytest.approx(4 * base[Rival.SANGER])
+    assert found[Assumption.FULL_LANES][Rival.A100] > base[Rival.A100]
+    assert found[Assumption.SLOW_BUFFER][Rival.A100] < base[Rival.A100]
+    targets = comparison.targets(changes)
+    assert {str(target.over): target.wanted for target in targets} == {
         "A100": 3.2,
         "Sanger": 7.05,
         "ViTCoD": 7.05,
     }
+
+
+def test_a_change_says_in_words_what_it_is(comparison):
+    labels = {change.assumption: change.label for change in comparison.sensitivity()}
+    assert labels[Assumption.MEAN_WIDTH] == "mean width 8.00 in place of 2.00 bit"
+    assert labels[Assumption.SLOW_BUFFER].endswith("gives what its cache does, 7,219 GB/s")
+    report = comparison.sensitivity()[-1].report()
+    assert report["assumption"] == Assumption.UNPRUNED_ALONE_WIDE.value
+    assert report["A100"] is None
+    assert report["Sanger"] > 0
 
 
 def test_a_comparison_names_what_decides():
