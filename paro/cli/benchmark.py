@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 
 from paro.cli.console import key_value_table, print_json, progress_bar, stdout
-from paro.cli.options import ConfigChoice, JsonOption, parse_range, with_config
+from paro.cli.options import (
+    ConfigChoice,
+    JsonOption,
+    check_captures,
+    check_plan,
+    parse_range,
+    with_config,
+)
 
 
 @with_config
@@ -40,6 +47,12 @@ def benchmark(
 
       paro benchmark capture.safetensors --head 2 --query-blocks 0:1 --json
     """
+    if capture is not None:
+        check_captures([capture])
+    if plan is not None:
+        check_plan(plan)
+    bounds = parse_range("query-blocks", query_blocks)
+
     from firmware_model import DEMO_CAPTURE
     from firmware_model.capture import load_capture
     from firmware_model.quality.evaluate import evaluate
@@ -56,7 +69,7 @@ def benchmark(
         result = evaluate(source, chosen_plan, [head], core, progress=progress)
         model_seconds = time.perf_counter() - started_model
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    rows = as_range(parse_range("query-blocks", query_blocks), chosen_plan.blocks)
+    rows = as_range(bounds, chosen_plan.blocks)
     with TemporaryDirectory(prefix="paro_benchmark_") as folder, progress_bar(sim) as progress:
         timing = time_cosim(
             source,

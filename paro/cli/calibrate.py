@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from paro.cli.console import progress_bar, stdout, warn
-from paro.cli.options import CapturesArgument, HeadsOption, parse_heads, writable_file
+from paro.cli.console import header_table, progress_bar, stdout, warn
+from paro.cli.options import (
+    CapturesArgument,
+    HeadsOption,
+    check_captures,
+    parse_heads,
+    writable_file,
+)
 from paro.config import ParoError
 from paro.config.formats import PAPER_BITS
 
@@ -116,9 +122,9 @@ def calibrate(
     its times, prompts of any length) make one plan; with captures of several models PLAN is a
     folder, with a plan for each. Captures are read one at a time.
 
-    The table tells what each head loses against its own 8 bits; a head that loses more than
-    --max-loss, one whose logits the format does not hold, and a mean that cannot be met are told in
-    a sentence each.
+    The table shows the loss of each head against its own 8 bits. A warning names each head that
+    loses more than --max-loss or whose logits the format does not hold, and a mean that cannot be
+    met.
 
     [bold]Examples[/bold]
 
@@ -133,9 +139,6 @@ def calibrate(
       paro calibrate one.safetensors other.safetensors -o plans/ --density 0.3 --order FHW
     """
     from firmware_model.calibration import goal as goals
-    from firmware_model.calibration.calibrate import Calibration
-    from firmware_model.calibration.plan import save_plan
-    from firmware_model.capture import open_captures
 
     goal = goals.Goal(
         avg_bits=avg_bits,
@@ -150,6 +153,12 @@ def calibrate(
         text_bits=text_bits,
         relative_to=relative_to,  # type: ignore[arg-type]  # refused if not legal
     )
+    check_captures(captures)
+
+    from firmware_model.calibration.calibrate import Calibration
+    from firmware_model.calibration.plan import save_plan
+    from firmware_model.capture import open_captures
+
     sources = open_captures(captures)
     names = {}
     for source in sources:
@@ -174,7 +183,7 @@ def calibrate(
 
 
 def _warnings(result: "Calibrated", goal: "Goal", max_loss: float) -> Iterator[str]:
-    """What a user should know of a plan, a sentence each."""
+    """Warnings about a plan, a sentence each."""
     yield from (f"{sentence}; the plan leaves it out" for sentence in result.left_out)
     if goal.density is None:
         asked, met, unit = goal.avg_bits, result.plan.mean_bits(), "bits"
@@ -196,18 +205,16 @@ def _warnings(result: "Calibrated", goal: "Goal", max_loss: float) -> Iterator[s
 
 
 def _table(path: Path, result: "Calibrated") -> Table:
-    from firmware_model.reorder import ORDERS
-    from firmware_model.transform import TRANSFORMS
+    from firmware_model.choices import ORDERS, TRANSFORMS
 
     plan = result.plan
-    table = Table(
-        title=f"plan {path}: {plan.mean_bits():.2f} bits, {plan.density():.0%} of the blocks live",
-        title_justify="left",
-    )
     single = len(result.heads) <= _HEADS_SHOWN
     columns = ("order", "transform", "bits", "live", "dB", "8-bit dB", "loss")
-    for column in ("layer", "head" if single else "heads", *columns):
-        table.add_column(column, justify="right")
+    table = header_table(
+        f"plan {path}: {plan.mean_bits():.2f} bits, {plan.density():.0%} of the blocks live",
+        ("layer", "head" if single else "heads", *columns),
+        boxed=True,
+    )
     for layer in plan.layers:
         heads = [head for head in result.heads if head.layer == layer]
         for some in [[head] for head in heads] if single else [heads]:

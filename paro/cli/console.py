@@ -1,20 +1,15 @@
-"""What commands print: results on stdout, progress and errors on stderr."""
+"""Output of commands: results on stdout, progress and errors on stderr."""
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from firmware_model.progress import ANNOUNCEMENTS
@@ -25,15 +20,15 @@ stderr = Console(stderr=True, markup=False)
 
 
 def warn(sentence: str) -> None:
-    """Tell on stderr what does not stop the command but should be known."""
+    """Print a warning on stderr; the command goes on."""
     stderr.print(f"warning: {sentence}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on stderr while the body runs; yields what it calls with (done, total)."""
+    """Show a bar on stderr while the body runs; yields the function to call with (done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with _progress(*columns, TimeElapsedColumn()) as bars:
+    with _display(*columns, TimeElapsedColumn()) as bars:
         task = bars.add_task(label, total=None)
 
         def advance(done: int, total: int) -> None:
@@ -44,8 +39,9 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def step_line(label: str) -> Iterator[Callable[[str], None]]:
-    """Show on stderr which named step runs, with its time; yields what it calls with each name."""
-    with _progress(TextColumn("{task.description}"), TimeElapsedColumn()) as lines:
+    """Show on stderr which named step runs, with its time; yields the function to call with each
+    name."""
+    with _display(TextColumn("{task.description}"), TimeElapsedColumn()) as lines:
         task = None
 
         def begin(step: str) -> None:
@@ -58,19 +54,20 @@ def step_line(label: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _progress(*columns: ProgressColumn) -> Iterator[Progress]:
-    with Progress(*columns, console=stderr) as progress:
+def _display(*columns: rich_progress.ProgressColumn) -> Iterator[rich_progress.Progress]:
+    """Show tasks on stderr in these columns."""
+    with rich_progress.Progress(*columns, console=stderr) as display:
         try:
-            yield progress
+            yield display
         except BaseException:
             # The error shall stand alone.
-            progress.live.transient = True
+            display.live.transient = True
             raise
 
 
 @contextmanager
 def announcements() -> Iterator[None]:
-    """Show on stderr what the body announces (`firmware_model.progress.announce`)."""
+    """Show on stderr the announcements of the body (`firmware_model.progress.announce`)."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -84,6 +81,44 @@ def announcements() -> Iterator[None]:
     finally:
         ANNOUNCEMENTS.removeHandler(handler)
         ANNOUNCEMENTS.setLevel(level)
+
+
+def header_table(
+    title: str,
+    columns: Iterable[str],
+    *,
+    left: Collection[str] = (),
+    no_wrap: Collection[str] = (),
+    caption: str | None = None,
+    boxed: bool = False,
+) -> Table:
+    """Table with a header and no rows yet.
+
+    Parameters
+    ----------
+    title : str
+        Above the table.
+    columns : iterable of str
+        Header; columns stand to the right.
+    left : collection of str
+        Columns that stand to the left.
+    no_wrap : collection of str
+        Columns that are cut, not wrapped, where the terminal is narrow.
+    caption : str, optional
+        Below the table.
+    boxed : bool
+        Whether lines stand around the cells, not below the header alone.
+    """
+    if boxed:
+        table = Table(title=title, title_justify="left")
+    else:
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    if caption is not None:
+        table.caption, table.caption_justify = caption, "left"
+    for column in columns:
+        justify = "left" if column in left else "right"
+        table.add_column(column, justify=justify, no_wrap=column in no_wrap)
+    return table
 
 
 def key_value_table(title: str, rows: dict[str, Any]) -> Table:

@@ -1,54 +1,39 @@
 """`paro estimate`: time of a whole model on the accelerator, beside its peers."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from paro.cli.console import format_value, key_value_table, print_json, progress_bar, stdout
+from paro.cli.console import (
+    format_value,
+    header_table,
+    key_value_table,
+    print_json,
+    stdout,
+)
+from paro.cli.machine_options import (
+    EQUAL_QUALITY_BITS,
+    MODEL_OPTION,
+    PRUNED_DENSITY,
+    BufferBandwidthOption,
+    BufferOption,
+    CoresOption,
+    LatencyOption,
+    SourcesArgument,
+    build_config,
+    calibrated_plans,
+    check_sources,
+)
 from paro.cli.options import ConfigChoice, JsonOption, with_config, writable
 from paro.config import ParoError
+from paro.config.files import check_file
 from paro.config.formats import PAPER_BITS
-from sim.estimate.equal_quality import EQUAL_QUALITY_BITS, PRUNED_DENSITY
 
-#: What is not said of the array: the widest that 2-bit blocks fill, see docs/performance.md.
-DEFAULT_ARRAY = {"rows": 16, "cols": 32, "axi_bits": 512}
-
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model", metavar="NAME", help="such as cogvideox-5b, or a file NAME.toml of your own"
-    ),
-]
-SourcesArgument = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="[CAPTURE]...",
-        help="captures or folders of them, whose calibrated heads stand for the model's; by "
-        "default the one that comes with the project",
-        show_default=False,
-    ),
-]
-CoresOption = Annotated[
-    float, typer.Option("--cores", metavar="N", help="cores of this configuration, side by side")
-]
-BufferOption = Annotated[
-    float,
-    typer.Option(
-        "--buffer", metavar="MIB", help="memory on the chip before the cores; the RTL has none"
-    ),
-]
-BufferBandwidthOption = Annotated[
-    float,
-    typer.Option(
-        "--buffer-bandwidth", metavar="GB/S", help="of the buffer; 0: as much as the cores read"
-    ),
-]
-LatencyOption = Annotated[
-    int, typer.Option("--latency", metavar="CYCLES", help="from a request to its first beat")
-]
+if TYPE_CHECKING:
+    from sim.estimate.head_plans import HeadPlans
+    from sim.estimate.workloads import Workload
 
 
 @with_config
@@ -61,7 +46,7 @@ def estimate(
             "--output", "-o", metavar="DIR", help="folder for the results", callback=writable
         ),
     ] = None,
-    model: ModelOption = None,
+    model: Annotated[str | None, MODEL_OPTION] = None,
     clock: Annotated[float, typer.Option("--clock", metavar="MHZ", help="of the cores")] = 1000.0,
     bandwidth: Annotated[
         float, typer.Option("--bandwidth", metavar="GB/S", help="of the memory")
@@ -149,14 +134,9 @@ def estimate(
     if len(given) > 1:
         raise ParoError(f"give plans by one of: {'; '.join(given)}")
 
-    from firmware_model.reference.quantize import padded_head_dim
-    from paro.cli.charts import estimate_figure
-    from paro.cli.drawing import save_figure
-    from paro.config.files import write_json
-    from sim.estimate.comparison import compare
-    from sim.estimate.machine import Machine
-    from sim.estimate.performance import check_fits
-    from sim.estimate.workloads import load_workload
+    from paro.config.config import padded_head_dim
+    from sim.estimate.machine import Machine, check_density
+    from sim.estimate.workloads import check_fits, load_workload
 
     workload = load_workload(model)
     core = build_config(config, padded_head_dim(workload.head_dim))
@@ -170,17 +150,27 @@ def estimate(
         buffer_gbs=buffer_bandwidth,
         latency=latency,
     )
-    if not 0 < pruned_density <= 1:
-        raise ParoError(
-            f"pruned density = {pruned_density:g} is not legal; legal: above 0, at most 1"
-        )
+    check_density(pruned_density, "pruned density")
     widths = (
         PAPER_BITS if avg_bits is None else avg_bits,
         EQUAL_QUALITY_BITS if equal_quality_bits is None else equal_quality_bits,
     )
-    plans = make_plans(
-        workload, core.block, widths, captures or [], output, plan=plan, density=assume_density
-    )
+    if plan is not None:
+        check_file(plan, "plan")
+    elif assume_density is not None:
+        check_density(assume_density)
+    else:
+        check_sources(captures or [], widths)
+
+    from paro.cli.charts import estimate_figure
+    from paro.cli.drawing import save_figure
+    from paro.config.files import write_json
+    from sim.estimate.comparison import compare
+
+    if plan is None and assume_density is None:
+        plans = calibrated_plans(workload, core.block, widths, captures or [], output)
+    else:
+        plans = [_given_plans(workload, core.block, plan, assume_density)]
     report = compare(workload, machine, plans, pruned_density)
     write_json(output / "estimate.json", report)
     save_figure(estimate_figure(report), output / "estimate.png")
@@ -191,49 +181,17 @@ def estimate(
     stdout.print(f"written: {output / 'estimate.json'}, estimate.png", highlight=False)
 
 
-def build_config(choice: ConfigChoice, head_dim: int, **fields: int) -> Any:
-    """Configuration for a model: its head_dim, and `DEFAULT_ARRAY` if nothing is said."""
-    implied: dict[str, int] = {"head_dim": head_dim} | fields
-    if choice.preset is None and choice.file is None:
-        implied = DEFAULT_ARRAY | implied
-    return choice.build(**implied)
-
-
-def make_plans(
-    workload: Any,
-    block: int,
-    widths: tuple[float, ...],
-    captures: list[Path],
-    output: Path,
-    *,
-    plan: Path | None = None,
-    density: float | None = None,
-) -> list[Any]:
-    """Plans of a model's heads: a given one, an assumed one, or calibrated ones of some widths."""
-    from firmware_model import DEMO_CAPTURE
-    from firmware_model.calibration.allocation import check_avg_bits
+def _given_plans(
+    workload: "Workload", block: int, plan: Path | None, density: float | None
+) -> "HeadPlans":
+    """Plans of a file, or assumed ones of a density."""
     from firmware_model.calibration.plan import load_model_plan
-    from firmware_model.capture import load_captures
     from sim.estimate import head_plans
 
     if plan is not None:
-        return [head_plans.plans_of(load_model_plan(plan), workload, block, f"plan {plan}")]
-    if density is not None:
-        return [head_plans.assumed_plans(workload, block, density)]
-    for width in widths:
-        check_avg_bits(width)
-    sources = load_captures(captures or [DEMO_CAPTURE])
-    blocks = -(-workload.tokens // block)
-    with progress_bar("measure heads") as progress:
-        heads = head_plans.measure_heads(sources, blocks, output / "measured", progress)
-    source = head_plans.describe_captures(sources)
-    plans = []
-    with progress_bar("allocate") as progress:
-        for done, width in enumerate(widths):
-            progress(done, len(widths))
-            plans.append(head_plans.calibrated_plans(heads, workload, block, width, source))
-        progress(len(widths), len(widths))
-    return plans
+        return head_plans.plans_of(load_model_plan(plan), workload, block, f"plan {plan}")
+    assert density is not None
+    return head_plans.assumed_plans(workload, block, density)
 
 
 def _print_checkpoints(json_: bool) -> None:
@@ -252,12 +210,12 @@ def _print_checkpoints(json_: bool) -> None:
             }
         )
     else:
-        table = _table("the papers' figures", ("figure", "wanted", "found", "holds"))
+        table = _left_table("the papers' figures", ("figure", "wanted", "found", "holds"))
         for point in points:
             wanted, found = _span(point.low, point.high), _span(*point.found)
             table.add_row(point.figure, wanted, found, format_value(point.holds))
         stdout.print(table)
-        table = _table(
+        table = _left_table(
             "peers beside their own figures",
             ("peer", "figure", "published", "model", "error", "stated", "holds"),
         )
@@ -276,16 +234,14 @@ def _print_checkpoints(json_: bool) -> None:
         raise typer.Exit(1)
 
 
+def _left_table(title: str, columns: tuple[str, ...]) -> Table:
+    """Table whose first column stands to the left."""
+    return header_table(title, columns, left=columns[:1])
+
+
 def _span(low: float, high: float) -> str:
     texts = f"{low:.2f}", f"{high:.2f}"
     return texts[0] if texts[0] == texts[1] else " to ".join(texts)
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left")
-    return table
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -332,7 +288,9 @@ def _print_report(report: dict[str, Any]) -> None:
             report["a100_peak"],
         )
     )
-    table = _table("targets", ("over", "mean bits", "wanted", "found", "holds", "would hold if"))
+    table = _left_table(
+        "targets", ("over", "mean bits", "wanted", "found", "holds", "would hold if")
+    )
     for target in report["targets"]:
         table.add_row(
             target["over"],
@@ -344,7 +302,7 @@ def _print_report(report: dict[str, Any]) -> None:
         )
     stdout.print(table)
     names = [name for name in report["sensitivity"][0] if name != "assumption"]
-    table = _table("speed-ups with one assumption changed", ("assumption", *names))
+    table = _left_table("speed-ups with one assumption changed", ("assumption", *names))
     for row in report["sensitivity"]:
         cells = ["" if row[name] is None else f"{row[name]:.2f}x" for name in names]
         table.add_row(row["assumption"], *cells)
@@ -352,7 +310,7 @@ def _print_report(report: dict[str, Any]) -> None:
 
 
 def _machines(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = _table(
+    table = _left_table(
         title,
         ("machine", "attention", "linear", "step, s", "ours is", "in attention"),
     )

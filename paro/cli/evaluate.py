@@ -1,4 +1,4 @@
-"""`paro evaluate`: what quantised attention does to captured heads, or to a model's videos."""
+"""`paro evaluate`: quality of captured heads, or of a model's videos, under a plan."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +17,12 @@ from paro.cli.options import (
     StepsOption,
     VariantOption,
     WidthOption,
+    check_plan,
     parse_heads,
 )
 from paro.cli.results import heads_table
 from paro.config import ParoError
+from paro.config.files import check_file
 
 
 def evaluate(
@@ -90,10 +92,10 @@ def evaluate(
 
       paro evaluate moving-digits --plan plan.safetensors -o videos --samples 20
     """
-    from firmware_model.models.models import is_model
-    from firmware_model.reference.methods import Method
+    from firmware_model.choices import METHODS, check_choice
+    from firmware_model.models.names import is_model
 
-    method = Method(format_, groups)  # type: ignore[arg-type]  # refused if not legal
+    check_choice("format", format_, METHODS)
     running = {
         "samples": samples,
         "steps": steps,
@@ -111,15 +113,23 @@ def evaluate(
     missing = [source for source in sources if source not in models and not source.exists()]
     if missing:
         raise ParoError(f"{missing[0]} does not exist; legal: captures, or a model")
-    if models:
-        if heads is not None or report:
-            raise ParoError("--heads and --report are for captures, not for a model")
-        _evaluate_model(sources[0], plan, method, output, running)
-        return
+    if models and (heads is not None or report):
+        raise ParoError("--heads and --report are for captures, not for a model")
     for name, value in running.items():
-        if value is not None:
+        if value is not None and not models:
             raise ParoError(f"--{name} is for a model, but {sources[0]} is a capture")
-    _evaluate_captures(sources, plan, method, output, heads, report)
+    if models:
+        check_file(plan, "plan")
+    else:
+        check_plan(plan)
+
+    from firmware_model.reference.methods import Method
+
+    method = Method(format_, groups)  # type: ignore[arg-type]  # refused if not legal
+    if models:
+        _evaluate_model(sources[0], plan, method, output, running)
+    else:
+        _evaluate_captures(sources, plan, method, output, heads, report)
 
 
 def _evaluate_captures(

@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,7 +16,7 @@ from paro.config import PRESETS, Config, ParoError, files, load_config
 
 
 class Top(Enum):
-    """What can be generated and simulated."""
+    """Hardware that can be generated and simulated."""
 
     CORE = "core"
     ACCELERATOR = "accelerator"
@@ -33,6 +33,26 @@ def writable_file(path: Path) -> Path:
     """Refuse a file for results before the long work."""
     files.check_folder(path.parent)
     return path
+
+
+def check_captures(paths: Iterable[Path]) -> None:
+    """Refuse captures that are not there, before the long work; a folder is opened later."""
+    for path in paths:
+        if not path.is_dir():
+            files.check_file(path, "capture")
+
+
+def check_plan(path: Path) -> None:
+    """Refuse a plan, or a folder of them, that is not there, before the long work."""
+    if not path.is_dir():
+        files.check_file(path, "plan")
+
+
+def legal_heads(text: str | None) -> str | None:
+    """Refuse a list of heads that is none, before it is known how many there are."""
+    if text is not None:
+        _head_ranges(text)
+    return text
 
 
 CaptureArgument = Annotated[
@@ -57,7 +77,12 @@ OutputDirectory = Annotated[
 ]
 HeadsOption = Annotated[
     str | None,
-    typer.Option("--heads", metavar="LIST", help="heads, such as 0,3 or 0-2,5; all by default"),
+    typer.Option(
+        "--heads",
+        metavar="LIST",
+        help="heads, such as 0,3 or 0-2,5; all by default",
+        callback=legal_heads,
+    ),
 ]
 ModelArgument = Annotated[
     Path,
@@ -124,7 +149,7 @@ _CONFIG_PANEL = "Configuration of the core"
 
 @dataclass(frozen=True)
 class ConfigChoice:
-    """What the user said about the configuration.
+    """The configuration as the user gave it.
 
     Parameters
     ----------
@@ -213,18 +238,24 @@ def parse_heads(text: str | None, heads: int) -> list[int]:
     """
     if text is None:
         return list(range(heads))
-    chosen: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not is_number(first) or (dash and not is_number(last)):
-            raise ParoError(f"heads = {text!r} is not a list of heads; legal: such as 0,3 or 0-2,5")
-        chosen.extend(range(int(first), int(last if dash else first) + 1))
+    chosen = [head for part in _head_ranges(text) for head in part]
     if not chosen or len(set(chosen)) != len(chosen):
         raise ParoError(f"heads = {text!r} names a head twice or none")
     beyond = [head for head in chosen if head >= heads]
     if beyond:
         raise ParoError(f"heads = {text!r}: there is no head {beyond[0]}; legal: 0 .. {heads - 1}")
     return chosen
+
+
+def _head_ranges(text: str) -> list[range]:
+    """Ranges that a list of heads names; ParoError if it is no such list."""
+    ranges = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not is_number(first) or (dash and not is_number(last)):
+            raise ParoError(f"heads = {text!r} is not a list of heads; legal: such as 0,3 or 0-2,5")
+        ranges.append(range(int(first), int(last if dash else first) + 1))
+    return ranges
 
 
 def parse_numbers(name: str, text: str) -> tuple[float, ...]:

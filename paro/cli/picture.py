@@ -1,4 +1,4 @@
-"""`paro picture`: what calibration does to a head, drawn."""
+"""`paro picture`: drawings of heads before and after calibration."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from paro.cli.console import progress_bar, stdout
-from paro.cli.options import CaptureArgument, HeadsOption, OutputDirectory, parse_heads
+from paro.cli.options import (
+    CaptureArgument,
+    HeadsOption,
+    OutputDirectory,
+    check_captures,
+    check_plan,
+    parse_heads,
+)
 
 
 def picture(
@@ -25,6 +32,9 @@ def picture(
 
       paro picture capture.safetensors --plan plan.safetensors --heads 3 -o pictures
     """
+    check_captures([capture])
+    check_plan(plan)
+
     from firmware_model.capture import load_capture
     from paro.cli.drawing import draw_head
     from paro.cli.inputs import find_plans

@@ -1,28 +1,25 @@
-"""Tables of what a run reports."""
+"""The table of heads in a report of `paro cosim` or `paro evaluate`."""
 
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
-from paro.cli.console import format_value
+from paro.cli.console import format_value, header_table
 
 __all__ = ["heads_table"]
 
 
 def heads_table(title: str, report: dict[str, Any]) -> Table:
     """One line for each head of a report of `paro cosim` or `paro evaluate`."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     heads = report["heads"]
-    # A table with cycles fits 80 columns without what other columns nearly tell.
+    # With cycles, the table fits 80 columns without those that others nearly repeat.
     hidden = ("ideal_cycles", "relative_l1", "rmse") if "cycles" in heads[0] else ()
     columns = [
         name
         for name, value in heads[0].items()
         if not isinstance(value, list | dict) and name not in hidden
     ]
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="right")
+    table = header_table(title, [name.replace("_", " ") for name in columns])
     for head in heads:
         table.add_row(*(_cell(name, head[name]) for name in columns))
     return table

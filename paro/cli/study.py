@@ -1,34 +1,24 @@
-"""`paro study`: the comparisons behind the docs, over captures of your own."""
+"""`paro study`: the comparisons that the docs rest on, over captures of your own."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from paro.cli.console import format_value, progress_bar, stdout
-from paro.cli.options import OutputDirectory, parse_numbers
+from paro.cli.console import format_value, header_table, stdout
+from paro.cli.options import OutputDirectory, check_captures, parse_numbers
+from paro.cli.studies import STUDIES, Settings, Study
 from paro.config import ParoError
 from paro.config.formats import PAPER_BITS
 
-#: What can be studied, and the options that each takes beside --block.
-STUDIES = {
-    "formats": ("bits", "order"),
-    "blocks": ("bits",),
-    "sparsity": ("density",),
-    "ablation": (),
-    "carry-over": ("at", "avg_bits", "order"),
-    "pruning": ("target",),
-    "pe": ("no_place",),
-}
-#: pruning: least weights that live, relative to the mean; and the papers' formats at 4.8 bits, by
-#: the study formats over the captures of docs/quality.md.
-_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+#: Shares of live blocks by default.
+_DENSITIES = "0.5,0.3,0.2"
+#: Where the plan of carry-over is calibrated by default, as a share of the denoising steps.
+_AT = 0.7
+#: Quality that pruning must reach by default: that of the papers' formats at 4.8 bits, by the study
+#: formats over the captures of docs/quality.md.
 _PAPER_SNR_DB = 36.0
-#: formats: mean widths by default.
-_WIDTHS = "2,2.5,3,3.5,4,4.8,6"
 
 
 def study(
@@ -115,17 +105,12 @@ def study(
 
       paro study pe -o study
     """
-    from firmware_model import DEMO_CAPTURE
-    from firmware_model.calibration.allocation import check_avg_bits
     from firmware_model.calibration.goal import Goal
-    from firmware_model.capture import load_captures
-    from firmware_model.quality import study as studies
-    from paro.cli.drawing import format_figure, save_figure
-    from paro.config.files import write_json
-    from sim.estimate.block_study import block_study
+    from firmware_model.choices import check_avg_bits
 
     if what not in STUDIES:
         raise ParoError(f"there is no study {what!r}; legal: {', '.join(STUDIES)}")
+    chosen = STUDIES[what]
     given = {
         "bits": bits,
         "density": density,
@@ -136,125 +121,63 @@ def study(
         "no_place": no_place or None,
     }
     for name, value in given.items():
-        if value is not None and name not in STUDIES[what]:
+        if value is not None and name not in chosen.options:
             raise ParoError(f"--{name.replace('_', '-')} is not for the study {what!r}")
-    widths = parse_numbers("bits", bits or ("3,4.8" if what == "blocks" else _WIDTHS))
-    densities = parse_numbers("density", density or "0.5,0.3,0.2")
-    goal = Goal(
-        avg_bits=PAPER_BITS if avg_bits is None else avg_bits,
-        block=block,
-        order="error" if order is None else order,
+    settings = Settings(
+        goal=Goal(
+            avg_bits=PAPER_BITS if avg_bits is None else avg_bits,
+            block=block,
+            order="error" if order is None else order,
+        ),
+        widths=parse_numbers("bits", bits or chosen.widths),
+        densities=parse_numbers("density", density or _DENSITIES),
+        at=_AT if at is None else at,
+        target_snr_db=_PAPER_SNR_DB if target is None else target,
+        place=not no_place,
+        folder=output,
     )
-    if captures is None and what != "pe":
+    for width in settings.widths:
+        check_avg_bits(width)
+    if captures is None and chosen.needs_captures:
         raise ParoError(f"the study {what!r} needs captures: give one or more, or folders of them")
-    sources = load_captures(captures or [DEMO_CAPTURE])
-    if what == "pe":
-        _pe_study(sources, block, not no_place, output)
-        return
-    result: Any
-    with progress_bar(what) as progress:
-        if what == "formats":
-            result = studies.format_study(
-                sources, widths, goal.block, goal.order, progress=progress
-            )
-            hidden = ("avg_bits", "worst_head")
-            rows = [
-                {name: value for name, value in row.items() if name not in hidden}
-                for row in result["rows"]
-            ]
-        elif what == "blocks":
-            for width in widths:
-                check_avg_bits(width)
-            result = rows = block_study(sources, widths, progress=progress)
-        elif what == "sparsity":
-            result = rows = studies.sparsity_study(sources, densities, block, progress)
-        elif what == "ablation":
-            result = rows = studies.ablation_study(sources, block, progress)
-        elif what == "pruning":
-            wanted = _PAPER_SNR_DB if target is None else target
-            result = studies.pruning_study(sources, _THRESHOLDS, wanted, progress)
-            rows = result["rows"]
-        else:
-            static = 0.7 if at is None else at
-            result = rows = studies.carry_over_study(sources, static, goal, progress)
-    write_json(output / f"{what}.json", result)
-    if what == "sparsity":
-        rows = [
-            {name: row[name] for name in ("capture", "head", "order")} | part
-            for row in rows
-            for part in row["densities"]
-        ]
-    stdout.print(_table(f"study {output / what}.json", rows))
-    if what == "pruning":
-        stdout.print(
-            f"{result['target_snr_db']:g} dB need {result['equal_density']} of the weights."
-        )
-    if what == "formats":
-        save_figure(format_figure(result), output / "formats.png")
-        equal = result["equal_bits"]
-        stdout.print(
-            f"The integer model is as good as the paper's formats at {PAPER_BITS} bits at {equal}."
-            if equal is not None
-            else f"The integer model meets the paper's formats at {PAPER_BITS} bits at none of the "
-            "widths between those tried."
-        )
-        stdout.print(f"drawn: {output / 'formats.png'}", highlight=False)
+    check_captures(captures or [])
+
+    from firmware_model import DEMO_CAPTURE
+    from firmware_model.capture import load_captures
+
+    result = chosen.run(load_captures(captures or [DEMO_CAPTURE]), settings)
+    _show(what, chosen, result, output)
 
 
-def _pe_study(sources: Sequence[Any], block: int, place: bool, output: Path) -> None:
-    """Measure the candidates for a processing element, print their tables, draw them."""
-    from firmware_model.quality.study import rounding_study
-    from fpga.pe import pe_study
-    from fpga.pe.pe_candidates import CANDIDATES
-    from paro.cli.drawing import pe_figure, save_figure
+def _show(what: str, chosen: Study, result: Any, output: Path) -> None:
+    """Write and draw the result of a study, and print its tables."""
     from paro.config.files import write_json
 
-    with progress_bar("area and speed" if place else "area") as progress:
-        measured = pe_study.measure(output / "build", place=place, progress=progress)
-    formats = list(dict.fromkeys(CANDIDATES[row["name"]].number_format for row in measured))
-    with progress_bar("quality") as progress:
-        quality = rounding_study(sources, formats, (PAPER_BITS, 3.0), block, progress=progress)
-    result = pe_study.report(measured, quality)
-    write_json(output / "pe.json", result)
-    save_figure(pe_figure(result), output / "pe.png")
-    rows = result["rows"]
-    title = f"one PE, accumulator of {result['accumulator_bits']} bits, area = LUT4 + 2 CCU2C"
-    stdout.print(_table(title, [_pe_area(row, place) for row in rows]))
-    title = "by width of a block (8/4/2 bit), and attention at two mean widths"
-    stdout.print(_table(title, [_pe_quality(row) for row in rows]))
-    stdout.print(f"report: {output / 'pe.json'}, drawn: {output / 'pe.png'}", highlight=False)
+    path = output / f"{what}.json"
+    write_json(path, result)
+    if chosen.chart is not None:
+        from paro.cli.drawing import save_figure
 
-
-def _pe_area(row: dict[str, Any], place: bool) -> dict[str, Any]:
-    fmax = row["fmax_mhz"]
-    return {
-        "PE": row["name"],
-        "LUT4": row["lut4"],
-        "CCU2C": row["carry"],
-        "FF": row["ff"],
-        "area": row["area"],
-        "4-LUTs only": row["narrow_area"],
-        "gates": row["generic_cells"],
-        **({"4x4 MHz": "-" if fmax is None else f"{fmax:.1f}"} if place else {}),
-    }
-
-
-def _pe_quality(row: dict[str, Any]) -> dict[str, Any]:
-    errors = row["logit_rmse"].values()
-    return {
-        "PE": row["name"],
-        "MACs": "/".join(map(str, row["macs"].values())),
-        "area a MAC": "/".join(f"{area:.0f}" for area in row["area_per_mac"].values()),
-        "format": row["format"],
-        "logit RMSE": "/".join("-" if error is None else f"{error:.3f}" for error in errors),
-        **{f"dB at {width}": snr for width, snr in row["mean_snr_db"].items()},
-    }
+        save_figure(chosen.chart(result), path.with_suffix(".png"))
+    if chosen.tables is None:
+        tables = [(f"study {path}", chosen.rows(result))]
+    else:
+        tables = chosen.tables(result)
+    for title, rows in tables:
+        stdout.print(_table(title, rows))
+    for line in chosen.closing(result, output):
+        stdout.print(line, highlight=False)
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, value in rows[0].items():
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=isinstance(value, str))
+    columns = [name.replace("_", " ") for name in rows[0]]
+    # A text is the same in many rows: a narrow terminal shall cut it, not wrap it.
+    texts = [
+        column
+        for column, value in zip(columns, rows[0].values(), strict=True)
+        if isinstance(value, str)
+    ]
+    table = header_table(title, columns, no_wrap=texts)
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
     return table

@@ -4,34 +4,30 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
-from paro.cli.console import format_value, print_json, progress_bar, stdout
-from paro.cli.estimate import (
+from paro.cli.console import format_value, header_table, print_json, progress_bar, stdout
+from paro.cli.machine_options import (
+    EQUAL_QUALITY_BITS,
+    MODEL_OPTION,
     BufferBandwidthOption,
     BufferOption,
     CoresOption,
     SourcesArgument,
     build_config,
-    make_plans,
+    calibrated_plans,
+    check_sources,
 )
 from paro.cli.options import ConfigChoice, JsonOption, OutputDirectory, parse_numbers, parse_shapes
 from paro.config import Config
 from paro.config.formats import PAPER_BITS
-from sim.estimate.equal_quality import EQUAL_QUALITY_BITS
 
 _MAX_TOKENS = Config.model_fields["max_tokens"].default
 
 
 def sweep(
     output: OutputDirectory,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", metavar="NAME", help="such as cogvideox-5b, or a file NAME.toml of your own"
-        ),
-    ],
+    model: Annotated[str, MODEL_OPTION],
     captures: SourcesArgument = None,
     arrays: Annotated[
         str, typer.Option("--arrays", metavar="LIST", help="rows x cols of a core")
@@ -79,12 +75,8 @@ def sweep(
 
       paro sweep --model cogvideox-2b --arrays 8x8,16x16 --clocks 50,100 --bandwidths 3,12 -o board
     """
-    from firmware_model.reference.quantize import padded_head_dim
-    from paro.cli.charts import sweep_figures
-    from paro.cli.drawing import save_figure
-    from paro.config.files import write_json
-    from sim.estimate.sweep import Grid, check_sweep, pareto
-    from sim.estimate.sweep import sweep as run
+    from paro.config.config import padded_head_dim
+    from sim.estimate.grid import Grid, check_sweep
     from sim.estimate.workloads import load_workload
 
     workload = load_workload(model)
@@ -102,78 +94,53 @@ def sweep(
         buffer_mib=buffer,
         buffer_gbs=buffer_bandwidth,
     )
-    check_sweep(workload, grid, jobs)  # before anything is measured
+    check_sweep(workload, grid, jobs)
     widths = parse_numbers("bits", bits)
-    plans = make_plans(workload, block, widths, captures or [], output)
+    check_sources(captures or [], widths)
+
+    from paro.cli.charts import sweep_figures
+    from paro.cli.drawing import save_figure
+    from paro.config.files import remove_files, write_json
+    from sim.estimate.pareto import without_equals
+    from sim.estimate.sweep import sweep as run
+    from sim.estimate.sweep import sweep_report
+
+    plans = calibrated_plans(workload, block, widths, captures or [], output)
     with progress_bar("points") as progress:
         points = run(workload, grid, plans, output / "points", jobs=jobs, progress=progress)
-    snr = _qualities(captures or [], widths, block, output) if quality else {}
-    width_of = {round(plan.mean_bits, 4): width for plan, width in zip(plans, widths, strict=True)}
-    for point in points:
-        point["mean_snr_db"] = snr.get(width_of[point["avg_bits"]])
-    _mark(points, "pareto_time_luts", pareto([(p["luts"], p["sample_seconds"]) for p in points]))
-    known = [point for point in points if point["mean_snr_db"] is not None]
-    for point in points:
-        point["pareto_quality_time"] = False
-    _mark(
-        known,
-        "pareto_quality_time",
-        pareto([(p["sample_seconds"], -p["mean_snr_db"]) for p in known]),
-    )
-    result = {"title": workload.title, "plans": plans[0].source, "points": points}
+    snr = _quality(captures or [], widths, block, output) if quality else {}
+    by_width = {
+        round(plan.mean_bits, 4): snr.get(width) for plan, width in zip(plans, widths, strict=True)
+    }
+    result = sweep_report(workload, plans, points, by_width)
     write_json(output / "sweep.json", result)
     figures = sweep_figures(result)
     for name in ("time_luts", "quality_time"):
         if name in figures:
             save_figure(figures[name], output / f"{name}.png")
         else:
-            (output / f"{name}.png").unlink(missing_ok=True)  # of an earlier sweep
+            remove_files(output / f"{name}.png")  # of an earlier sweep
     if json_:
         print_json(result)
         return
-    best = _without_equals(
+    best = without_equals(
         [point for point in points if point["pareto_time_luts"] or point["pareto_quality_time"]]
     )
     stdout.print(_table(f"{workload.title}: {len(best)} of {len(points)} points not beaten", best))
     stdout.print(f"written: {output / 'sweep.json'} and plots", highlight=False)
 
 
-def _qualities(
+def _quality(
     captures: list[Path], widths: tuple[float, ...], block: int, output: Path
-) -> dict[float, float]:
-    """Mean SNR of the captured heads at each mean width; each is kept on disk."""
+) -> dict[float, float | None]:
+    """Mean SNR of the captured heads at each mean width."""
     from firmware_model import DEMO_CAPTURE
     from firmware_model.capture import load_captures
-    from firmware_model.quality.study import format_study
-    from firmware_model.reference.methods import INTEGER
-    from paro.config.files import write_json
-    from sim.sources import kept_path, read_kept
+    from sim.estimate.sweep import captured_quality
 
     sources = load_captures(captures or [DEMO_CAPTURE])
-    digests = [source.digest for source in sources]
-    paths = {width: kept_path(output / "quality", digests, width, block) for width in widths}
-    missing = [width for width, path in paths.items() if not path.exists()]
-    if missing:
-        with progress_bar("quality") as progress:
-            study = format_study(sources, missing, block, progress=progress)
-        for row in study["rows"]:  # those at the papers' mean width are always among them
-            if row["format"] == INTEGER and row["avg_bits"] in paths:
-                write_json(paths[row["avg_bits"]], {"mean_snr_db": row["mean_snr_db"]})
-    return {width: read_kept(path, {"mean_snr_db"})["mean_snr_db"] for width, path in paths.items()}
-
-
-def _without_equals(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of points alike in what is compared, the one with the least bandwidth."""
-    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for point in sorted(points, key=lambda point: point["bandwidth_gbs"]):
-        same = (point["luts"], point["sample_seconds"], point["mean_snr_db"])
-        kept.setdefault(same, point)
-    return list(kept.values())
-
-
-def _mark(points: list[dict[str, Any]], name: str, flags: list[bool]) -> None:
-    for point, flag in zip(points, flags, strict=True):
-        point[name] = flag
+    with progress_bar("quality") as progress:
+        return captured_quality(sources, widths, block, output / "quality", progress)
 
 
 _COLUMNS = {
@@ -194,16 +161,12 @@ _COLUMNS = {
 
 
 def _table(title: str, points: list[dict[str, Any]]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    table = header_table(
+        title,
+        _COLUMNS,
+        no_wrap=_COLUMNS,
         caption="* larger than any core that was synthesised",
-        caption_justify="left",
     )
-    for column in _COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
     for point in sorted(points, key=lambda point: point["luts"]):
         table.add_row(*(cell(point) for cell in _COLUMNS.values()))
     return table

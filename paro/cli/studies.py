@@ -1,0 +1,264 @@
+"""The studies of `paro study`: options, computation, tables, chart and closing lines of each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paro.cli.console import progress_bar
+from paro.config.formats import PAPER_BITS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from firmware_model.calibration.goal import Goal
+    from firmware_model.capture import Capture
+
+__all__ = ["STUDIES", "Settings", "Study"]
+
+#: Rows of a table: the values of each by the name of its column.
+Rows = list[dict[str, Any]]
+
+#: pruning: thresholds, the least weight that lives relative to the mean weight.
+_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Options of a study, checked.
+
+    Parameters
+    ----------
+    goal : Goal
+        Mean width, block and order of plans.
+    widths : tuple of float
+        Mean widths to try.
+    densities : tuple of float
+        Shares of live blocks to try.
+    at : float
+        Share of the denoising steps at which a plan is calibrated that others take over.
+    target_snr_db : float
+        Quality that pruning must reach.
+    place : bool
+        Whether processing elements go through place and route.
+    folder : Path
+        For the results.
+    """
+
+    goal: "Goal"
+    widths: tuple[float, ...]
+    densities: tuple[float, ...]
+    at: float
+    target_snr_db: float
+    place: bool
+    folder: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One comparison.
+
+    Parameters
+    ----------
+    run : callable
+        Computes the result from captures and settings; JSON content.
+    options : tuple of str
+        Options of the command that it takes, beside --block.
+    widths : str
+        Mean widths by default.
+    needs_captures : bool
+        Whether captures must be given; otherwise the one that ships stands in.
+    rows : callable
+        Rows of its table, from the result.
+    tables : callable, optional
+        Titles and rows of its tables, for a study that has other tables than one of its rows.
+    chart : callable, optional
+        Draws the result.
+    closing : callable, optional
+        Lines below the tables, from the result and the folder.
+    """
+
+    run: Callable[[Sequence["Capture"], Settings], Any]
+    options: tuple[str, ...] = ()
+    widths: str = "2,2.5,3,3.5,4,4.8,6"
+    needs_captures: bool = True
+    rows: Callable[[Any], Rows] = lambda result: result
+    tables: Callable[[Any], list[tuple[str, Rows]]] | None = None
+    chart: "Callable[[Any], Figure] | None" = None
+    closing: Callable[[Any, Path], Iterator[str]] = lambda result, folder: iter(())
+
+
+def _run_formats(captures: Sequence["Capture"], settings: Settings) -> dict[str, Any]:
+    from firmware_model.quality.study import format_study
+
+    goal = settings.goal
+    with progress_bar("formats") as progress:
+        return format_study(captures, settings.widths, goal.block, goal.order, progress=progress)
+
+
+def _format_rows(result: dict[str, Any]) -> Rows:
+    hidden = ("avg_bits", "worst_head")
+    return [
+        {name: value for name, value in row.items() if name not in hidden} for row in result["rows"]
+    ]
+
+
+def _format_chart(result: dict[str, Any]) -> "Figure":
+    from paro.cli.drawing import format_figure
+
+    return format_figure(result)
+
+
+def _format_closing(result: dict[str, Any], folder: Path) -> Iterator[str]:
+    equal = result["equal_bits"]
+    if equal is None:
+        yield (
+            f"The integer model meets the paper's formats at {PAPER_BITS} bits at none of the "
+            "widths between those tried."
+        )
+    else:
+        yield (
+            f"The integer model is as good as the paper's formats at {PAPER_BITS} bits at {equal}."
+        )
+    yield f"drawn: {folder / 'formats.png'}"
+
+
+def _run_blocks(captures: Sequence["Capture"], settings: Settings) -> Rows:
+    from sim.estimate.block_study import block_study
+
+    with progress_bar("blocks") as progress:
+        return block_study(captures, settings.widths, progress=progress)
+
+
+def _run_sparsity(captures: Sequence["Capture"], settings: Settings) -> Rows:
+    from firmware_model.quality.study import sparsity_study
+
+    with progress_bar("sparsity") as progress:
+        return sparsity_study(captures, settings.densities, settings.goal.block, progress)
+
+
+def _sparsity_rows(result: Rows) -> Rows:
+    return [
+        {name: row[name] for name in ("capture", "head", "order")} | part
+        for row in result
+        for part in row["densities"]
+    ]
+
+
+def _run_ablation(captures: Sequence["Capture"], settings: Settings) -> Rows:
+    from firmware_model.quality.study import ablation_study
+
+    with progress_bar("ablation") as progress:
+        return ablation_study(captures, settings.goal.block, progress)
+
+
+def _run_carry_over(captures: Sequence["Capture"], settings: Settings) -> Rows:
+    from firmware_model.quality.study import carry_over_study
+
+    with progress_bar("carry-over") as progress:
+        return carry_over_study(captures, settings.at, settings.goal, progress)
+
+
+def _run_pruning(captures: Sequence["Capture"], settings: Settings) -> dict[str, Any]:
+    from firmware_model.quality.study import pruning_study
+
+    with progress_bar("pruning") as progress:
+        return pruning_study(captures, _THRESHOLDS, settings.target_snr_db, progress)
+
+
+def _pruning_closing(result: dict[str, Any], folder: Path) -> Iterator[str]:
+    yield f"{result['target_snr_db']:g} dB need {result['equal_density']} of the weights."
+
+
+def _run_pe(captures: Sequence["Capture"], settings: Settings) -> dict[str, Any]:
+    """Measure the candidates for a processing element, and the quality of their numbers."""
+    from firmware_model.quality.study import rounding_study
+    from fpga.pe import pe_study
+    from fpga.pe.pe_candidates import CANDIDATES
+
+    with progress_bar("area and speed" if settings.place else "area") as progress:
+        measured = pe_study.measure(
+            settings.folder / "build", place=settings.place, progress=progress
+        )
+    formats = list(dict.fromkeys(CANDIDATES[row["name"]].number_format for row in measured))
+    widths, block = (PAPER_BITS, 3.0), settings.goal.block
+    with progress_bar("quality") as progress:
+        quality = rounding_study(captures, formats, widths, block, progress=progress)
+    return pe_study.report(measured, quality)
+
+
+def _pe_tables(result: dict[str, Any]) -> list[tuple[str, Rows]]:
+    rows = result["rows"]
+    placed = any(row["fmax_mhz"] is not None for row in rows)
+    area = f"one PE, accumulator of {result['accumulator_bits']} bits, area = LUT4 + 2 CCU2C"
+    quality = "by width of a block (8/4/2 bit), and attention at two mean widths"
+    return [
+        (area, [_pe_area(row, placed) for row in rows]),
+        (quality, [_pe_quality(row) for row in rows]),
+    ]
+
+
+def _pe_area(row: dict[str, Any], placed: bool) -> dict[str, Any]:
+    fmax = row["fmax_mhz"]
+    return {
+        "PE": row["name"],
+        "LUT4": row["lut4"],
+        "CCU2C": row["carry"],
+        "FF": row["ff"],
+        "area": row["area"],
+        "4-LUTs only": row["narrow_area"],
+        "gates": row["generic_cells"],
+        **({"4x4 MHz": "-" if fmax is None else f"{fmax:.1f}"} if placed else {}),
+    }
+
+
+def _pe_quality(row: dict[str, Any]) -> dict[str, Any]:
+    errors = row["logit_rmse"].values()
+    return {
+        "PE": row["name"],
+        "MACs": "/".join(map(str, row["macs"].values())),
+        "area a MAC": "/".join(f"{area:.0f}" for area in row["area_per_mac"].values()),
+        "format": row["format"],
+        "logit RMSE": "/".join("-" if error is None else f"{error:.3f}" for error in errors),
+        **{f"dB at {width}": snr for width, snr in row["mean_snr_db"].items()},
+    }
+
+
+def _pe_chart(result: dict[str, Any]) -> "Figure":
+    from paro.cli.drawing import pe_figure
+
+    return pe_figure(result)
+
+
+def _pe_closing(result: dict[str, Any], folder: Path) -> Iterator[str]:
+    yield f"report: {folder / 'pe.json'}, drawn: {folder / 'pe.png'}"
+
+
+#: The studies by name, in the order of the help.
+STUDIES = {
+    "formats": Study(
+        run=_run_formats,
+        options=("bits", "order"),
+        rows=_format_rows,
+        chart=_format_chart,
+        closing=_format_closing,
+    ),
+    "blocks": Study(run=_run_blocks, options=("bits",), widths="3,4.8"),
+    "sparsity": Study(run=_run_sparsity, options=("density",), rows=_sparsity_rows),
+    "ablation": Study(run=_run_ablation),
+    "carry-over": Study(run=_run_carry_over, options=("at", "avg_bits", "order")),
+    "pruning": Study(
+        run=_run_pruning,
+        options=("target",),
+        rows=lambda result: result["rows"],
+        closing=_pruning_closing,
+    ),
+    "pe": Study(
+        run=_run_pe,
+        options=("no_place",),
+        needs_captures=False,
+        tables=_pe_tables,
+        chart=_pe_chart,
+        closing=_pe_closing,
+    ),
+}
