@@ -23,7 +23,7 @@ BISECTIONS = 50
 PRICE_OCTAVES = 100
 #: Bits that a block gains at least when it is widened.
 LEAST_GAIN = 2
-#: What a budget may be missed by, in bits: above the rounding of sums.
+#: Largest miss of a budget, in bits: above the rounding of sums.
 SLACK = 1e-6
 
 _BITS = torch.tensor(CODE_BITS)
@@ -31,7 +31,7 @@ _BITS = torch.tensor(CODE_BITS)
 
 @dataclass(frozen=True, eq=False)
 class HeadErrors:
-    """What allocation knows of one head.
+    """Errors and floors of one head.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class HeadErrors:
     least : torch.Tensor
         uint8 [rows, blocks]: code that each block has at least, 0 for no floor.
     weight : float
-        What its blocks count in budgets: its share of the denoising steps.
+        Weight of its blocks in budgets: its share of the denoising steps.
     """
 
     errors: torch.Tensor

@@ -4,9 +4,9 @@ The input is a number of captures, each of one attention layer at one time of th
 of one model (`Capture.model`) go into one plan. All heads of all layers, step groups and models
 share one budget, unless each shall have its own.
 
-Captures are read when they are needed, one at a time. What stays are errors: of each block at each
-code, and of each block row at 8 bits. Allocation adds the errors of single blocks; what their sum
-is short of the error that all of them cause together is measured after it, and repaired.
+Captures are read when they are needed, one at a time. Only errors stay: of each block at each
+code, and of each block row at 8 bits. Allocation adds the errors of single blocks; the error
+that all of them cause together is measured afterwards, and rows where it is larger are repaired.
 """
 
 import math
@@ -36,13 +36,13 @@ from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
 #: Times that codes are repaired at most: on 90 heads of four networks three rounds bring every row
-#: near what is expected of it.
+#: near its expected error.
 REPAIRS = 4
 
 
 @dataclass(frozen=True)
 class HeadReport:
-    """What a head's codes cost it, over all captures of its layer.
+    """Errors of a head under its codes, over all captures of its layer.
 
     Parameters
     ----------
@@ -70,13 +70,13 @@ class HeadReport:
 
     @property
     def loss_db(self) -> float:
-        """What it loses against its own 8 bits, in dB."""
+        """Loss against its own 8 bits, in dB."""
         return 0.0 if self.snr_db == self.eight_bit_snr_db else self.eight_bit_snr_db - self.snr_db
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A model's plan, what it costs each head, and a sentence for each head that it leaves out."""
+    """A model's plan, a report for each head, and a sentence for each head that it leaves out."""
 
     plan: ModelPlan
     heads: tuple[HeadReport, ...]
@@ -96,11 +96,11 @@ def calibrate(
     captures : sequence of CaptureSource
         At least one. Several of one layer and step group are averaged.
     goal : Goal
-        What to reach.
+        Budget, and how to spend it.
     heads : sequence of int, optional
         Heads of every layer to calibrate; all by default.
     progress : Progress, optional
-        Told as the work goes on.
+        Called as the work goes on.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def calibrate(
 
 
 class Calibration:
-    """What was measured of some captures; plans of several widths can be made from it.
+    """Measurements of some captures, from which plans of several widths can be made.
 
     Parameters and errors as `calibrate`.
     """
@@ -153,7 +153,7 @@ class Calibration:
 
     @property
     def head_errors(self) -> list[HeadErrors]:
-        """What allocation sees: each head of each layer, model and step group."""
+        """Errors of each head of each layer, model and step group, for allocation."""
         return [cell.errors for cell in self._all_cells()]
 
     def plans(self, avg_bits: float | None = None, density: float | None = None) -> list[ModelPlan]:
@@ -239,7 +239,7 @@ class Calibration:
     def _repaired(
         self, cells: list[Cell], goal: Goal
     ) -> tuple[list[torch.Tensor], list[RowErrors]]:
-        """Codes of each cell, and what they cost together.
+        """Codes of each cell, and the errors of its rows under them.
 
         Errors of blocks that harm only together, as those that share a query's weight, are not the
         sum of the single ones. Rows that cost more than expected count that much more, and
@@ -279,7 +279,7 @@ class Calibration:
         before: list[torch.Tensor],
         known: list[RowErrors],
     ) -> list[RowErrors]:
-        """What the codes of each cell cost; ``known`` for those ``before``."""
+        """Errors of each cell's rows; those ``known`` where its codes are the ones ``before``."""
         goal = self._goal
         found: list[RowErrors | None] = [None] * len(cells)
         waiting: dict[int, list[int]] = {}
@@ -303,7 +303,7 @@ class Calibration:
         return [rows for rows in found if rows is not None]
 
     def _capture_errors(self, capture: CaptureSource, cell: Cell, codes: torch.Tensor) -> RowErrors:
-        """What the codes of a cell cost one of its captures."""
+        """Errors of the rows of one of a cell's captures under its codes."""
         block, rounding = self._goal.block, self._goal.rounding
         own = fit_codes(
             codes.unsqueeze(0),
@@ -326,7 +326,7 @@ class Calibration:
     def _assemble(
         self, model: str, goal: Goal, by_cell: dict[int, tuple[torch.Tensor, RowErrors]]
     ) -> Calibrated:
-        """Build a model's plan and what it costs."""
+        """Build a model's plan and the reports of its heads."""
         layers, heads = self._layers[model], self._heads[model]
         longest = max(self._models[model], key=lambda capture: capture.text_tokens)
         blocks = longest.blocks(goal.block)

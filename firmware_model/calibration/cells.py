@@ -1,4 +1,4 @@
-"""What was measured of a head in one step group: errors of its blocks, alone and together."""
+"""Measurements of a head in one step group: errors of its blocks, alone and together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from firmware_model.capture import Capture, CaptureSource
 from firmware_model.progress import Steps
 from paro.config.formats import CODE_BITS
 
-#: What the error of a row may be of the expected one before the row counts more.
+#: Ratio of a row's error to the expected one above which the row counts more.
 EXPECTED = 1.5
 #: Least share of its weight that a query shall keep: below it, other inputs than those measured
-#: lose what they look at. Rows below it count this many times more in the next round.
+#: lose the keys that they look at. Rows below it count this many times more in the next round.
 LEAST_KEPT, STARVED = 0.25, 4.0
 #: Times that `CellSums.add` measures the block rows of a head: blocks alone, all at 8 bits.
 MEASURED_TIMES = 2
@@ -23,7 +23,7 @@ MEASURED_TIMES = 2
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """A head in one step group: what was measured of it.
+    """A head in one step group, measured.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Cell:
     eight : RowErrors
         Of all blocks at 8 bits.
     unit : float
-        What errors were divided by.
+        Divisor of the errors.
     """
 
     head: int
@@ -55,7 +55,7 @@ class Cell:
 
     @property
     def weight(self) -> float:
-        """What its blocks count in budgets."""
+        """Weight of its blocks in budgets."""
         return self.errors.weight
 
     def rows(self, block: int) -> int:
@@ -65,8 +65,8 @@ class Cell:
     def expected(self, errors: HeadErrors, codes: torch.Tensor) -> torch.Tensor:
         """Squared error of each block row at some codes if those of blocks just add up.
 
-        What no width of any block can change, V's and the output's rounding, is what 8 bits cost
-        beyond the errors of 8-bit blocks.
+        V's and the output's rounding depend on no width: they are the error at 8 bits beyond that
+        of 8-bit blocks.
         """
         chosen = errors.errors.double().gather(0, codes.long().unsqueeze(0))[0].sum(dim=1)
         constant = self.eight.error - self.unit * self.errors.errors[EIGHT_BITS].double().sum(dim=1)
@@ -74,7 +74,7 @@ class Cell:
 
 
 class CellSums:
-    """What is measured of a head in one step group, summed over its captures."""
+    """Measurements of a head in one step group, summed over its captures."""
 
     def __init__(self, group: list[CaptureSource], goal: Goal) -> None:
         self._group, self._goal = group, goal

@@ -19,7 +19,7 @@ from firmware_model.choices import (
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS, PAPER_BITS
 
-#: What a head's errors are divided by before heads share a budget.
+#: Divisors of a head's errors before heads share a budget.
 RELATIVE_TO = ("best", "signal")
 #: Ways to choose a head's order: least error after an allocation of its own (for masks: most weight
 #: kept); PAROAttention's metric; or one order for all, FHW being none.
@@ -57,7 +57,7 @@ class Goal:
         Bits that blocks with text tokens have at least: 0, 2, 4 or 8. Above it they compete by
         their errors as all others do.
     relative_to : {"best", "signal"}
-        What a head's errors are divided by before heads share a budget. "best": its own error at 8
+        Divisor of a head's errors before heads share a budget. "best": its own error at 8
         bits, so that no head loses much against its best. "signal": the error of skipping it, which
         is about the power of its output, so that the model's output is closest to the exact one.
 

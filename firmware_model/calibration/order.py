@@ -16,10 +16,10 @@ from firmware_model.progress import Steps
 NEGLIGIBLE = 1e-3
 #: Share of negligible weights from which on a block counts as sparse.
 SPARSE_SHARE = 0.9
-#: Share of the sparsity term; the rest is the quantisation term. The paper does not tell. Chosen of
-#: 0, 0.25, 0.5, 0.75, 0.9, 1 on `dinov2_video_l3`: the mean loss against the best order of each
-#: head at 3.0 bits is 0.02 dB (at 0.5: 2.5 dB). It is no optimum everywhere: on the two photographs
-#: 0.75 would lose 0.4 and 2.2 dB instead of 2.5 and 3.0 dB.
+#: Share of the sparsity term; the rest is the quantisation term. The paper does not state it.
+#: Chosen of 0, 0.25, 0.5, 0.75, 0.9, 1 on `dinov2_video_l3`: the mean loss against the best order
+#: of each head at 3.0 bits is 0.02 dB (at 0.5: 2.5 dB). It is no optimum everywhere: on the two
+#: photographs 0.75 would lose 0.4 and 2.2 dB instead of 2.5 and 3.0 dB.
 ALPHA = 0.25
 
 
@@ -66,7 +66,7 @@ def order_terms(capture: Capture, head: int, block: int, steps: Steps | None = N
             terms.append(_terms(capture, head, capture.permutation(order), block, steps))
         else:
             terms.append(terms[first])
-            steps.advance(-(-capture.tokens // block))
+            steps.advance(capture.blocks(block))
     return terms
 
 
@@ -110,6 +110,6 @@ def _terms(
         dense = (negligible < SPARSE_SHARE).sum().item()
         return dense, torch.where(mean > 0, largest / mean, 1.0).sum().item()
 
-    dense, spread = zip(*map_rows(terms, range(-(-capture.tokens // block)), steps), strict=True)
+    dense, spread = zip(*map_rows(terms, range(capture.blocks(block)), steps), strict=True)
     free = max(whole, 1) ** 2
     return sum(dense) / free, sum(spread) / free

@@ -81,7 +81,7 @@ class ModelPlan:
     Parameters
     ----------
     model : str
-        `Capture.model` of what it was calibrated on: the weights that it belongs to.
+        `Capture.model` of the captures it was calibrated on: the weights that it belongs to.
     calibrated_on : tuple of str
         `Capture.digest` of each capture that went into it.
     block : int
@@ -148,7 +148,7 @@ class ModelPlan:
         )
 
     def at(self, layer: int, progress: float, text_tokens: int | None = None) -> Plan:
-        """Select what an attention layer needs after a share ``progress`` of the steps.
+        """Select the part for an attention layer after a share ``progress`` of the steps.
 
         Parameters
         ----------
@@ -274,7 +274,7 @@ def uniform_plan(
     Parameters
     ----------
     capture : Capture
-        What it is for.
+        Capture that it is for.
     heads : sequence of int
         Heads of the capture.
     block : int
@@ -292,7 +292,7 @@ def uniform_plan(
     check_block(block)
     if code not in (1, 2, 3):
         raise ParoError(f"code = {code} is not legal in a uniform plan; legal: 1, 2, 3")
-    blocks = -(-capture.tokens // block)
+    blocks = capture.blocks(block)
     return Plan(
         block=block,
         avg_bits=float(CODE_BITS[code]),
@@ -333,7 +333,7 @@ def save_plan(plan: ModelPlan, path: Path) -> None:
 
 
 def load_plan(path: Path, capture: CaptureSource) -> Plan:
-    """Read a plan and select the part for ``capture``; errors as the two functions behind it."""
+    """Read a plan and select the part for ``capture``; errors of both."""
     return plan_part(path, load_model_plan(path), capture)
 
 

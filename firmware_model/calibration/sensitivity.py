@@ -1,4 +1,4 @@
-"""What blocks of a head's attention map are worth: errors at each width, alone and together."""
+"""Errors of the blocks of a head's attention map at each width, alone and together."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ LOG2_E = math.log2(math.e)
 LN_2 = math.log(2)
 
 
-def model_config(capture: CaptureSource, block: int) -> Config:
-    """Configuration for the integer model alone, which does not see the array."""
+def model_config(capture: CaptureSource, block: int, rows: int = 4, cols: int = 4) -> Config:
+    """Configuration that takes a capture; the integer model does not see ``rows`` and ``cols``."""
     return Config(
-        rows=4,
-        cols=4,
-        block=block,  # type: ignore[arg-type]  # refused if not legal
+        rows=rows,  # type: ignore[arg-type]  # refused if not legal, as are the others
+        cols=cols,  # type: ignore[arg-type]
+        block=block,  # type: ignore[arg-type]
         head_dim=padded_head_dim(capture.head_dim),  # type: ignore[arg-type]
         max_tokens=max(capture.tokens, Config.model_fields["max_tokens"].default),
     )
@@ -53,7 +53,7 @@ def block_sums(
     """
     q, k = (tensor[head].float()[capture.permutation(order)] for tensor in (capture.q, capture.k))
     keys = ((k - k.mean(dim=0)) * capture.scale).T.contiguous()
-    count = -(-capture.tokens // block)
+    count = capture.blocks(block)
 
     def sums(row: int) -> torch.Tensor:
         weights = torch.softmax(q[row * block : (row + 1) * block] @ keys, dim=1)
@@ -134,7 +134,7 @@ def block_errors(
 
 @dataclass(frozen=True, eq=False)
 class RowErrors:
-    """What all blocks of a row cost together.
+    """Errors of block rows, all blocks of a row together.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class _ExactHead:
 
     def __init__(self, capture: Capture, head: int, order: int, block: int) -> None:
         self._tokens, self._block = capture.tokens, block
-        self.count = -(-capture.tokens // block)
+        self.count = capture.blocks(block)
         permutation = capture.permutation(order)
         q, k, v = (x[head].float()[permutation] for x in (capture.q, capture.k, capture.v))
         self._q = q * (capture.scale * LOG2_E)

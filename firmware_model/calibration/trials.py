@@ -30,7 +30,7 @@ class Trials:
     def __init__(self, goal: Goal) -> None:
         self._goal = goal
         self._terms: list[OrderTerms] = []
-        #: What each order and each transform leaves to allocation, capture by capture.
+        #: Trials of each order and of each transform, capture by capture.
         self._orders: dict[int, list[_Trial]] = {}
         self._transforms: dict[int, list[_Trial]] = {}
         self._refused: dict[int, BeyondFormatError] = {}
@@ -148,7 +148,7 @@ def _rows_tried(blocks: int) -> list[int]:
 
 
 def _own_loss(trials: Sequence[_Trial], goal: Goal) -> float:
-    """What a head loses on the rows tried under a budget of its own; lower is better."""
+    """Loss of a head on the rows tried under a budget of its own; lower is better."""
     heads = [trial.errors for trial in trials]
     if goal.density is not None:
         masks = allocate_masks(heads, [trial.sums for trial in trials], goal.density)

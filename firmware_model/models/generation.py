@@ -1,4 +1,4 @@
-"""What a planned attention does to the videos of a model: quality against float attention."""
+"""Videos of a model under a planned attention: quality against float attention."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -48,11 +48,11 @@ def compare_generation(
     plan : ModelPlan
         Its plan, whole.
     method : Method
-        What computes each head.
+        Attention of each head.
     samples : int
         Samples 0, 1, ...
     progress : Progress, optional
-        Told after each denoising step.
+        Called after each denoising step.
 
     Raises
     ------
@@ -66,12 +66,12 @@ def compare_generation(
     quality, likeness = [], []
     steps = Steps(progress, 2 * samples * pipeline.shape.steps)
 
-    def tell(_done: int, _total: int) -> None:
+    def count(_done: int, _total: int) -> None:
         steps.advance()
 
     for sample in range(samples):
-        own.append(pipeline.generate(sample, None, tell))
-        planned.append(pipeline.generate(sample, attention, tell))
+        own.append(pipeline.generate(sample, None, count))
+        planned.append(pipeline.generate(sample, attention, count))
         for video, through in ((own[-1], "its own"), (planned[-1], "the planned")):
             if not torch.isfinite(video).all():
                 raise ParoError(f"sample {sample} through {through} attention is not finite")

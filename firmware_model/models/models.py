@@ -44,11 +44,11 @@ def open_model(
     prompt : str, optional
         Text of a diffusers pipeline.
     height, width, frames : int, optional
-        Size of what a diffusers pipeline generates, in pixels; its own default otherwise.
+        Size of a diffusers pipeline's output, in pixels; its own default otherwise.
     device : str, optional
         Where torch computes the model, as torch names it; "cpu" by default.
     dtype : str, optional
-        What it computes in, of `DTYPES`; float32 by default.
+        Type of its numbers, of `DTYPES`; float32 by default.
     variant : str, optional
         Which weights of a diffusers pipeline, such as fp16; the plain or only ones by default.
 
@@ -99,7 +99,7 @@ def _device(name: str | None) -> str:
         return "cpu"
     try:
         torch.zeros(1, device=name).item()
-    # What torch lacks, or the machine, makes it raise errors of several classes.
+    # A device that torch or the machine lacks makes it raise errors of several classes.
     except Exception as error:
         kind = torch.accelerator.current_accelerator()
         legal = "cpu" if kind is None else f"cpu, {kind.type}"

@@ -1,4 +1,4 @@
-"""What a generating model is to this project: something whose attention can be watched or replaced.
+"""The interface of a generating model, whose attention can be watched or replaced.
 
 The project's own video transformer (`firmware_model.models.video`) and pipelines of the diffusers
 library (`firmware_model.models.diffusers_adapter`) both are a `Pipeline`.
@@ -26,7 +26,7 @@ class AttentionCall:
         Which denoising step, from 0.
     q, k, v : torch.Tensor
         [batch, heads, tokens, head_dim], any float type, after positional rotation. The tokens are
-        prefix, grid (F, H, W, W fastest) and suffix, as `ModelShape` tells.
+        prefix, grid (F, H, W, W fastest) and suffix, as in `ModelShape`.
     scale : float
         Factor of the logits before softmax.
     last : bool
@@ -83,7 +83,7 @@ class Pipeline(Protocol):
     Attributes
     ----------
     identity : str
-        Tells the model's weights from any others, hexadecimal: what plans refer to.
+        Digest of the model's weights, hexadecimal, which plans refer to.
     shape : ModelShape
         Its attention.
     """
@@ -103,7 +103,7 @@ class Pipeline(Protocol):
         attention : Attention, optional
             Takes the place of every self-attention over all tokens; by default the model's own.
         progress : Progress, optional
-            Told after each denoising step.
+            Called after each denoising step.
 
         Returns
         -------

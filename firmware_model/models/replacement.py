@@ -58,7 +58,7 @@ class PlannedAttention:
     plan : ModelPlan
         Its plan, with every head of every layer.
     method : Method
-        What computes a head.
+        Attention of a head.
     measure : bool
         Whether to compare each result with float attention of the same inputs.
 

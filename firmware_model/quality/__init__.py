@@ -1,1 +1,4 @@
-"""Quality: metrics, evaluation of a plan, and the studies that compare formats and methods."""
+"""Quality of quantised attention: `metrics`, `evaluate` (heads under a plan) and `study`.
+
+The studies compare number formats, masks, ablations, pruning and plans that carry over.
+"""

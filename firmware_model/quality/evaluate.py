@@ -65,7 +65,7 @@ class HeadResult:
     density: float
 
     def report(self) -> dict[str, Any]:
-        """Entry of this head in ``report.json``; what is not finite becomes null."""
+        """Entry of this head in ``report.json``; figures that are not finite are null."""
         return {
             "head": self.head,
             "order": ORDERS[self.order],
@@ -214,9 +214,9 @@ def evaluate(
     query_blocks : range, optional
         Block rows to compute; all by default.
     progress : Progress, optional
-        Told after each block row of each head.
+        Called after each block row of each head.
     method : Method, optional
-        What computes them; the integer model by default.
+        Attention that computes them; the integer model by default.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def summary(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     -------
     dict
         ``all``: number of heads, mean and worst quality over them, and which one is the worst;
-        ``captures``: the reports themselves. What is not finite is left out of means.
+        ``captures``: the reports themselves. Figures that are not finite are left out of means.
     """
     heads = [(report["capture"], head) for report in reports for head in report["heads"]]
     scored = [(capture, head) for capture, head in heads if head["snr_db"] is not None]

@@ -1,4 +1,4 @@
-"""Comparisons behind the docs: formats at many widths, sparsity, ablations, plans that carry over.
+"""Comparisons that the docs rest on: formats at many widths, masks, ablations, carried over plans.
 
 Every study calibrates captures anew and scores heads against float64 attention.
 """
@@ -126,11 +126,11 @@ def format_study(
     block : int
         16, 32 or 64.
     order : str
-        One of `calibrate.ORDER_CHOICES`.
+        One of `goal.ORDER_CHOICES`.
     heads : sequence of int, optional
         Heads of every capture; all by default.
     progress : Progress, optional
-        Told after each head scored.
+        Called after each head scored.
 
     Returns
     -------
@@ -138,8 +138,8 @@ def format_study(
         ``rows``: for each format and width ``mean_snr_db``, ``worst_snr_db``, ``worst_head`` and
         ``mean_loss_db``, ``worst_loss_db`` against all-8-bit integer attention.
         ``equal_bits``: the mean width, interpolated, at which the integer model's mean quality is
-        that of the paper's formats at `PAPER_BITS`; null if it is outside ``widths``. What is not
-        finite is left out of means, and null.
+        that of the paper's formats at `PAPER_BITS`; null if it is outside ``widths``. Figures that
+        are not finite are left out of means, and null.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def rounding_study(
     heads : sequence of int, optional
         Heads of every capture; all by default.
     progress : Progress, optional
-        Told after each head scored.
+        Called after each head scored.
 
     Returns
     -------
@@ -400,7 +400,7 @@ def pruning_study(
     target_snr_db : float
         Quality that is wanted in the mean of the heads.
     progress : Progress, optional
-        Told after each head.
+        Called after each head.
 
     Returns
     -------
@@ -496,7 +496,7 @@ def carry_over_study(
     goal : Goal
         Mean bits, block and the like.
     progress : Progress, optional
-        Told twice for each time.
+        Called twice for each time.
 
     Returns
     -------

@@ -181,7 +181,7 @@ def integer_attention(
     query_blocks : range, optional
         Block rows to compute; all by default.
     progress : Progress, optional
-        Told after each block row.
+        Called after each block row.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Every attention of the project behind one interface: the integer model and the number formats."""
+"""One interface to every attention of the project: the integer model and the number formats."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Method:
     name : str
         One of `choices.METHODS`.
     groups : {"block", "row"}
-        What a scale of uniform weights covers; "row" only with formats that have such scales.
+        Range of a scale of uniform weights; "row" only with formats that have such scales.
 
     Raises
     ------
@@ -90,7 +90,7 @@ class Method:
             If configuration, codes or query blocks do not fit, or as `quantize_head`.
         """
         steps = steps or Steps(None, 0)
-        rows = checked_query_blocks(query_blocks, -(-capture.tokens // config.block))
+        rows = checked_query_blocks(query_blocks, capture.blocks(config.block))
         if self.name == INTEGER:
             quantized = quantize_head(capture, head, order, config, transform)
             words = integer_attention(

@@ -1,7 +1,7 @@
 """Attention in the number formats of the papers, to measure the integer model against.
 
 All run in float64 on one head and the codes of a plan, block row by block row, through one class.
-A format tells how the operands of Q K are rounded, how the weights P are, and whether a live block
+A format says how the operands of Q K are rounded, how the weights P are, and whether a live block
 has the width of its code or one of the format's own; in the latter case the codes are a mask.
 """
 
@@ -51,7 +51,7 @@ class NumberFormat:
     v : {"float", "int8", "int4"}
         V: as captured, or symmetric with a scale for each channel after its mean is taken off.
     groups : {"block", "row"}
-        What a scale of uniform P covers.
+        Range of a scale of uniform P.
     """
 
     summary: str
@@ -148,7 +148,7 @@ FORMATS: dict[str, NumberFormat] = {
 
 
 def number_format(name: str, groups: Groups = "block") -> NumberFormat:
-    """Look a format up; ``groups`` is what the scales of a uniform one cover.
+    """Look a format up; ``groups`` is the range of a scale of a uniform one.
 
     Raises
     ------
@@ -278,7 +278,7 @@ class FormatHead:
         Returns
         -------
         torch.Tensor
-            float64 [n, keys, queries]; minus infinity behind the last token.
+            float64 [n, keys, queries]; minus infinity after the last token.
         """
         width = codes.long() - 1 if len(self._k) > 1 else torch.zeros_like(columns)
         keys = self._k[width, columns].flatten(0, 1)
@@ -359,7 +359,7 @@ class FormatHead:
 
         def output(row: int) -> torch.Tensor:
             live = codes[row].nonzero().flatten()
-            # Queries behind the last token would have a say in the scale of a block.
+            # Queries after the last token would change the scale of a block.
             queries = slice(self._tokens - row * size)
             logits = self.logits(row, live, codes[row, live])[..., queries]
             total = torch.logsumexp(logits.flatten(0, 1) * math.log(2), dim=0) / math.log(2)

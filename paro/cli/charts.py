@@ -1,4 +1,4 @@
-"""Charts of estimates: machines side by side, and what is worth building."""
+"""Charts of estimates: machines side by side, and the points of a sweep."""
 
 from typing import Any
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from firmware_model.progress import ANNOUNCEMENTS
 
-# What users name (files, titles) may look like markup.
+# Names that users give (files, titles) may look like markup.
 stdout = Console(markup=False)
 stderr = Console(stderr=True, markup=False)
 

@@ -41,7 +41,7 @@ _POINTS = 512
 _QUERIES_AT_ONCE = 256
 #: Colour of each block code, skipped first.
 _CODE_COLOURS = ("#f4f4f4", "#9ecae1", "#3182bd", "#08306b")
-#: Colour of what a stage does.
+#: Colour of each state of a stage.
 _STATE_COLOURS = {"busy": "#3182bd", "starved": "#fdd0a2", "blocked": "#e6550d"}
 #: Range of the attention maps, relative to uniform attention.
 _WEIGHT_RANGE = (1e-2, 1e2)

@@ -168,9 +168,9 @@ class ConfigChoice:
     def build(self, **implied: Any) -> Config:
         """Build the configuration.
 
-        ``implied`` holds the fields that the command's input settles (the head size of a capture,
-        the block of a plan). They win over the defaults and over a preset, not over a field that
-        the user gave as an option or in a file.
+        ``implied`` holds the fields that the command's input determines (the head size of a
+        capture, the block of a plan). They win over the defaults and over a preset, not over a
+        field that the user gave as an option or in a file.
         """
         given = {name: value for name, value in self.fields.items() if value is not None}
         if self.file is not None:
@@ -210,7 +210,7 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
         command(**values, config=ConfigChoice(preset, file, given))
 
     wrapper: Any = functools.wraps(command)(with_choice)
-    # What typer reads: the signature, and the annotations that must agree with it.
+    # typer reads the signature, and annotations that must agree with it.
     wrapper.__signature__ = signature.replace(parameters=parameters)
     wrapper.__annotations__ = {value.name: value.annotation for value in parameters}
     return wrapper

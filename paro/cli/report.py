@@ -41,13 +41,13 @@ def write_report(
     path : Path
         HTML file.
     captures, plans, evaluations : sequence
-        What was evaluated, one for one.
+        Inputs and results, one for one.
     summary : dict
         Figures over all heads.
     heads_studied : sequence of int or None
-        Heads of every capture that the curve is about; all for ``None``.
+        Heads of every capture in the curve; all for ``None``.
     progress : Progress, optional
-        Told while the quality at other widths is measured, by far the longest part.
+        Called while the quality at other widths is measured, by far the longest part.
     """
     heads = [
         (entry, result, capture, plan)

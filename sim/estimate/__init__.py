@@ -1,1 +1,7 @@
-"""Estimates: time and area of whole models, sweeps over machines, and peers to compare with."""
+"""Estimates of whole models: their time and area, and other machines on the same work.
+
+A `workloads.Workload` on a `machine.Machine`, under codes for its heads (`head_plans`), gives a
+time (`performance`) and LUTs (`area`). On top of these: `comparison` with the `peers`, `sweep` over
+a `grid` of machines, of which `pareto` finds the best points, `paper_figures`, which the model must
+meet, and `block_study`, the cost of block sizes.
+"""

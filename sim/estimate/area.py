@@ -1,8 +1,9 @@
-"""LUTs of a core, from what synthesis measured of some.
+"""LUTs of a core, from measurements of some cores by synthesis.
 
-A line through the measured points of `data/area.toml`: what every core needs, and what each PE adds
-with its part of the drain, the buffers' edges and the softmax lanes. Area is LUT4 + 2 CCU2C, as in
-docs/pe.md. Between the points it is a measurement smoothed, beyond them an extrapolation.
+A line through the measured points of `data/area.toml`: the base of every core, and the share of
+each PE with its part of the drain, the buffers' edges and the softmax lanes. Area is LUT4 + 2
+CCU2C, as in docs/pe.md. Between the points the line smooths measurements, beyond them it
+extrapolates.
 """
 
 import tomllib

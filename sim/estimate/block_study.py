@@ -1,4 +1,4 @@
-"""Quality against cycles and bytes: what size of block, order and transform a core should have."""
+"""Block sizes, orders and transforms: their quality against the cycles and bytes of a core."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +8,18 @@ import numpy as np
 
 from firmware_model.calibration.calibrate import Calibrated, Calibration
 from firmware_model.calibration.goal import Goal
+from firmware_model.calibration.sensitivity import model_config
 from firmware_model.capture import Capture
 from firmware_model.choices import BLOCKS
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import finite, finite_mean
-from paro.config import Config
-from paro.config.config import padded_head_dim
 from paro.config.formats import CODE_WORD_BYTES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes
 
 __all__ = ["VARIANTS", "block_study"]
 
-#: Clocks from a request to the memory's answer.
+#: Cycles from a request to the memory's answer.
 LATENCY = 30
 #: Ways to choose order and transform: all by least error, and each one left out.
 VARIANTS = (("error", "error"), ("metric", "error"), ("FHW", "error"), ("error", "none"))
@@ -28,7 +27,7 @@ VARIANTS = (("error", "error"), ("metric", "error"), ("FHW", "error"), ("error",
 
 @dataclass(frozen=True)
 class _Cost:
-    """What the heads of some plans cost together."""
+    """Cost of all heads of some plans."""
 
     cycles: int
     ideal: float
@@ -43,7 +42,7 @@ def block_study(
     cols: int = 8,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Calibrate captures with blocks of every size, and count what their heads cost a core.
+    """Calibrate captures with blocks of every size, and count the cost of their heads.
 
     Parameters
     ----------
@@ -54,7 +53,7 @@ def block_study(
     rows, cols : int
         PE array.
     progress : Progress, optional
-        Told after each calibration.
+        Called after each calibration.
 
     Returns
     -------
@@ -105,13 +104,7 @@ def _cost(
     cycles, ideal, code_bytes, read = 0, 0.0, 0, 0.0
     for capture in captures:
         plan = by_model[capture.model].for_capture(capture)
-        config = Config(
-            rows=rows,
-            cols=cols,
-            block=plan.block,  # type: ignore[arg-type]  # legal in a plan
-            head_dim=padded_head_dim(capture.head_dim),  # type: ignore[arg-type]
-            max_tokens=max(capture.tokens, Config.model_fields["max_tokens"].default),
-        )
+        config = model_config(capture, plan.block, rows, cols)
         codes = np.ascontiguousarray(plan.codes.numpy())
         cycles += int(attention_cycles(config, codes, capture.tokens, LATENCY).sum())
         ideal += float(ideal_cycles(config, codes, capture.tokens).sum())

@@ -13,7 +13,7 @@ from typing import Any
 from sim.estimate.head_plans import HeadPlans
 from sim.estimate.machine import A100_BUFFER_GBS, Machine, Resources
 from sim.estimate.paper_figures import peak_speedup
-from sim.estimate.peers import A100, Peer, Sanger, ViTCoD, Work, array_peers, gpu_peers
+from sim.estimate.peers import A100, LayerWork, Peer, Sanger, ViTCoD, array_peers, gpu_peers
 from sim.estimate.performance import Estimate, HeadCycles, estimate, head_cycles
 from sim.estimate.workloads import Workload
 
@@ -32,7 +32,7 @@ class Rival(StrEnum):
 
 
 class Assumption(Enum):
-    """An assumption, changed; the value says how, in words, with the fields of `Change.figures`."""
+    """The assumption that is changed; the value is the change in words, with figures to fill in."""
 
     NONE = "as assumed"
     MEAN_WIDTH = "mean width {other:.2f} in place of {own:.2f} bit"
@@ -209,8 +209,8 @@ class Comparison:
         label = f"PARO at {found.mean_bits:.2f} bit" + (", assumed" if found.assumed else "")
         return self._row(label, found.attention_seconds, found.linear_seconds)
 
-    def _work(self) -> Work:
-        return Work(workload=self.workload, shares=self.plans[-1].shares)
+    def _work(self) -> LayerWork:
+        return LayerWork(workload=self.workload, shares=self.plans[-1].shares)
 
     def equal_rows(self) -> list[dict[str, Any]]:
         """Ours and array machines at equal multipliers, clock, bandwidth and buffer."""

@@ -14,7 +14,7 @@ __all__ = ["Grid", "check_sweep"]
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What a sweep varies; every combination is a point.
+    """Machines of a sweep; every combination is a point.
 
     Parameters
     ----------

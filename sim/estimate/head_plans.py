@@ -1,6 +1,6 @@
 """Block codes for the heads of a model that cannot be captured: those of captured heads, scaled.
 
-A captured head has a map of errors: what each block costs at each width. It is measured in blocks
+A captured head has a map of errors: that of each block at each width. It is measured in blocks
 of a size (16, 32 or 64 tokens) that makes the map about as fine as the model's. Its part
 without text is stretched or shrunk to the blocks of the model, each block taking the error of the
 captured block at the same place (nearest neighbour; a jitter of 1 % parts equals), so that the
@@ -8,8 +8,8 @@ diagonal stays the diagonal and a band keeps its share of the map. The model's o
 last, partial block are forced to 8 bits. Then allocation runs anew over all heads, under one
 budget, so that the mean width is that asked for. The heads of the model take these maps in turn.
 
-What this cannot tell: whether the heads of that model look like the captured ones. With the mean
-width given, it matters only for how evenly work is spread.
+Whether the heads of that model look like the captured ones stays unknown. With the mean width
+given, it matters only for how evenly work is spread.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ __all__ = [
 #: captured heads.
 BLOCKS_MAX = 2**24
 _BITS = np.array(CODE_BITS)
-#: What the errors of equal blocks are moved apart by, relative to them.
+#: Jitter that moves the errors of equal blocks apart, relative to them.
 _JITTER = 0.01
 
 
@@ -119,7 +119,7 @@ def measure_heads(
     cache : Path, optional
         Folder that keeps them: what lies there is not measured again.
     progress : Progress, optional
-        Told as the work goes on.
+        Called as the work goes on.
 
     Raises
     ------
@@ -132,17 +132,17 @@ def measure_heads(
         path = None
         if cache is not None:
             path = cache / f"{capture.digest[:16]}-{size}-{source_digest()}.safetensors"
-        told = _part(progress, done, len(captures))
+        part = _part(progress, done, len(captures))
         found = _stored(path)
         if found is None:
             goal = Goal(block=size, text_bits=CODE_BITS[EIGHT_BITS])
-            measured = Calibration([capture], goal, progress=told).head_errors
-            # Maps of text alone tell nothing.
+            measured = Calibration([capture], goal, progress=part).head_errors
+            # Maps of text alone say nothing of the grid.
             found = [_inner(head) for head in measured if not head.least.all()]
             if path is not None:
                 write_tensors(path, {f"head{index}": part for index, part in enumerate(found)})
-        elif told is not None:
-            told(1, 1)
+        elif part is not None:
+            part(1, 1)
         errors += found
     if not errors:
         raise ParoError("the captures have no map of more than text and one block")
@@ -164,7 +164,7 @@ def _block_size(tokens: int, blocks: int) -> int:
 
 
 def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:
-    """Progress within one of some parts, told in thousandths of the whole."""
+    """Progress within one of some parts, in thousandths of the whole."""
     if progress is None:
         return None
     return lambda done, total: progress((1000 * index + 1000 * done // total) // parts, 1000)
@@ -192,7 +192,7 @@ def calibrated_plans(
     avg_bits : float
         Mean width over all blocks of the model.
     source : str
-        What was measured, in words.
+        Origin of the heads, in words.
 
     Raises
     ------
@@ -239,7 +239,7 @@ def calibrated_plans(
 
 
 def _forced_blocks(workload: Workload, block: int) -> torch.Tensor:
-    """Blocks of which no captured head tells anything: bool [blocks, blocks].
+    """Blocks that no captured head has a like of: bool [blocks, blocks].
 
     They are the rows and columns of the model's text and of its last block, if that is partial.
     """
@@ -330,7 +330,7 @@ def assumed_plans(workload: Workload, block: int, density: float) -> HeadPlans:
 
 
 def describe_captures(captures: Sequence[Capture]) -> str:
-    """What was measured, in words."""
+    """The captures, in words."""
     heads = sum(capture.heads for capture in captures)
     names = list(itertools.islice((capture.name for capture in captures), 8))
     more = len(captures) - len(names)

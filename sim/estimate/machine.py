@@ -1,4 +1,4 @@
-"""What computes: multipliers, clock and memory, of our accelerator or lent to a peer."""
+"""Machines: multipliers, clock and memory, of our accelerator or lent to a peer."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ def check_density(density: float, name: str = "density") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What two machines must share to be compared.
+    """Resources that two machines share to be compared.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Machine:
     buffer_mib : float
         Memory on the chip between DRAM and the cores, 2^20 bytes. The RTL has none.
     buffer_gbs : float
-        What it gives, 10^9 bytes a second; 0: as much as the cores' read ports take.
+        Bandwidth of that memory, 10^9 bytes a second; 0: as much as the cores' read ports take.
     latency : int
         Cycles from a request to the first beat, seen by each core.
 
@@ -103,7 +103,7 @@ class Machine:
 
     @property
     def resources(self) -> Resources:
-        """What a peer gets to be compared with."""
+        """Resources that are lent to a peer."""
         return Resources(
             macs=self.cores * self.config.rows * self.config.cols,
             clock_hz=self.clock_mhz * 1e6,

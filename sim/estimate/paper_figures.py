@@ -13,7 +13,7 @@ from sim.estimate.workloads import Workload, load_workload
 
 __all__ = ["Checkpoint", "checkpoints", "peak_speedup"]
 
-#: Time of the papers' reorder, and what it may be a share of.
+#: Time of the papers' reorder, a share of the FP16 time or of the own time.
 _REORDER = 0.01
 #: Gigabytes of the papers' attention map are of 2^30 bytes.
 _GIGABYTE = 2**30
@@ -21,16 +21,16 @@ _GIGABYTE = 2**30
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A figure of the papers.
+    """A published figure, and the same by this model.
 
     Parameters
     ----------
     figure : str
-        What it is.
+        Name of the figure.
     low, high : float
-        Where it must lie.
+        Bounds of the published figure.
     found : tuple of float
-        Lowest and highest of what its readings give.
+        Lowest and highest of its readings.
     """
 
     figure: str

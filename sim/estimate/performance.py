@@ -1,8 +1,8 @@
 """Time of a whole model on our accelerator.
 
 Attention goes layer by layer: the block rows of its heads are dealt out to the cores, a row to a
-core, counted as equally long. Reading, multiplying and writing overlap: what takes longest counts,
-head by head, of
+core, counted as equally long. Reading, multiplying and writing overlap: the slowest of these
+counts, head by head:
 
 * the array (cycles of the model, which hide softmax and reorder),
 * the read ports of the cores (K and V of every live block),
@@ -39,13 +39,13 @@ from sim.estimate.workloads import Workload, check_fits
 
 __all__ = ["Estimate", "HeadCycles", "estimate", "head_cycles"]
 
-#: What can bound a head or a linear layer.
+#: Possible bounds of a head or a linear layer.
 BOUNDS = ("array", "port", "buffer", "memory")
 
 
 @dataclass(frozen=True, eq=False)
 class HeadCycles:
-    """Cycles of each map of some plans on one core: all that takes time to compute.
+    """Cycles of each map of some plans on one core; their computation is slow.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Estimate:
     attention_bounds : dict of str to float
         Share of the attention's seconds that each of `BOUNDS` takes.
     linear_bound : str
-        What bounds linear layers.
+        The bound of linear layers.
     moved_bytes : float
         Between memory and chip.
     core_reads : float
@@ -127,7 +127,7 @@ class Estimate:
         return self.attention_seconds + self.linear_seconds
 
     def report(self, workload: Workload) -> dict[str, Any]:
-        """What tables and JSON show."""
+        """Figures for tables and JSON."""
         return {
             "mean_bits": round(self.mean_bits, 4),
             "density": round(self.density, 4),
@@ -161,7 +161,7 @@ def estimate(
     workload : Workload
         The model.
     machine : Machine
-        What computes it.
+        Our accelerator.
     plans : HeadPlans
         Codes of its heads.
     cycles : HeadCycles, optional

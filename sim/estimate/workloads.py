@@ -1,4 +1,4 @@
-"""Shapes of whole models: what a denoising step asks of any accelerator."""
+"""Shapes of whole models, and the work of a denoising step."""
 
 import json
 import tomllib
@@ -16,7 +16,7 @@ __all__ = ["WORKLOADS", "Workload", "check_fits", "load_workload"]
 _FOLDER = Path(__file__).parent / "data" / "workloads"
 #: Names of the models that come with the project.
 WORKLOADS = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
-#: Most tokens of a sequence: what the descriptor of a head can hold.
+#: Most tokens of a sequence: the limit of a head's descriptor.
 _TOKENS_MAX = 2**20
 
 

@@ -1,4 +1,4 @@
-"""What the adapter must know of each pipeline class: blocks, sizes and text."""
+"""Properties of each pipeline class that the adapter needs: blocks, sizes and text."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from paro.config.errors import ParoError
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What the adapter must know of a pipeline class.
+    """Properties of a pipeline class that the adapter needs.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Family:
         Default (frames, height, width) of a video, from the pipeline and the height of a latent in
         pixels.
     size_multiple : int
-        What the library wants height and width to be a multiple of.
+        Divisor that the library wants of height and width.
     size_fixed : bool
         Whether the default size is the only one.
     latent_frame_multiple : int
@@ -308,11 +308,11 @@ def check_size(
     Parameters
     ----------
     pipe : diffusers.DiffusionPipeline
-        What is to generate it.
+        Pipeline that generates it.
     name : str
         Its class, for messages.
     family : Family
-        What is to know of its class.
+        Properties of its class.
     size : (int or None, int or None, int or None)
         Frames, height, width; ``None`` takes the default.
 

@@ -1,4 +1,4 @@
-"""Load a diffusers pipeline from a folder, with every failure told in one sentence."""
+"""Load a diffusers pipeline from a folder, with one sentence for every failure."""
 
 import importlib
 import inspect
@@ -42,9 +42,9 @@ def load_diffusers(
     folder : Path
         Written by ``save_pretrained`` of a pipeline in `families.FAMILIES`.
     prompt : str, optional
-        What to draw, if the folder has tokenizers and text encoders. Where it has none, ``None``,
-        and the embedded text is random numbers: enough to measure, not to look at. Padding that
-        the model hides by a mask does not count as text.
+        Text of the prompt, if the folder has tokenizers and text encoders. Where it has none,
+        ``None``, and the embedded text is random numbers: enough to measure, not to look at.
+        Padding that the model hides by a mask does not count as text.
     height, width, frames : int, optional
         Size of a video in pixels and frames, by default the model's own; images have one frame.
     steps : int
@@ -149,7 +149,7 @@ def _load(
     dtype: torch.dtype,
 ) -> Any:
     options = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
-    # What the folder lacks must be named, or the library refuses to load the rest.
+    # Components that the folder lacks must be named, or the library loads none.
     parts = {name: None for name in index if index[name] == [None, None]}
     try:
         for name in own:
@@ -166,7 +166,7 @@ def _load(
                     f"the weights in {folder / name} lack {loading['missing_keys'][0]!r}; "
                     "legal: a folder written by save_pretrained"
                 )
-        # What is left are text encoders, of which each has this variant or plain weights.
+        # The components left are text encoders; each has this variant or plain weights.
         options["variant"] = (
             max((variants[n] for n in variants if n not in own), default="") or None
         )
@@ -187,7 +187,7 @@ def _load(
 def _text(
     folder: Path, pipe: Any, family: Family, prompt: str | None
 ) -> dict[str, torch.Tensor] | None:
-    """Arguments of the pipeline that tell the prompt; ``None`` where the folder cannot encode."""
+    """Arguments of the pipeline that hold the prompt; ``None`` where the folder cannot encode."""
     if not family.text_inputs:
         if prompt is not None:
             raise ParoError(f"the model in {folder} draws classes; legal: no prompt")

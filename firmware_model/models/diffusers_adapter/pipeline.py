@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from firmware_model.models.diffusers_adapter.families import Family, attention_layers, random_text
-from firmware_model.models.diffusers_adapter.replacement import Clock, Replacement
+from firmware_model.models.diffusers_adapter.replacement import Replacement, StepCounter
 from firmware_model.models.pipeline import Attention, ModelShape
 from firmware_model.progress import Progress
 
@@ -21,17 +21,17 @@ class DiffusersPipeline:
     Parameters
     ----------
     pipe : diffusers.DiffusionPipeline
-        What generates.
+        Pipeline that generates.
     family : Family
-        What is to know of its class.
+        Properties of its class.
     identity : str
-        Tells the weights of its transformers from any others.
+        Digest of the weights of its transformers.
     shape : ModelShape
         Its attention.
     size : (int, int, int)
         Frames, height, width of a video, in pixels.
     text : dict, optional
-        Arguments of ``pipe`` that tell the prompt; random numbers by default.
+        Arguments of ``pipe`` that hold the prompt; random numbers by default.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DiffusersPipeline:
     def generate(
         self, sample: int, attention: Attention | None = None, progress: Progress | None = None
     ) -> torch.Tensor:
-        """Generate one video or image, as `firmware_model.models.pipeline.Pipeline.generate` tells.
+        """Generate one video or image, as `firmware_model.models.pipeline.Pipeline.generate`.
 
         ``sample`` seeds the noise and, where there is no text encoder, the text; DiT draws class
         ``sample`` modulo the number of classes.
@@ -66,22 +66,22 @@ class DiffusersPipeline:
             If the attention or the scheduler of the pipeline is of a kind that is not supported.
         """
         pipe = self._pipe
-        clock = Clock(self.shape.steps, type(pipe.scheduler).__name__, progress)
+        counter = StepCounter(self.shape.steps, type(pipe.scheduler).__name__, progress)
         arguments = self._arguments(sample)
         with ExitStack() as stack:
             # DiT hands no generator to its scheduler.
             devices = [pipe.device] if pipe.device.type == "cuda" else []
             stack.enter_context(torch.random.fork_rng(devices))
             torch.manual_seed(sample)
-            stack.enter_context(_after(pipe.scheduler, "step", clock.advance))
+            stack.enter_context(_after(pipe.scheduler, "step", counter.advance))
             if attention is not None:
                 dispatch = importlib.import_module("diffusers.models.attention_dispatch")
                 stack.enter_context(dispatch.attention_backend("native"))
-                replacement = Replacement(self.shape, attention, clock)
+                replacement = Replacement(self.shape, attention, counter)
                 replacement.watch(attention_layers(pipe, self._family), stack)
                 stack.enter_context(replacement)
             images = pipe(**arguments)[0][0]
-        clock.check(finished=True)
+        counter.check(finished=True)
         images = images if self._family.is_video else images[None]
         return images.float().cpu().permute(0, 2, 3, 1).contiguous()
 

@@ -14,8 +14,8 @@ from firmware_model.progress import Progress
 from paro.config.errors import ParoError
 
 
-class Clock:
-    """Counts the denoising steps of a run and holds them against what was announced.
+class StepCounter:
+    """Counts the denoising steps of a run and compares them with the number announced.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class Clock:
         self._progress = progress
 
     def advance(self, *_: Any) -> None:
-        """Tell that a step is done; arguments are ignored, for use as a hook."""
+        """Count a step that is done; arguments are ignored, for use as a hook."""
         self.step += 1
         if self._progress is not None:
             self._progress(self.step, self._steps)
@@ -51,19 +51,19 @@ class Replacement(TorchFunctionMode):
     Parameters
     ----------
     shape : ModelShape
-        Attention of the model; a product over other tokens is left alone, but for tokens behind
+        Attention of the model; a product over other tokens is left alone, but for tokens after
         them that a mask hides from everything.
     attention : Attention
         Computes the products.
-    clock : Clock
-        Tells the step.
+    counter : StepCounter
+        Counts the steps.
     """
 
-    def __init__(self, shape: ModelShape, attention: Attention, clock: Clock) -> None:
+    def __init__(self, shape: ModelShape, attention: Attention, counter: StepCounter) -> None:
         super().__init__()
         self._tokens = shape.tokens
         self._attention = attention
-        self._clock = clock
+        self._counter = counter
         self._layer: int | None = None
         self._items = self._replaced = 0
 
@@ -79,7 +79,7 @@ class Replacement(TorchFunctionMode):
     def _enter(
         self, layer: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._clock.check(finished=False)
+        self._counter.check(finished=False)
         self._layer = layer
         self._items = len(args[0] if args else kwargs["hidden_states"])
         self._replaced = 0
@@ -115,7 +115,7 @@ class Replacement(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> torch.Tensor | None:
-        """What `torch.nn.functional.scaled_dot_product_attention` returns; None for its own."""
+        """Result of `scaled_dot_product_attention`; None leaves the product to the library."""
         tokens = query.shape[-2]
         # Only a mask can take tokens off.
         if key.shape[-2] != tokens or tokens < self._tokens:
@@ -136,8 +136,8 @@ class Replacement(TorchFunctionMode):
         factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
         q, k, v = (tensor[..., : self._tokens, :] for tensor in (query, key, value))
         last = self._replaced == self._items
-        output = self._attention(AttentionCall(layer, self._clock.step, q, k, v, factor, last))
-        # What is hidden from everything may be anything.
+        output = self._attention(AttentionCall(layer, self._counter.step, q, k, v, factor, last))
+        # Tokens that are hidden from everything may be anything.
         return pad(output, (0, 0, 0, tokens - self._tokens))
 
 

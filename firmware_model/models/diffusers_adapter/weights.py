@@ -1,4 +1,4 @@
-"""Weights of a pipeline's components: which files hold them, and what identifies them."""
+"""Weights of a pipeline's components: the files that hold them, and their identity."""
 
 import hashlib
 import json
@@ -37,8 +37,8 @@ def choose_variants(folder: Path, main: Iterable[str], variant: str | None) -> d
     main : iterable of str
         Components that must have weights, in that variant if one is asked for.
     variant : str, optional
-        What the user asks for, such as "fp16". By default the plain weights of each component, or
-        its only variant where it has no plain ones.
+        Variant that the user asks for, such as "fp16". By default the plain weights of each
+        component, or its only variant where it has no plain ones.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def _variants(component: Path) -> set[str]:
 
 
 def weights_identity(folder: Path, components: dict[str, str]) -> str:
-    """Tell the weights of some components from any others.
+    """Identity of the weights of some components.
 
     The identity depends on name, type, shape and bytes of each tensor, and not on how the tensors
     are spread over files. Weights in another precision are others.
@@ -111,7 +111,7 @@ def weights_identity(folder: Path, components: dict[str, str]) -> str:
     )
     digest = hashlib.sha256()
     for tensor in tensors:
-        # Type and shape settle how many bytes follow.
+        # Type and shape settle the number of bytes that follow.
         head = [tensor.component, tensor.name, tensor.dtype, tensor.shape]
         digest.update(json.dumps(head).encode() + b"\n")
         try:

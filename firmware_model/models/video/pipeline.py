@@ -9,7 +9,7 @@ import torch
 from firmware_model.models.pipeline import Attention, AttentionCall, ModelShape
 from firmware_model.models.video.checkpoint import load_model
 from firmware_model.models.video.dataset import CLASSES, FRAMES, HEIGHT, WIDTH
-from firmware_model.models.video.transformer import GRID, NO_CLASS, float_attention
+from firmware_model.models.video.transformer import GRID, NO_CLASS, plain_attention
 from firmware_model.progress import Progress, Steps
 from paro.config.errors import ParoError
 
@@ -34,7 +34,7 @@ class VideoPipeline:
     device : str
         Where torch computes.
     dtype : torch.dtype
-        What the network computes in; the sampler takes its steps in float32.
+        Type of the network's numbers; the sampler takes its steps in float32.
 
     Raises
     ------
@@ -72,12 +72,12 @@ class VideoPipeline:
         video = torch.randn(1, FRAMES, HEIGHT, WIDTH, generator=random)
         classes = torch.tensor([NO_CLASS, sample % CLASSES])
         levels = torch.linspace(1, 0, self.shape.steps + 1)
-        told = Steps(progress, self.shape.steps)
+        steps = Steps(progress, self.shape.steps)
         for step, (level, following) in enumerate(pairwise(levels)):
             classless, velocity = self._velocities(video, level, classes, _hook(attention, step))
             velocity = classless + GUIDANCE * (velocity - classless)
             video = video + (following - level) * velocity
-            told.advance()
+            steps.advance()
         return ((video[0] + 1) / 2).clamp(0, 1).unsqueeze(-1)
 
     def _velocities(
@@ -93,7 +93,7 @@ class VideoPipeline:
 def _hook(attention: Attention | None, step: int):
     """Attention of the transformer at one step."""
     if attention is None:
-        return float_attention
+        return plain_attention
 
     def replaced(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return attention(AttentionCall(layer, step, q, k, v, q.shape[-1] ** -0.5))

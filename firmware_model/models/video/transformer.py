@@ -24,10 +24,10 @@ NO_CLASS = CLASSES
 
 #: Attention of one layer: (layer, q, k, v) to the output, all float32
 #: [videos, heads, tokens, head_dim]; the softmax scale is 1/sqrt(head_dim).
-Attention = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+LayerAttention = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def float_attention(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def plain_attention(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Softmax attention as torch computes it."""
     return nn.functional.scaled_dot_product_attention(q, k, v)
 
@@ -86,7 +86,7 @@ class VideoTransformer(nn.Module):
         videos: torch.Tensor,
         noise_level: torch.Tensor,
         classes: torch.Tensor,
-        attention: Attention = float_attention,
+        attention: LayerAttention = plain_attention,
     ) -> torch.Tensor:
         """Velocity of noisy videos.
 
@@ -98,8 +98,8 @@ class VideoTransformer(nn.Module):
             float32 [videos], 0 (clean) .. 1 (noise).
         classes : torch.Tensor
             int64 [videos], 0 .. 9 or `NO_CLASS`.
-        attention : Attention
-            What computes the attention of every layer.
+        attention : LayerAttention
+            Attention of every layer.
 
         Returns
         -------
@@ -140,7 +140,7 @@ class _Block(nn.Module):
         tokens: torch.Tensor,
         modulation: torch.Tensor,
         rotation: torch.Tensor,
-        attention: Attention,
+        attention: LayerAttention,
         layer: int,
     ) -> torch.Tensor:
         parts = (modulation + self.offsets).chunk(6, dim=-1)

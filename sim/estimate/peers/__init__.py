@@ -4,7 +4,7 @@ from sim.estimate.peers.a100 import A100
 from sim.estimate.peers.bit_fusion import BitFusion
 from sim.estimate.peers.ita import DenseInt8
 from sim.estimate.peers.paro_attention import ParoAttention
-from sim.estimate.peers.peer import Check, Peer, Work
+from sim.estimate.peers.peer import Check, LayerWork, Peer
 from sim.estimate.peers.sanger import Sanger
 from sim.estimate.peers.vitcod import ViTCoD
 
@@ -13,11 +13,11 @@ __all__ = [
     "BitFusion",
     "Check",
     "DenseInt8",
+    "LayerWork",
     "ParoAttention",
     "Peer",
     "Sanger",
     "ViTCoD",
-    "Work",
     "array_peers",
     "checks",
     "gpu_peers",

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sim.estimate.machine import A100_BUFFER, Resources
-from sim.estimate.peers.peer import Check, Peer, Work
+from sim.estimate.peers.peer import Check, LayerWork, Peer
 from sim.estimate.traffic import TILE, attention_bytes, linear_bytes, linear_tile
 from sim.estimate.workloads import load_workload
 
@@ -41,7 +41,7 @@ class A100(Peer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """What tables call it."""
+        """Name in tables."""
         return "A100, FP16" if self.bits == 16 else "A100, dense INT8"
 
     @staticmethod
@@ -51,13 +51,13 @@ class A100(Peer):
             macs=624e12 / 2 / 1.41e9, clock_hz=1.41e9, bandwidth=2039e9, buffer=A100_BUFFER
         )
 
-    def attention_seconds(self, work: Work, resources: Resources) -> float:
+    def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention; ``resources`` hold the INT8 peak."""
         macs = work.workload.attention_macs * self.bits / 8 / self.attention_efficiency
         moved = attention_bytes(work.workload, self.bits / 8, resources.buffer)
         return resources.seconds(macs, moved)
 
-    def linear_seconds(self, work: Work, resources: Resources) -> float:
+    def linear_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of the linear layers; ``resources`` hold the INT8 peak."""
         macs = work.workload.linear_macs * self.bits / 8 / self.linear_efficiency
         tile = linear_tile(TILE, resources.buffer)
@@ -68,7 +68,7 @@ class A100(Peer):
         if self.bits != 16:
             return ()
         video = load_workload("cogvideox-5b")
-        layer = self.layer_seconds(Work(workload=video, shares=(0, 0, 0, 1)), self.resources())
+        layer = self.layer_seconds(LayerWork(workload=video, shares=(0, 0, 0, 1)), self.resources())
         return (
             Check(
                 peer=self.name,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from paro.config.formats import CODE_BITS
 from sim.estimate.machine import Resources
 from sim.estimate.peers.ita import DenseInt8
-from sim.estimate.peers.peer import Check, Peer, Work, attention_speedup
+from sim.estimate.peers.peer import Check, LayerWork, Peer, attention_speedup
 from sim.estimate.traffic import attention_bytes
 
 __all__ = ["BitFusion"]
@@ -34,7 +34,7 @@ class BitFusion(Peer):
 
     name: str = "Bit Fusion-like"
 
-    def attention_seconds(self, work: Work, resources: Resources) -> float:
+    def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention."""
         width = sum(
             share * max(bits, _BRICK_BITS)
@@ -44,7 +44,7 @@ class BitFusion(Peer):
         moved = attention_bytes(work.workload, 1, resources.buffer)
         return resources.seconds(product + product * width / 8, moved)
 
-    def linear_seconds(self, work: Work, resources: Resources) -> float:
+    def linear_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of the linear layers."""
         return DenseInt8().linear_seconds(work, resources)
 

@@ -13,7 +13,7 @@ could give.
 from dataclasses import dataclass
 
 from sim.estimate.machine import Resources
-from sim.estimate.peers.peer import Peer, Work
+from sim.estimate.peers.peer import LayerWork, Peer
 from sim.estimate.traffic import TILE, attention_bytes, linear_bytes, linear_tile
 
 __all__ = ["DenseInt8"]
@@ -32,12 +32,12 @@ class DenseInt8(Peer):
     name: str = "ITA-like, dense INT8"
     bits: int = 8
 
-    def attention_seconds(self, work: Work, resources: Resources) -> float:
+    def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention."""
         moved = attention_bytes(work.workload, self.bits / 8, resources.buffer)
         return resources.seconds(work.workload.attention_macs, moved)
 
-    def linear_seconds(self, work: Work, resources: Resources) -> float:
+    def linear_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of the linear layers."""
         tile = linear_tile(TILE, resources.buffer)
         return resources.seconds(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sim.estimate.machine import Resources
 from sim.estimate.peers.a100 import A100
-from sim.estimate.peers.peer import Check, Peer, Work
+from sim.estimate.peers.peer import Check, LayerWork, Peer
 from sim.estimate.workloads import load_workload
 
 __all__ = ["ParoAttention"]
@@ -41,23 +41,23 @@ class ParoAttention(Peer):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """What tables call it."""
+        """Name in tables."""
         return f"PAROAttention, {self.density:.0%}"
 
-    def attention_seconds(self, work: Work, resources: Resources) -> float:
+    def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention, reorder included."""
         dense = A100(bits=8).attention_seconds(work, resources)
         attention = dense * self.density
         return attention + self.reorder * (attention + self.linear_seconds(work, resources))
 
-    def linear_seconds(self, work: Work, resources: Resources) -> float:
+    def linear_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of the linear layers, in FP16."""
         return A100().linear_seconds(work, resources)
 
     def checks(self) -> Sequence[Check]:
         """Its speed-up at both ends of the published range."""
         video = load_workload("cogvideox-5b")
-        work, gpu = Work(workload=video, shares=(0, 0, 0, 1)), A100.resources()
+        work, gpu = LayerWork(workload=video, shares=(0, 0, 0, 1)), A100.resources()
         dense = A100().layer_seconds(work, gpu)
         return tuple(
             Check(

@@ -1,4 +1,4 @@
-"""What a model of a peer must answer."""
+"""The interface of a peer's model: seconds of a layer, and published figures to check it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from math import inf
 from sim.estimate.machine import Resources
 from sim.estimate.workloads import Workload
 
-__all__ = ["Check", "Peer", "Work", "attention_speedup"]
+__all__ = ["Check", "LayerWork", "Peer", "attention_speedup"]
 
 #: Where the multipliers alone count, the shape does not: any dense product will do.
 _PRODUCT = Workload(
@@ -24,7 +24,7 @@ _PRODUCT = Workload(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class LayerWork:
     """One layer of a model, as a peer sees it.
 
     Parameters
@@ -42,12 +42,12 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A published figure and what the model of the peer makes of it.
+    """A published figure of a peer, and the same by its model.
 
     Parameters
     ----------
     peer, figure : str
-        Whose, and what it is.
+        Name of the peer, and of its figure.
     published, modelled : float
     tolerance : float
         Stated error, relative.
@@ -66,7 +66,7 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """Whether the error is within what is stated."""
+        """Whether the error is within the stated one."""
         return abs(self.error) <= self.tolerance
 
 
@@ -78,14 +78,14 @@ class Peer(ABC):
     bits: int = 8
 
     @abstractmethod
-    def attention_seconds(self, work: Work, resources: Resources) -> float:
+    def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention."""
 
     @abstractmethod
-    def linear_seconds(self, work: Work, resources: Resources) -> float:
+    def linear_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of the linear layers."""
 
-    def layer_seconds(self, work: Work, resources: Resources) -> float:
+    def layer_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of a layer."""
         return self.attention_seconds(work, resources) + self.linear_seconds(work, resources)
 
@@ -103,7 +103,7 @@ def attention_speedup(peer: Peer, other: Peer, units: int, other_units: int) -> 
     units, other_units : int
         How many multipliers each has, of its own width; all blocks are at 8 bits.
     """
-    work = Work(workload=_PRODUCT, shares=(0, 0, 0, 1))
+    work = LayerWork(workload=_PRODUCT, shares=(0, 0, 0, 1))
     own, theirs = (
         machine.attention_seconds(work, Resources(macs=macs, clock_hz=1e9, bandwidth=inf))
         for machine, macs in ((peer, units), (other, other_units))

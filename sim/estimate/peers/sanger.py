@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from sim.estimate.machine import Resources
 from sim.estimate.peers.ita import DenseInt8
-from sim.estimate.peers.peer import Check, Peer, Work, attention_speedup
+from sim.estimate.peers.peer import Check, LayerWork, Peer, attention_speedup
 from sim.estimate.traffic import attention_bytes
 
 __all__ = ["Sanger"]
@@ -49,14 +49,14 @@ class Sanger(Peer):
     bits: int = _BITS
     density: float = 1.0
 
-    def attention_seconds(self, work: Work, resources: Resources) -> float:
+    def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention, prediction included."""
         workload = work.workload
         prediction = workload.attention_macs / 2 * (_PREDICTION_BITS / _BITS) ** 2
         moved = attention_bytes(workload, self.bits / 8, resources.buffer)
         return resources.seconds(workload.attention_macs * self.density + prediction, moved)
 
-    def linear_seconds(self, work: Work, resources: Resources) -> float:
+    def linear_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of the linear layers."""
         return DenseInt8(bits=self.bits).linear_seconds(work, resources)
 

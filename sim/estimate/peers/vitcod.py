@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from sim.estimate.machine import Resources
 from sim.estimate.peers.ita import DenseInt8
-from sim.estimate.peers.peer import Check, Peer, Work, attention_speedup
+from sim.estimate.peers.peer import Check, LayerWork, Peer, attention_speedup
 from sim.estimate.peers.sanger import Sanger
 from sim.estimate.traffic import attention_bytes
 
@@ -42,14 +42,14 @@ class ViTCoD(Peer):
     bits: int = 16
     density: float = 1.0
 
-    def attention_seconds(self, work: Work, resources: Resources) -> float:
+    def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention."""
         workload = work.workload
-        # Of what is read, K is half and V half; Q and O hardly count.
+        # K is half of the reads and V half; Q and O hardly count.
         moved = attention_bytes(workload, self.bits / 8, resources.buffer) * (1 + _ENCODED) / 2
         return resources.seconds(workload.attention_macs * self.density, moved)
 
-    def linear_seconds(self, work: Work, resources: Resources) -> float:
+    def linear_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of the linear layers."""
         return DenseInt8(bits=self.bits).linear_seconds(work, resources)
 

@@ -22,7 +22,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from firmware_model.models.diffusers_adapter import load_diffusers
 from firmware_model.models.diffusers_adapter.families import FAMILIES
-from firmware_model.models.diffusers_adapter.replacement import Clock, Replacement
+from firmware_model.models.diffusers_adapter.replacement import Replacement, StepCounter
 from firmware_model.models.diffusers_adapter.weights import weights_identity
 from firmware_model.models.models import open_model
 from firmware_model.models.pipeline import AttentionCall, ModelShape, float_attention
@@ -524,7 +524,7 @@ class Layer(torch.nn.Module):
 def run_layer(q: torch.Tensor, k: torch.Tensor, **options: Any) -> torch.Tensor:
     layer = Layer()
     shape = ModelShape(layers=1, heads=2, head_dim=8, grid=(1, 1, 5), steps=1)
-    replacement = Replacement(shape, lambda call: call.q, Clock(1, "DDIM", None))
+    replacement = Replacement(shape, lambda call: call.q, StepCounter(1, "DDIM", None))
     with ExitStack() as stack:
         replacement.watch([layer], stack)
         stack.enter_context(replacement)

@@ -7,10 +7,10 @@ from sim.estimate.peers import (
     A100,
     BitFusion,
     DenseInt8,
+    LayerWork,
     ParoAttention,
     Sanger,
     ViTCoD,
-    Work,
     array_peers,
     checks,
 )
@@ -30,7 +30,7 @@ def resources(bandwidth=1e18, buffer=0.0, macs=1024):
 
 
 def work(shares=FULL):
-    return Work(workload=TINY, shares=shares)
+    return LayerWork(workload=TINY, shares=shares)
 
 
 @pytest.mark.parametrize("check", checks(), ids=lambda check: check.peer)
