@@ -154,7 +154,7 @@ def test_a_sweep_writes_points_and_plots_and_is_resumed(paro, model, tmp_path, m
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
     monkeypatch.setattr("sim.estimate.sweep.head_cycles", None)
-    monkeypatch.setattr("firmware_model.quality.study.format_study", None)
+    monkeypatch.setattr("sim.estimate.sweep.format_study", None)
     again = paro(*arguments)
     assert again.status == 0, again.err
     assert again.out == outcome.out
