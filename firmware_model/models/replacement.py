@@ -12,6 +12,7 @@ from firmware_model.capture import Capture
 from firmware_model.models.pipeline import AttentionCall, ModelShape, Pipeline, float_attention
 from firmware_model.parallel import map_rows
 from firmware_model.quality.metrics import cosine, snr_db
+from firmware_model.quality.planned import attend_planned
 from firmware_model.reference.methods import Method
 from paro.config.errors import ParoError
 
@@ -95,7 +96,7 @@ class PlannedAttention:
         def attend(place: tuple[int, int]) -> None:
             sample, head = place
             capture = captures[sample]
-            _, output[sample, head] = self._method.attend_planned(capture, head, plan, config)
+            _, output[sample, head] = attend_planned(self._method, capture, head, plan, config)
 
         captures = [
             call_capture(call, sample, shape, self._pipeline.identity)

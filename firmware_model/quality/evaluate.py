@@ -18,6 +18,7 @@ from firmware_model.choices import ORDERS, TRANSFORMS
 from firmware_model.codes import checked_query_blocks, density, mean_bits
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import cosine, finite, finite_mean, relative_l1, rmse, snr_db
+from firmware_model.quality.planned import attend_planned
 from firmware_model.reference.attention import reference_attention
 from firmware_model.reference.methods import Method, in_capture_order
 from firmware_model.reference.quantize import QuantizedHead, dequantize
@@ -231,7 +232,7 @@ def evaluate(
     method = method or Method()
     results = []
     for head, order in zip(heads, orders, strict=True):
-        token_index, output = method.attend_planned(capture, head, plan, config, rows, steps)
+        token_index, output = attend_planned(method, capture, head, plan, config, rows, steps)
         codes, transform = plan.head_codes(head)[list(rows)], plan.head_transform(head)
         results.append(score(capture, head, order, codes, token_index, output, transform))
     report = {"bit_exact": None, "outputs_compared": 0, "mismatches": None}

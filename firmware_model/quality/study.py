@@ -20,6 +20,7 @@ from firmware_model.choices import INTEGER, ORDERS, ROUNDINGS, Rounding, check_a
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import cosine, finite, finite_mean, rmse, snr_db
+from firmware_model.quality.planned import attend_planned
 from firmware_model.reference.attention import ROWS_AT_ONCE, reference_attention
 from firmware_model.reference.methods import Method
 from firmware_model.reference.number_formats import FORMATS, FormatHead, NumberFormat
@@ -67,7 +68,7 @@ class _Heads:
         for (capture, head), exact in zip(self.keys, self._references, strict=True):
             plan = by_model[capture.model].for_capture(capture)
             config = model_config(capture, plan.block)
-            _, output = method.attend_planned(capture, head, plan, config)
+            _, output = attend_planned(method, capture, head, plan, config)
             scores.append(_Score(snr_db(output, exact), cosine(output, exact)))
             self._steps.advance()
         return scores

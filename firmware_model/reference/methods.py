@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 
-from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
 from firmware_model.choices import INTEGER, METHODS, check_choice
 from firmware_model.codes import checked_query_blocks
@@ -102,27 +101,6 @@ class Method:
             formed = FormatHead.from_capture(capture, head, order, config, rounding, transform)
             output = formed.attend(codes, rows, steps).float()
         return in_capture_order(capture.permutation(order), rows, config.block, output)
-
-    def attend_planned(
-        self,
-        capture: Capture,
-        head: int,
-        plan: Plan,
-        config: Config,
-        query_blocks: range | None = None,
-        steps: Steps | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention of one head as a plan says; ParoError without it, otherwise as `attend`."""
-        return self.attend(
-            capture,
-            head,
-            plan.head_order(head),
-            plan.head_codes(head),
-            config,
-            query_blocks,
-            steps,
-            plan.head_transform(head),
-        )
 
 
 def in_capture_order(

@@ -1,7 +1,6 @@
 """The commands on the capture that ships: what they write, what they print, how they exit."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from safetensors.numpy import load_file
 
 from firmware_model import DEMO_CAPTURE
 from paro.cli.main import COMMANDS
-from tests.places import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -126,57 +124,6 @@ CAPTURE = str(DEMO_CAPTURE)
 )
 def test_bad_input_is_one_sentence(refused, tmp_path, sentence, arguments):
     refused(sentence, *arguments, "-o", tmp_path / "out")
-
-
-REFUSE = """
-import sys
-from paro.cli.main import run
-try:
-    run()
-except SystemExit as end:
-    assert end.code == 2
-print(*sorted({"torch", "numba", "matplotlib", "amaranth", "cocotb"} & set(sys.modules)))
-"""
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["calibrate", "missing.safetensors", "-o", "p"],
-        ["calibrate", CAPTURE, "--block", "8", "-o", "p"],
-        ["calibrate", CAPTURE, "--order", "XYZ", "-o", "p"],
-        ["calibrate", CAPTURE, "--heads", "a", "-o", "p"],
-        ["evaluate", CAPTURE, "--plan", "missing", "-o", "e"],
-        ["evaluate", CAPTURE, "--plan", CAPTURE, "--format", "fp8", "-o", "e"],
-        ["evaluate", CAPTURE, "--plan", CAPTURE, "--steps", "2", "-o", "e"],
-        ["picture", CAPTURE, "--plan", "missing", "-o", "p"],
-        ["study", "x", "-o", "s"],
-        ["study", "formats", CAPTURE, "--bits", "3,9", "-o", "s"],
-        ["study", "blocks", "missing.safetensors", "-o", "s"],
-        ["estimate", "--model", "sora", "-o", "e"],
-        ["estimate", "--model", "flux.1-dev", "--cores", "0", "-o", "e"],
-        ["estimate", "--model", "flux.1-dev", "--head-dim", "64", "-o", "e"],
-        ["estimate", "--model", "flux.1-dev", "--assume-density", "2", "-o", "e"],
-        ["estimate", "--model", "flux.1-dev", "--avg-bits", "9", "-o", "e"],
-        ["estimate", "--model", "flux.1-dev", "--plan", "missing", "-o", "e"],
-        ["sweep", "--model", "flux.1-dev", "--jobs", "0", "-o", "s"],
-        ["sweep", "--model", "flux.1-dev", "--bits", "9", "-o", "s"],
-        ["benchmark", "missing.safetensors"],
-        ["benchmark", "--query-blocks", "4"],
-    ],
-    ids=lambda arguments: " ".join(word for word in arguments if word != CAPTURE),
-)
-def test_a_refusal_loads_nothing_heavy(tmp_path, arguments):
-    run = subprocess.run(
-        [sys.executable, "-c", REFUSE, *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert (run.returncode, run.stdout) == (0, "\n"), run.stderr
-    assert run.stderr.startswith("paro: error: ")
-    assert not list(tmp_path.iterdir())
 
 
 #: Commands that compute before they write, with what they need.
