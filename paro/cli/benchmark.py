@@ -53,6 +53,10 @@ def benchmark(
         check_plan(plan)
     bounds = parse_range("query-blocks", query_blocks)
 
+    from sim.cosim.simulators import get_simulator
+
+    get_simulator(sim)
+
     from firmware_model import DEMO_CAPTURE
     from firmware_model.capture import load_capture
     from firmware_model.quality.evaluate import evaluate

@@ -20,7 +20,6 @@ from sim.estimate.grid import Grid
 from sim.estimate.head_plans import HeadPlans, assumed_plans, calibrated_plans, plans_of
 from sim.estimate.machine import Machine
 from sim.estimate.paper_figures import checkpoints, peak_speedup
-from sim.estimate.pareto import pareto
 from sim.estimate.peers import DenseInt8, Sanger
 from sim.estimate.performance import HeadCycles, estimate
 from sim.estimate.sweep import sweep
@@ -452,14 +451,3 @@ def test_an_empty_sweep_is_refused(tmp_path):
     grid = Grid(configs=(), clocks_mhz=(1.0,), bandwidths_gbs=(1.0,))
     with pytest.raises(ParoError, match="the sweep has no point"):
         sweep(TINY, grid, [full_plans()], tmp_path)
-
-
-def test_pareto_by_hand():
-    points = [(1, 5), (2, 4), (2, 6), (3, 4), (4, 1), (4, 1), (0, 9), (5, 1)]
-    assert pareto(points) == [True, True, False, False, True, True, True, False]
-
-
-def test_pareto_against_every_pair(seed):
-    points = [tuple(pair) for pair in np.random.default_rng(seed).integers(0, 12, (60, 2)).tolist()]
-    beaten = [any(a <= x and b <= y and (a, b) != (x, y) for a, b in points) for x, y in points]
-    assert pareto(points) == [not one for one in beaten]
