@@ -164,10 +164,14 @@ class Config(BaseModel):
         """Width of the sum of one row of quantised P over a block."""
         return bits_unsigned(self.block << formats.P_FRAC)
 
+    def blocks(self, tokens: int) -> int:
+        """Blocks that some tokens make; the last one may be partial."""
+        return -(-tokens // self.block)
+
     @property
     def blocks_max(self) -> int:
         """Most blocks on a side of the attention map."""
-        return -(-self.max_tokens // self.block)
+        return self.blocks(self.max_tokens)
 
     @property
     def denominator_bits(self) -> int:
