@@ -131,6 +131,10 @@ class Config(BaseModel):
         wanted = -(-(formats.RECIPROCAL_BITS + 4) // max(cycles, 1))
         return _clamp(1 << (wanted - 1).bit_length(), 1, self.softmax_lanes)
 
+    def blocks_of(self, tokens: int) -> int:
+        """Blocks that so many tokens make; the last one may be partial."""
+        return -(-tokens // self.block)
+
     # -- widths, each proven from the largest value it must hold -------------------------------
 
     @property
@@ -164,14 +168,10 @@ class Config(BaseModel):
         """Width of the sum of one row of quantised P over a block."""
         return bits_unsigned(self.block << formats.P_FRAC)
 
-    def blocks(self, tokens: int) -> int:
-        """Blocks that some tokens make; the last one may be partial."""
-        return -(-tokens // self.block)
-
     @property
     def blocks_max(self) -> int:
         """Most blocks on a side of the attention map."""
-        return self.blocks(self.max_tokens)
+        return self.blocks_of(self.max_tokens)
 
     @property
     def denominator_bits(self) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from firmware_model.capture import Capture
 from firmware_model.host.image import HeadJob
+from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import Config
 from paro.config.formats import CODE_BITS
@@ -82,9 +83,9 @@ class Shape:
             prefix_tokens=prefix,
             suffix_tokens=suffix,
         )
-        codes = random_codes(-(-tokens // config.block), self.mean_bits, seed)
+        codes = random_codes(config.blocks_of(tokens), self.mean_bits, seed)
         head = quantize_head(capture, 0, order, config)
-        return HeadJob(head, codes, grid, prefix, suffix, self.rows)
+        return head_job(capture, head, codes, self.rows)
 
 
 def make_jobs(config: Config, shapes: tuple[Shape, ...], seed: int) -> list[HeadJob]:
@@ -114,12 +115,12 @@ def short_jobs(config: Config, heads: int, generator: random.Random) -> list[Hea
             prefix_tokens=prefix,
             suffix_tokens=suffix,
         )
-        blocks = -(-tokens // config.block)
+        blocks = config.blocks_of(tokens)
         codes = random_codes(
             blocks, generator.choice((2.0, 3.0, 4.8, 8.0)), generator.randrange(1000)
         )
         first = generator.randrange(blocks)
         rows = range(first, generator.randrange(first, blocks) + 1)
         head = quantize_head(capture, 0, generator.randrange(6), config)
-        jobs.append(HeadJob(head, codes, capture.grid, prefix, suffix, rows))
+        jobs.append(head_job(capture, head, codes, rows))
     return jobs
