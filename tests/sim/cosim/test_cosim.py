@@ -31,7 +31,7 @@ from sim.cosim.verilog import kept_verilog
 from sim.cycles.cycle_model import predict
 from sim.cycles.gaps import STREAMS, gap_rates
 from tests.places import SHARED
-from tests.sim.conftest import random_capture, random_codes
+from tests.sim.inputs import random_capture, random_codes
 
 TINY = PRESETS["tiny"]
 

@@ -27,7 +27,7 @@ from sim.cosim.core_stimulus import Run
 from sim.cosim.cosim import ideal_cycles, wanted_bytes
 from sim.cosim.simulators import get_simulator
 from sim.cycles.memory import Memory
-from tests.sim.conftest import random_capture, random_codes
+from tests.sim.inputs import random_capture, random_codes
 
 TINY = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=64)
 ULX3S = PRESETS["ulx3s"]

@@ -13,8 +13,8 @@ from sim.cosim.core_stimulus import Run
 from sim.cosim.cosim import ideal_cycles
 from sim.cosim.simulators import get_simulator
 from tests.places import SHARED
-from tests.sim.conftest import random_capture
 from tests.sim.cosim.test_cosim import assert_as_predicted, assert_exact
+from tests.sim.inputs import random_capture
 
 #: Clocks from a fetch to its first beat.
 LATENCY = 30

@@ -25,8 +25,8 @@ from sim.cosim.core import Simulation, simulate
 from sim.cosim.core_stimulus import Run
 from sim.cosim.simulators import get_simulator
 from sim.cycles.cycle_model import Prediction, Work, predict, predict_heads
-from tests.sim.conftest import SHARES, random_capture, random_codes
 from tests.sim.cosim.test_device import short_jobs
+from tests.sim.inputs import SHARES, random_capture, random_codes
 
 TINY = PRESETS["tiny"]
 

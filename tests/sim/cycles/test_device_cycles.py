@@ -26,7 +26,6 @@ from sim.cycles.bursts import block_bursts, head_outputs
 from sim.cycles.cycle_model import predict_device
 from sim.cycles.gaps import CHANNELS, gap_rates
 from sim.cycles.memory import Memory
-from tests.sim.conftest import random_capture
 from tests.sim.cosim.test_device import (
     LARGE,
     NARROW_PORT,
@@ -38,6 +37,7 @@ from tests.sim.cosim.test_device import (
     play,
     short_jobs,
 )
+from tests.sim.inputs import random_capture
 
 #: Runs of a few tokens, two heads; three rows of 24 blocks.
 SHAPES = {
