@@ -2,12 +2,10 @@
 
 import dataclasses
 import random
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,57 +14,20 @@ from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.capture import load_capture
 from firmware_model.host.image import HeadJob, Image, place_heads
-from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
 from paro.config.registers import STAGES, Cause
 from rtl.bus.axi_lite import Response
-from sim.cosim.accelerator import DeviceRun, Step, run_device
+from sim.cosim.accelerator import Step
 from sim.cosim.core_stimulus import Run
 from sim.cosim.cosim import ideal_cycles, wanted_bytes
-from sim.cosim.simulators import get_simulator
 from sim.cycles.memory import Memory
-from tests.sim.inputs import random_capture, random_codes
+from tests.sim.accelerator_runs import assert_exact, expected_outputs, play
+from tests.sim.inputs import LARGE, NARROW_PORT, TINY, Shape, make_jobs
 
-TINY = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=64)
 ULX3S = PRESETS["ulx3s"]
-#: An operand's beat is wider than the memory port.
-NARROW_PORT = Config(rows=16, cols=16, block=64, head_dim=64, axi_bits=64)
-LARGE = (
-    Config(rows=8, cols=8, block=16, head_dim=32, axi_bits=64),
-    Config(rows=16, cols=16, block=64, head_dim=64, axi_bits=512),
-    Config(rows=16, cols=16, block=16, head_dim=32, axi_bits=256),
-    Config(rows=4, cols=16, block=32, head_dim=128, axi_bits=512),
-    Config(rows=4, cols=4, block=16, head_dim=256, axi_bits=128),
-)
 PAGE = 4096
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A head of some tokens. Frames and text are counted in sixteenths of a block."""
-
-    grid: tuple[int, int, int]
-    text: tuple[int, int] = (0, 0)
-    rows: range | None = None
-    mean_bits: float = 3.0
-
-    def job(self, config: Config, order: int, seed: int) -> HeadJob:
-        unit = config.block // 16
-        grid = (unit * self.grid[0], *self.grid[1:])
-        prefix, suffix = (unit * tokens for tokens in self.text)
-        tokens = prefix + grid[0] * grid[1] * grid[2] + suffix
-        capture = dataclasses.replace(
-            random_capture(tokens, config.head_dim, seed, heads=1),
-            grid=grid,
-            prefix_tokens=prefix,
-            suffix_tokens=suffix,
-        )
-        codes = random_codes(-(-tokens // config.block), self.mean_bits, seed)
-        head = quantize_head(capture, 0, order, config)
-        return HeadJob(head, codes, grid, prefix, suffix, self.rows)
-
 
 #: Six heads for the six orders: partial blocks, whole blocks, less than a block, some rows of many.
 MIXED = (
@@ -83,77 +44,6 @@ FEW = (
     Shape((1, 1, 7), (4, 5), mean_bits=4.8),
     Shape((4, 4, 3), (8, 8), range(1, 2), mean_bits=2.0),
 )
-
-
-def make_jobs(config: Config, shapes: tuple[Shape, ...], seed: int) -> list[HeadJob]:
-    """Heads of these shapes; their orders begin with another one for each seed."""
-    return [
-        shape.job(config, (seed + index) % 6, seed % 1000 + index)
-        for index, shape in enumerate(shapes)
-    ]
-
-
-def short_jobs(config: Config, heads: int, generator: random.Random) -> list[HeadJob]:
-    """Heads of one token, of one block or of a few, with some text and any grid, some in part."""
-    jobs = []
-    for _ in range(heads):
-        tokens = generator.choice(
-            (1, config.block, generator.randrange(1, config.block), generator.randrange(1, 50))
-        )
-        prefix = generator.randrange(min(tokens, 6))
-        suffix = generator.randrange(min(tokens - prefix, 6))
-        grid, rest = [], tokens - prefix - suffix
-        for _ in range(2):
-            grid.append(generator.choice([n for n in range(1, rest + 1) if rest % n == 0]))
-            rest //= grid[-1]
-        capture = dataclasses.replace(
-            random_capture(tokens, config.head_dim, generator.randrange(1000), heads=1),
-            grid=(*grid, rest),
-            prefix_tokens=prefix,
-            suffix_tokens=suffix,
-        )
-        blocks = -(-tokens // config.block)
-        codes = random_codes(
-            blocks, generator.choice((2.0, 3.0, 4.8, 8.0)), generator.randrange(1000)
-        )
-        first = generator.randrange(blocks)
-        rows = range(first, generator.randrange(first, blocks) + 1)
-        head = quantize_head(capture, 0, generator.randrange(6), config)
-        jobs.append(HeadJob(head, codes, capture.grid, prefix, suffix, rows))
-    return jobs
-
-
-def play(
-    config: Config,
-    images: list[Image],
-    steps: list[Step],
-    build_dir: Path,
-    run_dir: Path,
-    memory: Memory | None = None,
-    simulator: str = "verilator",
-) -> DeviceRun:
-    done = run_device(
-        config, images, steps, get_simulator(simulator), build_dir, run_dir, memory=memory
-    )
-    assert done.failure is None
-    assert len(done.steps) == len(done.outputs) == len(steps)
-    return done
-
-
-def expected_outputs(config: Config, jobs: list[HeadJob]) -> list[torch.Tensor]:
-    return [integer_attention(job.head, job.codes, config, job.query_blocks) for job in jobs]
-
-
-def assert_exact(done: DeviceRun, number: int, expected: list[torch.Tensor]) -> dict[str, Any]:
-    """Check the outputs of a step; returns what the bench says of it."""
-    step = done.steps[number]
-    assert "error" not in step, f"step {number}: {step['error']['sentence']}"
-    assert len(done.outputs[number]) == len(expected) > 0
-    for head, (got, want) in enumerate(zip(done.outputs[number], expected, strict=True)):
-        assert got.shape == want.shape
-        wrong = np.argwhere((got != want).numpy())
-        assert len(wrong) == 0, f"step {number}, head {head}: {len(wrong)} from {wrong[0]} on"
-    return step
 
 
 def check_counters(config: Config, jobs: list[HeadJob], step: dict[str, Any]) -> None:

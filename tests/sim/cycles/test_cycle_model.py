@@ -25,8 +25,7 @@ from sim.cosim.core import Simulation, simulate
 from sim.cosim.core_stimulus import Run
 from sim.cosim.simulators import get_simulator
 from sim.cycles.cycle_model import Prediction, Work, predict, predict_heads
-from tests.sim.cosim.test_device import short_jobs
-from tests.sim.inputs import SHARES, random_capture, random_codes
+from tests.sim.inputs import SHARES, random_capture, random_codes, short_jobs
 
 TINY = PRESETS["tiny"]
 

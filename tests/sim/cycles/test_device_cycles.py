@@ -26,18 +26,16 @@ from sim.cycles.bursts import block_bursts, head_outputs
 from sim.cycles.cycle_model import predict_device
 from sim.cycles.gaps import CHANNELS, gap_rates
 from sim.cycles.memory import Memory
-from tests.sim.cosim.test_device import (
+from tests.sim.accelerator_runs import assert_exact, expected_outputs, play
+from tests.sim.inputs import (
     LARGE,
     NARROW_PORT,
     TINY,
     Shape,
-    assert_exact,
-    expected_outputs,
     make_jobs,
-    play,
+    random_capture,
     short_jobs,
 )
-from tests.sim.inputs import random_capture
 
 #: Runs of a few tokens, two heads; three rows of 24 blocks.
 SHAPES = {
