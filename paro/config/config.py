@@ -131,6 +131,10 @@ class Config(BaseModel):
         wanted = -(-(formats.RECIPROCAL_BITS + 4) // max(cycles, 1))
         return _clamp(1 << (wanted - 1).bit_length(), 1, self.softmax_lanes)
 
+    def blocks_of(self, tokens: int) -> int:
+        """Blocks that so many tokens make; the last one may be partial."""
+        return -(-tokens // self.block)
+
     # -- widths, each proven from the largest value it must hold -------------------------------
 
     @property

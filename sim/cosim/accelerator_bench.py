@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from firmware_model.host.driver import DeviceError, Driver
 from firmware_model.host.image import Image, load_image
 from paro.config import ParoError
-from sim.cycles.gaps import CHANNELS, gap_rates, gap_seed
+from sim.cycles.stalls import CHANNELS, generator_seed, stall_rates
 
 #: Nanoseconds of a clock.
 PERIOD = 10
@@ -84,8 +84,8 @@ class AxiBench:
         seed = scenario["stall_seed"]
         dut.latency_low.value = scenario["latency_low"]
         dut.latency_span.value = scenario["latency_span"]
-        dut.stall_seed.value = gap_seed(seed)
-        rates = gap_rates(seed)
+        dut.stall_seed.value = generator_seed(seed)
+        rates = stall_rates(seed)
         for channel in CHANNELS:
             getattr(dut, f"{channel}_stall_rate").value = rates[channel]
         dut.read_error_at.value = 0

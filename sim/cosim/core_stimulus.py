@@ -14,7 +14,7 @@ from firmware_model.reference.quantize import QuantizedHead
 from paro.config import Config, files
 from paro.config.formats import LANES, Operand
 from rtl import interfaces
-from sim.cycles.cycle_model import Work
+from sim.cycles.cycle_model import CoreWork
 
 __all__ = ["Run", "Stimulus", "make_stimulus", "pack_beats", "unpack_words"]
 
@@ -45,10 +45,10 @@ class Run:
         end = min(self.query_blocks.stop * config.block, self.head.tokens)
         return range(self.query_blocks.start * config.block, end)
 
-    def work(self, config: Config) -> Work:
+    def work(self, config: Config) -> CoreWork:
         """What the cycle model must know of the run."""
         rows = slice(self.query_blocks.start, self.query_blocks.stop)
-        return Work(self.codes[rows].numpy(), len(self.queries(config)), self.head.tokens)
+        return CoreWork(self.codes[rows].numpy(), len(self.queries(config)), self.head.tokens)
 
 
 @dataclass(frozen=True)

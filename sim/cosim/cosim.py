@@ -33,7 +33,7 @@ from sim.cosim.core import simulate
 from sim.cosim.core_stimulus import Run
 from sim.cosim.simulators import SIMULATORS, get_simulator
 from sim.cycles import attention_time
-from sim.cycles.cycle_model import Prediction, compile_model, predict, predict_device
+from sim.cycles.cycle_model import Prediction, compile_model, predict, predict_accelerator
 from sim.cycles.memory import Memory
 
 __all__ = ["DEVICE_ERROR", "benchmark", "cosim", "ideal_cycles"]
@@ -174,7 +174,7 @@ def cosim(
         predicted = predict(config, works, memory_latency=memory_latency, stall_seed=stall_seed)
         as_predicted = simulation.cycles == predicted.cycles
     elif simulation.failure is None and memory and image:
-        predicted = predict_device(config, works, image, memory)
+        predicted = predict_accelerator(config, works, image, memory)
         taken = simulation.total_cycles or 0
         as_predicted = abs(predicted.total_cycles - taken) <= DEVICE_ERROR * taken
     report = {

@@ -24,8 +24,8 @@ from sim.cosim.core_stimulus import Run
 from sim.cosim.cosim import DEVICE_ERROR, cosim
 from sim.cycles.bursts import block_bursts, head_outputs
 from sim.cycles.cycle_model import predict_device
-from sim.cycles.gaps import CHANNELS, gap_rates
 from sim.cycles.memory import Memory
+from sim.cycles.stalls import CHANNELS, stall_rates
 from tests.sim.accelerator_runs import assert_exact, expected_outputs, play
 from tests.sim.inputs import (
     LARGE,
@@ -207,7 +207,7 @@ def test_many_queues_of_short_heads(config, latency, stalls, measured, seed):
 
 
 def test_every_channel_pauses_and_goes_on():
-    rates = [gap_rates(memory.stall_seed) for memory in (*RANDOM, *CONSTANT)]
+    rates = [stall_rates(memory.stall_seed) for memory in (*RANDOM, *CONSTANT)]
     for channel in CHANNELS:
         found = {rate[channel] for rate in rates}
         assert 0 in found
