@@ -27,7 +27,7 @@ from sim.cosim.session import Harness, Session
 from sim.cosim.target import Simulation
 from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import job_work, wanted_bytes
-from sim.cycles.cycle_model import Prediction, predict_device
+from sim.cycles.cycle_model import Prediction, predict_accelerator
 from sim.cycles.memory import Memory
 
 __all__ = ["ACCELERATOR_TOLERANCE", "AcceleratorRun", "AcceleratorTarget", "play_steps"]
@@ -183,7 +183,7 @@ class AcceleratorTarget:
     def predict(self, config: Config, jobs: Sequence[HeadJob]) -> Prediction:
         """See `Target`."""
         works = [job_work(config, job) for job in jobs]
-        return predict_device(config, works, self._place(config, jobs), self.memory)
+        return predict_accelerator(config, works, self._place(config, jobs), self.memory)
 
     def is_as_predicted(self, prediction: Prediction, simulation: Simulation) -> bool:
         """Whether the queue took the cycles of the model within `ACCELERATOR_TOLERANCE`."""

@@ -31,7 +31,7 @@ from sim.cosim.accelerator_scenario import (
     outputs_file,
 )
 from sim.cosim.records import load_record, save_record
-from sim.cycles.gaps import CHANNELS, gap_rates, gap_seed
+from sim.cycles.stalls import CHANNELS, generator_seed, stall_rates
 
 #: Nanoseconds of a clock.
 PERIOD = 10
@@ -95,8 +95,8 @@ class AcceleratorBench:
         seed = scenario.stall_seed
         dut.latency_low.value = scenario.latency_low
         dut.latency_span.value = scenario.latency_span
-        dut.stall_seed.value = gap_seed(seed)
-        rates = gap_rates(seed)
+        dut.stall_seed.value = generator_seed(seed)
+        rates = stall_rates(seed)
         for channel in CHANNELS:
             getattr(dut, f"{channel}_stall_rate").value = rates[channel]
         dut.read_error_at.value = 0

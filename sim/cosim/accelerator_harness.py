@@ -13,7 +13,7 @@ from amaranth.lib import wiring
 from gen.names import ACCELERATOR, module_name
 from paro.config import Config
 from rtl.accelerator.accelerator import accelerator_signature
-from sim.cycles.gaps import CHANNELS, RANDOM_MODULE, salt
+from sim.cycles.stalls import CHANNELS, RANDOM_MODULE, salt
 
 __all__ = ["BENCH_TOP", "harness_verilog", "visible_ports"]
 

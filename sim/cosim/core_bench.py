@@ -22,7 +22,7 @@ from sim.cosim.core_scenario import (
     Scenario,
 )
 from sim.cosim.records import load_record, save_record
-from sim.cycles.gaps import STREAMS, gap_rates, gap_seed
+from sim.cycles.stalls import STREAMS, generator_seed, stall_rates
 
 #: Periods of the clock for which reset is held.
 RESET_CYCLES = 3
@@ -111,8 +111,8 @@ class CoreBench:
     def drive_constants(self) -> None:
         """Inputs that do not change."""
         dut, seed = self.dut, self.scenario.stall_seed
-        dut.stall_seed.value = gap_seed(seed)
-        rates = gap_rates(seed)
+        dut.stall_seed.value = generator_seed(seed)
+        rates = stall_rates(seed)
         for stream in STREAMS:
             getattr(dut, f"{stream}_stall_rate").value = rates[stream]
         dut.idle_limit.value = self.scenario.idle_limit

@@ -20,7 +20,7 @@ from gen.names import CORE, module_name
 from gen.ports import describe_ports
 from paro.config import Config
 from rtl.interfaces import activity_layout
-from sim.cycles.gaps import RANDOM_MODULE, salt
+from sim.cycles.stalls import RANDOM_MODULE, salt
 
 __all__ = ["BENCH_TOP", "harness_verilog", "status_bits", "visible_ports"]
 

@@ -8,14 +8,14 @@ import numpy as np
 from firmware_model.host.image import HeadJob
 from paro.config import Config
 from sim.cycles import attention_time
-from sim.cycles.cycle_model import Work
+from sim.cycles.cycle_model import CoreWork
 
 __all__ = ["ideal_cycles", "job_work", "wanted_bytes"]
 
 
-def job_work(config: Config, job: HeadJob) -> Work:
+def job_work(config: Config, job: HeadJob) -> CoreWork:
     """A job as the cycle model takes it."""
-    return Work(_computed_codes(config, job), len(job.queries(config)), job.head.tokens)
+    return CoreWork(_computed_codes(config, job), len(job.queries(config)), job.head.tokens)
 
 
 def ideal_cycles(config: Config, job: HeadJob) -> int:

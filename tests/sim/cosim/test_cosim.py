@@ -30,7 +30,7 @@ from sim.cosim.cosim import Heads, Setup, cosim
 from sim.cosim.simulators import get_simulator
 from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import ideal_cycles
-from sim.cycles.gaps import STREAMS, gap_rates
+from sim.cycles.stalls import STREAMS, stall_rates
 from tests.places import SHARED
 from tests.sim.cosim.checks import assert_as_predicted, assert_exact, simulate
 from tests.sim.inputs import random_capture, random_codes
@@ -144,7 +144,7 @@ def test_outputs_that_are_taken_slowly(tokens, build_dir, tmp_path, seed):
     stall_seed = next(
         number
         for number in count(seed)
-        if (rates := gap_rates(number))["o"] == max(rates.values()) == 192
+        if (rates := stall_rates(number))["o"] == max(rates.values()) == 192
         and all(rates[name] <= 16 for name in STREAMS if name != "o")
     )
     capture = random_capture(tokens, TINY.head_dim, seed % 1000)

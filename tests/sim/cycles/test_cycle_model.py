@@ -26,7 +26,7 @@ from rtl.lib.stream_fifo import StreamFIFO
 from sim.cosim.core import CoreTarget
 from sim.cosim.target import Simulation
 from sim.cosim.work import job_work
-from sim.cycles.cycle_model import Prediction, Work, predict, predict_heads
+from sim.cycles.cycle_model import CoreWork, Prediction, predict, predict_heads
 from tests.sim.cosim.checks import simulate
 from tests.sim.inputs import SHARES, random_capture, random_codes, short_jobs
 
@@ -126,14 +126,14 @@ LARGE = tuple(
         Config(rows=4, cols=64, block=64, head_dim=64),
     )
 )
-_simulations: dict[tuple[str, int], tuple[list[Work], Simulation]] = {}
+_simulations: dict[tuple[str, int], tuple[list[CoreWork], Simulation]] = {}
 
 
 @pytest.fixture
 def simulated(build_dir, tmp_path):
     """Simulate a case at a latency, once a session."""
 
-    def run(case: Case, latency: int) -> tuple[list[Work], Simulation]:
+    def run(case: Case, latency: int) -> tuple[list[CoreWork], Simulation]:
         key = case.name, latency
         if key not in _simulations:
             jobs, target = case.make_jobs(7), CoreTarget(memory_latency=latency)
@@ -253,7 +253,7 @@ def test_one_cycle_more_or_less_is_seen(owner, name, change, simulated, monkeypa
 def test_a_single_block_by_hand(latency):
     """A row of one 8-bit block on the smallest core, step by step."""
     codes = np.full((1, 1), 3, np.uint8)
-    predicted = predict(TINY, [Work(codes, 16, 16)], memory_latency=latency)
+    predicted = predict(TINY, [CoreWork(codes, 16, 16)], memory_latency=latency)
     # Command 0, Q asked for 1, codes 2, block found 3, row's end seen 4, K asked for 5.
     asked = 5
     # R keys take 16 beats. The queue of loads is as fast as a memory of two cycles.
@@ -307,7 +307,7 @@ def test_heads_together_are_as_heads_alone(seed):
     codes = random_heads(config, 5, 9, seed)
     together = predict_heads(config, codes, 570, 576, memory_latency=30)
     for head, cycles, stages in zip(codes, together.cycles, together.stages, strict=True):
-        alone = predict(config, [Work(head, 570, 576)], memory_latency=30)
+        alone = predict(config, [CoreWork(head, 570, 576)], memory_latency=30)
         assert alone.cycles == [cycles]
         counts = [list(stage.values()) for stage in alone.stages.values()]
         assert counts == stages.tolist()
@@ -316,7 +316,7 @@ def test_heads_together_are_as_heads_alone(seed):
 def test_a_long_row_keeps_the_array_busy():
     config = PRESETS["video"]
     codes = random_heads(config, 1, 278, 1)[0, :2]
-    stages = predict(config, [Work(codes, 128, 17776)]).stages
+    stages = predict(config, [CoreWork(codes, 128, 17776)]).stages
     idle = sum(stages[name][state] for name in ("qk", "pv") for state in ("starved", "blocked"))
     assert idle < 0.02 * (stages["qk"]["busy"] + stages["pv"]["busy"])
 
@@ -334,11 +334,11 @@ def test_a_long_row_keeps_the_array_busy():
 )
 def test_what_cannot_be_is_refused(codes, queries, keys, sentence):
     with pytest.raises(ParoError, match=f"^cycle model: {sentence}$"):
-        predict(TINY, [Work(np.array(codes, np.uint8), queries, keys)])
+        predict(TINY, [CoreWork(np.array(codes, np.uint8), queries, keys)])
 
 
 def test_no_work_and_no_latency_are_refused():
     with pytest.raises(ParoError, match="there is nothing to compute"):
         predict(TINY, [])
     with pytest.raises(ParoError, match="a latency of -1 cycles cannot be"):
-        predict(TINY, [Work(np.ones((1, 1), np.uint8), 16, 16)], memory_latency=-1)
+        predict(TINY, [CoreWork(np.ones((1, 1), np.uint8), 16, 16)], memory_latency=-1)

@@ -24,9 +24,9 @@ from sim.cosim.cosim import Heads, Setup, cosim
 from sim.cosim.report import Report
 from sim.cosim.work import job_work
 from sim.cycles.bursts import block_bursts, head_outputs
-from sim.cycles.cycle_model import predict_device
-from sim.cycles.gaps import CHANNELS, gap_rates
+from sim.cycles.cycle_model import predict_accelerator
 from sim.cycles.memory import Memory
+from sim.cycles.stalls import CHANNELS, stall_rates
 from tests.sim.accelerator_runs import assert_exact, counters_of, expected_outputs, play
 from tests.sim.inputs import (
     LARGE,
@@ -126,7 +126,7 @@ def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
 
 def predicted_cycles(config: Config, jobs: list[HeadJob], image: Image, memory: Memory) -> int:
     works = [job_work(config, job) for job in jobs]
-    return predict_device(config, works, image, memory).total_cycles
+    return predict_accelerator(config, works, image, memory).total_cycles
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def test_many_queues_of_short_heads(config, latency, stalls, measured, seed):
 
 
 def test_every_channel_pauses_and_goes_on():
-    rates = [gap_rates(memory.stall_seed) for memory in (*RANDOM, *CONSTANT)]
+    rates = [stall_rates(memory.stall_seed) for memory in (*RANDOM, *CONSTANT)]
     for channel in CHANNELS:
         found = {rate[channel] for rate in rates}
         assert 0 in found
