@@ -21,7 +21,7 @@ from sim.cosim.accelerator_scenario import (
     StepResult,
     outputs_file,
 )
-from sim.cosim.records import load_record, save_record
+from sim.cosim.exchange import load_dataclass, save_dataclass
 from sim.cosim.report import MemoryReport, Traffic
 from sim.cosim.session import Harness, Session
 from sim.cosim.target import Simulation
@@ -99,7 +99,7 @@ def play_steps(
     scenario = _scenario(config, images, steps, memory or Memory())
 
     def prepare() -> None:
-        save_record(scenario, session.run_dir / SCENARIO_FILE)
+        save_dataclass(scenario, session.run_dir / SCENARIO_FILE)
         for image, name in zip(images, scenario.images, strict=True):
             save_image(image, session.run_dir / name)
 
@@ -133,7 +133,7 @@ def _read_run(session: Session, seconds: float) -> AcceleratorRun:
     result_file = session.run_dir / RESULT_FILE
     if not result_file.exists():
         return AcceleratorRun(session.stopped, [], [], seconds)
-    result = load_record(Result, result_file)
+    result = load_dataclass(Result, result_file)
     outputs = []
     for number in range(len(result.steps)):
         path = session.run_dir / outputs_file(number)

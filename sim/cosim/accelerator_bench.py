@@ -30,7 +30,7 @@ from sim.cosim.accelerator_scenario import (
     StepResult,
     outputs_file,
 )
-from sim.cosim.records import load_record, save_record
+from sim.cosim.exchange import load_dataclass, save_dataclass
 from sim.cycles.stalls import CHANNELS, generator_seed, stall_rates
 
 #: Nanoseconds of a clock.
@@ -259,12 +259,12 @@ def check_strays(image: Image, before: np.ndarray, after: np.ndarray) -> None:
 async def play(dut: Any) -> None:
     """Play the scenario of the folder."""
     logging.getLogger("cocotb").setLevel(logging.WARNING)
-    scenario = load_record(Scenario, Path(SCENARIO_FILE))
+    scenario = load_dataclass(Scenario, Path(SCENARIO_FILE))
     images = [load_image(Path(name)) for name in scenario.images]
     bench = AcceleratorBench(dut, scenario, images)
     try:
         result = Result(None, await bench.play())
     except ParoError as error:
         result = Result(str(error))
-    save_record(result, Path(RESULT_FILE))
+    save_dataclass(result, Path(RESULT_FILE))
     assert result.failure is None, result.failure

@@ -27,7 +27,7 @@ from sim.cosim.core_scenario import (
     Scenario,
 )
 from sim.cosim.core_stimulus import Stimulus, make_stimulus, unpack_words
-from sim.cosim.records import load_record, save_record
+from sim.cosim.exchange import load_dataclass, save_dataclass
 from sim.cosim.session import Harness, Session
 from sim.cosim.target import Simulation
 from sim.cosim.verilog import kept_verilog
@@ -79,7 +79,7 @@ class CoreTarget:
 
         def prepare() -> None:
             stimulus.write_beats(session.run_dir)
-            save_record(self._scenario(config, stimulus), session.run_dir / SCENARIO_FILE)
+            save_dataclass(self._scenario(config, stimulus), session.run_dir / SCENARIO_FILE)
 
         rows = session.run_dir / PROGRESS_FILE
         seconds = session.play(
@@ -126,7 +126,9 @@ class CoreTarget:
 def _simulation(stimulus: Stimulus, session: Session, seconds: float) -> Simulation:
     """Read the files of bench and harness."""
     result_file, output_file = session.run_dir / RESULT_FILE, session.run_dir / "o.hex"
-    result = load_record(Result, result_file) if result_file.exists() else Result(session.stopped)
+    result = (
+        load_dataclass(Result, result_file) if result_file.exists() else Result(session.stopped)
+    )
     lines = output_file.read_text().split() if output_file.exists() else []
     lines = lines[result.outputs_discarded :]
     words, first = [], 0

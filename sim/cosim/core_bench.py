@@ -21,7 +21,7 @@ from sim.cosim.core_scenario import (
     Result,
     Scenario,
 )
-from sim.cosim.records import load_record, save_record
+from sim.cosim.exchange import load_dataclass, save_dataclass
 from sim.cycles.stalls import STREAMS, generator_seed, stall_rates
 
 #: Periods of the clock for which reset is held.
@@ -221,11 +221,11 @@ class CoreBench:
 @cocotb.test()
 async def play(dut: Any) -> None:
     """Play the scenario of the folder."""
-    bench = CoreBench(dut, load_record(Scenario, Path(SCENARIO_FILE)))
+    bench = CoreBench(dut, load_dataclass(Scenario, Path(SCENARIO_FILE)))
     failure = None
     try:
         await bench.play()
     except CheckFailed as error:
         failure = str(error)
-    save_record(bench.result(failure), Path(RESULT_FILE))
+    save_dataclass(bench.result(failure), Path(RESULT_FILE))
     assert failure is None, failure
