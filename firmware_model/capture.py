@@ -53,7 +53,9 @@ class _Layout:
 
     def permutation(self, order: int) -> torch.Tensor:
         """Which token stands at each position of an order: int64 [tokens]."""
-        return token_permutation(self.grid, self.prefix_tokens, order, self.suffix_tokens)
+        return torch.from_numpy(
+            token_permutation(self.grid, self.prefix_tokens, order, self.suffix_tokens)
+        )
 
 
 @dataclass(frozen=True, eq=False)

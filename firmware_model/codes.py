@@ -1,6 +1,10 @@
-"""The 2-bit codes of a head: one for each block of its map, 0 for one that is skipped."""
+"""The 2-bit codes of a head: one for each block of its map, 0 for one that is skipped.
 
-import torch
+The functions take arrays and CPU tensors alike, and return arrays.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
@@ -17,6 +21,7 @@ __all__ = [
 
 #: Codes in a byte of the file, the lowest block in the lowest bits.
 CODES_PER_BYTE = 4
+_SHIFTS = np.arange(0, 8, 2, dtype=np.uint8)
 
 
 def checked_query_blocks(query_blocks: range | None, count: int) -> range:
@@ -36,7 +41,7 @@ def checked_query_blocks(query_blocks: range | None, count: int) -> range:
     return rows
 
 
-def check_codes(codes: torch.Tensor, count: int) -> None:
+def check_codes(codes: ArrayLike, count: int) -> None:
     """Check codes of a head with ``count`` blocks on a side.
 
     Raises
@@ -45,36 +50,41 @@ def check_codes(codes: torch.Tensor, count: int) -> None:
         If they have another shape, hold other values than 0 .. 3 or leave a row without a live
         block.
     """
-    if codes.dtype != torch.uint8 or codes.shape != (count, count) or codes.max() > 3:
+    values = np.asarray(codes)
+    if values.dtype != np.uint8 or values.shape != (count, count) or values.max() > 3:
         raise ParoError(
-            f"codes are {codes.dtype} {list(codes.shape)}; legal: uint8 [{count}, {count}], 0 to 3"
+            f"codes are {values.dtype} {list(values.shape)}; legal: uint8 [{count}, {count}], "
+            "0 to 3"
         )
-    dead = (codes == 0).all(dim=1)
+    dead = ~values.any(axis=1)
     if dead.any():
-        raise ParoError(f"block row {int(dead.nonzero()[0])} has no live block; legal: 1 or more")
+        raise ParoError(f"block row {dead.argmax()} has no live block; legal: 1 or more")
 
 
-def mean_bits(codes: torch.Tensor) -> float:
+def mean_bits(codes: ArrayLike) -> float:
     """Mean width in bits over all blocks, skipped ones counting 0."""
-    return torch.tensor(CODE_BITS)[codes.long()].double().mean().item()
+    return float(np.array(CODE_BITS)[np.asarray(codes)].mean())
 
 
-def density(codes: torch.Tensor) -> float:
+def density(codes: ArrayLike) -> float:
     """Share of the blocks that are live."""
-    return (codes != 0).double().mean().item()
+    values = np.asarray(codes)
+    return np.count_nonzero(values) / values.size
 
 
-def pack_codes(codes: torch.Tensor) -> torch.Tensor:
+def pack_codes(codes: ArrayLike) -> np.ndarray:
     """Pack codes along the last axis, four to a byte, the lowest index in the lowest bits.
 
     uint8 [..., n] to uint8 [..., ceil(n / 4)]; the last byte is filled with zeros.
     """
-    padded = torch.nn.functional.pad(codes, (0, -codes.shape[-1] % CODES_PER_BYTE))
-    shifts = torch.arange(0, 8, 2, dtype=torch.uint8)
-    return (padded.unflatten(-1, (-1, CODES_PER_BYTE)) << shifts).sum(dim=-1, dtype=torch.uint8)
+    values = np.asarray(codes)
+    missing = -values.shape[-1] % CODES_PER_BYTE
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
+    parts = padded.reshape(*padded.shape[:-1], -1, CODES_PER_BYTE) << _SHIFTS
+    return parts.sum(axis=-1, dtype=np.uint8)
 
 
-def unpack_codes(packed: torch.Tensor, count: int) -> torch.Tensor:
+def unpack_codes(packed: ArrayLike, count: int) -> np.ndarray:
     """Inverse of `pack_codes` for ``count`` codes along the last axis."""
-    shifts = torch.arange(0, 8, 2, dtype=torch.uint8)
-    return ((packed.unsqueeze(-1) >> shifts) & 3).flatten(-2)[..., :count]
+    parts = np.asarray(packed)[..., None] >> _SHIFTS & 3
+    return parts.reshape(*parts.shape[:-2], -1)[..., :count]

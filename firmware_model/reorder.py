@@ -1,13 +1,13 @@
 """The six token orders of PAROAttention: axis orders of the token grid."""
 
-import torch
+import numpy as np
 
 from firmware_model.choices import ORDERS
 
 
 def token_permutation(
     grid: tuple[int, int, int], prefix_tokens: int, order: int, suffix_tokens: int = 0
-) -> torch.Tensor:
+) -> np.ndarray:
     """Which token of the capture stands at each position of an order.
 
     Parameters
@@ -24,18 +24,11 @@ def token_permutation(
 
     Returns
     -------
-    torch.Tensor
+    np.ndarray
         int64 [tokens]: ``x[permutation]`` is ``x`` in the order.
     """
     axes = ["FHW".index(axis) for axis in ORDERS[order]]
     frames, height, width = grid
-    positions = torch.arange(frames * height * width).reshape(grid).permute(axes).reshape(-1)
-    suffix = torch.arange(suffix_tokens) + prefix_tokens + len(positions)
-    return torch.cat([prefix_tokens + positions, torch.arange(prefix_tokens), suffix])
-
-
-def inverse_permutation(permutation: torch.Tensor) -> torch.Tensor:
-    """Position in the order of each token of the capture; int64 [tokens]."""
-    inverse = torch.empty_like(permutation)
-    inverse[permutation] = torch.arange(len(permutation))
-    return inverse
+    positions = np.arange(frames * height * width).reshape(grid).transpose(axes).ravel()
+    suffix = np.arange(suffix_tokens) + prefix_tokens + len(positions)
+    return np.concatenate([prefix_tokens + positions, np.arange(prefix_tokens), suffix])

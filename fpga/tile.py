@@ -8,11 +8,13 @@ from amaranth.lib import crc
 
 from firmware_model import DEMO_CAPTURE
 from firmware_model.capture import Capture, load_capture
+from firmware_model.host.image import HeadJob
 from firmware_model.reference.integer import integer_attention
+from firmware_model.reference.jobs import head_operands
 from firmware_model.reference.quantize import QuantizedHead, quantize_head
 from paro.config import Config
 from paro.config.formats import OUT_BITS, Operand
-from sim.cosim.core_stimulus import Run, make_stimulus
+from sim.cosim.core_stimulus import make_stimulus
 
 __all__ = ["SIGNATURE", "Tile", "make_tile", "signature_parameters"]
 
@@ -59,19 +61,21 @@ def make_tile(config: Config) -> Tile:
     head = _first_tokens(quantize_head(_widened(config.head_dim), 0, 0, config), tokens)
     codes = torch.full((blocks, blocks), CODES[0], dtype=torch.uint8)
     codes[0] = torch.tensor(CODES, dtype=torch.uint8)
-    run = Run(head, codes, range(1))
-    stimulus = make_stimulus(config, [run])
+    # The core takes no notice of the grid.
+    grid = (1, 1, tokens)
+    job = HeadJob(head_operands(head), codes.numpy(), grid, 0, query_blocks=range(1))
+    stimulus = make_stimulus(config, [job])
     beats = {
         name: [int.from_bytes(row.tobytes(), "little") for row in rows]
         for name, rows in stimulus.beats.items()
     }
-    described = stimulus.runs[0]
+    (command,) = stimulus.commands
     words = integer_attention(head, codes, config, range(1)).numpy().astype("<i2")
     output = words.reshape(-1, config.output_words)
     return Tile(
         beats=beats,
-        blocks={operand: described["fetch"][operand.name] for operand in Operand},
-        output_beats=described["output_beats"],
+        blocks={operand: command.fetch[operand.name] for operand in Operand},
+        output_beats=command.output_beats,
         signature=signature_parameters(config).compute(
             int.from_bytes(np.ascontiguousarray(row).tobytes(), "little") for row in output
         ),

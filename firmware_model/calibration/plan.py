@@ -317,7 +317,7 @@ def save_plan(plan: ModelPlan, path: Path) -> None:
         "step_groups": torch.tensor(plan.step_groups, dtype=torch.float64),
         "orders": plan.orders,
         "transforms": plan.transforms,
-        "codes": pack_codes(plan.codes),
+        "codes": torch.from_numpy(pack_codes(plan.codes)),
     }
     metadata = {
         "format": VERSION,
@@ -389,7 +389,7 @@ def load_model_plan(path: Path) -> ModelPlan:
         raise ParoError(
             f"plan {path}: codes are {packed.dtype} {list(packed.shape)}; legal: uint8 {expected}"
         )
-    codes = unpack_codes(packed, blocks)
+    codes = torch.from_numpy(unpack_codes(packed, blocks))
     # A head without any live block is one that the plan leaves out.
     held = (codes != 0).flatten(3).any(dim=3).any(dim=0)
     if not held.any():

@@ -1,14 +1,14 @@
-"""The host driver: puts heads into the accelerator's memory, starts it, reads what came out.
+"""The host driver: puts heads into the accelerator's memory, starts it, reads their outputs.
 
 Its methods are coroutines, so that a bench awaits them while the simulation goes on. Where the
 registers and the memory are simply there, `run_sync` calls them like functions.
 """
 
 from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 
 from firmware_model.host.image import Image, PlacedHead
 from paro.config.config import Config
@@ -27,7 +27,8 @@ from paro.config.registers import (
 )
 
 __all__ = [
-    "DeviceError",
+    "AcceleratorError",
+    "Counters",
     "Driver",
     "Transport",
     "run_sync",
@@ -60,7 +61,7 @@ class Transport(Protocol):
         ...
 
 
-class DeviceError(ParoError):
+class AcceleratorError(ParoError):
     """The accelerator reported an error.
 
     Parameters
@@ -83,6 +84,31 @@ class DeviceError(ParoError):
         super().__init__(f"the accelerator reports error {cause.name}{where}: {CAUSES[cause]}")
 
 
+@dataclass(frozen=True)
+class Counters:
+    """Counters of the accelerator for one queue.
+
+    Parameters
+    ----------
+    cycles : int
+        Clocks from the start to the last answer to a write.
+    heads_done : int
+        Heads whose outputs are written.
+    read_bursts, read_beats, write_bursts, write_beats : int
+        Moved on the memory port.
+    stages : dict of str to dict of str to int
+        For each stage the clocks in each state.
+    """
+
+    cycles: int
+    heads_done: int
+    read_bursts: int
+    read_beats: int
+    write_bursts: int
+    write_beats: int
+    stages: dict[str, dict[str, int]]
+
+
 class Driver:
     """Drives one accelerator.
 
@@ -97,7 +123,7 @@ class Driver:
         self._interrupt_enable = 0
 
     async def identify(self) -> Config:
-        """Read what the accelerator is.
+        """Read the accelerator's configuration.
 
         Raises
         ------
@@ -167,7 +193,7 @@ class Driver:
 
         Raises
         ------
-        DeviceError
+        AcceleratorError
             If the accelerator reports an error.
         ParoError
             If the queue is not done after ``polls`` looks, or the accelerator does not come to rest
@@ -180,7 +206,7 @@ class Driver:
             looks += 1
             status = await self._transport.read32(find_register("STATUS").offset)
             if _field(status, "STATUS", "error"):
-                error = await self._device_error(status)
+                error = await self._reported_error(status)
                 # Not done as well: the queue for which a start was refused may be done by now.
                 await self._write("STATUS", error=1)
                 if _field(status, "STATUS", "cause") != Cause.BUSY:
@@ -203,46 +229,40 @@ class Driver:
         names = ("HEADS_DONE", "READ_BEATS", "WRITE_BEATS")
         return {name.lower(): await self._read(name) for name in names}
 
-    async def outputs(self, image: Image) -> list[torch.Tensor]:
+    async def outputs(self, image: Image) -> list[np.ndarray]:
         """Read the outputs of a queue that is done.
 
         Returns
         -------
-        list of torch.Tensor
+        list of np.ndarray
             For each head int16 [queries, head_dim], in its order, as
             `firmware_model.reference.integer.integer_attention` gives them.
         """
         return [await self._output(head, image.head_dim) for head in image.heads]
 
-    async def run(
-        self, image: Image, interrupt: Awaitable[Any] | None = None
-    ) -> list[torch.Tensor]:
+    async def run(self, image: Image, interrupt: Awaitable[Any] | None = None) -> list[np.ndarray]:
         """Load a queue, work on it and return its outputs; see `wait` and `outputs`."""
         await self.load(image)
         await self.start(image, interrupt=interrupt is not None)
         await self.wait(interrupt)
         return await self.outputs(image)
 
-    async def counters(self) -> dict[str, Any]:
-        """Read all counters of the last queue.
-
-        Returns
-        -------
-        dict
-            ``cycles``, ``heads_done``, ``read_bursts``, ``read_beats``, ``write_bursts``,
-            ``write_beats`` and ``stages``: for each stage the clocks in each state.
-        """
-        names = ("HEADS_DONE", "READ_BURSTS", "READ_BEATS", "WRITE_BURSTS", "WRITE_BEATS")
-        return {
-            "cycles": await self._read_pair("CYCLES"),
-            **{name.lower(): await self._read(name) for name in names},
-            "stages": {
+    async def counters(self) -> Counters:
+        """Read all counters of the last queue."""
+        return Counters(
+            cycles=await self._read_pair("CYCLES"),
+            heads_done=await self._read("HEADS_DONE"),
+            read_bursts=await self._read("READ_BURSTS"),
+            read_beats=await self._read("READ_BEATS"),
+            write_bursts=await self._read("WRITE_BURSTS"),
+            write_beats=await self._read("WRITE_BEATS"),
+            stages={
                 stage: {state: await self._read(counter_name(stage, state)) for state in STATES}
                 for stage in STAGES
             },
-        }
+        )
 
-    async def _output(self, head: PlacedHead, head_dim: int) -> torch.Tensor:
+    async def _output(self, head: PlacedHead, head_dim: int) -> np.ndarray:
         first, last = int(head.tokens.min()), int(head.tokens.max())
         row_bytes = 2 * head_dim
         address = head.o_address + first * head.o_row_stride
@@ -252,10 +272,10 @@ class Driver:
         rows = np.lib.stride_tricks.as_strided(
             memory, (last - first + 1, row_bytes), (head.o_row_stride, 1), writeable=False
         )
-        words = np.ascontiguousarray(rows[(head.tokens - first).numpy()]).view("<i2")
-        return torch.from_numpy(words.astype(np.int16))
+        words = np.ascontiguousarray(rows[head.tokens - first]).view("<i2")
+        return words.astype(np.int16)
 
-    async def _device_error(self, status: int) -> ParoError:
+    async def _reported_error(self, status: int) -> ParoError:
         value = _field(status, "STATUS", "cause")
         if value not in list(Cause):
             return ParoError(f"the accelerator reports an error of the unknown cause {value}")
@@ -265,7 +285,7 @@ class Driver:
             head = await self._read("ERROR_HEAD")
         if cause in (Cause.READ_ERROR, Cause.WRITE_ERROR):
             address = await self._read_pair("ERROR_ADDRESS")
-        return DeviceError(cause, head, address)
+        return AcceleratorError(cause, head, address)
 
     async def _rest(self, before: str = "") -> None:
         """Wait until no queue is being worked on or given up."""

@@ -7,12 +7,11 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
-from firmware_model.codes import check_codes, checked_query_blocks
-from firmware_model.reference.quantize import QuantizedHead
-from firmware_model.reorder import ORDERS, token_permutation
+from firmware_model.choices import ORDERS
+from firmware_model.codes import check_codes, checked_query_blocks, pack_codes
+from firmware_model.reorder import token_permutation
 from paro.config import files
 from paro.config.config import Config
 from paro.config.descriptor import ALIGNMENT, pack_descriptor
@@ -25,6 +24,7 @@ from paro.config.registers import (
 
 __all__ = [
     "HeadJob",
+    "HeadOperands",
     "Image",
     "PlacedHead",
     "load_image",
@@ -33,29 +33,57 @@ __all__ = [
     "save_image",
 ]
 
-_CODE_BITS = 2
+
+@dataclass(frozen=True, eq=False)
+class HeadOperands:
+    """One head as the accelerator reads it; tokens stand in the head's order.
+
+    Parameters
+    ----------
+    q8, k8, v8 : np.ndarray
+        int8 [tokens, head_dim].
+    mq, mk : np.ndarray
+        int32 [tokens]: scale mantissas of queries and keys.
+    permutation : np.ndarray
+        int64 [tokens]: natural token at each position.
+    order : int
+        Index in `reorder.ORDERS`.
+    """
+
+    q8: np.ndarray
+    k8: np.ndarray
+    v8: np.ndarray
+    mq: np.ndarray
+    mk: np.ndarray
+    permutation: np.ndarray
+    order: int
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return len(self.q8)
 
 
 @dataclass(frozen=True, eq=False)
 class HeadJob:
-    """One head to compute.
+    """One head to compute, or some block rows of it.
 
     Parameters
     ----------
-    head : QuantizedHead
-        The head, in its order.
-    codes : torch.Tensor
+    head : HeadOperands
+        The head.
+    codes : np.ndarray
         uint8 [blocks, blocks], of the whole head.
     grid : (int, int, int)
         Frames, height, width.
     prefix_tokens, suffix_tokens : int
-        Tokens before and behind the grid.
+        Tokens before and after the grid.
     query_blocks : range, optional
         Block rows to compute, contiguous; all by default.
     """
 
-    head: QuantizedHead
-    codes: torch.Tensor
+    head: HeadOperands
+    codes: np.ndarray
     grid: tuple[int, int, int]
     prefix_tokens: int
     suffix_tokens: int = 0
@@ -68,7 +96,7 @@ class HeadJob:
 
     def rows(self, config: Config) -> range:
         """Block rows to compute."""
-        return checked_query_blocks(self.query_blocks, -(-self.head.tokens // config.block))
+        return checked_query_blocks(self.query_blocks, config.blocks_of(self.head.tokens))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +107,13 @@ class PlacedHead:
     ----------
     o_address, o_row_stride : int
         First token's row, and bytes from one token to the next, in the natural order.
-    tokens : torch.Tensor
+    tokens : np.ndarray
         int64 [queries]: natural token of each query, in the head's order.
     """
 
     o_address: int
     o_row_stride: int
-    tokens: torch.Tensor
+    tokens: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +167,7 @@ def place_heads(
     config : Config
         The accelerator.
     jobs : sequence of HeadJob
-        What to compute, in the sequence of the queue.
+        Heads to compute, in the sequence of the queue.
     base : int
         Byte address from which on memory may be used; a multiple of ``alignment``.
     interleaved : bool
@@ -152,7 +180,7 @@ def place_heads(
     row_padding : int
         Bytes added to each row of Q, K, V and O; a multiple of 4.
     fill : int
-        What stands in every byte that means nothing.
+        Value of every byte that means nothing.
 
     Raises
     ------
@@ -194,9 +222,9 @@ def place_heads(
             "query_tokens": len(queries),
             "prefix_tokens": job.prefix_tokens,
             "suffix_tokens": job.suffix_tokens,
-            "q_scales_address": memory.place(_words(job.head.mq), group_bytes),
-            "k_scales_address": memory.place(_words(job.head.mk), group_bytes),
-            "codes_address": memory.place(_code_words(config, job), config.load_bytes),
+            "q_scales_address": memory.place(job.head.mq.astype("<u4"), group_bytes),
+            "k_scales_address": memory.place(job.head.mk.astype("<u4"), group_bytes),
+            "codes_address": memory.place(_code_bytes(config, job), config.load_bytes),
         }
         for axis, extent, stride in zip(
             ("outer", "middle", "inner"), extents, strides, strict=True
@@ -280,7 +308,7 @@ def _check_job(config: Config, job: HeadJob, index: int) -> None:
             f"legal: up to max_tokens = {config.max_tokens}"
         )
     order = token_permutation(job.grid, job.prefix_tokens, head.order, job.suffix_tokens)
-    if not torch.equal(head.permutation, order):
+    if not np.array_equal(head.permutation, order):
         raise ParoError(
             f"head {index} of the queue does not stand in order {ORDERS[head.order]} of "
             f"{job.prefix_tokens} prefix tokens, grid {job.grid} and {job.suffix_tokens} suffix "
@@ -288,7 +316,7 @@ def _check_job(config: Config, job: HeadJob, index: int) -> None:
         )
     if job.rows(config).step != 1:
         raise ParoError(f"head {index} of the queue: query blocks must be contiguous")
-    check_codes(job.codes, -(-head.tokens // config.block))
+    check_codes(job.codes, config.blocks_of(head.tokens))
 
 
 def _natural_rows(job: HeadJob, operand: str, config: Config, fill: int) -> np.ndarray:
@@ -297,27 +325,21 @@ def _natural_rows(job: HeadJob, operand: str, config: Config, fill: int) -> np.n
     if operand == "o":
         return np.full((head.tokens, 2 * config.head_dim), fill, np.uint8)
     rows = np.empty((head.tokens, config.head_dim), np.uint8)
-    rows[head.permutation.numpy()] = getattr(head, f"{operand}8").numpy().view(np.uint8)
+    rows[head.permutation] = getattr(head, f"{operand}8").view(np.uint8)
     return rows
 
 
-def _words(values: torch.Tensor) -> np.ndarray:
-    return values.numpy().astype("<u4")
-
-
-def _code_words(config: Config, job: HeadJob) -> np.ndarray:
+def _code_bytes(config: Config, job: HeadJob) -> np.ndarray:
+    """Codes of the rows to compute; each row fills whole words."""
     rows = job.rows(config)
-    codes = job.codes[rows.start : rows.stop].numpy().astype("<u4")
-    codes = np.pad(codes, ((0, 0), (0, -codes.shape[1] % CODES_PER_WORD)))
-    words = codes.reshape(len(rows), -1, CODES_PER_WORD)
-    shifts = np.arange(CODES_PER_WORD, dtype="<u4") * _CODE_BITS
-    return (words << shifts).sum(axis=2, dtype="<u4")
+    codes = job.codes[rows.start : rows.stop]
+    return pack_codes(np.pad(codes, ((0, 0), (0, -codes.shape[1] % CODES_PER_WORD))))
 
 
 def save_image(image: Image, path: Path) -> None:
-    """Write an image for the bench."""
-    tensors = {f"tokens_{i}": head.tokens.contiguous() for i, head in enumerate(image.heads)}
-    tensors["data"] = torch.from_numpy(np.frombuffer(image.data, np.uint8).copy())
+    """Write an image as ``path``, safetensors, and a JSON file beside it."""
+    tensors = {f"tokens_{i}": head.tokens for i, head in enumerate(image.heads)}
+    tensors["data"] = np.frombuffer(image.data, np.uint8)
     places = [(head.o_address, head.o_row_stride) for head in image.heads]
     facts = {
         "base": image.base,
@@ -336,4 +358,4 @@ def load_image(path: Path) -> Image:
         PlacedHead(address, stride, tensors[f"tokens_{i}"])
         for i, (address, stride) in enumerate(facts.pop("places"))
     ]
-    return Image(data=tensors["data"].numpy().tobytes(), heads=heads, **facts)
+    return Image(data=tensors["data"].tobytes(), heads=heads, **facts)

@@ -2,6 +2,7 @@
 
 import resource
 import time
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -61,6 +62,7 @@ def benchmark(
     from firmware_model.capture import load_capture
     from firmware_model.quality.evaluate import evaluate
     from paro.cli.inputs import as_range, capture_config, choose_plan
+    from sim.cosim.cosim import Heads, Setup
     from sim.cosim.cosim import benchmark as time_cosim
 
     source = load_capture(capture or DEMO_CAPTURE)
@@ -76,14 +78,8 @@ def benchmark(
     rows = as_range(bounds, chosen_plan.blocks)
     with TemporaryDirectory(prefix="paro_benchmark_") as folder, progress_bar(sim) as progress:
         timing = time_cosim(
-            source,
-            chosen_plan,
-            head,
-            core,
-            sim,
-            Path(folder),
-            query_blocks=rows,
-            progress=progress,
+            Heads(source, chosen_plan, [head], core, rows),
+            Setup(sim, Path(folder), progress=progress),
         )
     figures = {
         "capture": source.name,
@@ -94,11 +90,11 @@ def benchmark(
         "integer_model_peak_gib": round(memory, 2),
         "snr_db": result.report["heads"][0]["snr_db"],
         "array": f"{core.rows} x {core.cols}",
-        **{f"cosim_{name}": value for name, value in timing.items()},
+        **{f"cosim_{name}": value for name, value in asdict(timing).items()},
     }
     if json:
         print_json(figures)
     else:
         stdout.print(key_value_table("benchmark", figures))
-    if not timing["bit_exact"]:
+    if not timing.bit_exact:
         raise typer.Exit(1)

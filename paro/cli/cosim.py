@@ -1,7 +1,8 @@
 """`paro cosim`: the generated Verilog against the integer model, word for word."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -20,6 +21,10 @@ from paro.cli.options import (
 )
 from paro.cli.results import heads_table
 from paro.config import ParoError, files
+
+if TYPE_CHECKING:
+    from sim.cosim.report import Report
+    from sim.cosim.target import Target
 
 _PICTURE = "stages.png"
 
@@ -99,16 +104,11 @@ def cosim(
     from firmware_model.capture import load_capture
     from paro.cli.inputs import as_range, capture_config, choose_plan
     from sim.cache import cache_folder
+    from sim.cosim.cosim import Heads, Setup
     from sim.cosim.cosim import cosim as simulate
     from sim.cosim.simulators import get_simulator
-    from sim.cycles.memory import Memory
 
-    low, high = _parse_latency(latency, top)
-    memory = None
-    if top is Top.ACCELERATOR:
-        memory = Memory(latency=(low, high), stall_seed=stalls, interleaved=interleaved)
-    elif interleaved:
-        raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
+    target = _target(top, _parse_latency(latency, top), stalls, interleaved)
     source = load_capture(capture)
     # What is missing is refused before the long work.
     get_simulator(sim)
@@ -119,29 +119,35 @@ def cosim(
     files.remove_files(output / _PICTURE)  # of an earlier run
     with progress_bar(sim) as progress:
         report = simulate(
-            source,
-            chosen_plan,
-            chosen,
-            core,
-            sim,
-            output,
-            query_blocks=rows,
-            memory=memory,
-            memory_latency=low,
-            stall_seed=stalls,
-            waves=waves,
-            progress=progress,
+            Heads(source, chosen_plan, chosen, core, rows),
+            target,
+            Setup(sim, output, waves=waves, progress=progress),
         )
-    stdout.print(heads_table(f"co-simulation {output}", report))
-    if report["stages"]:
+    stdout.print(heads_table(f"co-simulation {output}", report.to_dict()))
+    if report.stages:
         # Only now: it takes a second, and the simulation shall begin.
         from paro.cli.drawing import save_figure, stages_figure
 
         stdout.print(_stages_table(report))
         save_figure(stages_figure(report), output / _PICTURE)
     stdout.print(_verdict(report))
-    if not report["bit_exact"] or report["cycles_as_predicted"] is False:
+    if not report.passed:
         raise typer.Exit(1)
+
+
+def _target(
+    top: Top, latency: tuple[int, int], stall_seed: int | None, interleaved: bool
+) -> "Target":
+    """Design to simulate, with its surroundings."""
+    from sim.cosim.accelerator import AcceleratorTarget
+    from sim.cosim.core import CoreTarget
+    from sim.cycles.memory import Memory
+
+    if top is Top.ACCELERATOR:
+        return AcceleratorTarget(Memory(latency, stall_seed, interleaved))
+    if interleaved:
+        raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
+    return CoreTarget(latency[0], stall_seed)
 
 
 def _parse_latency(text: str, top: Top) -> tuple[int, int]:
@@ -159,39 +165,40 @@ def _parse_latency(text: str, top: Top) -> tuple[int, int]:
     return least, most
 
 
-def _stages_table(report: dict[str, Any]) -> Table:
+def _stages_table(report: "Report") -> Table:
     """Part of the cycles that each stage spent in each state."""
+    assert report.cycles, "stages are counted in clocks"
     table = Table(title="stages, % of the cycles", title_justify="left", box=box.SIMPLE_HEAD)
-    states = list(next(iter(report["stages"].values())))
+    states = list(next(iter(report.stages.values())))
     for name in ("stage", *states):
         table.add_column(name, justify="left" if name == "stage" else "right")
-    for stage, counts in report["stages"].items():
-        parts = [f"{100 * counts[state] / report['cycles']:.1f}" for state in states]
+    for stage, counts in report.stages.items():
+        parts = [f"{100 * counts[state] / report.cycles:.1f}" for state in states]
         table.add_row(stage.replace("_", " "), *parts)
     return table
 
 
-def _verdict(report: dict[str, Any]) -> Table:
-    names = (
-        "bit_exact",
-        "outputs_compared",
-        "mismatches",
-        "first_mismatch",
-        "failure",
-        "cycles",
-        "predicted_cycles",
-        "cycles_as_predicted",
-        "ideal_cycles",
-        "utilisation",
-        "mean_bits",
-        "density",
-        "top",
-        "simulator",
-        "cycles_per_second",
-        "waves",
-    )
-    rows = {name: report.get(name) for name in names}
-    for direction in ("read", "write"):
-        for name, value in ((report["memory"] or {}).get(direction) or {}).items():
-            rows[f"{direction}_{name}"] = value
+def _verdict(report: "Report") -> Table:
+    rows: dict[str, object] = {
+        "bit_exact": report.bit_exact,
+        "outputs_compared": report.outputs_compared,
+        "mismatches": report.mismatches,
+        "first_mismatch": report.first_mismatch and asdict(report.first_mismatch),
+        "failure": report.failure,
+        "cycles": report.cycles,
+        "predicted_cycles": report.predicted_cycles,
+        "cycles_as_predicted": report.cycles_as_predicted,
+        "ideal_cycles": report.ideal_cycles,
+        "utilisation": report.utilisation,
+        "mean_bits": report.mean_bits,
+        "density": report.density,
+        "top": report.top,
+        "simulator": report.simulator,
+        "cycles_per_second": report.cycles_per_second,
+        "waves": report.waves,
+    }
+    if report.memory is not None:
+        for direction in ("read", "write"):
+            traffic = asdict(getattr(report.memory, direction))
+            rows |= {f"{direction}_{name}": value for name, value in traffic.items()}
     return key_value_table("", rows)

@@ -20,6 +20,7 @@ from firmware_model.choices import ORDERS
 from firmware_model.codes import density, mean_bits
 from paro.config.files import write_atomically
 from paro.config.formats import CODE_BITS
+from sim.cosim.report import Report
 
 __all__ = [
     "attention_figure",
@@ -47,11 +48,12 @@ _STATE_COLOURS = {"busy": "#3182bd", "starved": "#fdd0a2", "blocked": "#e6550d"}
 _WEIGHT_RANGE = (1e-2, 1e2)
 
 
-def stages_figure(report: dict[str, Any]) -> Figure:
+def stages_figure(report: Report) -> Figure:
     """Where the cycles of a co-simulation went: a bar a stage, in parts of the whole."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     axes = figure.subplots()
-    stages, cycles = report["stages"], report["cycles"]
+    stages, cycles = report.stages, report.cycles
+    assert cycles, "stages are counted in clocks"
     places = np.arange(len(stages))
     left = np.zeros(len(stages))
     for state, colour in _STATE_COLOURS.items():
@@ -65,7 +67,7 @@ def stages_figure(report: dict[str, Any]) -> Figure:
     axes.set(
         xlim=(0, 112),
         xlabel=f"% of {cycles:,} cycles",
-        title=f"{report['top']}: utilisation of the array {report['utilisation']:.1%}",
+        title=f"{report.top}: utilisation of the array {report.utilisation:.1%}",
     )
     axes.legend(ncols=len(_STATE_COLOURS), loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure

@@ -131,6 +131,10 @@ class Config(BaseModel):
         wanted = -(-(formats.RECIPROCAL_BITS + 4) // max(cycles, 1))
         return _clamp(1 << (wanted - 1).bit_length(), 1, self.softmax_lanes)
 
+    def blocks_of(self, tokens: int) -> int:
+        """Blocks that so many tokens make; the last one may be partial."""
+        return -(-tokens // self.block)
+
     # -- widths, each proven from the largest value it must hold -------------------------------
 
     @property
@@ -167,7 +171,7 @@ class Config(BaseModel):
     @property
     def blocks_max(self) -> int:
         """Most blocks on a side of the attention map."""
-        return -(-self.max_tokens // self.block)
+        return self.blocks_of(self.max_tokens)
 
     @property
     def denominator_bits(self) -> int:

@@ -1,10 +1,10 @@
-"""Verilog around the accelerator that gives its memory port latency, gaps and faults.
+"""Verilog around the accelerator that gives its memory port latency, stalls and faults.
 
-The memory itself, and whatever reads and writes registers, are cocotbext-axi's. Between them and
-the accelerator the harness delays read addresses and write responses, each by a random number of
-clocks, in order and without losing throughput; every channel has random geometric gaps; one chosen
-response becomes an error. Nothing random begins before the first address after reset, so that the
-cycle model knows what comes.
+cocotbext-axi has the memory itself, and the master of the registers. Between the memory and the
+accelerator the harness delays read addresses and write responses, each by a random number of
+clocks, in order and without losing throughput; every channel has random geometric stalls; one
+chosen response becomes an error. Nothing random begins before the first address after reset, so
+that the cycle model can follow.
 """
 
 from amaranth.hdl import Shape
@@ -13,16 +13,16 @@ from amaranth.lib import wiring
 from gen.names import ACCELERATOR, module_name
 from paro.config import Config
 from rtl.accelerator.accelerator import accelerator_signature
-from sim.cycles.gaps import CHANNELS, RANDOM_MODULE, salt
+from sim.cycles.stalls import CHANNELS, RANDOM_MODULE, salt
 
-__all__ = ["AXI_BENCH_TOP", "axi_harness_verilog", "axi_visible_ports"]
+__all__ = ["BENCH_TOP", "harness_verilog", "visible_ports"]
 
 #: Top module of a co-simulation of the accelerator.
-AXI_BENCH_TOP = "paro_axi_bench"
+BENCH_TOP = "paro_axi_bench"
 
-#: Inputs of the harness beside the accelerator's ports. Latencies are in clocks; a gap begins, and
-#: goes on, with a chance of the rate / 256; an error is given to the read beat, the write response
-#: of that number since reset (0: to none), the error being ``error_response``.
+#: Inputs of the harness beside the accelerator's ports. Latencies are in clocks; a stall begins,
+#: and goes on, with a probability of the rate / 256; the read beat, and the write response, of that
+#: number since reset (0: none) becomes the error ``error_response``.
 _SETTINGS = {
     "latency_low": 16,
     "latency_span": 16,
@@ -46,13 +46,13 @@ def _ports(config: Config) -> list[tuple[str, str, int]]:
     ]
 
 
-def axi_visible_ports(config: Config) -> list[str]:
+def visible_ports(config: Config) -> list[str]:
     """Ports of the harness that the bench uses."""
     return ["clk", "rst", *_SETTINGS, *(name for name, _, _ in _ports(config))]
 
 
-def axi_harness_verilog(config: Config) -> str:
-    """Text of module `AXI_BENCH_TOP`."""
+def harness_verilog(config: Config) -> str:
+    """Text of module `BENCH_TOP`."""
     ports = _ports(config)
     declarations = ["  input clk", "  input rst"]
     declarations += [f"  input [{width - 1}:0] {name}" for name, width in _SETTINGS.items()]
@@ -67,18 +67,18 @@ def axi_harness_verilog(config: Config) -> str:
         f"    .{name}({'inner_' if name in inner else ''}{name})" for name, _, _ in ports
     ]
     widths = {name: width for name, _, width in ports}
-    gaps = [
-        _GAPS.format(channel=channel, salt=_salt(channel), **ends)
+    stalls = [
+        _STALLS.format(channel=channel, salt=_salt(channel), **ends)
         for channel, ends in {
-            "ar": {"source": 0, "before": "inner_m_axi_ar", "behind": "spaced_ar"},
-            "r": {"source": 1, "before": "m_axi_r", "behind": "inner_m_axi_r"},
-            "aw": {"source": 0, "before": "inner_m_axi_aw", "behind": "m_axi_aw"},
-            "w": {"source": 0, "before": "inner_m_axi_w", "behind": "m_axi_w"},
-            "b": {"source": 1, "before": "delayed_b", "behind": "inner_m_axi_b"},
+            "ar": {"source": 0, "before": "inner_m_axi_ar", "after": "stalled_ar"},
+            "r": {"source": 1, "before": "m_axi_r", "after": "inner_m_axi_r"},
+            "aw": {"source": 0, "before": "inner_m_axi_aw", "after": "m_axi_aw"},
+            "w": {"source": 0, "before": "inner_m_axi_w", "after": "m_axi_w"},
+            "b": {"source": 1, "before": "delayed_b", "after": "inner_m_axi_b"},
         }.items()
     ]
     return RANDOM_MODULE + _HARNESS.format(
-        top=AXI_BENCH_TOP,
+        top=BENCH_TOP,
         accelerator=module_name(config, ACCELERATOR),
         ports=",\n".join(declarations),
         wires="\n".join(wires),
@@ -86,7 +86,7 @@ def axi_harness_verilog(config: Config) -> str:
         ar_inner=", ".join(f"inner_{name}" for name in payload),
         ar_outer=", ".join(payload),
         b_width=widths["m_axi_bid"] + widths["m_axi_bresp"],
-        gaps="\n".join(gaps),
+        stalls="\n".join(stalls),
         read_salt=_salt("read_delay"),
         write_salt=_salt("write_delay"),
         connections=",\n".join(connections),
@@ -97,21 +97,21 @@ def _salt(name: str) -> str:
     return f"32'h{salt(name):08x}"
 
 
-_GAPS = """\
-  paro_gaps #(.SOURCE({source})) {channel}_gaps (
+_STALLS = """\
+  paro_stalls #(.SOURCE({source})) {channel}_stalls (
     .clk(clk),
     .run(running),
     .rate({channel}_stall_rate),
     .seed(stall_seed ^ {salt}),
     .in_valid({before}valid),
     .in_ready({before}ready),
-    .out_valid({behind}valid),
-    .out_ready({behind}ready)
+    .out_valid({after}valid),
+    .out_ready({after}ready)
   );"""
 
 _HARNESS = """\
 
-module paro_gaps #(
+module paro_stalls #(
   parameter SOURCE = 0
 ) (
   input clk,
@@ -125,12 +125,12 @@ module paro_gaps #(
 );
   wire [31:0] random;
   paro_random generator (.clk(clk), .run(run), .seed(seed), .value(random));
-  reg gap = 0;
-  assign out_valid = in_valid & ~gap;
-  assign in_ready = out_ready & ~gap;
-  // A source does not withdraw what it has offered: its gaps begin behind a transfer.
+  reg stalled = 0;
+  assign out_valid = in_valid & ~stalled;
+  assign in_ready = out_ready & ~stalled;
+  // A source does not withdraw an offer: its stalls begin after a transfer.
   wire begins = SOURCE == 0 | (out_valid & out_ready);
-  always @(posedge clk) gap <= run & (begins | gap) & (random[15:8] < rate);
+  always @(posedge clk) stalled <= run & (begins | stalled) & (random[15:8] < rate);
 endmodule
 
 module paro_delay #(
@@ -187,8 +187,8 @@ module {top} (
   wire running = ~rst & (begun | inner_m_axi_arvalid);
   always @(posedge clk) begun <= running;
 
-  wire spaced_arvalid, spaced_arready, delayed_bvalid, delayed_bready;
-{gaps}
+  wire stalled_arvalid, stalled_arready, delayed_bvalid, delayed_bready;
+{stalls}
   paro_delay #(.WIDTH({ar_width})) read_delay (
     .clk(clk),
     .rst(rst),
@@ -197,8 +197,8 @@ module {top} (
     .span(latency_span),
     .seed(stall_seed ^ {read_salt}),
     .in_payload({{{ar_inner}}}),
-    .in_valid(spaced_arvalid),
-    .in_ready(spaced_arready),
+    .in_valid(stalled_arvalid),
+    .in_ready(stalled_arready),
     .out_payload({{{ar_outer}}}),
     .out_valid(m_axi_arvalid),
     .out_ready(m_axi_arready)

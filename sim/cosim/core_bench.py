@@ -1,10 +1,10 @@
-"""The cocotb bench: tells the harness which beats go where, and watches.
+"""The cocotb bench of the core: tells the harness which beats go where, and watches.
 
-Runs inside the simulator, in a folder with ``stimulus.json`` (see `sim.cosim.core_stimulus`), and
-leaves ``result.json`` and, from the harness, ``o.hex``. It wakes only when `status` has a bit set.
+Runs inside the simulator, in a folder with a `sim.cosim.core_scenario.Scenario` and the streams'
+beats, and leaves a `Result` and, from the harness, ``o.hex``. It wakes only when `status` has a bit
+set.
 """
 
-import json
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -13,58 +13,69 @@ import cocotb
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
-from sim.cycles.gaps import STREAMS, gap_rates, gap_seed
+from sim.cosim.core_scenario import (
+    PROGRESS_FILE,
+    RESULT_FILE,
+    SCENARIO_FILE,
+    CommandResult,
+    Result,
+    Scenario,
+)
+from sim.cosim.exchange import load_dataclass, save_dataclass
+from sim.cycles.stalls import STREAMS, generator_seed, stall_rates
 
 #: Periods of the clock for which reset is held.
 RESET_CYCLES = 3
 #: Clocks after the last output in which nothing may happen and `busy` must fall.
 QUIET_CYCLES = 300
+#: Events that the core's contract forbids.
+FORBIDDEN = {
+    "empty_row": "the core reports a block row without a live block",
+    "broken": "the core withdrew or changed an offered beat, or it holds X",
+}
 
 
 class CheckFailed(Exception):
     """The core did what its contract forbids."""
 
 
-class Bench:
-    """Plays all runs of a stimulus, one directly after the other.
+class CoreBench:
+    """Plays all commands of a scenario, one directly after the other.
 
     Parameters
     ----------
     dut : cocotb handle
         `sim.cosim.core_harness`.
-    stimulus : dict
-        Content of ``stimulus.json``.
+    scenario : Scenario
+        What to play.
     """
 
-    def __init__(self, dut: Any, stimulus: dict[str, Any]):
+    def __init__(self, dut: Any, scenario: Scenario):
         self.dut = dut
-        self.runs: list[dict[str, Any]] = stimulus["runs"]
-        self.settings = stimulus
-        self.bits: dict[str, int] = stimulus["status_bits"]
-        self.results: list[dict[str, Any]] = []
+        self.scenario = scenario
+        self.commands = scenario.commands
+        self.results: list[CommandResult] = []
 
     def begin(self) -> None:
         """Offer the first command; nothing has been asked for yet."""
-        self.offered = 0  # commands offered
-        self.accepted = -1  # run of the last command taken
-        self.codes_run = 0  # run whose codes are offered
-        self.finished = 0  # runs whose outputs are complete
-        self.results = [{} for _ in self.runs]
+        self.accepted = -1  # the last command taken
+        self.codes_of = 0  # command whose codes are offered
+        self.finished = 0  # commands whose outputs are complete
+        self.results = [CommandResult() for _ in self.commands]
         self.pending: dict[str, deque[tuple[int, int, int]]] = {name: deque() for name in "qkv"}
         self.playing = dict.fromkeys("qkv", False)
         self.discarded = int(self.dut.o_beats.value)
-        self.goal = self.discarded + self.runs[0]["output_beats"]
+        self.goal = self.discarded + self.commands[0].output_beats
         self.dut.output_goal.value = self.goal
         cycle = int(self.dut.cycle.value)
         self.send("command", 0, 1, cycle)
-        first, count = self.runs[0]["codes"]
-        self.send("codes", first, count, cycle)
+        self.send("codes", *self.commands[0].codes, cycle)
 
     def send(self, stream: str, first: int, count: int, asked: int) -> None:
         """Let a player send some beats that were asked for in cycle ``asked``."""
         getattr(self.dut, f"{stream}_first").value = first
         getattr(self.dut, f"{stream}_count").value = count
-        getattr(self.dut, f"{stream}_after").value = asked + self.settings["memory_latency"]
+        getattr(self.dut, f"{stream}_after").value = asked + self.scenario.memory_latency
 
     async def reset(self) -> None:
         """Reset core and harness; everything on its way is lost."""
@@ -77,15 +88,14 @@ class Bench:
 
     async def play(self) -> None:
         """Everything, from power-up to the quiet end."""
-        dut, bits = self.dut, self.bits
+        dut, bits = self.dut, self.scenario.status_bits
         self.drive_constants()
         Clock(dut.clk, 10, "ns").start()
         await self.reset()
         self.begin()
-        reset_at = self.settings["reset_at"]
-        if reset_at is not None:
-            dut.alarm_at.value = int(dut.cycle.value) + reset_at
-        while self.finished < len(self.runs):
+        if self.scenario.reset_at is not None:
+            dut.alarm_at.value = int(dut.cycle.value) + self.scenario.reset_at
+        while self.finished < len(self.commands):
             await RisingEdge(dut.clk)
             status = int(dut.status.value)
             if not status:
@@ -100,36 +110,50 @@ class Bench:
 
     def drive_constants(self) -> None:
         """Inputs that do not change."""
-        dut, seed = self.dut, self.settings["stall_seed"]
-        dut.stall_seed.value = gap_seed(seed)
-        rates = gap_rates(seed)
+        dut, seed = self.dut, self.scenario.stall_seed
+        dut.stall_seed.value = generator_seed(seed)
+        rates = stall_rates(seed)
         for stream in STREAMS:
             getattr(dut, f"{stream}_stall_rate").value = rates[stream]
-        dut.idle_limit.value = self.settings["idle_limit"]
+        dut.idle_limit.value = self.scenario.idle_limit
         dut.alarm_at.value = 2**32 - 1
         dut.output_goal.value = 0
 
     def react(self, events: set[str]) -> None:
         """Handle what happens at this clock edge."""
         cycle = int(self.dut.cycle.value)
-        if "hung" in events:
-            raise CheckFailed(f"no transfer on any stream for {self.settings['idle_limit']} cycles")
-        if "empty_row" in events:
-            raise CheckFailed("the core reports a block row without a live block")
-        if "broken" in events:
-            raise CheckFailed("the core withdrew or changed an offered beat, or it holds X")
+        self.check(events)
         if "command" in events:
-            self.accepted += 1
-            self.results[self.accepted]["start"] = cycle
-            self.results[self.accepted]["activity_start"] = self.activity()
-            self.send("command", self.accepted + 1, int(self.accepted + 1 < len(self.runs)), cycle)
+            self.take_command(cycle)
         if "codes" in events:
-            self.codes_run += 1
-            more = self.codes_run < len(self.runs)
-            first, count = self.runs[self.codes_run]["codes"] if more else (0, 0)
+            self.codes_of += 1
+            more = self.codes_of < len(self.commands)
+            first, count = self.commands[self.codes_of].codes if more else (0, 0)
             self.send("codes", first, count, cycle)
         if "fetch" in events:
             self.fetch(int(self.dut.request.value), cycle)
+        self.send_blocks(events, cycle)
+        if "output_goal" in events:
+            self.end_command(cycle)
+
+    def check(self, events: set[str]) -> None:
+        """Raise CheckFailed if the core hangs or breaks its contract."""
+        if "hung" in events:
+            raise CheckFailed(f"no transfer on any stream for {self.scenario.idle_limit} cycles")
+        for event, sentence in FORBIDDEN.items():
+            if event in events:
+                raise CheckFailed(sentence)
+
+    def take_command(self, cycle: int) -> None:
+        """Note that a command was taken, and offer the next."""
+        self.accepted += 1
+        result = self.results[self.accepted]
+        result.start, result.activity_start = cycle, self.activity()
+        following = self.accepted + 1
+        self.send("command", following, int(following < len(self.commands)), cycle)
+
+    def send_blocks(self, events: set[str], cycle: int) -> None:
+        """Let idle players of Q, K and V begin the next block that was asked for."""
         for stream, queue in self.pending.items():
             done = stream in events
             if queue and (done or not self.playing[stream]):
@@ -138,68 +162,70 @@ class Bench:
             elif done:
                 self.send(stream, 0, 0, cycle)
                 self.playing[stream] = False
-        if "output_goal" in events:
-            self.results[self.finished]["end"] = cycle
-            self.results[self.finished]["activity_end"] = self.activity()
-            self.finished += 1
-            if self.finished < len(self.runs):
-                self.goal += self.runs[self.finished]["output_beats"]
-                self.dut.output_goal.value = self.goal
+
+    def end_command(self, cycle: int) -> None:
+        """Note that all outputs of a command came."""
+        result = self.results[self.finished]
+        result.end, result.activity_end = cycle, self.activity()
+        self.finished += 1
+        if self.finished < len(self.commands):
+            self.goal += self.commands[self.finished].output_beats
+            self.dut.output_goal.value = self.goal
 
     def activity(self) -> list[int]:
         """Counters of the stages' activities, in order."""
         value = int(self.dut.activity_counts.value)
-        bits = self.settings["counter_bits"]
+        bits = self.scenario.counter_bits
         count = len(self.dut.activity_counts) // bits
         return [value >> bits * index & (1 << bits) - 1 for index in range(count)]
 
     def fetch(self, request: int, cycle: int) -> None:
         """Queue the block that the core asks for."""
-        operand, block = request & 3, request >> self.settings["fetch_block_offset"]
-        names = self.settings["operands"]
+        operand, block = request & 3, request >> self.scenario.fetch_block_offset
+        names = self.scenario.operands
         if self.accepted < 0 or operand >= len(names):
             raise CheckFailed(f"fetch of operand {operand}, block {block} in no run")
-        blocks = self.runs[self.accepted]["fetch"][names[operand]]
+        blocks = self.commands[self.accepted].fetch[names[operand]]
         if block >= len(blocks):
             raise CheckFailed(
                 f"run {self.accepted}: fetch of {names[operand]} block {block} of {len(blocks)}"
             )
         self.pending[names[operand].lower()].append((*blocks[block], cycle))
         if names[operand] == "Q":
-            with Path("progress").open("ab") as progress:
+            with Path(PROGRESS_FILE).open("ab") as progress:
                 progress.write(b".")
 
     async def stay_quiet(self) -> None:
         """Check that nothing follows the last output."""
         for _ in range(QUIET_CYCLES):
             await RisingEdge(self.dut.clk)
-            if int(self.dut.status.value) & ~(1 << self.bits["alarm"]):
+            if int(self.dut.status.value) & ~(1 << self.scenario.status_bits["alarm"]):
                 raise CheckFailed("the core goes on after its last output")
         if int(self.dut.busy.value):
             raise CheckFailed(f"the core is still busy {QUIET_CYCLES} cycles after its last output")
-        if any(self.playing.values()) or self.codes_run != len(self.runs):
+        if any(self.playing.values()) or self.codes_of != len(self.commands):
             raise CheckFailed("the core finished without taking all its operands")
         if int(self.dut.o_beats.value) != self.goal:
             raise CheckFailed("the core sent more outputs than there are")
 
-    def result(self, failure: str | None) -> dict[str, Any]:
-        """What ``result.json`` holds."""
-        return {
-            "failure": failure,
-            "runs": self.results,
-            "cycles": int(self.dut.cycle.value),
-            "outputs_discarded": self.discarded,
-        }
+    def result(self, failure: str | None) -> Result:
+        """What came of it."""
+        return Result(
+            failure=failure,
+            commands=self.results,
+            cycles=int(self.dut.cycle.value),
+            outputs_discarded=self.discarded,
+        )
 
 
 @cocotb.test()
 async def play(dut: Any) -> None:
-    """Play ``stimulus.json``."""
-    bench = Bench(dut, json.loads(Path("stimulus.json").read_text()))
+    """Play the scenario of the folder."""
+    bench = CoreBench(dut, load_dataclass(Scenario, Path(SCENARIO_FILE)))
     failure = None
     try:
         await bench.play()
     except CheckFailed as error:
         failure = str(error)
-    Path("result.json").write_text(json.dumps(bench.result(failure)))
+    save_dataclass(bench.result(failure), Path(RESULT_FILE))
     assert failure is None, failure

@@ -1,11 +1,12 @@
 """Verilog around the core that moves beats at the simulator's speed.
 
-The cocotb bench decides what goes where; the harness does what would cost a Python call a clock:
+The cocotb bench decides which beats go where; the harness does all that would cost a Python call in
+every clock:
 
 * an input stream has a *player*: it sends the beats ``first`` .. ``first + count - 1`` of a memory
   that is read from ``<stream>.hex``, from cycle ``after`` on, then reports ``done``;
 * an output stream has a *recorder*: it counts beats and, for ``o``, writes them to ``o.hex``;
-* both sides of every stream have random geometric gaps, the same under every simulator;
+* both sides of every stream have random geometric stalls, the same under every simulator;
 * the contract of the core's output streams is watched: an offered beat stays, and has no X;
 * the cycles in which each stage of the core is busy, starved or blocked are counted;
 * ``status`` has a bit for everything that the bench must react to, and ``wake`` is their OR.
@@ -19,7 +20,7 @@ from gen.names import CORE, module_name
 from gen.ports import describe_ports
 from paro.config import Config
 from rtl.interfaces import activity_layout
-from sim.cycles.gaps import RANDOM_MODULE, salt
+from sim.cycles.stalls import RANDOM_MODULE, salt
 
 __all__ = ["BENCH_TOP", "harness_verilog", "status_bits", "visible_ports"]
 
@@ -90,7 +91,7 @@ def harness_verilog(config: Config, depth: int) -> str:
         connections += [
             f"    .{name}__{part}({name}_{part})" for part in ("payload", "valid", "ready")
         ]
-        body.append(_GAPS.format(name=name, salt=f"32'h{salt(name):08x}"))
+        body.append(_STALLS.format(name=name, salt=f"32'h{salt(name):08x}"))
         template = _PLAYER if entry["direction"] == "in" else _RECORDER
         body.append(
             template.format(
@@ -166,12 +167,12 @@ module {top} (
 endmodule
 """
 
-_GAPS = """\
-  // Stream {name}: a gap begins, and goes on, with probability {name}_stall_rate / 256.
+_STALLS = """\
+  // Stream {name}: a stall begins, and goes on, with probability {name}_stall_rate / 256.
   wire {name}_valid, {name}_ready;
   wire {name}_move = {name}_valid & {name}_ready & ~rst;
   wire [31:0] {name}_random;
-  wire {name}_stall = {name}_random[15:8] < {name}_stall_rate;
+  wire {name}_stalls = {name}_random[15:8] < {name}_stall_rate;
   paro_random {name}_generator (
     .clk(clk), .run(~rst), .seed(stall_seed ^ {salt}), .value({name}_random)
   );
@@ -181,30 +182,30 @@ _PLAYER = """\
   reg [{msb}:0] {name}_memory [0:{last}];
   initial $readmemh("{name}.hex", {name}_memory);
   reg [31:0] {name}_at = 0;
-  reg {name}_gap = 0;
+  reg {name}_stalled = 0;
   wire [31:0] {name}_address = {name}_first + {name}_at;
   wire [{msb}:0] {name}_payload = {name}_memory[{name}_address[{address}:0]];
   wire {name}_arrived = $signed(cycles - {name}_after) >= 0;
-  assign {name}_valid = ({name}_at < {name}_count) & {name}_arrived & ~{name}_gap;
+  assign {name}_valid = ({name}_at < {name}_count) & {name}_arrived & ~{name}_stalled;
   wire {name}_done = {name}_move & ({name}_at + 32'd1 == {name}_count);
   always @(posedge clk) begin
     if (rst) {name}_at <= 0;
     else if ({name}_move) {name}_at <= {name}_done ? 0 : {name}_at + 1;
     // An offered beat is not withdrawn.
-    {name}_gap <= ~rst & ({name}_move | {name}_gap) & {name}_stall;
+    {name}_stalled <= ~rst & ({name}_move | {name}_stalled) & {name}_stalls;
   end
 """
 
 _RECORDER = """\
   wire [{msb}:0] {name}_payload;
-  reg {name}_gap = 0;
+  reg {name}_stalled = 0;
   reg {name}_held = 0;
   reg {name}_broken = 0;
   reg [{msb}:0] {name}_offered = 0;
-  assign {name}_ready = ~{name}_gap;
+  assign {name}_ready = ~{name}_stalled;
   wire {name}_done = {name}_move;
   always @(posedge clk) begin
-    {name}_gap <= ~rst & {name}_stall;
+    {name}_stalled <= ~rst & {name}_stalls;
     {name}_held <= {name}_valid & ~{name}_ready & ~rst;
     {name}_offered <= {name}_payload;
     if (~rst & {name}_held & (~{name}_valid | ({name}_payload !== {name}_offered)))

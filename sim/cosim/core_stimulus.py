@@ -1,87 +1,56 @@
 """From quantised heads to the beats that the core reads."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from amaranth.hdl import Shape
 from amaranth.lib import data
 
-from firmware_model.reference.quantize import QuantizedHead
+from firmware_model.host.image import HeadJob
 from paro.config import Config, files
 from paro.config.formats import LANES, Operand
 from rtl import interfaces
-from sim.cycles.cycle_model import Work
+from sim.cosim.core_scenario import CommandBeats
 
-__all__ = ["Run", "Stimulus", "make_stimulus", "pack_beats", "unpack_words"]
+__all__ = ["Stimulus", "make_stimulus", "pack_beats", "unpack_words"]
 
-#: What fills the places that the core must ignore.
+#: Fills the places that the core must ignore.
 _ANYTHING = 0x55
 
 
 @dataclass(frozen=True)
-class Run:
-    """One command: some block rows of one head.
-
-    Parameters
-    ----------
-    head : QuantizedHead
-        The head.
-    codes : torch.Tensor
-        uint8 [blocks, blocks], of the whole head.
-    query_blocks : range
-        Block rows to compute; contiguous. The core counts them from 0.
-    """
-
-    head: QuantizedHead
-    codes: torch.Tensor
-    query_blocks: range
-
-    def queries(self, config: Config) -> range:
-        """Positions of the queries, in the head's order."""
-        end = min(self.query_blocks.stop * config.block, self.head.tokens)
-        return range(self.query_blocks.start * config.block, end)
-
-    def work(self, config: Config) -> Work:
-        """What the cycle model must know of the run."""
-        rows = slice(self.query_blocks.start, self.query_blocks.stop)
-        return Work(self.codes[rows].numpy(), len(self.queries(config)), self.head.tokens)
-
-
-@dataclass(frozen=True)
 class Stimulus:
-    """Beats of some runs, and where each thing lies in them.
+    """Beats of some commands, one for each job, and where each thing lies in them.
 
     Parameters
     ----------
     beats : dict of str to array
         uint8 [beats, bytes] for each input stream, little-endian.
-    runs : list of dict
-        For each run: ``codes`` (first beat, count); ``fetch``, by operand name a list over blocks
-        of (first beat, count); ``output_beats``.
+    commands : list of CommandBeats
+        Where the beats of each command lie.
     """
 
     beats: dict[str, np.ndarray]
-    runs: list[dict[str, Any]]
+    commands: list[CommandBeats]
 
     @property
     def depth(self) -> int:
         """Most beats of one stream."""
         return max(len(rows) for rows in self.beats.values())
 
-    def write(self, folder: Path, **settings: Any) -> None:
-        """Write what harness and bench read: ``<stream>.hex`` and ``stimulus.json``."""
+    def write_beats(self, folder: Path) -> None:
+        """Write what the harness reads: ``<stream>.hex``."""
         for name, rows in self.beats.items():
             lines = [row.tobytes().hex() for row in rows[:, ::-1]]
             files.write_text(folder / f"{name}.hex", "\n".join(lines) + "\n")
-        files.write_json(folder / "stimulus.json", {"runs": self.runs, **settings})
 
 
-def make_stimulus(config: Config, runs: list[Run]) -> Stimulus:
-    """Turn runs into beats, as `rtl.interfaces` describes them."""
+def make_stimulus(config: Config, jobs: Sequence[HeadJob]) -> Stimulus:
+    """Turn jobs into beats, as `rtl.interfaces` describes them."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("command", "codes", "q", "k", "v")}
     placed = dict.fromkeys(parts, 0)
 
@@ -94,12 +63,12 @@ def make_stimulus(config: Config, runs: list[Run]) -> Stimulus:
     # Beats of a whole block.
     chunks = config.block // config.load_tokens * config.head_dim // LANES
     groups = config.block * config.head_dim // config.load_bytes
-    described = []
-    for run in runs:
-        head, queries = run.head, run.queries(config)
+    commands = []
+    for job in jobs:
+        head, queries = job.head, job.queries(config)
         window = slice(queries.start, queries.stop)
         place("command", _command_beat(config, len(queries), head.tokens))
-        codes = _code_beats(config, run.codes[run.query_blocks.start : run.query_blocks.stop])
+        codes = _code_beats(config, job.codes[list(job.rows(config))])
         fetch = {}
         for operand, rows, size in (
             (Operand.Q, _chunk_beats(config, "q", head.q8[window], head.mq[window]), chunks),
@@ -110,14 +79,14 @@ def make_stimulus(config: Config, runs: list[Run]) -> Stimulus:
             fetch[operand.name] = [
                 (first + start, min(size, len(rows) - start)) for start in range(0, len(rows), size)
             ]
-        described.append(
-            {
-                "codes": (place("codes", codes), len(codes)),
-                "fetch": fetch,
-                "output_beats": len(queries) * config.head_dim // config.output_words,
-            }
+        commands.append(
+            CommandBeats(
+                codes=(place("codes", codes), len(codes)),
+                fetch=fetch,
+                output_beats=len(queries) * config.head_dim // config.output_words,
+            )
         )
-    return Stimulus({name: np.concatenate(rows) for name, rows in parts.items()}, described)
+    return Stimulus({name: np.concatenate(rows) for name, rows in parts.items()}, commands)
 
 
 def pack_beats(layout: Any, values: Any) -> np.ndarray:
@@ -170,31 +139,29 @@ def _command_beat(config: Config, query_tokens: int, key_tokens: int) -> np.ndar
     return pack_beats(_payload(interfaces.command_signature(config)), values)
 
 
-def _code_beats(config: Config, codes: torch.Tensor) -> np.ndarray:
+def _code_beats(config: Config, codes: np.ndarray) -> np.ndarray:
     missing = -codes.shape[1] % interfaces.CODES_PER_BEAT
-    padded = np.pad(codes.numpy(), ((0, 0), (0, missing)))
+    padded = np.pad(codes, ((0, 0), (0, missing)))
     layout = _payload(interfaces.codes_signature(config))
     return pack_beats(layout, padded.reshape(-1, interfaces.CODES_PER_BEAT))
 
 
-def _chunk_beats(
-    config: Config, stream: str, values: torch.Tensor, scales: torch.Tensor
-) -> np.ndarray:
+def _chunk_beats(config: Config, stream: str, values: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Beats of Q or K: groups of ``load_tokens`` tokens, four channels at a time."""
     side_by_side = config.load_tokens
     missing = -len(values) % side_by_side
-    channels = np.pad(values.numpy(), ((0, missing), (0, 0)), constant_values=_ANYTHING)
+    channels = np.pad(values, ((0, missing), (0, 0)), constant_values=_ANYTHING)
     channels = channels.reshape(-1, side_by_side, config.head_dim // LANES, LANES)
     chunks = channels.transpose(0, 2, 1, 3).reshape(-1, side_by_side, LANES)
-    scale = np.pad(scales.numpy(), (0, missing), constant_values=_ANYTHING)
+    scale = np.pad(scales, (0, missing), constant_values=_ANYTHING)
     scale = scale.reshape(-1, side_by_side).repeat(config.head_dim // LANES, axis=0)
     signature = getattr(interfaces, f"{stream}_signature")(config)
     return pack_beats(_payload(signature), {"data": chunks, "scale": scale})
 
 
-def _value_beats(config: Config, values: torch.Tensor) -> np.ndarray:
+def _value_beats(config: Config, values: np.ndarray) -> np.ndarray:
     layout = _payload(interfaces.v_signature(config))
-    return pack_beats(layout, values.numpy().reshape(-1, config.load_bytes))
+    return pack_beats(layout, values.reshape(-1, config.load_bytes))
 
 
 def unpack_words(lines: list[str]) -> np.ndarray:

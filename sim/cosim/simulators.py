@@ -1,4 +1,4 @@
-"""Verilator and Icarus behind one interface: lint, build once, run a cocotb module."""
+"""One interface of Verilator and Icarus: lint, build once, run a cocotb module."""
 
 import errno
 import importlib.metadata
@@ -31,11 +31,11 @@ __all__ = ["SIMULATORS", "Build", "Icarus", "Simulator", "Verilator", "get_simul
 
 _TIMESCALE = ("1ns", "1ps")
 _LOG = "build.log"
-#: Bytes; a disk with less is full to a compiler.
+#: Free bytes of a disk below which a compiler finds it full.
 _LEAST_FREE = 1 << 20
-#: Paths that make, shells and compilers take as they are.
+#: Paths that need no quoting for make, shells and compilers.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_/.+,@-]{1,400}")
-#: What users may set and compilers follow.
+#: Environment variables of users that change what compilers do.
 _FLAG_VARIABLES = (
     *("CFLAGS", "CPPFLAGS", "CXXFLAGS", "LDFLAGS", "LDLIBS"),
     *("OPT", "USER_CPPFLAGS", "USER_LDFLAGS", "USER_LDLIBS"),
@@ -70,7 +70,7 @@ class Simulator(ABC):
         If a program that it needs is missing; the sentence says how to get it.
     """
 
-    #: What users call it.
+    #: Name that users give.
     name: ClassVar[str]
     #: Name of the waveform file that it writes.
     waves_file: ClassVar[str]
@@ -85,7 +85,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def version(self) -> str:
-        """First line of what the simulator says about itself."""
+        """Version, as the simulator gives it."""
 
     @abstractmethod
     def lint(self, verilog: Path, top: str) -> None:
@@ -145,7 +145,7 @@ class Simulator(ABC):
     def run(self, build: Build, module: str, run_dir: Path, *, seed: int = 1) -> None:
         """Run a cocotb module on a compiled design, in ``run_dir``; its log is ``sim.log`` there.
 
-        Whether it passed is for the module to record: what cocotb says is only in the log.
+        The module must record itself whether it passed: cocotb says so in the log alone.
         """
         run_dir.mkdir(parents=True, exist_ok=True)
         test_args, plusargs = self._run_arguments(build)
@@ -171,7 +171,7 @@ class Simulator(ABC):
                 return
 
     def _tools(self) -> list[Any]:
-        """What a build depends on beside its sources."""
+        """All that a build depends on, except its sources."""
         return [
             self.version(),
             self._build_arguments(),
@@ -197,7 +197,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def _keep(self, folder: Path, cache: Path, waves: bool) -> None:
-        """Delete from a finished build what only the compilation needed."""
+        """Delete files of a finished build that only the compilation needed."""
 
     @abstractmethod
     def _build_environment(self) -> dict[str, str]: ...
@@ -230,7 +230,7 @@ class Simulator(ABC):
                 )
             except (SystemExit, RuntimeError) as error:
                 if shutil.disk_usage(folder).free < _LEAST_FREE:
-                    # No log tells it.
+                    # No log says so.
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
                 text = log.read_text(errors="replace") if log.exists() else ""
                 message = _first_message(text) or str(error)
@@ -244,8 +244,8 @@ class Verilator(Simulator):
     name = "verilator"
     waves_file = "waves.vcd"
 
-    #: Mends the package's Makefile fragment, which was made for another machine, and sets what
-    #: g++ optimises.
+    #: Values for the package's Makefile fragment, which was made for another machine, and the
+    #: optimisations of g++.
     MAKE_VARIABLES: ClassVar[dict[str, str]] = {
         "CFG_CXXFLAGS_PCH_I": "-include",
         "PYTHON3": "python3",
@@ -437,7 +437,7 @@ def _need_program(simulator: str, program: str, package: str) -> None:
 
 
 def _first_message(log: str) -> str:
-    """The line of a log that tells most; never the banner that it begins with."""
+    """The most telling line of a log; never the banner at its beginning."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [line for line in lines if re.search(r"rror|arning|\*\*\*", line)]
     return (telling or lines[-1:] or [""])[0]
@@ -447,7 +447,7 @@ def _first_message(log: str) -> str:
 def _plain_folder(folder: Path) -> Iterator[Path]:
     """Work in a folder, or, if make does not take its path, in a temporary one.
 
-    What the body leaves lies in ``folder`` in the end, also after a failure.
+    All files of the body are in ``folder`` in the end, also after a failure.
     """
     if _PLAIN_PATH.fullmatch(str(folder)):
         yield folder

@@ -12,6 +12,8 @@ from rtl.accelerator import code_reader
 from rtl.bus import read_master, write_master
 from rtl.bus.axi import WORD_BYTES
 from rtl.interfaces import CODES_PER_BEAT
+from sim.cycles.port_kernel import OutputBurst, ReadBurst, ReadKind
+from sim.cycles.records import new_records
 
 __all__ = ["BlockBursts", "HeadOutputs", "block_bursts", "head_fields", "head_outputs"]
 
@@ -25,9 +27,7 @@ class BlockBursts:
     first : np.ndarray
         int64 [blocks + 1]: index of a block's first burst.
     bursts : np.ndarray
-        int64 [bursts, 5]: address of the first beat, beats, 32-bit words of them that are wanted,
-        lane of the first one; tokens of the block whose rows must be placed before the burst is
-        known (0: scales), or the number of the run.
+        `ReadBurst` [bursts].
     """
 
     first: np.ndarray
@@ -40,39 +40,42 @@ def head_fields(image: Image, head: int) -> dict[str, int]:
     return unpack_descriptor(image.data[at : at + DESCRIPTOR_BYTES])
 
 
-def block_bursts(config: Config, image: Image, head: int) -> dict[str, BlockBursts]:
-    """Bursts of all blocks of ``q``, ``k`` and ``v`` of a head.
+def block_bursts(config: Config, image: Image, head: int) -> dict[ReadKind, BlockBursts]:
+    """Bursts of all blocks that are read of a head.
 
-    Those of its ``descriptor`` and of its first ``codes`` are there as one block each.
+    Its descriptor and its first codes are one block each.
     """
     fields = head_fields(image, head)
     tokens = _tokens_in_order(fields)
     blocks = [tokens[i : i + config.block] for i in range(0, len(tokens), config.block)]
-    operands = {operand: _operand_bursts(config, fields, operand, blocks) for operand in "qkv"}
-    row_words = -(-len(blocks) // CODES_PER_BEAT)
-    rows = -(-fields["query_tokens"] // config.block)
-    units = -(-rows * row_words // config.load_tokens)
-    code_runs = [
+    descriptor = image.queue_base + head * DESCRIPTOR_BYTES
+    codes = [config.load_bytes * units for units in _code_runs(config, fields)]
+    return {
+        ReadKind.Q: _operand_bursts(config, fields, "q", blocks),
+        ReadKind.K: _operand_bursts(config, fields, "k", blocks),
+        ReadKind.V: _operand_bursts(config, fields, "v", blocks),
+        ReadKind.DESCRIPTOR: _runs_bursts(config, descriptor, [DESCRIPTOR_BYTES]),
+        ReadKind.CODES: _runs_bursts(config, fields["codes_address"], codes),
+    }
+
+
+def _code_runs(config: Config, fields: dict[str, int]) -> list[int]:
+    """Units of each run of a head's first codes."""
+    row_words = -(-config.blocks_of(fields["key_tokens"]) // CODES_PER_BEAT)
+    units = -(-config.blocks_of(fields["query_tokens"]) * row_words // config.load_tokens)
+    return [
         min(code_reader.RUN_UNITS, units - first)
         for first in range(0, min(units, code_reader.WAITING_UNITS), code_reader.RUN_UNITS)
     ]
-    return operands | {
-        "descriptor": _runs_bursts(
-            config, image.queue_base + head * DESCRIPTOR_BYTES, [DESCRIPTOR_BYTES]
-        ),
-        "codes": _runs_bursts(
-            config, fields["codes_address"], [config.load_bytes * run for run in code_runs]
-        ),
-    }
 
 
 def _runs_bursts(config: Config, address: int, lengths: list[int]) -> BlockBursts:
     """Bursts of runs that follow each other, as one block."""
     bursts = []
     for number, length in enumerate(lengths):
-        bursts += _split(config, address, length, number, read_master.BURST_BEATS)
+        bursts += _read_run(config, address, length, number)
         address += length
-    return BlockBursts(np.array([0, len(bursts)]), np.array(bursts, np.int64))
+    return BlockBursts(np.array([0, len(bursts)]), new_records(ReadBurst, bursts))
 
 
 def _tokens_in_order(fields: dict[str, int]) -> np.ndarray:
@@ -95,8 +98,7 @@ class HeadOutputs:
     runs : np.ndarray
         int64 [runs, 3]: queries, address, whether a block begins with it.
     bursts : np.ndarray
-        int64 [bursts, 3]: address of the first beat, beats, 32-bit words of the head that are
-        written with it and before it.
+        `OutputBurst` [bursts]; they count the words of this head.
     """
 
     runs: np.ndarray
@@ -109,17 +111,16 @@ def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
     begin = fields["first_block_row"] * config.block
     tokens = _tokens_in_order(fields)[begin : begin + fields["query_tokens"]]
     row_bytes, stride = formats.OUT_BITS // 8 * config.head_dim, fields["o_row_stride"]
-    runs, bursts, until = [], [], 0
+    runs, bursts, words_end = [], [], 0
     for first in range(0, len(tokens), config.block):
         for start, end in _runs(tokens[first : first + config.block], stride == row_bytes):
             address = fields["o_address"] + int(tokens[first + start]) * stride
             runs.append((end - start, address, start == 0))
-            for burst, beats, words, *_ in _split(
-                config, address, (end - start) * row_bytes, 0, write_master.BURST_BEATS
-            ):
-                until += words
-                bursts.append((burst, beats, until))
-    return HeadOutputs(np.array(runs, np.int64), np.array(bursts, np.int64))
+            length = (end - start) * row_bytes
+            for burst, beats, words, _ in _split(config, address, length, write_master.BURST_BEATS):
+                words_end += words
+                bursts.append((burst, beats, words_end))
+    return HeadOutputs(np.array(runs, np.int64), new_records(OutputBurst, bursts))
 
 
 def _runs(tokens: np.ndarray, dense: bool) -> list[tuple[int, int]]:
@@ -132,24 +133,33 @@ def _operand_bursts(
     config: Config, fields: dict[str, int], operand: str, blocks: list[np.ndarray]
 ) -> BlockBursts:
     base, stride = fields[f"{operand}_address"], fields[f"{operand}_row_stride"]
-    longest = read_master.BURST_BEATS
     first, bursts = [0], []
     for number, tokens in enumerate(blocks):
         if operand != "v":
             units = -(-len(tokens) // config.load_tokens)
             address = fields[f"{operand}_scales_address"] + number * config.block * SCALE_BYTES
-            bursts += _split(config, address, units * config.load_bytes, 0, longest)
+            bursts += _read_run(config, address, units * config.load_bytes, 0)
         for begin, end in _runs(tokens, stride == config.head_dim):
             address = base + int(tokens[begin]) * stride
-            bursts += _split(config, address, (end - begin) * config.head_dim, end, longest)
+            bursts += _read_run(config, address, (end - begin) * config.head_dim, end)
         first.append(len(bursts))
-    return BlockBursts(np.array(first), np.array(bursts, np.int64))
+    return BlockBursts(np.array(first), new_records(ReadBurst, bursts))
+
+
+def _read_run(config: Config, address: int, length: int, part: int) -> list[ReadBurst]:
+    """Bursts that read a run."""
+    bursts = _split(config, address, length, read_master.BURST_BEATS)
+    return [ReadBurst(*burst, part) for burst in bursts]
 
 
 def _split(
-    config: Config, address: int, length: int, placed: int, most_beats: int
-) -> list[tuple[int, ...]]:
-    """Bursts of a run: they end where a multiple of the longest burst's bytes is reached."""
+    config: Config, address: int, length: int, most_beats: int
+) -> list[tuple[int, int, int, int]]:
+    """Split a run into bursts, which end where a multiple of the longest burst's bytes is reached.
+
+    Returns for each the address of the first beat, the beats, the words of the run, and the lane of
+    the first one.
+    """
     beat_bytes = config.axi_bits // 8
     longest = most_beats * beat_bytes
     bursts, end = [], address + length
@@ -158,6 +168,6 @@ def _split(
         aligned = address // beat_bytes * beat_bytes
         beats = -(-(until - aligned) // beat_bytes)
         words, lane = (until - address) // WORD_BYTES, (address - aligned) // WORD_BYTES
-        bursts.append((aligned, beats, words, lane, placed))
+        bursts.append((aligned, beats, words, lane))
         address = until
     return bursts

@@ -14,14 +14,13 @@ outputs follow a pass behind, since they meet the partial sums of the rows after
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from firmware_model.host.image import Image
 from firmware_model.parallel import thread_pool
 from paro.config import Config, ParoError
-from paro.config.formats import LANES, Stage
+from paro.config.formats import LANES
 from rtl import interfaces
 from rtl.accelerator.accelerator import Accelerator
 from rtl.core.drain import DrainRouter
@@ -35,24 +34,26 @@ from rtl.core.softmax import SoftmaxUnit
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 from sim.cycles.compilation import ensure_compiled
-from sim.cycles.cycle_kernel import Core, follow
-from sim.cycles.gaps import STREAMS, generators
+from sim.cycles.cycle_kernel import Command, CoreTiming, Model, new_model, predict_cycles
 from sim.cycles.memory import Memory
 from sim.cycles.memory_port import memory_port, no_port
+from sim.cycles.records import new_records
+from sim.cycles.stall_kernel import generators
+from sim.cycles.stalls import STREAMS
 
 __all__ = [
     "BatchPrediction",
+    "CoreWork",
     "Prediction",
-    "Work",
     "compile_model",
     "predict",
-    "predict_device",
+    "predict_accelerator",
     "predict_heads",
 ]
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class CoreWork:
     """What the core is asked to compute with one command.
 
     Parameters
@@ -111,18 +112,19 @@ def compile_model() -> None:
 
     For who starts processes, which would compile without a word, or has a user who waits.
     """
-    predict(Config(), [Work(np.ones((1, 1), np.uint8), 1, 1)])
+    predict(Config(), [CoreWork(np.ones((1, 1), np.uint8), 1, 1)])
 
 
-def _follow(*arguments: Any) -> Any:
-    """`cycle_kernel.follow`, compiled."""
-    ensure_compiled(follow, arguments)
-    return follow(*arguments)
+def _run(model: Model) -> Model:
+    """Predict what a new model holds; returns the model."""
+    ensure_compiled(predict_cycles, (model,))
+    predict_cycles(model)
+    return model
 
 
 def predict(
     config: Config,
-    works: Sequence[Work],
+    works: Sequence[CoreWork],
     *,
     memory_latency: int = 0,
     stall_seed: int | None = None,
@@ -133,7 +135,7 @@ def predict(
     ----------
     config : Config
         The core.
-    works : sequence of Work
+    works : sequence of CoreWork
         What it computes.
     memory_latency : int
         Cycles from a fetch (for codes and commands: from those before) to the first beat; one beat
@@ -146,46 +148,45 @@ def predict(
     ParoError
         If shapes do not fit each other or a block row has no live block.
     """
-    codes, runs = _joined(config, works, memory_latency)
+    codes, commands = _joined(config, works, memory_latency)
     # Reset ends so long before the first command.
-    gaps = generators(stall_seed, STREAMS, min(1 - memory_latency, 0))
-    core = _core(config, paced=stall_seed is not None)
-    return _prediction(works, *_follow(core, codes, runs, memory_latency, gaps, no_port()))
+    stalls = generators(stall_seed, STREAMS, min(1 - memory_latency, 0))
+    core = _core_timing(config, paced=stall_seed is not None)
+    port = no_port(config)
+    return _prediction(_run(new_model(core, codes, commands, memory_latency, stalls, port)))
 
 
 def _joined(
-    config: Config, works: Sequence[Work], memory_latency: int
+    config: Config, works: Sequence[CoreWork], memory_latency: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and shapes of all works as `follow` takes them."""
+    """Codes of all works one after the other, and a `Command` for each."""
     if not works:
         raise ParoError("cycle model: there is nothing to compute")
     _check_latency(memory_latency)
     codes = [_checked_codes(config, work.codes[None], work)[0] for work in works]
-    runs, first = [], 0
+    commands, first = [], 0
     for work, part in zip(works, codes, strict=True):
-        runs.append((first, *part.shape, work.query_tokens, work.key_tokens))
+        commands.append(Command(first, *part.shape, work.query_tokens, work.key_tokens))
         first += part.size
-    return np.concatenate([part.ravel() for part in codes]), np.array(runs)
+    return np.concatenate([part.ravel() for part in codes]), new_records(Command, commands)
 
 
-def _prediction(
-    works: Sequence[Work], spans: np.ndarray, row_ends: np.ndarray, stages: np.ndarray
-) -> Prediction:
-    """What `follow` found."""
-    flags = list(interfaces.Activity.as_shape().members)
+def _prediction(model: Model) -> Prediction:
+    """Results that a model holds."""
     return Prediction(
-        cycles=[int(end - start) for start, end in spans],
-        total_cycles=int(spans[-1, 1]),
-        row_ends=np.split(row_ends, np.cumsum([len(work.codes) for work in works])[:-1]),
+        cycles=(model.spans["end"] - model.spans["start"]).tolist(),
+        total_cycles=int(model.spans["end"][-1]),
+        row_ends=np.split(model.row_ends, np.cumsum(model.commands["rows"])[:-1]),
         stages={
-            stage.name.lower(): dict(zip(flags, map(int, counts), strict=True))
-            for stage, counts in zip(Stage, stages, strict=True)
+            stage: {flag: int(counts[flag]) for flag in counts.dtype.names}
+            for stage in model.stages.dtype.names
+            for counts in [model.stages[stage]]
         },
     )
 
 
-def predict_device(
-    config: Config, works: Sequence[Work], image: Image, memory: Memory
+def predict_accelerator(
+    config: Config, works: Sequence[CoreWork], image: Image, memory: Memory
 ) -> Prediction:
     """Predict what the accelerator does with a queue of heads.
 
@@ -198,7 +199,7 @@ def predict_device(
     ----------
     config : Config
         The accelerator.
-    works : sequence of Work
+    works : sequence of CoreWork
         What it computes.
     image : Image
         The same heads in memory.
@@ -210,12 +211,12 @@ def predict_device(
     ParoError
         See `predict`.
     """
-    codes, runs = _joined(config, works, memory.latency[0])
+    codes, commands = _joined(config, works, memory.latency[0])
     port = memory_port(config, image, memory)
-    gaps, core = generators(None, STREAMS), _core(config, shell=True)
-    spans, row_ends, stages = _follow(core, codes, runs, memory.latency[0], gaps, port)
-    spans[-1, 1] += Accelerator.DONE_LATENCY
-    return _prediction(works, spans, row_ends, stages)
+    stalls, core = generators(None, STREAMS), _core_timing(config, shell=True)
+    model = _run(new_model(core, codes, commands, memory.latency[0], stalls, port))
+    model.spans[-1]["end"] += Accelerator.DONE_LATENCY
+    return _prediction(model)
 
 
 def predict_heads(
@@ -235,7 +236,7 @@ def predict_heads(
     codes : np.ndarray
         uint8 [heads, rows, key blocks].
     query_tokens, key_tokens, memory_latency
-        See `Work` and `predict`.
+        See `CoreWork` and `predict`.
 
     Raises
     ------
@@ -243,19 +244,19 @@ def predict_heads(
         See `predict`.
     """
     _check_latency(memory_latency)
-    checked = _checked_codes(config, codes, Work(codes[:0], query_tokens, key_tokens))
-    core, (rows, columns) = _core(config), checked.shape[1:]
-    runs = np.array([(0, rows, columns, query_tokens, key_tokens)])
-    streams = generators(None, STREAMS), no_port()
+    checked = _checked_codes(config, codes, CoreWork(codes[:0], query_tokens, key_tokens))
+    rows, columns = checked.shape[1:]
+    commands = new_records(Command, [Command(0, rows, columns, query_tokens, key_tokens)])
+    core, stalls, port = _core_timing(config), generators(None, STREAMS), no_port(config)
+
+    def run(head: np.ndarray) -> Model:
+        return _run(new_model(core, head.ravel(), commands, memory_latency, stalls, port))
+
     with thread_pool(os.cpu_count() or 1) as pool:
-        results = list(
-            pool.map(
-                lambda head: _follow(core, head.ravel(), runs, memory_latency, *streams), checked
-            )
-        )
+        models = list(pool.map(run, checked))
     return BatchPrediction(
-        np.array([spans[0, 1] for spans, _, _ in results]),
-        np.array([stages for _, _, stages in results]),
+        np.array([model.spans[0]["end"] for model in models]),
+        np.array([[stage.tolist() for stage in model.stages] for model in models]),
     )
 
 
@@ -264,7 +265,7 @@ def _check_latency(memory_latency: int) -> None:
         raise ParoError(f"cycle model: a latency of {memory_latency} cycles cannot be")
 
 
-def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
+def _checked_codes(config: Config, codes: np.ndarray, work: CoreWork) -> np.ndarray:
     """Codes [heads, rows, key blocks] as the model takes them, or a sentence."""
     if codes.ndim != 3:
         raise ParoError(f"cycle model: codes have {codes.ndim - 1} dimensions instead of 2")
@@ -274,7 +275,7 @@ def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
     ):
         if not 1 <= tokens <= config.max_tokens:
             raise ParoError(f"cycle model: {tokens} {name} tokens; legal: 1 to {config.max_tokens}")
-        if blocks != -(-tokens // config.block):
+        if blocks != config.blocks_of(tokens):
             raise ParoError(
                 f"cycle model: {tokens} {name} tokens do not make {blocks} blocks of {config.block}"
             )
@@ -286,11 +287,11 @@ def _checked_codes(config: Config, codes: np.ndarray, work: Work) -> np.ndarray:
     return np.ascontiguousarray(codes, np.uint8)
 
 
-def _core(config: Config, *, paced: bool = False, shell: bool = False) -> Core:
+def _core_timing(config: Config, *, paced: bool = False, shell: bool = False) -> CoreTiming:
     """Read the configuration, and the latencies that the modules name."""
     drain = ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY
     weights = SoftmaxUnit.LATENCY
-    return Core(
+    return CoreTiming(
         block=config.block,
         rows=config.rows,
         cols=config.cols,

@@ -1,5 +1,6 @@
 """The commands on the capture that ships: what they write, what they print, how they exit."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -213,46 +214,71 @@ def test_bad_usage_is_status_2(paro, arguments):
     assert "Usage:" in outcome.err
 
 
+def cosim_report(**changes):
+    """Report of a co-simulation of one head, in which nothing is wrong."""
+    from sim.cosim.report import Report
+
+    report = Report(
+        bit_exact=True,
+        outputs_compared=512,
+        mismatches=0,
+        first_mismatch=None,
+        failure=None,
+        cycles=7,
+        predicted_cycles=7,
+        cycles_as_predicted=True,
+        ideal_cycles=6,
+        utilisation=0.8571,
+        stages={},
+        top="core",
+        memory=None,
+        simulator="verilator (1)",
+        stall_seed=None,
+        query_blocks=[0, 1],
+        simulation_seconds=0.5,
+        cycles_per_second=14,
+        capture="capture",
+        capture_sha256="0" * 64,
+        layer=0,
+        progress=0.0,
+        config={},
+        avg_bits=4.8,
+        tokens=16,
+        rows=16,
+        mean_bits=4.8,
+        density=1.0,
+        worst_head=3,
+        worst_snr_db=40.0,
+        heads=[{"head": 3, "cycles": 7}],
+    )
+    return dataclasses.replace(report, **changes)
+
+
 @pytest.mark.parametrize(("as_predicted", "status"), [(True, 0), (None, 0), (False, 1)])
 def test_cosim_fails_if_cycles_are_not_as_predicted(
     paro, plan, tmp_path, monkeypatch, as_predicted, status
 ):
-    import sim.cosim.cosim
-
-    report = {
-        "bit_exact": True,
-        "cycles": 7,
-        "predicted_cycles": 8,
-        "cycles_as_predicted": as_predicted,
-        "heads": [{"head": 3, "cycles": 7}],
-        "stages": {},
-        "memory": None,
-    }
-    monkeypatch.setattr(sim.cosim.cosim, "cosim", lambda *_, **__: report)
+    report = cosim_report(predicted_cycles=8, cycles_as_predicted=as_predicted)
+    monkeypatch.setattr("sim.cosim.cosim.cosim", lambda *_: report)
     outcome = paro("cosim", CAPTURE, "--plan", plan, "-o", tmp_path / "out")
     assert outcome.status == status
     assert ("cycles_as_predicted" in outcome.out) == (as_predicted is not None)
 
 
 def test_cosim_of_the_accelerator_takes_its_memory(paro, plan, tmp_path, monkeypatch):
+    from sim.cosim.report import MemoryReport, Traffic
 
-    report = {
-        "bit_exact": True,
-        "cycles": 7,
-        "predicted_cycles": 7,
-        "cycles_as_predicted": True,
-        "heads": [{"head": 3, "cycles": None}],
-        "stages": {},
-        "memory": {"read": {"bytes_wanted": 640, "beats": 12}, "write": {"beats": 5}},
-    }
-    settings = {}
+    traffic = Traffic(640, 3, 12, 4.0, 0.5)
+    report = cosim_report(memory=MemoryReport([3, 40], True, traffic, traffic))
+    targets = []
     monkeypatch.setattr(
-        "sim.cosim.cosim.cosim", lambda *_, **given: settings.update(given) or report
+        "sim.cosim.cosim.cosim", lambda _, target, __: targets.append(target) or report
     )
     arguments = ("--top", "accelerator", "--latency", "3:40", "--stalls", 7, "--interleaved")
     outcome = paro("cosim", CAPTURE, "--plan", plan, *arguments, "-o", tmp_path / "out")
     assert outcome.status == 0, outcome.err
-    memory = settings["memory"]
+    (target,) = targets
+    memory = target.memory
     assert (memory.latency, memory.stall_seed, memory.interleaved) == ((3, 40), 7, True)
     for row in ("read_bytes_wanted", "read_beats", "write_beats"):
         assert row in outcome.out

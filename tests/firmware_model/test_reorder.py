@@ -1,10 +1,9 @@
 import itertools
 
 import pytest
-import torch
 
 from firmware_model.choices import ORDERS
-from firmware_model.reorder import inverse_permutation, token_permutation
+from firmware_model.reorder import token_permutation
 
 
 @pytest.mark.parametrize("order", range(6))
@@ -24,11 +23,3 @@ def test_text_comes_last_and_moves_no_token_of_the_grid(order):
     found = token_permutation((2, 3, 4), 2, order, 3)
     assert (found[:24] - 2).tolist() == without.tolist()
     assert found[24:].tolist() == [0, 1, 26, 27, 28]
-
-
-@pytest.mark.parametrize("order", range(6))
-def test_inverse(order):
-    permutation = token_permutation((3, 2, 5), 4, order)
-    inverse = inverse_permutation(permutation)
-    assert torch.equal(permutation[inverse], torch.arange(34))
-    assert torch.equal(inverse[permutation], torch.arange(34))

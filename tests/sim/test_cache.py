@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paro.config import ParoError
+from paro.config import PRESETS, ParoError
 from sim import cache
 from sim.cache import CACHE_VARIABLE, cache_folder, cache_size, entry_name, kept, present
 from sim.cosim import verilog
@@ -19,8 +19,8 @@ from sim.cycles.cycle_kernel import follow
 from sim.cycles.cycle_model import compile_model
 from sim.sources import imported_files
 from tests.places import ROOT
-from tests.sim.cosim.test_cosim import TINY
 
+TINY = PRESETS["tiny"]
 NAME = entry_name("thing", 1)
 
 

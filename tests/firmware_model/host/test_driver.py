@@ -5,6 +5,8 @@ with the integer model.
 """
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,16 @@ import pytest
 import torch
 
 from firmware_model.capture import Capture
-from firmware_model.host.driver import DeviceError, Driver, run_sync
-from firmware_model.host.image import HeadJob, Image, order_axes, place_heads
-from firmware_model.reference.integer import integer_attention
-from firmware_model.reference.quantize import QuantizedHead, quantize_head
-from firmware_model.reorder import ORDERS
+from firmware_model.choices import ORDERS
+from firmware_model.host.driver import AcceleratorError, Driver, run_sync
+from firmware_model.host.image import HeadJob, HeadOperands, Image, order_axes, place_heads
+from firmware_model.reference.jobs import head_job
+from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
 from paro.config.descriptor import DESCRIPTOR, pack_descriptor
 from paro.config.registers import START_CAUSES, Cause, find_register
+from tests.firmware_model.host.outputs import model_outputs
+from tests.places import ROOT
 
 TINY = PRESETS["tiny"]
 CONFIGS = [TINY, PRESETS["video-128"], Config(rows=16, cols=16, block=16, head_dim=32)]
@@ -60,11 +64,11 @@ def make_job(config: Config, order: int, seed: int, **changes) -> HeadJob:
     tokens = 84 + prefix + suffix
     q, k, v = torch.randn(3, 1, tokens, config.head_dim, generator=generator).unbind()
     capture = Capture(Path("random"), q, k, v, grid, prefix, 0.2, "", "", "", suffix)
-    blocks = -(-tokens // config.block)
+    blocks = config.blocks_of(tokens)
     codes = torch.randint(0, 4, (blocks, blocks), generator=generator).to(torch.uint8)
     codes[:, 0] |= 1
     head = quantize_head(capture, 0, order, config)
-    return dataclasses.replace(HeadJob(head, codes, grid, prefix, suffix), **changes)
+    return dataclasses.replace(head_job(capture, head, codes), **changes)
 
 
 class StandIn:
@@ -182,23 +186,22 @@ class StandIn:
         assert not any(value % 4 for value in [*address.values(), *stride.values()])
         natural = self.natural(words)
 
-        def gather(name: str) -> torch.Tensor:
+        def gather(name: str) -> np.ndarray:
             rows = [
                 self._bytes(address[name] + t * stride[name], config.head_dim).view(np.int8)
                 for t in natural
             ]
-            return torch.from_numpy(np.stack(rows))
+            return np.stack(rows)
 
-        def scales(name: str) -> torch.Tensor:
+        def scales(name: str) -> np.ndarray:
             padded = -(-tokens // config.load_tokens) * config.load_tokens
-            memory = self._bytes(address[name], 4 * padded).view("<u4")[:tokens]
-            return torch.from_numpy(memory.astype(np.int32))
+            return self._bytes(address[name], 4 * padded).view("<i4")[:tokens]
 
         blocks = -(-tokens // config.block)
         rows, row_words = -(-queries // config.block), -(-blocks // 16)
         count = -(-4 * rows * row_words // config.load_bytes) * config.load_bytes
         memory = self._bytes(address["codes"], count).view("<u4")[: rows * row_words]
-        codes = torch.ones(blocks, blocks, dtype=torch.uint8)
+        codes = np.ones((blocks, blocks), np.uint8)
         for i, row in enumerate(memory.reshape(rows, row_words).tolist()):
             for j in range(16 * row_words):
                 code = row[j // 16] >> 2 * (j % 16) & 3
@@ -206,26 +209,23 @@ class StandIn:
                     codes[first_row + i, j] = code
                 else:
                     assert code == 0, "codes past the last key block"
-        head = QuantizedHead(
-            gather("q"),
-            gather("k"),
-            gather("v"),
-            scales("mq"),
-            scales("mk"),
-            torch.zeros(0),
-            torch.zeros(0),
-            torch.tensor(natural),
-            0,
+        head = HeadOperands(
+            *(gather(name) for name in "qkv"),
+            *(scales(name) for name in ("mq", "mk")),
+            permutation=np.array(natural),
+            order=0,
         )
-        outputs = integer_attention(head, codes, config, range(first_row, first_row + rows))
-        for p, row in enumerate(outputs.numpy().astype("<i2"), start=first_row * config.block):
+        # The model takes no notice of the grid.
+        grid, computed = (1, 1, tokens), range(first_row, first_row + rows)
+        outputs = model_outputs(config, HeadJob(head, codes, grid, 0, query_blocks=computed))
+        for p, row in enumerate(outputs.astype("<i2"), start=first_row * config.block):
             place = address["o"] + natural[p] * stride["o"]
             self._bytes(place, 2 * config.head_dim)[:] = row.view(np.uint8)
 
 
 def ready(config: Config, image: Image) -> tuple[StandIn, Driver]:
-    device = StandIn(config, image.base, len(image.data))
-    return device, Driver(device)
+    accelerator = StandIn(config, image.base, len(image.data))
+    return accelerator, Driver(accelerator)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.digest())
@@ -249,9 +249,8 @@ def test_heads_find_their_way_there_and_back(config: Config, layout: dict, seed:
     _, driver = ready(config, image)
     outputs = run_sync(driver.run(image))
     for job, got in zip(jobs, outputs, strict=True):
-        want = integer_attention(job.head, job.codes, config, job.query_blocks)
-        assert got.dtype == torch.int16
-        assert torch.equal(got, want)
+        assert got.dtype == np.int16
+        assert np.array_equal(got, model_outputs(config, job))
 
 
 def test_places(seed: int) -> None:
@@ -282,8 +281,8 @@ def test_order_axes() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.digest())
 def test_identify(config: Config) -> None:
-    device = StandIn(config, 0, 0)
-    assert run_sync(Driver(device).identify()) == config
+    accelerator = StandIn(config, 0, 0)
+    assert run_sync(Driver(accelerator).identify()) == config
 
 
 @pytest.mark.parametrize(
@@ -296,10 +295,10 @@ def test_identify(config: Config) -> None:
     ],
 )
 def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
-    device = StandIn(TINY, 0, 0)
-    device.registers[name] = value
+    accelerator = StandIn(TINY, 0, 0)
+    accelerator.registers[name] = value
     with pytest.raises(ParoError, match=sentence):
-        run_sync(Driver(device).identify())
+        run_sync(Driver(accelerator).identify())
 
 
 @pytest.mark.parametrize(
@@ -315,32 +314,32 @@ def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
         ((12, 0, 0), "an error of the unknown cause 12"),
     ],
 )
-def test_errors_of_the_device(error: tuple[int, int, int], sentence: str, seed: int) -> None:
+def test_errors_of_the_accelerator(error: tuple[int, int, int], sentence: str, seed: int) -> None:
     image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
-    device, driver = ready(TINY, image)
-    device.error = error
+    accelerator, driver = ready(TINY, image)
+    accelerator.error = error
     with pytest.raises(ParoError, match=sentence) as caught:
         run_sync(driver.run(image))
-    if isinstance(caught.value, DeviceError):
+    if isinstance(caught.value, AcceleratorError):
         assert caught.value.cause == Cause(error[0])
         assert caught.value.head == (0 if error[0] == Cause.BUSY else error[1])
         assert caught.value.address == (error[2] if error[0] == Cause.READ_ERROR else 0)
-    assert device.registers["STATUS"] & 0b111 == 0, "acknowledged, and at rest"
+    assert accelerator.registers["STATUS"] & 0b111 == 0, "acknowledged, and at rest"
 
 
 def test_interrupt_and_polls(seed: int) -> None:
     image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
-    device, driver = ready(TINY, image)
+    accelerator, driver = ready(TINY, image)
 
     async def interrupt() -> None:
-        assert device.interrupt_enabled
-        device.finish()
+        assert accelerator.interrupt_enabled
+        accelerator.finish()
 
     assert len(run_sync(driver.run(image, interrupt()))) == 1
-    assert device.registers["STATUS"] == 0
-    device.looks_until_done = 100
+    assert accelerator.registers["STATUS"] == 0
+    accelerator.looks_until_done = 100
     run_sync(driver.start(image))
-    assert not device.interrupt_enabled
+    assert not accelerator.interrupt_enabled
     with pytest.raises(ParoError, match="not done after 5 looks at STATUS; 1 heads are"):
         run_sync(driver.wait(polls=5))
 
@@ -348,21 +347,21 @@ def test_interrupt_and_polls(seed: int) -> None:
 def test_reset_then_start(seed: int) -> None:
     """A reset returns when a start is not refused any more, and nothing is left of the queue."""
     image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
-    device, driver = ready(TINY, image)
+    accelerator, driver = ready(TINY, image)
     run_sync(driver.load(image))
     run_sync(driver.start(image))
     run_sync(driver.reset())
-    assert device.registers["STATUS"] == 0
+    assert accelerator.registers["STATUS"] == 0
     assert len(run_sync(driver.run(image))) == 1
     run_sync(driver.reset())
-    assert device.registers["STATUS"] == 0, "at rest already"
+    assert accelerator.registers["STATUS"] == 0, "at rest already"
 
 
 @pytest.mark.parametrize("error", [None, (Cause.READ_ERROR, 0, 64)])
-def test_a_device_that_does_not_come_to_rest(error: tuple[int, int, int], seed: int) -> None:
+def test_an_accelerator_that_does_not_come_to_rest(error: tuple[int, int, int], seed: int) -> None:
     image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
-    device, driver = ready(TINY, image)
-    device.error, device.looks_to_rest = error, 20_000
+    accelerator, driver = ready(TINY, image)
+    accelerator.error, accelerator.looks_to_rest = error, 20_000
     run_sync(driver.start(image))
     cause = "" if error is None else "reports error READ_ERROR .*; then "
     sentence = f"^the accelerator {cause}.*is not at rest after 10000 looks at STATUS; a burst of "
@@ -373,41 +372,41 @@ def test_a_device_that_does_not_come_to_rest(error: tuple[int, int, int], seed: 
 def test_a_start_that_is_refused_while_a_queue_ends(seed: int) -> None:
     """The error is told and acknowledged, the end of the queue remains to be waited for."""
     image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
-    device, driver = ready(TINY, image)
+    accelerator, driver = ready(TINY, image)
     run_sync(driver.load(image))
     for _ in range(2):
         run_sync(driver.start(image))
-    device.registers["STATUS"] |= 0b010
-    with pytest.raises(DeviceError, match="error BUSY: a start came while a queue was being"):
+    accelerator.registers["STATUS"] |= 0b010
+    with pytest.raises(AcceleratorError, match="error BUSY: a start came while a queue was being"):
         run_sync(driver.wait())
     run_sync(driver.wait(polls=1))
 
 
 def test_counters() -> None:
     """Registers of the stand-in that it does not know read as their own address."""
-    device = StandIn(TINY, 0, 0)
-    device.registers |= {"CYCLES_LO": 5, "CYCLES_HI": 1, "HEADS_DONE": 3}
-    counters = run_sync(Driver(device).counters())
-    assert counters["cycles"] == 2**32 + 5
-    assert counters["heads_done"] == 3
-    assert counters["write_beats"] == 0x94
-    assert counters["stages"]["scheduler"] == {"busy": 0x100, "starved": 0x104, "blocked": 0x108}
-    assert counters["stages"]["output"]["blocked"] == 0x15C
+    accelerator = StandIn(TINY, 0, 0)
+    accelerator.registers |= {"CYCLES_LO": 5, "CYCLES_HI": 1, "HEADS_DONE": 3}
+    counters = run_sync(Driver(accelerator).counters())
+    assert counters.cycles == 2**32 + 5
+    assert counters.heads_done == 3
+    assert counters.write_beats == 0x94
+    assert counters.stages["scheduler"] == {"busy": 0x100, "starved": 0x104, "blocked": 0x108}
+    assert counters.stages["output"]["blocked"] == 0x15C
 
 
 def test_cycles_that_carry_between_two_reads() -> None:
-    device = StandIn(TINY, 0, 0)
-    device.registers |= {"CYCLES_LO": 0xFFFFFFFF, "CYCLES_HI": 0}
-    plain = device.read32
+    accelerator = StandIn(TINY, 0, 0)
+    accelerator.registers |= {"CYCLES_LO": 0xFFFFFFFF, "CYCLES_HI": 0}
+    plain = accelerator.read32
 
     async def counting(address: int) -> int:
         value = await plain(address)
         if address == find_register("CYCLES_LO").offset:
-            device.registers |= {"CYCLES_LO": 2, "CYCLES_HI": 1}
+            accelerator.registers |= {"CYCLES_LO": 2, "CYCLES_HI": 1}
         return value
 
-    device.read32 = counting
-    assert run_sync(Driver(device).counters())["cycles"] == 2**32 + 2
+    accelerator.read32 = counting
+    assert run_sync(Driver(accelerator).counters()).cycles == 2**32 + 2
 
 
 @pytest.mark.parametrize(
@@ -417,8 +416,8 @@ def test_cycles_that_carry_between_two_reads() -> None:
         ({"prefix_tokens": 4}, r"does not stand in order HWF of 4 prefix tokens, grid \(3, 4, 7\)"),
         ({"query_blocks": range(3, 9)}, r"query blocks 3:9 are not legal"),
         ({"query_blocks": range(0, 4, 2)}, r"head 1 of the queue: query blocks must be contigu"),
-        ({"codes": torch.zeros(6, 6, dtype=torch.uint8)}, r"block row 0 has no live block"),
-        ({"codes": torch.ones(5, 6, dtype=torch.uint8)}, r"legal: uint8 \[6, 6\]"),
+        ({"codes": np.zeros((6, 6), np.uint8)}, r"block row 0 has no live block"),
+        ({"codes": np.ones((5, 6), np.uint8)}, r"legal: uint8 \[6, 6\]"),
     ],
 )
 def test_heads_that_do_not_fit(change: dict, sentence: str, seed: int) -> None:
@@ -513,3 +512,48 @@ def test_transport_that_waits() -> None:
 
     with pytest.raises(RuntimeError, match="await the driver instead"):
         run_sync(wait())
+
+
+def test_a_host_needs_neither_torch_nor_numba() -> None:
+    """In a process of its own, from the image to the outputs, on memory that it may write."""
+    program = """
+import sys
+
+import numpy as np
+
+from firmware_model.host.driver import Driver, run_sync
+from firmware_model.host.image import HeadJob, HeadOperands, place_heads
+from paro.config import PRESETS
+from paro.config.registers import find_register
+
+MEMORY = bytearray(1 << 16)
+
+
+class Transport:
+    async def read32(self, address):
+        return 0b010 if address == find_register("STATUS").offset else 0
+
+    async def write32(self, address, value):
+        pass
+
+    async def read(self, address, count):
+        return bytes(MEMORY[address : address + count])
+
+    async def write(self, address, data):
+        MEMORY[address : address + len(data)] = data
+
+
+config, tokens = PRESETS["tiny"], 24
+rows, scales = np.ones((tokens, config.head_dim), np.int8), np.ones(tokens, np.int32)
+head = HeadOperands(rows, rows, rows, scales, scales, np.arange(tokens), 0)
+job = HeadJob(head, np.ones((2, 2), np.uint8), (2, 3, 4), 0, query_blocks=range(1, 2))
+(output,) = run_sync(Driver(Transport()).run(place_heads(config, [job], 0x1000)))
+# What the image holds where nothing was written.
+assert output.shape == (8, 32) and output.dtype == np.int16 and (output == -0x5A5B).all()
+print(*sorted({"numba", "torch", "safetensors.torch", "amaranth"} & sys.modules.keys()))
+"""
+    outcome = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert outcome.stderr == ""
+    assert outcome.stdout == "\n"

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from firmware_model.reorder import ORDERS, token_permutation
+from firmware_model.choices import ORDERS
+from firmware_model.reorder import token_permutation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from firmware_model.reorder import ORDERS
+from firmware_model.choices import ORDERS
 from paro.config import Config
 from paro.config.descriptor import ROW_STRIDE_BITS
 from paro.config.formats import Operand

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from firmware_model.reorder import ORDERS
+from firmware_model.choices import ORDERS
 from paro.config import Config
 from rtl.accelerator.token_walker import TokenWalker
 from tests.rtl.accelerator.heads import HeadShape

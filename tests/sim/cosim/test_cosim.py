@@ -1,60 +1,63 @@
 """The generated core against the integer model, bit for bit, under both simulators."""
 
+import dataclasses
 import json
 import random
 import re
 from dataclasses import dataclass
 from itertools import count
 
-import numpy as np
 import pytest
 import torch
 
 import sim.cosim.core
+import sim.cosim.core_stimulus
 import sim.cosim.cosim
-import sim.cosim.simulators
 import sim.cycles.cycle_model
 from firmware_model import DEMO_CAPTURE
 from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.plan import uniform_plan
 from firmware_model.capture import load_capture
+from firmware_model.host.image import HeadJob
 from firmware_model.reference.integer import integer_attention
+from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
 from rtl.core.normalizer import Normalizer
-from sim.cosim.core import simulate
-from sim.cosim.core_stimulus import Run
-from sim.cosim.cosim import cosim
-from sim.cosim.simulators import Icarus, get_simulator
+from sim.cosim.core import CoreTarget
+from sim.cosim.cosim import Heads, Setup, cosim
+from sim.cosim.simulators import get_simulator
 from sim.cosim.verilog import kept_verilog
-from sim.cycles.cycle_model import predict
-from sim.cycles.gaps import STREAMS, gap_rates
+from sim.cosim.work import ideal_cycles
+from sim.cycles.stalls import STREAMS, stall_rates
 from tests.places import SHARED
-from tests.sim.conftest import random_capture, random_codes
+from tests.sim.cosim.checks import assert_as_predicted, assert_exact, simulate
+from tests.sim.inputs import random_capture, random_codes
 
 TINY = PRESETS["tiny"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A core and what it computes, one run directly after the other."""
+    """A core and what it computes, one command directly after the other."""
 
     name: str
     config: Config
     tokens: int
-    runs: tuple[tuple[float, range], ...]  # mean bits, query blocks
+    commands: tuple[tuple[float, range], ...]  # mean bits, query blocks
 
-    def make_runs(self, seed: int) -> list[Run]:
+    def make_jobs(self, seed: int) -> list[HeadJob]:
         capture = random_capture(self.tokens, self.config.head_dim, seed)
-        blocks = -(-self.tokens // self.config.block)
+        blocks = self.config.blocks_of(self.tokens)
         return [
-            Run(
-                head=quantize_head(capture, number % 2, number % 6, self.config),
-                codes=random_codes(blocks, mean_bits, seed + number),
-                query_blocks=rows,
+            head_job(
+                capture,
+                quantize_head(capture, number % 2, number % 6, self.config),
+                random_codes(blocks, mean_bits, seed + number),
+                rows,
             )
-            for number, (mean_bits, rows) in enumerate(self.runs)
+            for number, (mean_bits, rows) in enumerate(self.commands)
         ]
 
 
@@ -64,13 +67,13 @@ SMALL = (
         "4x4-b16-d32",
         TINY,
         tokens=43,
-        runs=((8.0, range(2, 3)), (4.8, range(3)), (3.0, range(1, 3)), (2.0, range(1))),
+        commands=((8.0, range(2, 3)), (4.8, range(3)), (3.0, range(1, 3)), (2.0, range(1))),
     ),
     Case(
         "4x8-b32-d32",
         Config(rows=4, cols=8, block=32, head_dim=32),
         tokens=41,
-        runs=((4.8, range(2)), (2.0, range(1, 2))),
+        commands=((4.8, range(2)), (2.0, range(1, 2))),
     ),
 )
 MEDIUM = (
@@ -78,18 +81,18 @@ MEDIUM = (
         "8x8-b64-d64",
         PRESETS["ulx3s"],
         tokens=300,
-        runs=((8.0, range(4, 5)), (4.8, range(1, 3)), (3.0, range(5)), (2.0, range(3, 5))),
+        commands=((8.0, range(4, 5)), (4.8, range(1, 3)), (3.0, range(5)), (2.0, range(3, 5))),
     ),
     Case(
         "16x16-b64-d64",
         PRESETS["video"],
         tokens=401,
-        runs=((8.0, range(6, 7)), (4.8, range(2, 5)), (3.0, range(7)), (2.0, range(3))),
+        commands=((8.0, range(6, 7)), (4.8, range(2, 5)), (3.0, range(7)), (2.0, range(3))),
     ),
 )
 # The same cores with work that Icarus can do.
 SHORT = tuple(
-    Case(case.name, case.config, tokens=71, runs=((3.0, range(1, 2)), (4.8, range(1, 2))))
+    Case(case.name, case.config, tokens=71, commands=((3.0, range(1, 2)), (4.8, range(1, 2))))
     for case in MEDIUM
 )
 LARGE = tuple(
@@ -97,7 +100,7 @@ LARGE = tuple(
         f"{rows}x{cols}-b{block}-d{head_dim}",
         Config(rows=rows, cols=cols, block=block, head_dim=head_dim),
         tokens=5 * block + 3,
-        runs=((8.0, range(2)), (4.8, range(6)), (3.0, range(3, 6)), (2.0, range(6))),
+        commands=((8.0, range(2)), (4.8, range(6)), (3.0, range(3, 6)), (2.0, range(6))),
     )
     for rows, cols, block, head_dim in (
         (16, 4, 16, 32),
@@ -125,43 +128,14 @@ def cases() -> list:
     ]
 
 
-def assert_exact(config: Config, runs: list[Run], simulation: sim.cosim.core.Simulation) -> None:
-    assert simulation.failure is None
-    assert len(simulation.words) == len(runs) > 0
-    for number, (run, words) in enumerate(zip(runs, simulation.words, strict=True)):
-        expected = (
-            integer_attention(run.head, run.codes, config, run.query_blocks).flatten().numpy()
-        )
-        assert len(words) == len(expected) > 0
-        wrong = np.flatnonzero(words != expected)
-        assert len(wrong) == 0, f"run {number}: {len(wrong)} of {len(words)} from {wrong[0]} on"
-
-
-def assert_as_predicted(
-    config: Config,
-    runs: list[Run],
-    simulation: sim.cosim.core.Simulation,
-    memory_latency: int = 0,
-    stall_seed: int | None = None,
-) -> None:
-    """The clocks of a simulation are those of the cycle model."""
-    works = [run.work(config) for run in runs]
-    prediction = predict(config, works, memory_latency=memory_latency, stall_seed=stall_seed)
-    assert simulation.cycles == prediction.cycles
-    assert simulation.total_cycles == prediction.total_cycles
-    assert simulation.stages == prediction.stages
-
-
 @pytest.mark.parametrize("stalls", [False, True], ids=["flowing", "stalls"])
 @pytest.mark.parametrize(("simulator", "case"), cases())
 def test_bit_exact(simulator, case, stalls, build_dir, tmp_path, seed):
-    runs = case.make_runs(seed % 1000)
-    stall_seed = seed if stalls else None
-    simulation = simulate(
-        case.config, runs, get_simulator(simulator), build_dir, tmp_path, stall_seed=stall_seed
-    )
-    assert_exact(case.config, runs, simulation)
-    assert_as_predicted(case.config, runs, simulation, stall_seed=stall_seed)
+    jobs = case.make_jobs(seed % 1000)
+    target = CoreTarget(stall_seed=seed if stalls else None)
+    simulation = simulate(target, case.config, jobs, build_dir, tmp_path, simulator)
+    assert_exact(case.config, jobs, simulation)
+    assert_as_predicted(target, case.config, jobs, simulation)
 
 
 @pytest.mark.parametrize("tokens", [8 * TINY.block, 4 * TINY.block + 1])
@@ -170,24 +144,23 @@ def test_outputs_that_are_taken_slowly(tokens, build_dir, tmp_path, seed):
     stall_seed = next(
         number
         for number in count(seed)
-        if (rates := gap_rates(number))["o"] == max(rates.values()) == 192
+        if (rates := stall_rates(number))["o"] == max(rates.values()) == 192
         and all(rates[name] <= 16 for name in STREAMS if name != "o")
     )
     capture = random_capture(tokens, TINY.head_dim, seed % 1000)
-    rows = -(-tokens // TINY.block)
+    rows = TINY.blocks_of(tokens)
     codes = torch.zeros(rows, rows, dtype=torch.uint8)
     codes[range(rows), random.Random(seed).choices(range(rows), k=rows)] = 1
     heads = [quantize_head(capture, number, 0, TINY) for number in range(2)]
-    runs = [
-        *(Run(head, codes, range(rows)) for head in heads),
+    jobs = [
+        *(head_job(capture, head, codes) for head in heads),
         # Of the shorter head a row of one query, again and again.
-        *(Run(heads[0], codes, range(rows - 1, rows)) for _ in range(8)),
+        *(head_job(capture, heads[0], codes, range(rows - 1, rows)) for _ in range(8)),
     ]
-    simulation = simulate(
-        TINY, runs, get_simulator("verilator"), build_dir, tmp_path, stall_seed=stall_seed
-    )
-    assert_exact(TINY, runs, simulation)
-    assert_as_predicted(TINY, runs, simulation, stall_seed=stall_seed)
+    target = CoreTarget(stall_seed=stall_seed)
+    simulation = simulate(target, TINY, jobs, build_dir, tmp_path)
+    assert_exact(TINY, jobs, simulation)
+    assert_as_predicted(target, TINY, jobs, simulation)
     assert simulation.stages["pv"]["blocked"] > 0, "the output slots never were full"
 
 
@@ -196,27 +169,21 @@ def test_reset_in_mid_run_leaves_nothing_behind(simulator, build_dir, tmp_path, 
     case = SMALL[0]
     generator = random.Random(seed)
     for attempt in range(8 if simulator == "verilator" else 1):
-        runs = case.make_runs(seed % 1000)[1:]
-        stall_seed = seed if attempt % 2 else None
-        simulation = simulate(
-            case.config,
-            runs,
-            get_simulator(simulator),
-            build_dir,
-            tmp_path,
-            stall_seed=stall_seed,
-            reset_at=generator.randrange(2, 2500),
+        jobs = case.make_jobs(seed % 1000)[1:]
+        target = CoreTarget(
+            stall_seed=seed if attempt % 2 else None, reset_at=generator.randrange(2, 2500)
         )
-        assert_exact(case.config, runs, simulation)
-        assert_as_predicted(case.config, runs, simulation, stall_seed=stall_seed)
+        simulation = simulate(target, case.config, jobs, build_dir, tmp_path, simulator)
+        assert_exact(case.config, jobs, simulation)
+        assert_as_predicted(target, case.config, jobs, simulation)
 
 
 def test_simulators_agree_on_every_cycle(build_dir, tmp_path, seed):
     case = SMALL[0]
-    runs = case.make_runs(seed % 1000)[2:]
+    jobs = case.make_jobs(seed % 1000)[2:]
     flowing, verilator, icarus = (
         simulate(
-            case.config, runs, get_simulator(name), build_dir, tmp_path, stall_seed=stall_seed
+            CoreTarget(stall_seed=stall_seed), case.config, jobs, build_dir, tmp_path, name
         ).total_cycles
         for name, stall_seed in (("verilator", None), ("verilator", 5), ("icarus", 5))
     )
@@ -238,22 +205,22 @@ def test_no_reliance_on_power_up_values(build_dir, tmp_path, seed, monkeypatch):
 
     monkeypatch.setattr(sim.cosim.core, "kept_verilog", without_power_up)
     case = SMALL[0]
-    runs = case.make_runs(seed % 1000)[2:]
-    simulation = simulate(case.config, runs, Icarus(), build_dir, tmp_path)
-    assert_exact(case.config, runs, simulation)
-    assert_as_predicted(case.config, runs, simulation)
+    jobs = case.make_jobs(seed % 1000)[2:]
+    simulation = simulate(CoreTarget(), case.config, jobs, build_dir, tmp_path, "icarus")
+    assert_exact(case.config, jobs, simulation)
+    assert_as_predicted(CoreTarget(), case.config, jobs, simulation)
 
 
 def test_array_is_busy_on_a_row_of_mixed_blocks(build_dir, tmp_path):
     config = PRESETS["ulx3s"]
     capture = random_capture(1024, config.head_dim, 3)
     codes = random_codes(16, 4.8, 3)
-    run = Run(quantize_head(capture, 0, 0, config), codes, range(1))
-    simulation = simulate(config, [run], get_simulator("verilator"), build_dir, tmp_path)
-    assert_exact(config, [run], simulation)
-    assert_as_predicted(config, [run], simulation)
+    job = head_job(capture, quantize_head(capture, 0, 0, config), codes, range(1))
+    simulation = simulate(CoreTarget(), config, [job], build_dir, tmp_path)
+    assert_exact(config, [job], simulation)
+    assert_as_predicted(CoreTarget(), config, [job], simulation)
     assert simulation.total_cycles is not None
-    assert sim.cosim.cosim.ideal_cycles(config, run) / simulation.total_cycles >= 0.7
+    assert ideal_cycles(config, job) / simulation.total_cycles >= 0.7
 
 
 def test_cosim_writes_report_and_outputs(build_dir, tmp_path):
@@ -264,27 +231,28 @@ def test_cosim_writes_report_and_outputs(build_dir, tmp_path):
     plan = calibrate([capture], goal, [3, 1])[0].for_capture(capture)
     seen = []
     report = cosim(
-        capture,
-        plan,
-        [1, 3],
-        TINY,
-        "verilator",
-        tmp_path,
-        query_blocks=range(5, 7),
-        build_dir=build_dir,
-        progress=lambda *step: seen.append(step),
+        Heads(capture, plan, [1, 3], TINY, range(5, 7)),
+        CoreTarget(),
+        Setup("verilator", tmp_path, build_dir, progress=lambda *step: seen.append(step)),
     )
-    assert report == json.loads((tmp_path / "report.json").read_text())
-    assert report["bit_exact"] is True
-    assert report["mismatches"] == 0
-    assert report["outputs_compared"] == 2 * 32 * 32
-    assert report["cycles"] == report["predicted_cycles"] >= report["ideal_cycles"] > 0
-    assert report["cycles_as_predicted"] is True
-    assert report["utilisation"] == pytest.approx(
-        report["ideal_cycles"] / report["cycles"], abs=1e-3
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert report.to_dict() == written
+    assert " ".join(written) == (
+        "bit_exact outputs_compared mismatches first_mismatch failure cycles predicted_cycles "
+        "cycles_as_predicted ideal_cycles utilisation stages top memory simulator stall_seed "
+        "query_blocks simulation_seconds cycles_per_second capture capture_sha256 layer progress "
+        "config avg_bits tokens rows mean_bits density worst_head worst_snr_db heads"
     )
-    assert [entry["head"] for entry in report["heads"]] == [1, 3]
-    assert all(entry["cosine"] > 0.9 and entry["cycles"] > 0 for entry in report["heads"])
+    assert report.bit_exact is True
+    assert report.mismatches == 0
+    assert report.outputs_compared == 2 * 32 * 32
+    assert report.cycles is not None
+    assert report.cycles == report.predicted_cycles
+    assert report.cycles >= report.ideal_cycles > 0
+    assert report.cycles_as_predicted is True
+    assert report.utilisation == pytest.approx(report.ideal_cycles / report.cycles, abs=1e-3)
+    assert [entry["head"] for entry in report.heads] == [1, 3]
+    assert all(entry["cosine"] > 0.9 and entry["cycles"] > 0 for entry in report.heads)
     assert seen[-1] == (4, 4)
     outputs = load_file(tmp_path / "outputs.safetensors")
     assert outputs["o"].shape == (2, 32, 32)
@@ -303,13 +271,17 @@ def test_a_wrong_word_is_told(build_dir, tmp_path, monkeypatch):
     capture = load_capture(DEMO_CAPTURE)
     plan = uniform_plan(capture, [0], TINY.block, code=1)
     report = cosim(
-        capture, plan, [0], TINY, "verilator", tmp_path, query_blocks=range(1), build_dir=build_dir
+        Heads(capture, plan, [0], TINY, range(1)),
+        CoreTarget(),
+        Setup("verilator", tmp_path, build_dir),
     )
-    assert report["bit_exact"] is False
-    assert report["mismatches"] == 1
-    mismatch = report["first_mismatch"]
-    assert (mismatch["head"], mismatch["token"], mismatch["channel"]) == (0, 3, 7)
-    assert mismatch["got"] == mismatch["expected"] ^ 1
+    assert report.bit_exact is False
+    assert report.passed is False
+    assert report.mismatches == 1
+    mismatch = report.first_mismatch
+    assert mismatch is not None
+    assert (mismatch.head, mismatch.token, mismatch.channel) == (0, 3, 7)
+    assert mismatch.got == mismatch.expected ^ 1
 
 
 def test_other_cycles_than_predicted_are_told(build_dir, tmp_path, monkeypatch):
@@ -319,41 +291,49 @@ def test_other_cycles_than_predicted_are_told(build_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(sim.cycles.cycle_model, "Normalizer", Slower)
     capture = random_capture(16, 32, 1)
     plan = uniform_plan(capture, [0], TINY.block, code=1)
-    report = cosim(capture, plan, [0], TINY, "verilator", tmp_path, build_dir=build_dir)
-    assert report["bit_exact"] is True
-    assert report["cycles_as_predicted"] is False
-    assert report["predicted_cycles"] == report["cycles"] + 1
+    heads, setup = Heads(capture, plan, [0], TINY), Setup("verilator", tmp_path, build_dir)
+    report = cosim(heads, CoreTarget(), setup)
+    assert report.bit_exact is True
+    assert report.cycles_as_predicted is False
+    assert report.passed is False
+    assert report.cycles is not None
+    assert report.predicted_cycles == report.cycles + 1
 
 
 def test_stalls_are_predicted(build_dir, tmp_path):
     capture = random_capture(16, 32, 1)
     plan = uniform_plan(capture, [0], TINY.block, code=1)
-    report = cosim(
-        capture, plan, [0], TINY, "verilator", tmp_path, stall_seed=1, build_dir=build_dir
-    )
-    assert report["bit_exact"] is True
-    assert report["cycles_as_predicted"] is True
-    runs = [Run(quantize_head(capture, 0, 0, TINY), plan.head_codes(0), range(1))]
-    assert report["cycles"] > predict(TINY, [run.work(TINY) for run in runs]).total_cycles
+    heads, setup = Heads(capture, plan, [0], TINY), Setup("verilator", tmp_path, build_dir)
+    report = cosim(heads, CoreTarget(stall_seed=1), setup)
+    assert report.passed is True
+    assert report.cycles_as_predicted is True
+    assert report.stall_seed == 1
+    job = head_job(capture, quantize_head(capture, 0, 0, TINY), plan.head_codes(0))
+    assert report.cycles is not None
+    assert report.cycles > CoreTarget().predict(TINY, [job]).total_cycles
 
 
 def test_a_core_that_hangs_is_told(build_dir, tmp_path, monkeypatch):
-    def without_last_codes(config, runs):
-        stimulus = sim.cosim.core_stimulus.make_stimulus(config, runs)
-        first, count = stimulus.runs[0]["codes"]
-        stimulus.runs[0]["codes"] = (first, count - 1)
-        return stimulus
+    def without_last_codes(config, jobs):
+        stimulus = sim.cosim.core_stimulus.make_stimulus(config, jobs)
+        (command,) = stimulus.commands
+        first, count = command.codes
+        commands = [dataclasses.replace(command, codes=(first, count - 1))]
+        return dataclasses.replace(stimulus, commands=commands)
 
     monkeypatch.setattr(sim.cosim.core, "make_stimulus", without_last_codes)
     monkeypatch.setattr(sim.cosim.core, "IDLE_LIMIT", 3000)
     capture = load_capture(DEMO_CAPTURE)
     plan = uniform_plan(capture, [0], TINY.block, code=1)
     report = cosim(
-        capture, plan, [0], TINY, "verilator", tmp_path, query_blocks=range(2), build_dir=build_dir
+        Heads(capture, plan, [0], TINY, range(2)),
+        CoreTarget(),
+        Setup("verilator", tmp_path, build_dir),
     )
-    assert report["bit_exact"] is False
-    assert report["failure"] == "no transfer on any stream for 3000 cycles"
-    assert report["outputs_compared"] < 2 * 16 * 32
+    assert report.bit_exact is False
+    assert report.failure == "no transfer on any stream for 3000 cycles"
+    assert report.outputs_compared < 2 * 16 * 32
+    assert report.cycles_as_predicted is None
 
 
 @pytest.mark.parametrize("simulator", ["icarus", pytest.param("verilator", marks=pytest.mark.slow)])
@@ -361,9 +341,12 @@ def test_waves(simulator, build_dir, tmp_path):
     capture = random_capture(16, 32, 1)
     plan = uniform_plan(capture, [0], TINY.block, code=1)
     out = tmp_path / "an odd $HOME, 'folder' # ü"
-    report = cosim(capture, plan, [0], TINY, simulator, out, waves=True, build_dir=build_dir)
-    assert report["bit_exact"] is True
-    assert (out / report["waves"]).stat().st_size > 10_000
+    setup = Setup(simulator, out, build_dir, waves=True)
+    report = cosim(Heads(capture, plan, [0], TINY), CoreTarget(), setup)
+    assert report.bit_exact is True
+    waves = json.loads((out / "report.json").read_text())["waves"]
+    assert waves == report.waves
+    assert (out / waves).stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -387,17 +370,11 @@ def test_captures(name, heads, rows, avg_bits, build_dir, tmp_path):
     goal = Goal(avg_bits=avg_bits, block=config.block)
     plan = calibrate([capture], goal, heads)[0].for_capture(capture)
     report = cosim(
-        capture,
-        plan,
-        heads,
-        config,
-        "verilator",
-        tmp_path,
-        query_blocks=rows,
-        stall_seed=1,
-        build_dir=build_dir,
+        Heads(capture, plan, heads, config, rows),
+        CoreTarget(stall_seed=1),
+        Setup("verilator", tmp_path, build_dir),
     )
-    assert report["bit_exact"] is True
+    assert report.bit_exact is True
 
 
 def test_simulators_that_are_missing_are_told(monkeypatch):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from firmware_model.host.image import HeadJob
+from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
 from rtl.core.array import PEArray
@@ -21,12 +23,12 @@ from rtl.core.sequencer import ArraySequencer
 from rtl.core.softmax import SoftmaxUnit
 from rtl.lib.banked_memory import READ_LATENCY
 from rtl.lib.stream_fifo import StreamFIFO
-from sim.cosim.core import Simulation, simulate
-from sim.cosim.core_stimulus import Run
-from sim.cosim.simulators import get_simulator
-from sim.cycles.cycle_model import Prediction, Work, predict, predict_heads
-from tests.sim.conftest import SHARES, random_capture, random_codes
-from tests.sim.cosim.test_device import short_jobs
+from sim.cosim.core import CoreTarget
+from sim.cosim.target import Simulation
+from sim.cosim.work import job_work
+from sim.cycles.cycle_model import CoreWork, Prediction, predict, predict_heads
+from tests.sim.cosim.checks import simulate
+from tests.sim.inputs import SHARES, random_capture, random_codes, short_jobs
 
 TINY = PRESETS["tiny"]
 
@@ -43,14 +45,15 @@ class Case:
         config = self.config
         return f"{config.rows}x{config.cols}-b{config.block}-d{config.head_dim}"
 
-    def make_runs(self, seed: int) -> list[Run]:
-        runs = []
+    def make_jobs(self, seed: int) -> list[HeadJob]:
+        jobs = []
         for number, (kind, tokens, rows) in enumerate(self.commands):
             capture = random_capture(tokens, self.config.head_dim, seed + number, heads=1)
-            blocks = -(-tokens // self.config.block)
+            blocks = self.config.blocks_of(tokens)
             codes = make_codes(kind, blocks, seed + number)
-            runs.append(Run(quantize_head(capture, 0, 0, self.config), codes, rows))
-        return runs
+            head = quantize_head(capture, 0, 0, self.config)
+            jobs.append(head_job(capture, head, codes, rows))
+        return jobs
 
 
 def make_codes(kind: str, blocks: int, seed: int) -> torch.Tensor:
@@ -123,27 +126,20 @@ LARGE = tuple(
         Config(rows=4, cols=64, block=64, head_dim=64),
     )
 )
-_simulations: dict[tuple[str, int], tuple[list[Work], Simulation]] = {}
+_simulations: dict[tuple[str, int], tuple[list[CoreWork], Simulation]] = {}
 
 
 @pytest.fixture
 def simulated(build_dir, tmp_path):
     """Simulate a case at a latency, once a session."""
 
-    def run(case: Case, latency: int) -> tuple[list[Work], Simulation]:
+    def run(case: Case, latency: int) -> tuple[list[CoreWork], Simulation]:
         key = case.name, latency
         if key not in _simulations:
-            runs = case.make_runs(7)
-            simulation = simulate(
-                case.config,
-                runs,
-                get_simulator("verilator"),
-                build_dir,
-                tmp_path,
-                memory_latency=latency,
-            )
+            jobs, target = case.make_jobs(7), CoreTarget(memory_latency=latency)
+            simulation = simulate(target, case.config, jobs, build_dir, tmp_path)
             assert simulation.failure is None
-            _simulations[key] = [run.work(case.config) for run in runs], simulation
+            _simulations[key] = [job_work(case.config, job) for job in jobs], simulation
         return _simulations[key]
 
     return run
@@ -188,20 +184,12 @@ def test_equal_to_the_core(case, latency, simulated):
 @pytest.mark.parametrize("latency", [0, 30, 200])
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in SMALL])
 def test_equal_under_random_stalls(case, latency, build_dir, tmp_path, seed):
-    runs = case.make_runs(seed % 1000)
-    works = [run.work(case.config) for run in runs]
+    jobs = case.make_jobs(seed % 1000)
+    works = [job_work(case.config, job) for job in jobs]
     for stall_seed in range(seed, seed + 3):
-        simulation = simulate(
-            case.config,
-            runs,
-            get_simulator("verilator"),
-            build_dir,
-            tmp_path,
-            memory_latency=latency,
-            stall_seed=stall_seed,
-        )
-        prediction = predict(case.config, works, memory_latency=latency, stall_seed=stall_seed)
-        assert not differs(prediction, simulation), stall_seed
+        target = CoreTarget(latency, stall_seed)
+        simulation = simulate(target, case.config, jobs, build_dir, tmp_path)
+        assert not differs(target.predict(case.config, jobs), simulation), stall_seed
         assert differs(predict(case.config, works, memory_latency=latency), simulation)
 
 
@@ -229,12 +217,10 @@ def short_cases() -> list:
 def test_equal_for_short_commands(config, latency, stalls, build_dir, tmp_path, seed):
     """Many commands of one token, one block or a few."""
     jobs = short_jobs(config, 20, random.Random(seed))
-    runs = [Run(job.head, job.codes, job.rows(config)) for job in jobs]
-    memory = {"memory_latency": latency, "stall_seed": seed if stalls else None}
-    simulation = simulate(config, runs, get_simulator("verilator"), build_dir, tmp_path, **memory)
+    target = CoreTarget(latency, seed if stalls else None)
+    simulation = simulate(target, config, jobs, build_dir, tmp_path)
     assert simulation.failure is None
-    works = [run.work(config) for run in runs]
-    assert not differs(predict(config, works, **memory), simulation)
+    assert not differs(target.predict(config, jobs), simulation)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +253,7 @@ def test_one_cycle_more_or_less_is_seen(owner, name, change, simulated, monkeypa
 def test_a_single_block_by_hand(latency):
     """A row of one 8-bit block on the smallest core, step by step."""
     codes = np.full((1, 1), 3, np.uint8)
-    predicted = predict(TINY, [Work(codes, 16, 16)], memory_latency=latency)
+    predicted = predict(TINY, [CoreWork(codes, 16, 16)], memory_latency=latency)
     # Command 0, Q asked for 1, codes 2, block found 3, row's end seen 4, K asked for 5.
     asked = 5
     # R keys take 16 beats. The queue of loads is as fast as a memory of two cycles.
@@ -321,7 +307,7 @@ def test_heads_together_are_as_heads_alone(seed):
     codes = random_heads(config, 5, 9, seed)
     together = predict_heads(config, codes, 570, 576, memory_latency=30)
     for head, cycles, stages in zip(codes, together.cycles, together.stages, strict=True):
-        alone = predict(config, [Work(head, 570, 576)], memory_latency=30)
+        alone = predict(config, [CoreWork(head, 570, 576)], memory_latency=30)
         assert alone.cycles == [cycles]
         counts = [list(stage.values()) for stage in alone.stages.values()]
         assert counts == stages.tolist()
@@ -330,7 +316,7 @@ def test_heads_together_are_as_heads_alone(seed):
 def test_a_long_row_keeps_the_array_busy():
     config = PRESETS["video"]
     codes = random_heads(config, 1, 278, 1)[0, :2]
-    stages = predict(config, [Work(codes, 128, 17776)]).stages
+    stages = predict(config, [CoreWork(codes, 128, 17776)]).stages
     idle = sum(stages[name][state] for name in ("qk", "pv") for state in ("starved", "blocked"))
     assert idle < 0.02 * (stages["qk"]["busy"] + stages["pv"]["busy"])
 
@@ -348,11 +334,11 @@ def test_a_long_row_keeps_the_array_busy():
 )
 def test_what_cannot_be_is_refused(codes, queries, keys, sentence):
     with pytest.raises(ParoError, match=f"^cycle model: {sentence}$"):
-        predict(TINY, [Work(np.array(codes, np.uint8), queries, keys)])
+        predict(TINY, [CoreWork(np.array(codes, np.uint8), queries, keys)])
 
 
 def test_no_work_and_no_latency_are_refused():
     with pytest.raises(ParoError, match="there is nothing to compute"):
         predict(TINY, [])
     with pytest.raises(ParoError, match="a latency of -1 cycles cannot be"):
-        predict(TINY, [Work(np.ones((1, 1), np.uint8), 16, 16)], memory_latency=-1)
+        predict(TINY, [CoreWork(np.ones((1, 1), np.uint8), 16, 16)], memory_latency=-1)

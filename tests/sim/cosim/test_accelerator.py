@@ -2,71 +2,37 @@
 
 import dataclasses
 import random
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from firmware_model import DEMO_CAPTURE
 from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.capture import load_capture
 from firmware_model.host.image import HeadJob, Image, place_heads
-from firmware_model.reference.integer import integer_attention
+from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
 from paro.config.registers import STAGES, Cause
 from rtl.bus.axi_lite import Response
-from sim.cosim.accelerator import DeviceRun, Step, run_device
-from sim.cosim.core_stimulus import Run
-from sim.cosim.cosim import ideal_cycles, wanted_bytes
-from sim.cosim.simulators import get_simulator
+from sim.cosim.accelerator_scenario import BusError, Step, StepResult
+from sim.cosim.work import ideal_cycles, wanted_bytes
 from sim.cycles.memory import Memory
-from tests.sim.conftest import random_capture, random_codes
-
-TINY = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=64)
-ULX3S = PRESETS["ulx3s"]
-#: An operand's beat is wider than the memory port.
-NARROW_PORT = Config(rows=16, cols=16, block=64, head_dim=64, axi_bits=64)
-LARGE = (
-    Config(rows=8, cols=8, block=16, head_dim=32, axi_bits=64),
-    Config(rows=16, cols=16, block=64, head_dim=64, axi_bits=512),
-    Config(rows=16, cols=16, block=16, head_dim=32, axi_bits=256),
-    Config(rows=4, cols=16, block=32, head_dim=128, axi_bits=512),
-    Config(rows=4, cols=4, block=16, head_dim=256, axi_bits=128),
+from tests.sim.accelerator_runs import (
+    assert_exact,
+    assert_outputs,
+    counters_of,
+    expected_outputs,
+    play,
 )
+from tests.sim.inputs import LARGE, NARROW_PORT, TINY, Shape, make_jobs
+
+ULX3S = PRESETS["ulx3s"]
 PAGE = 4096
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A head of some tokens. Frames and text are counted in sixteenths of a block."""
-
-    grid: tuple[int, int, int]
-    text: tuple[int, int] = (0, 0)
-    rows: range | None = None
-    mean_bits: float = 3.0
-
-    def job(self, config: Config, order: int, seed: int) -> HeadJob:
-        unit = config.block // 16
-        grid = (unit * self.grid[0], *self.grid[1:])
-        prefix, suffix = (unit * tokens for tokens in self.text)
-        tokens = prefix + grid[0] * grid[1] * grid[2] + suffix
-        capture = dataclasses.replace(
-            random_capture(tokens, config.head_dim, seed, heads=1),
-            grid=grid,
-            prefix_tokens=prefix,
-            suffix_tokens=suffix,
-        )
-        codes = random_codes(-(-tokens // config.block), self.mean_bits, seed)
-        head = quantize_head(capture, 0, order, config)
-        return HeadJob(head, codes, grid, prefix, suffix, self.rows)
-
 
 #: Six heads for the six orders: partial blocks, whole blocks, less than a block, some rows of many.
 MIXED = (
@@ -85,103 +51,32 @@ FEW = (
 )
 
 
-def make_jobs(config: Config, shapes: tuple[Shape, ...], seed: int) -> list[HeadJob]:
-    """Heads of these shapes; their orders begin with another one for each seed."""
-    return [
-        shape.job(config, (seed + index) % 6, seed % 1000 + index)
-        for index, shape in enumerate(shapes)
-    ]
-
-
-def short_jobs(config: Config, heads: int, generator: random.Random) -> list[HeadJob]:
-    """Heads of one token, of one block or of a few, with some text and any grid, some in part."""
-    jobs = []
-    for _ in range(heads):
-        tokens = generator.choice(
-            (1, config.block, generator.randrange(1, config.block), generator.randrange(1, 50))
-        )
-        prefix = generator.randrange(min(tokens, 6))
-        suffix = generator.randrange(min(tokens - prefix, 6))
-        grid, rest = [], tokens - prefix - suffix
-        for _ in range(2):
-            grid.append(generator.choice([n for n in range(1, rest + 1) if rest % n == 0]))
-            rest //= grid[-1]
-        capture = dataclasses.replace(
-            random_capture(tokens, config.head_dim, generator.randrange(1000), heads=1),
-            grid=(*grid, rest),
-            prefix_tokens=prefix,
-            suffix_tokens=suffix,
-        )
-        blocks = -(-tokens // config.block)
-        codes = random_codes(
-            blocks, generator.choice((2.0, 3.0, 4.8, 8.0)), generator.randrange(1000)
-        )
-        first = generator.randrange(blocks)
-        rows = range(first, generator.randrange(first, blocks) + 1)
-        head = quantize_head(capture, 0, generator.randrange(6), config)
-        jobs.append(HeadJob(head, codes, capture.grid, prefix, suffix, rows))
-    return jobs
-
-
-def play(
-    config: Config,
-    images: list[Image],
-    steps: list[Step],
-    build_dir: Path,
-    run_dir: Path,
-    memory: Memory | None = None,
-    simulator: str = "verilator",
-) -> DeviceRun:
-    done = run_device(
-        config, images, steps, get_simulator(simulator), build_dir, run_dir, memory=memory
-    )
-    assert done.failure is None
-    assert len(done.steps) == len(done.outputs) == len(steps)
-    return done
-
-
-def expected_outputs(config: Config, jobs: list[HeadJob]) -> list[torch.Tensor]:
-    return [integer_attention(job.head, job.codes, config, job.query_blocks) for job in jobs]
-
-
-def assert_exact(done: DeviceRun, number: int, expected: list[torch.Tensor]) -> dict[str, Any]:
-    """Check the outputs of a step; returns what the bench says of it."""
-    step = done.steps[number]
-    assert "error" not in step, f"step {number}: {step['error']['sentence']}"
-    assert len(done.outputs[number]) == len(expected) > 0
-    for head, (got, want) in enumerate(zip(done.outputs[number], expected, strict=True)):
-        assert got.shape == want.shape
-        wrong = np.argwhere((got != want).numpy())
-        assert len(wrong) == 0, f"step {number}, head {head}: {len(wrong)} from {wrong[0]} on"
-    return step
-
-
-def check_counters(config: Config, jobs: list[HeadJob], step: dict[str, Any]) -> None:
+def check_counters(config: Config, jobs: list[HeadJob], step: StepResult) -> None:
     """Check counters against the work and against the bursts that the memory saw."""
-    counters, beat_bytes = step["counters"], config.axi_bits // 8
-    assert counters["heads_done"] == len(jobs)
-    for direction, bursts in step["bursts"].items():
-        assert counters[f"{direction}_bursts"] == len(bursts) > 0
-        assert counters[f"{direction}_beats"] == sum(beats for _, beats in bursts)
-    runs = [Run(job.head, job.codes, job.rows(config)) for job in jobs]
-    for direction, wanted in wanted_bytes(config, runs).items():
-        moved = beat_bytes * counters[f"{direction}_beats"]
-        bursts = counters[f"{direction}_bursts"]
+    counters, beat_bytes = counters_of(step), config.axi_bits // 8
+    assert counters.heads_done == len(jobs)
+    assert step.bursts.keys() == {"read", "write"}
+    for direction, bursts in step.bursts.items():
+        assert getattr(counters, f"{direction}_bursts") == len(bursts) > 0
+        assert getattr(counters, f"{direction}_beats") == sum(beats for _, beats in bursts)
+    for direction, wanted in wanted_bytes(config, jobs).items():
+        moved = beat_bytes * getattr(counters, f"{direction}_beats")
+        bursts = getattr(counters, f"{direction}_bursts")
         assert wanted <= moved, direction
         if direction == "write":
             assert moved <= wanted + 2 * beat_bytes * bursts
-    stages = counters["stages"]
-    assert all(sum(stages[stage].values()) <= counters["cycles"] for stage in STAGES)
+    stages = counters.stages
+    assert all(sum(stages[stage].values()) <= counters.cycles for stage in STAGES)
     array = stages["qk"]["busy"] + stages["pv"]["busy"]
-    ideal = sum(ideal_cycles(config, run) for run in runs)
+    ideal = sum(ideal_cycles(config, job) for job in jobs)
     # A partial block takes the array as long as a whole one.
     whole = not any(
-        run.head.tokens % config.block
-        and (len(run.codes) - 1 in run.query_blocks or run.codes[list(run.query_blocks), -1].any())
-        for run in runs
+        job.head.tokens % config.block
+        and (len(job.codes) - 1 in job.rows(config) or job.codes[list(job.rows(config)), -1].any())
+        for job in jobs
     )
     assert array == ideal if whole else array > ideal
-    assert counters["cycles"] > array
+    assert counters.cycles > array
 
 
 CONFIGS = [
@@ -281,7 +176,7 @@ MANY = (Shape((1, 1, 1), mean_bits=2.0),) * 7
 
 def play_error(
     jobs: list[HeadJob],
-    disturb: str,
+    disturb: BusError,
     beats: list[int],
     folders: tuple[Path, Path],
     memory: Memory,
@@ -295,15 +190,14 @@ def play_error(
     expected, struck = expected_outputs(TINY, jobs), set()
     for number, beat in enumerate(beats):
         step = done.steps[2 * number]
-        place = place_of(image, step["disturbed_burst"])
-        told = {name: step["error"][name] for name in ("cause", "head", "address")}
-        assert told == {
-            "cause": disturb.upper(),
-            "head": place[0],
-            "address": step["disturbed_burst"],
-        }, f"{disturb} in beat {beat}, {place}"
+        assert step.error is not None
+        assert step.disturbed_burst is not None
+        place = place_of(image, step.disturbed_burst)
+        told = (step.error.cause, step.error.head, step.error.address)
+        expected_error = (disturb.upper(), place[0], step.disturbed_burst)
+        assert told == expected_error, f"{disturb} in beat {beat}, {place}"
         # Heads ahead of the one that is read may not be written yet.
-        written = step["error"]["heads_done"]
+        written = step.error.heads_done
         assert written == place[0] or (disturb == "read_error" and 0 <= written < place[0])
         assert_exact(done, 2 * number + 1, expected)
         struck.add(place)
@@ -316,7 +210,7 @@ def test_errors_in_every_kind_of_data(build_dir, tmp_path, seed):
     jobs = make_jobs(TINY, SMALL, seed)
     image = place_heads(TINY, jobs, 0x10000)
     memory, folders = Memory(), (build_dir, tmp_path)
-    bursts = play(TINY, [image], [Step()], *folders, memory).steps[0]["bursts"]["read"]
+    bursts = play(TINY, [image], [Step()], *folders, memory).steps[0].bursts["read"]
     kinds = [place_of(image, address)[1] for address, beats in bursts for _ in range(beats)]
     chosen = {
         kind: generator.choice([i for i, name in enumerate(kinds, 1) if name == kind])
@@ -328,13 +222,14 @@ def test_errors_in_every_kind_of_data(build_dir, tmp_path, seed):
     assert {name for _, name in struck} == set(chosen)
 
 
-@pytest.mark.parametrize("direction", ["read", "write"])
-def test_errors_where_heads_meet(direction, build_dir, tmp_path, seed):
-    """The first and the last beat (response) of each head, far behind their address."""
+@pytest.mark.parametrize("disturb", ["read_error", "write_error"])
+def test_errors_where_heads_meet(disturb, build_dir, tmp_path, seed):
+    """The first and the last beat (response) of each head, long after their address."""
+    direction = disturb.removesuffix("_error")
     jobs = make_jobs(TINY, SMALL, seed)
     image = place_heads(TINY, jobs, 0x10000)
     memory, folders = Memory((1, 60)), (build_dir, tmp_path)
-    bursts = play(TINY, [image], [Step()], *folders, memory).steps[0]["bursts"][direction]
+    bursts = play(TINY, [image], [Step()], *folders, memory).steps[0].bursts[direction]
     heads = [
         place_of(image, address)[0]
         for address, beats in bursts
@@ -342,19 +237,20 @@ def test_errors_where_heads_meet(direction, build_dir, tmp_path, seed):
     ]
     assert heads == sorted(heads), "a head is read or written before the one ahead of it"
     numbers = [1, heads.index(1), heads.index(1) + 1, len(heads)]
-    struck = play_error(jobs, f"{direction}_error", numbers, folders, memory)
+    struck = play_error(jobs, disturb, numbers, folders, memory)
     assert {head for head, _ in struck} == {0, 1}
 
 
-@pytest.mark.parametrize("direction", ["read", "write"])
-def test_errors_when_many_heads_are_under_way(direction, build_dir, tmp_path, seed):
+@pytest.mark.parametrize("disturb", ["read_error", "write_error"])
+def test_errors_when_many_heads_are_under_way(disturb, build_dir, tmp_path, seed):
     """A response to a write, a beat of a descriptor, while later heads have been begun."""
+    direction = disturb.removesuffix("_error")
     jobs = make_jobs(TINY, MANY, seed)
     image = place_heads(TINY, jobs, 0x10000)
     memory, folders = Memory((150, 150)), (build_dir, tmp_path)
     step = play(TINY, [image], [Step()], *folders, memory).steps[0]
     check_counters(TINY, jobs, step)
-    bursts = step["bursts"][direction]
+    bursts = step.bursts[direction]
     places = [
         place_of(image, address)
         for address, beats in bursts
@@ -364,7 +260,7 @@ def test_errors_when_many_heads_are_under_way(direction, build_dir, tmp_path, se
     chosen = [
         places.index((head, "o" if direction == "write" else "descriptor")) + 1 for head in heads
     ]
-    struck = play_error(jobs, f"{direction}_error", chosen, folders, memory)
+    struck = play_error(jobs, disturb, chosen, folders, memory)
     assert {head for head, _ in struck} == set(heads)
 
 
@@ -419,8 +315,9 @@ def test_descriptors_that_are_refused(build_dir, tmp_path, seed):
         if cause is None:
             assert_exact(done, number, expected)
         else:
-            error = done.steps[number].get("error", {})
-            assert (error.get("cause"), error.get("head")) == cause[:2], cause
+            error = done.steps[number].error
+            assert error is not None, cause
+            assert (error.cause, error.head) == cause[:2], cause
 
 
 def test_queues_that_are_refused(build_dir, tmp_path, seed):
@@ -444,15 +341,15 @@ def test_queues_that_are_refused(build_dir, tmp_path, seed):
     done = play(TINY, images, steps, build_dir, tmp_path, Memory((1, 40)))
     expected = expected_outputs(TINY, jobs)
     for number, (step, found) in enumerate(zip(steps, done.steps, strict=True)):
-        error = found.pop("error", None)
-        told = error and (error["cause"], error["head"])
+        told = found.error and (found.error.cause, found.error.head)
         if step.disturb is None and step.image > 0:
             refused = {1: ("EMPTY_QUEUE", 0), 2: ("BAD_QUEUE_BASE", 0)}
             assert told == refused.get(step.image, ("EMPTY_ROW", 1))
-            assert "counters" not in found
+            assert found.counters is None
         else:
             assert told == (("BUSY", 0) if step.disturb else None)
-            check_counters(TINY, jobs, assert_exact(done, number, expected))
+            assert_outputs(done, number, expected)
+            check_counters(TINY, jobs, found)
 
 
 @pytest.mark.parametrize("latency", [(0, 0), (1, 40)])
@@ -462,7 +359,8 @@ def test_resets_at_any_time(latency, build_dir, tmp_path, seed):
     jobs = make_jobs(TINY, SMALL, seed)
     image = place_heads(TINY, jobs, 0x10000, misalign=(4, 60))
     memory, folders = Memory(latency, seed if latency[1] else None), (build_dir, tmp_path)
-    cycles = play(TINY, [image], [Step()], *folders, memory).steps[0]["counters"]["cycles"]
+    (whole,) = play(TINY, [image], [Step()], *folders, memory).steps
+    cycles = counters_of(whole).cycles
     steps = []
     for number in range(12):
         kind = "control_reset" if number % 2 else "hard_reset"
@@ -476,7 +374,7 @@ def test_resets_at_any_time(latency, build_dir, tmp_path, seed):
 def test_every_order_is_as_fast_as_the_natural_one(build_dir, tmp_path, seed):
     """Where every row is a burst of its own the order costs nothing; dense rows are joined."""
     shape = Shape((2, 3, 8))
-    codes = torch.ones(3, 3, dtype=torch.uint8)
+    codes = np.ones((3, 3), np.uint8)
     jobs = [
         dataclasses.replace(shape.job(TINY, order, seed % 1000 + order), codes=codes)
         for order in range(6)
@@ -495,20 +393,20 @@ def test_every_order_is_as_fast_as_the_natural_one(build_dir, tmp_path, seed):
     for number, job in enumerate([*jobs, jobs[0]]):
         step = assert_exact(done, number, expected_outputs(TINY, [job]))
         check_counters(TINY, [job], step)
-        counters.append(step["counters"])
+        counters.append(counters_of(step))
     natural, dense = counters[0], counters[-1]
     for other in counters[:-1]:
         for name in ("read_bursts", "read_beats", "write_bursts", "write_beats"):
-            assert other[name] == natural[name]
-        assert other["cycles"] == pytest.approx(natural["cycles"], rel=0.01)
+            assert getattr(other, name) == getattr(natural, name)
+        assert other.cycles == pytest.approx(natural.cycles, rel=0.01)
     # Each row is a burst: Q once, K and V once for each of three block rows, O once.
-    assert natural["read_bursts"] > 7 * 48
-    assert natural["write_bursts"] >= 48
-    assert dense["read_bursts"] < natural["read_bursts"] / 4
-    assert dense["write_bursts"] < natural["write_bursts"] / 2
-    assert dense["read_beats"] <= natural["read_beats"]
+    assert natural.read_bursts > 7 * 48
+    assert natural.write_bursts >= 48
+    assert dense.read_bursts < natural.read_bursts / 4
+    assert dense.write_bursts < natural.write_bursts / 2
+    assert dense.read_beats <= natural.read_beats
     # The array is busy either way; a joined run begins when its last row is known.
-    assert dense["cycles"] == pytest.approx(natural["cycles"], rel=0.01)
+    assert dense.cycles == pytest.approx(natural.cycles, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -523,12 +421,10 @@ def test_the_capture_that_ships(config, heads, rows, build_dir, tmp_path):
     goal = Goal(avg_bits=2.0, block=config.block, per_head=True)
     plan = calibrate([capture], goal, heads)[0].for_capture(capture)
     jobs = [
-        HeadJob(
+        head_job(
+            capture,
             quantize_head(capture, head, plan.head_order(head), config),
             plan.head_codes(head),
-            capture.grid,
-            capture.prefix_tokens,
-            capture.suffix_tokens,
             rows,
         )
         for head in heads

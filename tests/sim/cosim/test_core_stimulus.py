@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS
 from rtl import interfaces
-from sim.cosim.core_stimulus import Run, make_stimulus, pack_beats, unpack_words
-from tests.sim.conftest import random_capture
+from sim.cosim.core_stimulus import make_stimulus, pack_beats, unpack_words
+from tests.sim.inputs import random_capture
 
 ULX3S = PRESETS["ulx3s"]
 WIDE = PRESETS["wide"]
@@ -39,23 +40,25 @@ def test_values_out_of_range_are_refused():
         pack_beats(layout(interfaces.codes_signature(ULX3S)), codes)
 
 
-def test_blocks_of_a_run():
+def test_blocks_of_a_command():
     config = WIDE
     capture = random_capture(150, config.head_dim, 1)
     head = quantize_head(capture, 0, 0, config)
     codes = torch.ones(3, 3, dtype=torch.uint8)
-    stimulus = make_stimulus(config, [Run(head, codes, range(1, 3))] * 2)
+    job = head_job(capture, head, codes, range(1, 3))
+    stimulus = make_stimulus(config, [job] * 2)
     # 64 tokens, four side by side, 16 beats of four channels each; 150 = 64 + 64 + 22. A value has
     # 64 channels, 16 a beat.
-    first, second = (run["fetch"] for run in stimulus.runs)
+    first, second = (command.fetch for command in stimulus.commands)
     assert config.load_tokens == 4
     assert first["Q"] == [(0, 256), (256, 6 * 16)]
     assert first["K"] == [(0, 256), (256, 256), (512, 6 * 16)]
     assert first["V"] == [(0, 256), (256, 256), (512, 88)]
     assert second["Q"][0] == (256 + 6 * 16, 256)
     assert second["V"][2] == (1112, 88)
-    assert [run["codes"] for run in stimulus.runs] == [(0, 2), (2, 2)]
-    assert [run["output_beats"] for run in stimulus.runs] == [86 * 64 // config.output_words] * 2
+    assert [command.codes for command in stimulus.commands] == [(0, 2), (2, 2)]
+    beats = 86 * 64 // config.output_words
+    assert [command.output_beats for command in stimulus.commands] == [beats] * 2
     beat = int.from_bytes(stimulus.beats["k"][256].tobytes(), "little")
     view = layout(interfaces.k_signature(config)).from_bits(beat)
     assert [view.data[1][channel] for channel in range(4)] == head.k8[65, :4].tolist()

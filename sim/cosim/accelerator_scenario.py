@@ -1,0 +1,150 @@
+"""What the bench of the accelerator is asked to do, and what it answers."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from firmware_model.host.driver import Counters
+from rtl.bus.axi_lite import Response
+
+__all__ = [
+    "PROGRESS_FILE",
+    "RESULT_FILE",
+    "SCENARIO_FILE",
+    "BusError",
+    "Disturbance",
+    "ReportedError",
+    "Result",
+    "Scenario",
+    "Step",
+    "StepResult",
+    "outputs_file",
+]
+
+#: The bench reads a `Scenario` from this file and leaves a `Result` in the other.
+SCENARIO_FILE, RESULT_FILE = "scenario.json", "result.json"
+#: Number of heads done, as long as the bench runs.
+PROGRESS_FILE = "progress"
+
+BusError = Literal["read_error", "write_error"]
+Disturbance = Literal["control_reset", "hard_reset", "start_again", BusError]
+
+
+def outputs_file(step: int) -> str:
+    """File with the outputs of a step that ended: ``head_0``, ``head_1``, ..."""
+    return f"outputs_{step}.safetensors"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One queue of heads.
+
+    Parameters
+    ----------
+    image : int
+        Index of the image.
+    disturb : Disturbance, optional
+        A reset by register or by wire, or a second start, in clock ``after`` of the work; or an
+        error of the read beat, of the write response number ``after``, from 1.
+    after : int
+        When.
+    response : Response
+        AXI's code of the error.
+    """
+
+    image: int = 0
+    disturb: Disturbance | None = None
+    after: int = 0
+    response: Response = Response.SLVERR
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Steps, one after the other, and how memory and buses behave.
+
+    Parameters
+    ----------
+    configuration : dict
+        Fields of the accelerator's `Config`, which it must tell of itself.
+    images : list of str
+        Files of the images.
+    memory_bytes : int
+        Size of the memory.
+    latency_low, latency_span : int
+        Least clocks to an answer of the memory, and how many more there may be.
+    stall_seed : int, optional
+        Random stalls of every channel of memory and registers; ``None`` for none.
+    idle_limit : int
+        Clocks without a beat on the memory port after which the accelerator counts as hung.
+    steps : list of Step
+        What to do.
+    """
+
+    configuration: dict[str, Any]
+    images: list[str]
+    memory_bytes: int
+    latency_low: int
+    latency_span: int
+    stall_seed: int | None
+    idle_limit: int
+    steps: list[Step]
+
+
+@dataclass(frozen=True)
+class ReportedError:
+    """Error that the accelerator reported.
+
+    Parameters
+    ----------
+    cause : str
+        Name of the `paro.config.registers.Cause`.
+    head, address : int
+        See `firmware_model.host.driver.AcceleratorError`.
+    sentence : str
+        The driver's.
+    heads_done : int
+        Heads whose outputs were written.
+    """
+
+    cause: str
+    head: int
+    address: int
+    sentence: str
+    heads_done: int
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What happened in a step.
+
+    Parameters
+    ----------
+    error : ReportedError, optional
+        If one was reported.
+    disturbed_burst : int, optional
+        Address of the burst that an error was given to.
+    counters : Counters, optional
+        If the step ended.
+    bursts : dict of str to list of (int, int)
+        If it ended, for ``read`` and ``write`` address and beats of all that the memory saw.
+    """
+
+    error: ReportedError | None = None
+    disturbed_burst: int | None = None
+    counters: Counters | None = None
+    bursts: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the bench saw.
+
+    Parameters
+    ----------
+    failure : str or None
+        Its objection.
+    steps : list of StepResult
+        One for each step; none after a failure.
+    """
+
+    failure: str | None
+    steps: list[StepResult] = field(default_factory=list)

@@ -1,0 +1,163 @@
+"""Report of a co-simulation."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["MemoryReport", "Mismatch", "Report", "Traffic"]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An output word that is not the integer model's.
+
+    Parameters
+    ----------
+    head : int
+        Index in the capture.
+    token, position : int
+        Index in the capture's order, and in the head's.
+    channel : int
+        Index in the row.
+    got, expected : int
+        The words.
+    """
+
+    head: int
+    token: int
+    position: int
+    channel: int
+    got: int
+    expected: int
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Traffic of a memory port in one direction.
+
+    Parameters
+    ----------
+    bytes_wanted : int
+        Bytes that the heads need, see `sim.cosim.work.wanted_bytes`.
+    bursts, beats : int
+        Bursts and beats that were moved for them.
+    beats_per_burst, bytes_wanted_per_beat_byte : float
+        Ratios of these.
+    """
+
+    bytes_wanted: int
+    bursts: int
+    beats: int
+    beats_per_burst: float
+    bytes_wanted_per_beat_byte: float
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """The accelerator's memory and its traffic.
+
+    Parameters
+    ----------
+    latency : list of int
+        Least and most clocks to an answer.
+    interleaved : bool
+        Whether all heads' tokens lie in one array.
+    read, write : Traffic
+        Traffic of each direction.
+    """
+
+    latency: list[int]
+    interleaved: bool
+    read: Traffic
+    write: Traffic
+
+
+@dataclass(frozen=True)
+class Report:
+    """Content of ``report.json``, in its order.
+
+    Parameters
+    ----------
+    bit_exact : bool
+        Whether every expected word came out, no other one, and the bench objected to nothing.
+    outputs_compared, mismatches : int
+        Words that came out, and how many of them are wrong.
+    first_mismatch : Mismatch or None
+        The first of these.
+    failure : str or None
+        Objection of the bench.
+    cycles, predicted_cycles : int or None
+        Clocks from the first command to the last output, and those of the cycle model.
+    cycles_as_predicted : bool or None
+        See `sim.cosim.target.Target.is_as_predicted`; ``None`` after a failure.
+    ideal_cycles : int
+        Clocks if every lane of the array worked in every one, on valid tokens only.
+    utilisation : float or None
+        Ideal cycles over cycles.
+    stages : dict of str to dict of str to int
+        See `sim.cosim.target.Simulation`.
+    top : str
+        Name of the target.
+    memory : MemoryReport or None
+        Of the accelerator.
+    simulator : str
+        Name and version.
+    stall_seed : int or None
+        Seed of random stalls.
+    query_blocks : list of int
+        First block row, and the end of them.
+    simulation_seconds : float
+        Wall-clock time without builds.
+    cycles_per_second : int
+        Clocks simulated in one of them.
+    capture, capture_sha256, layer, progress, config, avg_bits, tokens, rows, mean_bits, density, \
+worst_head, worst_snr_db, heads
+        See `firmware_model.quality.evaluate.common_report`; heads also have ``cycles``,
+        ``ideal_cycles`` and ``utilisation``.
+    waves : str, optional
+        Name of the file with the waveforms; there only if it is.
+    """
+
+    bit_exact: bool
+    outputs_compared: int
+    mismatches: int
+    first_mismatch: Mismatch | None
+    failure: str | None
+    cycles: int | None
+    predicted_cycles: int | None
+    cycles_as_predicted: bool | None
+    ideal_cycles: int
+    utilisation: float | None
+    stages: dict[str, dict[str, int]]
+    top: str
+    memory: MemoryReport | None
+    simulator: str
+    stall_seed: int | None
+    query_blocks: list[int]
+    simulation_seconds: float
+    cycles_per_second: int
+    capture: str
+    capture_sha256: str
+    layer: int
+    progress: float
+    config: dict[str, Any]
+    avg_bits: float
+    tokens: int
+    rows: int
+    mean_bits: float
+    density: float
+    worst_head: int | None
+    worst_snr_db: float | None
+    heads: list[dict[str, Any]]
+    waves: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every word is right, and the clocks are not other than predicted."""
+        return self.bit_exact and self.cycles_as_predicted is not False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content of the JSON file."""
+        content = asdict(self)
+        if self.waves is None:
+            del content["waves"]
+        return content

@@ -1,0 +1,595 @@
+"""The accelerator's memory port in the cycle model, compiled: reads and writes, burst by burst.
+
+`sim.cycles.cycle_kernel` calls it and knows of it no more than these functions. Cycles of events
+are -1 before the first event.
+"""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from paro.config.formats import Operand
+from sim.cycles.records import compiled
+from sim.cycles.stall_kernel import advance, unstalled
+
+__all__ = [
+    "HeadAtPort",
+    "Lane",
+    "MemoryBehaviour",
+    "MemoryPort",
+    "OutputBurst",
+    "OutputRun",
+    "ReadBurst",
+    "ReadKind",
+    "ReadPort",
+    "Reader",
+    "WaitingRun",
+    "WritePort",
+    "Writer",
+    "read_block",
+    "read_codes",
+    "read_descriptor",
+    "write_unit",
+]
+
+
+class ReadKind(IntEnum):
+    """What is read of a head."""
+
+    Q = Operand.Q
+    K = Operand.K
+    V = Operand.V
+    DESCRIPTOR = 3
+    CODES = 4
+
+
+class ReadBurst(NamedTuple):
+    """Record of a burst that is read."""
+
+    address: int  # of the first beat
+    beats: int
+    words: int  # 32-bit words of the beats that are wanted
+    lane: int  # of the first word
+    # Of operands: tokens of the block whose rows must be placed before the burst is known, 0 for
+    # scales. Of descriptor and codes: number of the run.
+    part: int
+
+
+class Reader(NamedTuple):
+    """Record of the state of the reads; cycles of the last events."""
+
+    bursts: int = 0  # so far
+    runs: int = 0  # so far
+    offered: int = -1  # an address was offered
+    offered_before: int = -1  # the address before that one was offered
+    taken: int = -1  # an address was taken
+    arrived: int = -1  # an address came to the memory
+    beat: int = -1  # a beat was taken
+    unit: int = -1  # a unit was complete
+    turned: int = -1  # the last beat of a block came out of the corner turn
+    idle: int = -1  # the address generator became idle
+    walk_begin: int = -1  # tokens at which the last block began and ended
+    walk_end: int = -1
+
+
+class Writer(NamedTuple):
+    """Record of the state of the writes; cycles of the last events."""
+
+    bursts: int = 0  # so far
+    beats: int = 0  # so far
+    words: int = 0  # so far
+    address_offered: int = -1
+    address_taken: int = -1
+    beat_taken: int = -1
+    answer_offered: int = -1
+    answer_taken: int = -1
+    run: int = -1  # whose outputs come
+    units_left: int = 0  # of the run
+    burst_known: int = 0  # the next burst of the run was known
+    lane: int = 0  # of the next word
+    word_units: int = 0  # units that are there of the next word
+    unit_taken: int = -1
+    run_taken: int = -1
+    placed: int = -1  # a row was placed
+    token_known: int = -1  # the token of that row was known
+
+
+class HeadAtPort(NamedTuple):
+    """Record of a head in the queue."""
+
+    first_row: int  # block of the first queries that are computed
+    grid_tokens: int  # of the grid, which are the first in the head's order
+    offered: int = -1  # cycle in which the head was offered to the core
+    written: int = -1  # cycle in which its last output was written
+
+
+class OutputRun(NamedTuple):
+    """Record of a run of outputs whose rows follow each other in memory."""
+
+    tokens: int
+    lane: int  # of the first word
+    walk: int  # cycles from the request for its block to its first token; 0: it goes on from one
+    head: int
+
+
+class OutputBurst(NamedTuple):
+    """Record of a burst of outputs."""
+
+    address: int  # of the first beat
+    beats: int
+    words_end: int  # words of all heads up to its end
+
+
+class WaitingRun(NamedTuple):
+    """Record of a run in the writer's queues: the cycles in which it left them."""
+
+    for_data: int = -1
+    for_bursts: int = -1
+
+
+class Lane(NamedTuple):
+    """Record of a lane of the writer."""
+
+    pushed: int = 0  # words so far
+    push_cycle: int = -1  # of the last one
+    popped: int = 0  # words so far
+
+
+class MemoryBehaviour(NamedTuple):
+    """What the memory does; times are in cycles."""
+
+    stalls: Any  # a `Generator` for each of `CHANNELS` and `DELAYS`; they begin with an address
+    shortest: int  # latency
+    latencies: int  # how many there are, from the shortest on
+    read_answer: int  # from an address at the memory to the first beat
+    write_answer: int  # from a burst's last beat to its answer
+    queue_wait: int  # from the end of a wait for a full queue to the next entry
+
+
+class ReadPort(NamedTuple):
+    """Bursts that are read, and their state; times are in cycles."""
+
+    unit_words: int
+    load_tokens: int
+    held: int  # units that the lanes hold
+    group_units: int  # of load_tokens tokens' rows; the corner turn makes as many beats of them
+    block: int
+    walk: int  # from a request for a place that is known to the run of its first token
+    jump: int  # from a request for a place in the grid that is not
+    to_address: int  # from a run to its address
+    to_unit: int  # from a beat to the unit that it completes
+    to_turned: int  # from the last unit of a group to its first beat out of the corner turn
+    to_head: int  # from a descriptor's last unit to its head
+    to_codes: int  # from a head to the run of its codes
+    blocks: np.ndarray  # int64 [heads, ReadKind]: where their blocks begin in ``first``
+    first: np.ndarray  # int64: index of each block's first burst
+    bursts: np.ndarray  # `ReadBurst`
+    state: Any  # `Reader`
+    done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
+    complete: np.ndarray  # int64 [RUNS]: last units of the last runs
+    units: np.ndarray  # int64: cycles in which the units of a block come
+
+
+class WritePort(NamedTuple):
+    """Runs and bursts of outputs, and their state; times are in cycles."""
+
+    query_units: int
+    unit_parts: int  # cycles in which a unit is taken
+    part_units: int  # units of a word
+    part_words: int  # taken in a cycle
+    lane_words: int  # that a lane is sure to take
+    to_split: int  # from a run to its first burst
+    to_address: int  # from a burst's last output to its address
+    to_beat: int  # from an address to its first beat
+    runs: np.ndarray  # `OutputRun`
+    bursts: np.ndarray  # `OutputBurst`
+    state: Any  # `Writer`
+    waiting: np.ndarray  # `WaitingRun` [WAITING_RUNS]: the last runs
+    answered: np.ndarray  # int64 [OUTSTANDING]: answers to the last bursts
+    begun: np.ndarray  # int64 [BEGUN]: when the data of the last bursts had left
+    early_beats: np.ndarray  # int64 [Memory.EARLY_BEATS]: addresses of the last beats were taken
+    open_bursts: np.ndarray  # int64 [Memory.OPEN_BURSTS]: the last bursts were complete
+    lanes: np.ndarray  # `Lane`
+    pops: np.ndarray  # int64 [lanes, ring]: when the last words left
+
+
+class MemoryPort(NamedTuple):
+    """The port, or a stand-in where the core's streams come from elsewhere."""
+
+    present: bool
+    lanes: int  # 32-bit words of a beat
+    fifo: int  # cycles through a queue
+    placed_heads: int  # heads that are begun and not written, at most
+    heads: np.ndarray  # `HeadAtPort`
+    memory: MemoryBehaviour
+    reads: ReadPort
+    writes: WritePort
+
+
+@compiled
+def _latency(memory, generator, cycle):
+    """Latency of what the memory takes in this cycle."""
+    if memory.latencies == 1:
+        return memory.shortest
+    advance(generator, cycle)
+    return memory.shortest + (generator.value >> 8) % memory.latencies
+
+
+@compiled
+def _begin_stalls(stalls, cycle):
+    """Let all generators begin in this cycle."""
+    for generator in (
+        stalls.ar,
+        stalls.r,
+        stalls.aw,
+        stalls.w,
+        stalls.b,
+        stalls.read_delay,
+        stalls.write_delay,
+    ):
+        generator.cycle = generator.start = cycle
+
+
+@compiled
+def _read_address(port, accepted, done):
+    """Follow the address of a burst of a run that the reader has accepted.
+
+    The last beat of the burst whose place it takes came in cycle ``done``. Returns the cycle in
+    which the memory offers the first beat.
+    """
+    memory, reader = port.memory, port.reads.state
+    address = max(accepted + port.reads.to_address, reader.taken + 1, done + 2)
+    if reader.offered < 0:
+        _begin_stalls(memory.stalls, address)
+    reader.offered_before = reader.offered
+    reader.offered = address
+    reader.taken = unstalled(memory.stalls.ar, address - 1)
+    latency = max(_latency(memory, memory.stalls.read_delay, reader.taken), 1)
+    reader.arrived = max(reader.taken + latency, reader.arrived + 1)
+    return reader.arrived + memory.read_answer
+
+
+@compiled
+def _read_burst(port, accepted, burst, stored, unit):
+    """Follow a burst of a run that the reader has accepted.
+
+    ``stored`` words of an incomplete unit are there; ``unit`` is the number of the next one.
+    Returns both as they are after the burst.
+    """
+    reads, reader = port.reads, port.reads.state
+    place = reader.bursts % len(reads.done)
+    reader.bursts += 1
+    beat = _read_address(port, accepted, reads.done[place])
+    words, lane = burst.words, burst.lane
+    for _ in range(burst.beats):
+        free = unstalled(port.memory.stalls.r, reader.beat)
+        beat = max(beat, free, reader.unit - reads.held)
+        now = min(words, port.lanes - lane)
+        words -= now
+        stored += now
+        lane = 0
+        while stored >= reads.unit_words:
+            stored -= reads.unit_words
+            reader.unit = max(reader.unit + 1, beat + reads.to_unit)
+            reads.units[unit] = reader.unit
+            unit += 1
+        reader.beat = beat
+        beat += 1
+    reads.done[place] = reader.beat
+    return stored, unit
+
+
+@compiled
+def _next_place(reads):
+    """Place of the next run among those that are not complete."""
+    reads.state.runs += 1
+    return reads.state.runs % len(reads.complete)
+
+
+@compiled
+def _read_runs(port, head, kind, asked):
+    """Read a head's descriptor or its first codes; returns the cycles of first and last unit."""
+    reads = port.reads
+    place, run, accepted = 0, -1, asked - 1
+    stored = unit = 0
+    block = reads.blocks[head, kind]
+    for index in range(reads.first[block], reads.first[block + 1]):
+        burst = reads.bursts[index]
+        if burst.part != run:
+            place, run = _next_place(reads), burst.part
+            accepted = max(accepted + 1, reads.complete[place], reads.state.offered_before - 1)
+        stored, unit = _read_burst(port, accepted, burst, stored, unit)
+        reads.complete[place] = reads.state.unit
+    return reads.units[0], reads.units[unit - 1]
+
+
+@compiled
+def _placed(port, head):
+    """First cycle after a head is offered in which its outputs have a place in their queue."""
+    offered = port.heads[head].offered
+    if head < port.placed_heads:
+        return offered + 1
+    return max(offered, port.heads[head - port.placed_heads].written + 1) + 1
+
+
+@compiled
+def read_descriptor(port, head, core_idle):
+    """Read the next descriptor; returns the cycle in which the head can be taken.
+
+    The descriptor is asked for when the core is idle, all that the head before needs has been
+    read, and that head's outputs have a place.
+    """
+    reader = port.reads.state
+    ended = max(core_idle, reader.idle, reader.beat + 1)
+    if head > 0:
+        ended = max(ended, _placed(port, head - 1))
+    reader.walk_begin = reader.walk_end = -1
+    _, last_unit = _read_runs(port, head, ReadKind.DESCRIPTOR, ended + 1)
+    port.heads[head].offered = last_unit + port.reads.to_head
+    return port.heads[head].offered
+
+
+@compiled
+def read_codes(port, head, started):
+    """Read a head's first codes; returns the cycle in which the first are there."""
+    first_unit, _ = _read_runs(port, head, ReadKind.CODES, started + port.reads.to_codes)
+    return first_unit + port.fifo
+
+
+@compiled
+def _walk_to(port, head, begin, end):
+    """Go to a block from token ``begin`` to ``end``; returns the cycles to its first run."""
+    reads, reader = port.reads, port.reads.state
+    cycles = reads.jump
+    if begin == reader.walk_begin or begin == reader.walk_end:
+        cycles = reads.walk
+    elif begin == 0 or begin >= port.heads[head].grid_tokens:
+        cycles = reads.walk + 1
+    reader.walk_begin = begin
+    reader.walk_end = end
+    return cycles
+
+
+@compiled
+def _turn_corner(reads, tokens, units, group_tokens, arrived):
+    """Follow a block of Q or K through the corner turn; see `read_block`.
+
+    ``units`` of the block, its scales before all others, have come.
+    """
+    turned = reads.state.turned
+    groups = (tokens - 1) // reads.load_tokens + 1  # there is a unit of scales for each
+    for group in range(groups):
+        last = min(groups + (group + 1) * reads.group_units, units) - 1
+        turned = max(reads.units[last] + reads.to_turned, turned + 1) + reads.group_units - 1
+        arrived[group * reads.load_tokens // group_tokens] = turned + 1
+    arrived[(groups - 1) * reads.load_tokens // group_tokens :] = turned + 1
+    reads.state.turned = turned
+    return turned + 1
+
+
+@compiled
+def read_block(port, head, operand, block, tokens, fetched, group_tokens, arrived):
+    """Read a block.
+
+    Parameters
+    ----------
+    port : MemoryPort
+    head : int
+    operand : Operand
+    block : int
+    tokens : int
+        How many the block has.
+    fetched : int
+        Cycle in which the core asks for it; no earlier than the address generator is idle.
+    group_tokens : int
+        Tokens of a group that ``arrived`` counts.
+    arrived : np.ndarray
+        int64 [groups]: receives the cycle after the last beat of each group.
+
+    Returns
+    -------
+    int
+        Cycle after the block's last beat at the core.
+    """
+    reads, reader = port.reads, port.reads.state
+    begin = block * reads.block
+    # From here on a token a cycle; a run is offered with its last one.
+    now = fetched + _walk_to(port, head, begin, begin + tokens) - 1
+    placed, place = -1, 0
+    stored = unit = accepted = 0
+    at = reads.blocks[head, operand] + block
+    for index in range(reads.first[at], reads.first[at + 1]):
+        burst = reads.bursts[index]
+        # The reader takes a run when the burst before the last one is on its way, and an older run
+        # is complete.
+        accepted = fetched + 1
+        if burst.part > 0:
+            now += burst.part - max(placed, 0)
+            accepted = now
+        if burst.part != placed:
+            place, placed = _next_place(reads), burst.part
+            accepted = max(accepted, reads.complete[place])
+        accepted = max(accepted, reader.offered_before - 1)
+        if burst.part > 0:
+            now = accepted
+        stored, unit = _read_burst(port, accepted, burst, stored, unit)
+        reads.complete[place] = reader.unit
+    reader.idle = accepted + 1
+    if operand == Operand.V:
+        arrived[:] = reads.units[unit - 1] + 1
+        return reads.units[unit - 1] + 1
+    return _turn_corner(reads, tokens, unit, group_tokens, arrived)
+
+
+@compiled
+def _first_token(port, head, walk):
+    """Cycle in which the first token of a block of outputs is known."""
+    writes, writer = port.writes, port.writes.state
+    request = writer.token_known + 1
+    if writer.run == 0 or writes.runs[writer.run - 1].head != head:
+        # A head's outputs are placed after those of the head before are written.
+        request = _placed(port, head) - 1 + port.fifo
+        if head > 0:
+            request = max(request, port.heads[head - 1].written + 1)
+        request += 1
+    return request + walk
+
+
+@compiled
+def _next_run(port):
+    """Follow the next run of outputs from its tokens to the writer's queues.
+
+    Returns the first cycle in which its data is taken.
+    """
+    writes, writer = port.writes, port.writes.state
+    writer.run += 1
+    run = writes.runs[writer.run]
+    token = writer.placed
+    if run.walk > 0:
+        token = max(token, _first_token(port, run.head, run.walk))
+    # From here on a token a cycle; a run is offered after its last one.
+    first = max(token + 1, writer.run_taken)
+    writer.placed = first + run.tokens - 1
+    writer.token_known = token if run.tokens == 1 else writer.placed - 1
+    # It is taken when both queues have room.
+    place = writes.waiting[writer.run % len(writes.waiting)]
+    writer.run_taken = max(first + run.tokens, place.for_data + 1, place.for_bursts + 1)
+    place.for_data = max(writer.run_taken + port.fifo, writer.unit_taken)
+    place.for_bursts = max(writer.run_taken + port.fifo, writer.burst_known)
+    writer.burst_known = place.for_bursts + writes.to_split - 1
+    writer.units_left = run.tokens * writes.query_units
+    writer.lane = run.lane
+    return place.for_data + 1
+
+
+@compiled
+def _lanes_take(writes, cycle):
+    """First cycle from this one on in which every lane takes a word."""
+    while True:
+        found = cycle
+        for index in range(len(writes.lanes)):
+            lane = writes.lanes[index]
+            words = lane.pushed
+            if lane.push_cycle == cycle - 1:
+                # This word is not counted yet.
+                words -= 1
+            if words >= writes.lane_words:
+                left = writes.pops[index, (words - writes.lane_words) % writes.pops.shape[1]]
+                found = max(found, left + 2)
+        if found == cycle:
+            return cycle
+        cycle = found
+
+
+@compiled
+def _write_address(port, gathered):
+    """Follow the address of a burst whose outputs are gathered in this cycle."""
+    writes, writer, memory = port.writes, port.writes.state, port.memory
+    number = writer.bursts
+    # The burst is known a cycle before it can be offered, and no earlier than in the cycle in which
+    # the one before is begun.
+    writer.burst_known = max(writer.burst_known, writer.address_offered - 1)
+    # Its address is offered when the outputs are gathered, a tag is free, the address before is
+    # taken and there is room for it among those whose data waits.
+    writer.address_offered = max(
+        gathered + writes.to_address,
+        writer.burst_known + 2,
+        writes.answered[number % len(writes.answered)] + 1,
+        writes.begun[number % len(writes.begun)] + 2,
+        writer.address_taken + 1,
+    )
+    room = writes.open_bursts[number % len(writes.open_bursts)] + memory.queue_wait
+    writer.address_taken = unstalled(memory.stalls.aw, max(writer.address_offered, room) - 1)
+
+
+@compiled
+def _write_beats(port, beats, words, lane):
+    """Follow the beats of a burst out of the lanes; returns the cycle in which the last leaves."""
+    writes, writer, memory = port.writes, port.writes.state, port.memory
+    leaves = writer.address_offered + writes.to_beat - 1
+    for _ in range(beats):
+        # A beat leaves when the one before has gone.
+        leaves = max(leaves, writer.beat_taken)
+        now = min(words, port.lanes - lane)
+        for index in range(lane, lane + now):
+            taker = writes.lanes[index]
+            writes.pops[index, taker.popped % writes.pops.shape[1]] = leaves
+            taker.popped += 1
+        words -= now
+        lane = 0
+        place = writer.beats % len(writes.early_beats)
+        sent = max(leaves + 1, writes.early_beats[place] + memory.queue_wait)
+        writes.early_beats[place] = writer.address_taken
+        writer.beats += 1
+        writer.beat_taken = unstalled(memory.stalls.w, sent - 1)
+    return leaves
+
+
+@compiled
+def _write_answer(port, complete):
+    """Follow the answer to a burst that is complete at the memory in this cycle."""
+    writer, memory = port.writes.state, port.memory
+    arrived = complete + memory.write_answer
+    offered = arrived + max(_latency(memory, memory.stalls.write_delay, arrived), 1)
+    writer.answer_offered = max(offered, writer.answer_offered + 1)
+    free = unstalled(memory.stalls.b, writer.answer_taken)
+    writer.answer_taken = max(writer.answer_offered, free)
+
+
+@compiled
+def _write_burst(port, gathered):
+    """Follow a burst whose last words are taken in this cycle to its answer."""
+    writes, writer = port.writes, port.writes.state
+    number = writer.bursts
+    burst = writes.bursts[number]
+    words = burst.words_end - (writes.bursts[number - 1].words_end if number > 0 else 0)
+    lane = (writer.lane - (writer.words - burst.words_end) - words) % port.lanes
+    _write_address(port, gathered)
+    leaves = _write_beats(port, burst.beats, words, lane)
+    complete = max(writer.beat_taken, writer.address_taken)
+    _write_answer(port, complete)
+    writes.begun[number % len(writes.begun)] = leaves
+    writes.open_bursts[number % len(writes.open_bursts)] = complete
+    writes.answered[number % len(writes.answered)] = writer.answer_taken + 1
+    port.heads[writes.runs[writer.run].head].written = writer.answer_taken + 1
+    writer.bursts += 1
+
+
+@compiled
+def _push_words(port, cycle):
+    """Put the words of a part of a unit into their lanes."""
+    writes, writer = port.writes, port.writes.state
+    for word in range(writes.part_words):
+        lane = writes.lanes[(writer.lane + word) % port.lanes]
+        lane.pushed += 1
+        lane.push_cycle = cycle
+    writer.lane = (writer.lane + writes.part_words) % port.lanes
+    writer.words += writes.part_words
+
+
+@compiled
+def write_unit(port, offered):
+    """Follow a unit that the core offers from a cycle on, and the bursts that it completes.
+
+    Returns the cycle in which it is taken.
+    """
+    writes, writer = port.writes, port.writes.state
+    now = max(offered, writer.unit_taken + 1)
+    if writer.units_left == 0:
+        now = max(now, _next_run(port))
+    for _ in range(writes.unit_parts):
+        now = _lanes_take(writes, now)
+        writer.word_units += 1
+        if writer.word_units == writes.part_units:
+            writer.word_units = 0
+            _push_words(port, now)
+        while (
+            writer.bursts < len(writes.bursts)
+            and writes.bursts[writer.bursts].words_end <= writer.words
+        ):
+            _write_burst(port, now)
+        now += 1
+    writer.unit_taken = now - 1
+    writer.units_left -= 1
+    return now - 1
