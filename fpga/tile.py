@@ -1,23 +1,38 @@
-"""The small piece of attention that a self test computes, and what must come out."""
+"""The small piece of attention that a self test computes, and what must come out.
 
-from dataclasses import dataclass, replace
+Both lie in `TILE_FILE`, which `fpga.tile_data` computes: building for a board needs no golden
+reference.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
 from amaranth.lib import crc
+from safetensors.numpy import load_file
 
-from firmware_model import DEMO_CAPTURE
-from firmware_model.capture import Capture, load_capture
-from firmware_model.host.image import HeadJob
-from firmware_model.reference.integer import integer_attention
-from firmware_model.reference.jobs import head_operands
-from firmware_model.reference.quantize import QuantizedHead, quantize_head
+from firmware_model.host.image import HeadJob, HeadOperands
 from paro.config import Config
 from paro.config.formats import OUT_BITS, Operand
 from sim.cosim.core_stimulus import make_stimulus
 
-__all__ = ["SIGNATURE", "Tile", "make_tile", "signature_parameters"]
+__all__ = [
+    "OPERANDS",
+    "SIGNATURE",
+    "TILE_FILE",
+    "Tile",
+    "make_tile",
+    "operand_name",
+    "output_name",
+    "signature_parameters",
+    "tile_codes",
+    "tile_tokens",
+]
 
+#: Operands of the head, and outputs for all that they depend on, see `fpga.tile_data`.
+TILE_FILE = Path(__file__).parent / "data" / "tile.safetensors"
+#: What the core reads of a head, as `HeadOperands` names it.
+OPERANDS = ("q8", "k8", "v8", "mq", "mk")
 #: Block codes of the one block row: every width, a skipped block, a partial last block.
 CODES = (3, 2, 0, 1, 3)
 #: CRC of the output stream that stands for all of it.
@@ -37,7 +52,7 @@ class Tile:
     output_beats : int
         Beats that the core answers with.
     signature : int
-        CRC of their payloads, by the integer model.
+        CRC of their payloads, by the golden reference.
     """
 
     beats: dict[str, list[int]]
@@ -51,54 +66,48 @@ def signature_parameters(config: Config) -> crc.Parameters:
     return SIGNATURE(data_width=OUT_BITS * config.output_words)
 
 
-def make_tile(config: Config) -> Tile:
-    """Cut a tile out of the capture that ships with the project.
+def tile_tokens(block: int) -> int:
+    """Tokens of the tile: the last block is partial."""
+    return block * (len(CODES) - 1) + block // 2 - 3
 
-    Its heads have 32 channels; for larger ones several are put side by side.
-    """
-    blocks = len(CODES)
-    tokens = config.block * (blocks - 1) + config.block // 2 - 3
-    head = _first_tokens(quantize_head(_widened(config.head_dim), 0, 0, config), tokens)
-    codes = torch.full((blocks, blocks), CODES[0], dtype=torch.uint8)
-    codes[0] = torch.tensor(CODES, dtype=torch.uint8)
-    # The core takes no notice of the grid.
-    grid = (1, 1, tokens)
-    job = HeadJob(head_operands(head), codes.numpy(), grid, 0, query_blocks=range(1))
+
+def tile_codes() -> np.ndarray:
+    """Codes of the head, uint8 [blocks, blocks], of which the first row counts."""
+    codes = np.full((len(CODES), len(CODES)), CODES[0], np.uint8)
+    codes[0] = CODES
+    return codes
+
+
+def make_tile(config: Config) -> Tile:
+    """The tile for a core, with what the golden reference makes of it."""
+    tensors, tokens = load_file(TILE_FILE), tile_tokens(config.block)
+    head = HeadOperands(
+        **{name: tensors[operand_name(config, name)][:tokens] for name in OPERANDS},
+        permutation=np.arange(tokens),
+        order=0,
+    )
+    job = HeadJob(head, tile_codes(), (1, 1, tokens), prefix_tokens=0, query_blocks=range(1))
     stimulus = make_stimulus(config, [job])
-    beats = {
-        name: [int.from_bytes(row.tobytes(), "little") for row in rows]
-        for name, rows in stimulus.beats.items()
-    }
-    (command,) = stimulus.commands
-    words = integer_attention(head, codes, config, range(1)).numpy().astype("<i2")
-    output = words.reshape(-1, config.output_words)
+    (described,) = stimulus.commands
+    output = tensors[output_name(config)].astype("<i2").reshape(-1, config.output_words)
     return Tile(
-        beats=beats,
-        blocks={operand: command.fetch[operand.name] for operand in Operand},
-        output_beats=command.output_beats,
+        beats={
+            name: [int.from_bytes(row.tobytes(), "little") for row in rows]
+            for name, rows in stimulus.beats.items()
+        },
+        blocks={operand: described.fetch[operand.name] for operand in Operand},
+        output_beats=described.output_beats,
         signature=signature_parameters(config).compute(
             int.from_bytes(np.ascontiguousarray(row).tobytes(), "little") for row in output
         ),
     )
 
 
-def _widened(head_dim: int) -> Capture:
-    """One head of ``head_dim`` channels out of as many heads of the capture as that takes."""
-    capture = load_capture(DEMO_CAPTURE)
-    heads = head_dim // capture.head_dim
-
-    def beside(values: torch.Tensor) -> torch.Tensor:
-        return torch.cat(list(values[:heads]), dim=1).unsqueeze(0)
-
-    return replace(
-        capture,
-        q=beside(capture.q),
-        k=beside(capture.k),
-        v=beside(capture.v),
-        scale=capture.scale / heads**0.5,
-    )
+def operand_name(config: Config, name: str) -> str:
+    """Name in `TILE_FILE` of one of `OPERANDS`."""
+    return f"{name}_d{config.head_dim}"
 
 
-def _first_tokens(head: QuantizedHead, tokens: int) -> QuantizedHead:
-    fields = ("q8", "k8", "v8", "mq", "mk", "permutation")
-    return replace(head, **{name: getattr(head, name)[:tokens] for name in fields})
+def output_name(config: Config) -> str:
+    """Name in `TILE_FILE` of the outputs, int16 [block, head_dim]: of what they depend on."""
+    return f"o_b{config.block}_d{config.head_dim}_e{config.exp_segments}"

@@ -5,8 +5,9 @@ from pathlib import Path
 from safetensors import safe_open
 
 from firmware_model import DATA
+from paro.config import files
 
-__all__ = ["CHECKPOINT_FORMAT", "OWN_CHECKPOINT", "OWN_MODEL", "is_model"]
+__all__ = ["CHECKPOINT_FORMAT", "OWN_CHECKPOINT", "OWN_MODEL", "check_model", "is_model"]
 
 #: Name of the model that comes with the project, and its checkpoint.
 OWN_MODEL = "moving-digits"
@@ -22,6 +23,12 @@ def is_model(path: Path) -> bool:
     if path.is_dir():
         return (path / "model_index.json").is_file()
     return _metadata(path).get("format") == CHECKPOINT_FORMAT
+
+
+def check_model(path: Path) -> None:
+    """Raise ParoError if ``path`` is neither a file nor a folder nor `OWN_MODEL`."""
+    if str(path) != OWN_MODEL and not path.is_dir():
+        files.check_file(path, "model")
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -60,10 +60,14 @@ def capture(
 
       paro capture Wan2.2-T2V-A14B/ -o captures --prompt "a panda" --device cuda --dtype bfloat16
     """
+    from firmware_model.models.names import check_model
+
+    times = parse_numbers("at", at)
+    check_model(model)
+
     from firmware_model.capture import Capture, save_capture
     from firmware_model.models.models import capture_model, open_model
 
-    times = parse_numbers("at", at)
     pipeline = open_model(model, steps, prompt, height, width, frames, device, dtype, variant)
     if output.is_dir() and any(output.glob("*.safetensors")):
         raise ParoError(f"folder {output} holds captures already; legal: an empty or a new one")

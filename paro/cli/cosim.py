@@ -15,6 +15,8 @@ from paro.cli.options import (
     HeadsOption,
     OutputDirectory,
     Top,
+    check_captures,
+    check_plan,
     is_number,
     parse_range,
     with_config,
@@ -101,21 +103,30 @@ def cosim(
 
       paro cosim capture.safetensors --heads 2 --query-blocks 0:1 --waves -o cosim
     """
-    from firmware_model.capture import load_capture
-    from paro.cli.inputs import as_range, capture_config, choose_plan
+    check_captures([capture])
+    if plan is not None:
+        check_plan(plan)
+    bounds = parse_range("query-blocks", query_blocks)
+    clocks = _parse_latency(latency, top)
+    if interleaved and top is Top.CORE:
+        raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
+
     from sim.cache import cache_folder
-    from sim.cosim.cosim import Heads, Setup
-    from sim.cosim.cosim import cosim as simulate
     from sim.cosim.simulators import get_simulator
 
-    target = _target(top, _parse_latency(latency, top), stalls, interleaved)
-    source = load_capture(capture)
-    # What is missing is refused before the long work.
     get_simulator(sim)
     cache_folder()
+
+    from firmware_model.capture import load_capture
+    from paro.cli.inputs import as_range, capture_config, choose_plan
+    from sim.cosim.cosim import Heads, Setup
+    from sim.cosim.cosim import cosim as simulate
+
+    target = _target(top, clocks, stalls, interleaved)
+    source = load_capture(capture)
     chosen_plan, chosen = choose_plan(plan, source, heads, config)
     core = capture_config(config, source, chosen_plan)
-    rows = as_range(parse_range("query-blocks", query_blocks), chosen_plan.blocks)
+    rows = as_range(bounds, chosen_plan.blocks)
     files.remove_files(output / _PICTURE)  # of an earlier run
     with progress_bar(sim) as progress:
         report = simulate(
@@ -145,8 +156,6 @@ def _target(
 
     if top is Top.ACCELERATOR:
         return AcceleratorTarget(Memory(latency, stall_seed, interleaved))
-    if interleaved:
-        raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
     return CoreTarget(latency[0], stall_seed)
 
 

@@ -9,8 +9,10 @@ import pytest
 from firmware_model import DEMO_CAPTURE
 from paro.cli.main import COMMANDS
 
-#: Modules that take a second or more to load, and whatever is not installed without extras.
-HEAVY = ("cocotb", "joblib", "matplotlib", "numba", "PIL", "torch")
+#: Modules that take long to load.
+HEAVY = ("joblib", "matplotlib", "numba", "PIL", "torch")
+#: Modules of the extras.
+EXTRAS = (*HEAVY, "cocotb", "cocotb_tools", "cocotbext", "diffusers", "sklearn")
 DEMO = str(DEMO_CAPTURE)
 
 REFUSALS = [
@@ -93,10 +95,26 @@ def test_a_refusal_loads_nothing_heavy(tmp_path, arguments):
     assert not list(tmp_path.iterdir())
 
 
-def test_verilog_needs_no_extra(tmp_path):
-    outcome, _ = run(tmp_path, ["generate", "--preset", "tiny", "-o", "core"], HEAVY)
+@pytest.mark.parametrize("top", ["core", "accelerator"])
+def test_verilog_needs_no_extra(tmp_path, top):
+    arguments = ["generate", "--preset", "tiny", "--top", top, "-o", "out"]
+    outcome, _ = run(tmp_path, arguments, EXTRAS)
     assert outcome.returncode == 0, outcome.stderr
-    assert list((tmp_path / "core").glob("*.v"))
+    assert list((tmp_path / "out").glob("*.v"))
+
+
+def test_a_board_needs_no_extra(tmp_path):
+    """All of `paro synth` but the tools that it starts."""
+    program = f"""
+import sys
+for name in {EXTRAS}: sys.modules[name] = None
+from fpga import synth
+from fpga.selftest import SelfTest
+from fpga.tile import make_tile
+from paro.config import PRESETS
+SelfTest(PRESETS["tiny"], make_tile(PRESETS["tiny"]))
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize(

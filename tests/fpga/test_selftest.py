@@ -4,13 +4,16 @@ import shutil
 import subprocess
 import zlib
 
+import numpy as np
 import pytest
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
+from safetensors.numpy import load_file
 
 from fpga import selftest
 from fpga.selftest import BeatPlayer, SelfTest
-from fpga.tile import CODES, make_tile
+from fpga.tile import CODES, TILE_FILE, make_tile
+from fpga.tile_data import compute_tiles
 from fpga.tools import require_tools, run_tool
 from gen.names import CORE, module_name
 from gen.verilog import generate_verilog
@@ -38,6 +41,15 @@ module bench;
   end
 endmodule
 """
+
+
+def test_the_data_that_is_kept_is_what_the_golden_reference_computes():
+    kept, computed = load_file(TILE_FILE), compute_tiles()
+    assert kept.keys() == computed.keys()
+    assert len(kept) > 50
+    for name, values in computed.items():
+        assert values.dtype == kept[name].dtype
+        assert np.array_equal(values, kept[name]), f"{name}: python -m fpga.tile_data"
 
 
 @pytest.mark.parametrize("name", ["tiny", "small", "ulx3s", "video-128"])
