@@ -1,6 +1,7 @@
 """The house of docs/architecture.md: its table, its picture and the imports of the code agree."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ PACKAGES = ("firmware_model", "fpga", "gen", "paro", "rtl", "sim")
 GROUND = "paro.config"
 
 
+@functools.cache
 def rooms() -> dict[str, set[str]]:
     """For each room of the table what it may import."""
     section = PAGE.read_text().split("## The house")[1].split("\n## ")[0]
@@ -73,6 +75,7 @@ def is_module(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
+@functools.cache
 def used() -> dict[str, set[str]]:
     """For each room the other rooms that its code imports."""
     found: dict[str, set[str]] = {name: set() for name in rooms()}
