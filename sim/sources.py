@@ -59,7 +59,7 @@ def imported_files(module: str, root: Path) -> dict[str, Path]:
 
 
 def _module_file(name: str, root: Path) -> Path | None:
-    """File of a module; ``None`` of what is not the project's, or no module."""
+    """File of a module of the project; ``None`` if there is none."""
     if name.partition(".")[0] not in _PROJECT:
         return None
     path = root.joinpath(*name.split("."))

@@ -82,7 +82,7 @@ class Shape:
             prefix_tokens=prefix,
             suffix_tokens=suffix,
         )
-        codes = random_codes(-(-tokens // config.block), self.mean_bits, seed)
+        codes = random_codes(config.blocks_of(tokens), self.mean_bits, seed)
         head = quantize_head(capture, 0, order, config)
         return HeadJob(head, codes, grid, prefix, suffix, self.rows)
 
@@ -114,7 +114,7 @@ def short_jobs(config: Config, heads: int, generator: random.Random) -> list[Hea
             prefix_tokens=prefix,
             suffix_tokens=suffix,
         )
-        blocks = -(-tokens // config.block)
+        blocks = config.blocks_of(tokens)
         codes = random_codes(
             blocks, generator.choice((2.0, 3.0, 4.8, 8.0)), generator.randrange(1000)
         )

@@ -1,4 +1,4 @@
-"""The cycle model against the RTL, clock for clock, and against hand-made sums."""
+"""The cycle model against the RTL, cycle for cycle, and against hand-made sums."""
 
 import random
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from rtl.lib.stream_fifo import StreamFIFO
 from sim.cosim.core import Simulation, simulate
 from sim.cosim.core_stimulus import Run
 from sim.cosim.simulators import get_simulator
-from sim.cycles.cycle_model import Prediction, Work, predict, predict_heads
+from sim.cycles.cycle_model import CoreWork, Prediction, predict, predict_heads
 from tests.sim.inputs import SHARES, random_capture, random_codes, short_jobs
 
 TINY = PRESETS["tiny"]
@@ -46,7 +46,7 @@ class Case:
         runs = []
         for number, (kind, tokens, rows) in enumerate(self.commands):
             capture = random_capture(tokens, self.config.head_dim, seed + number, heads=1)
-            blocks = -(-tokens // self.config.block)
+            blocks = self.config.blocks_of(tokens)
             codes = make_codes(kind, blocks, seed + number)
             runs.append(Run(quantize_head(capture, 0, 0, self.config), codes, rows))
         return runs
@@ -64,7 +64,7 @@ def make_codes(kind: str, blocks: int, seed: int) -> torch.Tensor:
             codes[row, 5 * row % blocks] = 1 + row % 3
     elif kind == "narrow":  # as fast as rows can be: one 2-bit block each
         codes.fill_diagonal_(1)
-    elif kind == "gaps":  # runs of skipped blocks longer than a beat of codes, than four
+    elif kind == "skips":  # runs of skipped blocks longer than a beat of codes, than four
         codes[:, [column for column in (1, 2, 20, 87) if column < blocks]] = 2
         codes[1::2, 0] = 1
     else:
@@ -80,7 +80,7 @@ SMALL = (
             ("mixed", 43, range(3)),
             ("1", 80, range(5)),
             ("single", 90, range(6)),
-            ("gaps", 16 * 90 - 15, range(88, 90)),
+            ("skips", 16 * 90 - 15, range(88, 90)),
             ("3", 16, range(1)),
             ("mixed", 5, range(1)),
             ("sparse", 200, range(8, 13)),
@@ -122,14 +122,14 @@ LARGE = tuple(
         Config(rows=4, cols=64, block=64, head_dim=64),
     )
 )
-_simulations: dict[tuple[str, int], tuple[list[Work], Simulation]] = {}
+_simulations: dict[tuple[str, int], tuple[list[CoreWork], Simulation]] = {}
 
 
 @pytest.fixture
 def simulated(build_dir, tmp_path):
     """Simulate a case at a latency, once a session."""
 
-    def run(case: Case, latency: int) -> tuple[list[Work], Simulation]:
+    def run(case: Case, latency: int) -> tuple[list[CoreWork], Simulation]:
         key = case.name, latency
         if key not in _simulations:
             runs = case.make_runs(7)
@@ -266,7 +266,7 @@ def test_one_cycle_more_or_less_is_seen(owner, name, change, simulated, monkeypa
 def test_a_single_block_by_hand(latency):
     """A row of one 8-bit block on the smallest core, step by step."""
     codes = np.full((1, 1), 3, np.uint8)
-    predicted = predict(TINY, [Work(codes, 16, 16)], memory_latency=latency)
+    predicted = predict(TINY, [CoreWork(codes, 16, 16)], memory_latency=latency)
     # Command 0, Q asked for 1, codes 2, block found 3, row's end seen 4, K asked for 5.
     asked = 5
     # R keys take 16 beats. The queue of loads is as fast as a memory of two cycles.
@@ -320,7 +320,7 @@ def test_heads_together_are_as_heads_alone(seed):
     codes = random_heads(config, 5, 9, seed)
     together = predict_heads(config, codes, 570, 576, memory_latency=30)
     for head, cycles, stages in zip(codes, together.cycles, together.stages, strict=True):
-        alone = predict(config, [Work(head, 570, 576)], memory_latency=30)
+        alone = predict(config, [CoreWork(head, 570, 576)], memory_latency=30)
         assert alone.cycles == [cycles]
         counts = [list(stage.values()) for stage in alone.stages.values()]
         assert counts == stages.tolist()
@@ -329,7 +329,7 @@ def test_heads_together_are_as_heads_alone(seed):
 def test_a_long_row_keeps_the_array_busy():
     config = PRESETS["video"]
     codes = random_heads(config, 1, 278, 1)[0, :2]
-    stages = predict(config, [Work(codes, 128, 17776)]).stages
+    stages = predict(config, [CoreWork(codes, 128, 17776)]).stages
     idle = sum(stages[name][state] for name in ("qk", "pv") for state in ("starved", "blocked"))
     assert idle < 0.02 * (stages["qk"]["busy"] + stages["pv"]["busy"])
 
@@ -347,11 +347,11 @@ def test_a_long_row_keeps_the_array_busy():
 )
 def test_what_cannot_be_is_refused(codes, queries, keys, sentence):
     with pytest.raises(ParoError, match=f"^cycle model: {sentence}$"):
-        predict(TINY, [Work(np.array(codes, np.uint8), queries, keys)])
+        predict(TINY, [CoreWork(np.array(codes, np.uint8), queries, keys)])
 
 
 def test_no_work_and_no_latency_are_refused():
     with pytest.raises(ParoError, match="there is nothing to compute"):
         predict(TINY, [])
     with pytest.raises(ParoError, match="a latency of -1 cycles cannot be"):
-        predict(TINY, [Work(np.ones((1, 1), np.uint8), 16, 16)], memory_latency=-1)
+        predict(TINY, [CoreWork(np.ones((1, 1), np.uint8), 16, 16)], memory_latency=-1)

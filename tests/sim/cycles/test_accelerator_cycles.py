@@ -1,4 +1,4 @@
-"""The cycle model of the accelerator against the RTL: its bursts one by one, its clocks to 1 %."""
+"""The cycle model of the accelerator against the RTL: its bursts one by one, its cycles to 1 %."""
 
 import random
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-import sim.cycles.memory_port
 from firmware_model.calibration.plan import uniform_plan
 from firmware_model.host.image import HeadJob, Image, place_heads
 from paro.config import Config
@@ -23,8 +22,9 @@ from sim.cosim.accelerator import Step
 from sim.cosim.core_stimulus import Run
 from sim.cosim.cosim import DEVICE_ERROR, cosim
 from sim.cycles.bursts import block_bursts, head_outputs
-from sim.cycles.cycle_model import predict_device
+from sim.cycles.cycle_model import predict_accelerator
 from sim.cycles.memory import Memory
+from sim.cycles.port_kernel import ReadKind
 from sim.cycles.stalls import CHANNELS, stall_rates
 from tests.sim.accelerator_runs import assert_exact, expected_outputs, play
 from tests.sim.inputs import (
@@ -45,9 +45,9 @@ SHAPES = {
 }
 
 
-#: Latency, and whether the channels pause at random.
+#: Latency, and whether the channels stall at random.
 CONSTANT = tuple(Memory((latency, latency)) for latency in (0, 30, 200))
-#: Under one or the other seed every channel pauses.
+#: Every channel stalls under one or the other seed.
 RANDOM = (
     Memory((1, 60)),
     Memory((10, 10), stall_seed=1),
@@ -84,20 +84,21 @@ def expected_reads(config: Config, image: Image, jobs: list[HeadJob]) -> list[tu
     for head, job in enumerate(jobs):
         tables = block_bursts(config, image, head)
 
-        def read(operand: str, block: int, tables=tables) -> None:
-            first, bursts = tables[operand].first, tables[operand].bursts
-            expected.extend((int(b[0]), int(b[1])) for b in bursts[first[block] : first[block + 1]])
+        def read(kind: ReadKind, block: int, tables=tables) -> None:
+            first, bursts = tables[kind].first, tables[kind].bursts
+            bursts = bursts[first[block] : first[block + 1]]
+            expected.extend((int(burst["address"]), int(burst["beats"])) for burst in bursts)
 
         for row in job.rows(config):
-            read("q", row)
+            read(ReadKind.Q, row)
             for column in job.codes[row].nonzero().flatten().tolist():
-                read("k", column)
-                read("v", column)
+                read(ReadKind.K, column)
+                read(ReadKind.V, column)
     return expected
 
 
 @pytest.mark.parametrize(("config", "kind", "memory"), cases())
-def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
+def test_bursts_and_cycles(config, kind, memory, build_dir, tmp_path, seed):
     jobs = make_jobs(config, SHAPES[kind], seed)
     image = place_heads(config, jobs, 0x10000)
     (step,) = play(config, [image], [Step()], build_dir, tmp_path, memory).steps
@@ -115,7 +116,7 @@ def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
         (int(address), int(beats)) for bursts in written for address, beats, _ in bursts
     ]
     words = config.head_dim * OUT_BITS // (8 * WORD_BYTES)
-    assert [bursts[-1, 2] for bursts in written] == [
+    assert [bursts["words_end"][-1] for bursts in written] == [
         words * len(job.queries(config)) for job in jobs
     ]
 
@@ -125,12 +126,12 @@ def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
 
 def predicted_cycles(config: Config, jobs: list[HeadJob], image: Image, memory: Memory) -> int:
     works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
-    return predict_device(config, works, image, memory).total_cycles
+    return predict_accelerator(config, works, image, memory).total_cycles
 
 
 @dataclass(frozen=True)
 class Queues:
-    """Queues of short heads, and the clocks that the RTL took for each."""
+    """Queues of short heads, and the RTL's cycles for each."""
 
     config: Config
     memory: Memory
@@ -185,7 +186,7 @@ def measured(build_dir, tmp_path):
     ],
 )
 def test_queues_of_short_heads(memory, measured, seed):
-    """Clocks are those of the RTL where heads are so short that they meet in every part."""
+    """Cycles are those of the RTL where heads are so short that they meet in every part."""
     queues = measured(TINY, memory, [7, 3], seed)
     assert queues.predicted() == queues.cycles
 
@@ -206,7 +207,7 @@ def test_many_queues_of_short_heads(config, latency, stalls, measured, seed):
     assert queues.predicted() == queues.cycles
 
 
-def test_every_channel_pauses_and_goes_on():
+def test_every_channel_stalls_and_goes_on():
     rates = [stall_rates(memory.stall_seed) for memory in (*RANDOM, *CONSTANT)]
     for channel in CHANNELS:
         found = {rate[channel] for rate in rates}
@@ -214,7 +215,7 @@ def test_every_channel_pauses_and_goes_on():
         assert max(found) >= 64
 
 
-#: What the model of the memory port takes from the RTL, and from the memory.
+#: Latencies that the model of the memory port takes from the RTL and from the memory.
 LATENCIES = (
     (ReadMaster, "ADDRESS_LATENCY"),
     (ReadMaster, "UNIT_LATENCY"),
@@ -224,13 +225,13 @@ LATENCIES = (
     (CodeReader, "REQUEST_LATENCY"),
     (WriteMaster, "BEAT_LATENCY"),
     (Accelerator, "DONE_LATENCY"),
-    (sim.cycles.memory_port, "ANSWER"),
-    (sim.cycles.memory_port, "WRITE_ANSWER"),
+    (Memory, "READ_ANSWER"),
+    (Memory, "WRITE_ANSWER"),
 )
 
 
 def test_one_cycle_more_or_less_is_seen(build_dir, tmp_path, monkeypatch):
-    """Two heads whose clocks are predicted exactly, and no longer when a latency is changed."""
+    """Two heads whose cycles are predicted exactly, and no longer when a latency is changed."""
     jobs = make_jobs(TINY, SHAPES["short"], 12345)
     image = place_heads(TINY, jobs, 0x10000)
     memory = Memory((1, 60))
@@ -269,8 +270,8 @@ def test_a_co_simulation_compares_them(compared):
     assert report["memory"]["read"]["bytes_wanted"] > 0
 
 
-def test_clocks_far_from_the_prediction_are_told(compared, monkeypatch):
-    monkeypatch.setattr(sim.cycles.memory_port, "ANSWER", sim.cycles.memory_port.ANSWER + 500)
+def test_cycles_far_from_the_prediction_are_reported(compared, monkeypatch):
+    monkeypatch.setattr(Memory, "READ_ANSWER", Memory.READ_ANSWER + 500)
     report = compared(Memory())
     assert report["bit_exact"] is True
     assert report["cycles_as_predicted"] is False
