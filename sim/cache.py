@@ -1,4 +1,4 @@
-"""What is costly to make and is kept for later runs of any command, in one folder for each user.
+"""Cache of compiled code for later runs of any command, in one folder for each user.
 
 An entry is a folder whose name is made from all that it depends on. The file ``complete`` in it
 says that it is whole; its time is that of the last use. A lock lies beside it: those that use the
@@ -145,7 +145,7 @@ def _size(entry: Path) -> int:
 
 
 def _last_use(entry: Path) -> float:
-    """Time of the last use; 0 of what is not whole."""
+    """Time of the last use; 0 of an entry that is not whole."""
     try:
         return (entry / _COMPLETE).stat().st_mtime
     except OSError:
@@ -153,9 +153,9 @@ def _last_use(entry: Path) -> float:
 
 
 def _trim(folder: Path, spared: Path) -> None:
-    """Remove what is not whole and, beyond `LIMIT`, what was not used for the longest time.
+    """Remove entries that are not whole and, beyond `LIMIT`, those that were unused the longest.
 
-    What a process uses, or makes, is left alone.
+    An entry that a process uses or makes is left alone.
     """
     sizes = {entry: _size(entry) for entry in _entries(folder)}
     total = sum(sizes.values())

@@ -1,1 +1,1 @@
-"""The cycle model: clocks and bursts of core and accelerator as the RTL takes them."""
+"""The cycle model: cycles and bursts of core and accelerator, as in the RTL."""

@@ -17,13 +17,13 @@ _LINEAR_BLOCKS = 24
 def attention_cycles(
     config: Config, codes: np.ndarray, tokens: int, latency: int = 0
 ) -> np.ndarray:
-    """Clocks of each head on one core: int64 [heads]; `ParoError` if shapes do not fit."""
+    """Cycles of each head on one core: int64 [heads]; `ParoError` if shapes do not fit."""
     return predict_heads(config, codes, tokens, tokens, memory_latency=latency).cycles
 
 
 def _block_tokens(config: Config, codes: np.ndarray, tokens: int) -> np.ndarray:
     count = codes.shape[-1]
-    if count != -(-tokens // config.block):
+    if count != config.blocks_of(tokens):
         raise ParoError(
             f"{tokens} tokens do not make {count} blocks of {config.block} on a side of the map"
         )
@@ -35,7 +35,7 @@ def _block_tokens(config: Config, codes: np.ndarray, tokens: int) -> np.ndarray:
 def ideal_cycles(
     config: Config, codes: np.ndarray, tokens: int, rows: range | None = None
 ) -> np.ndarray:
-    """Clocks of each head if every lane worked in every one, on valid tokens.
+    """Cycles of each head if every lane worked in every cycle, on valid tokens.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def read_bytes(
     Returns
     -------
     (through_port, at_least)
-        float64 [heads] each. What a core reads: K and V for each live block. What memory must give
-        if a buffer keeps K and V.
+        float64 [heads] each. Bytes that a core reads: K and V for each live block. Bytes that
+        memory must give if a buffer keeps K and V.
     """
     sizes = _block_tokens(config, codes, tokens)
     queries = tokens if rows is None else sizes[list(rows)].sum()

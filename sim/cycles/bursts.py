@@ -1,4 +1,4 @@
-"""Bursts of the accelerator: what it reads of an image's heads, block by block, and writes."""
+"""Bursts of the accelerator: those that read the blocks of an image's heads, those that write."""
 
 from dataclasses import dataclass
 
@@ -91,7 +91,7 @@ def _tokens_in_order(fields: dict[str, int]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class HeadOutputs:
-    """What is written of a head, in order.
+    """Outputs of a head as they are written, in order.
 
     Parameters
     ----------

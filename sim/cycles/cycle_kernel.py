@@ -1,8 +1,7 @@
 """The cycle model's one pass over the blocks, compiled.
 
-Latencies of the RTL come in as arguments. What is imported is frozen in the machine code that
-`sim.cycles.compilation` keeps, which is thrown away when this file or a module that it imports
-changes.
+Latencies of the RTL are arguments. Imported constants are frozen in the machine code, which
+`sim.cycles.compilation` keeps until this file or a module that it imports changes.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +29,7 @@ _NEVER, _ALWAYS = 1 << 60, -(1 << 60)
 _RING = 4 * SLOTS
 #: Memory that no PV writes to.
 _NO_MEMORY = -1
-#: Cycles of all stages, by what they do.
+#: Cycles of each stage, by `Activity`.
 _STAGES = record_dtype(
     [stage.name.lower() for stage in Stage], record_dtype(Activity.as_shape().members)
 )
@@ -197,14 +196,14 @@ class PvDrains(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What is predicted, and where the prediction is."""
+    """Commands that are predicted, the state of the core, and the results."""
 
     core: CoreTiming
     codes: np.ndarray  # uint8, of all commands
     commands: np.ndarray  # `Command`
     answer: int  # cycles from a fetch to its first beat, where players have the streams
     stalls: Any  # a `Generator` for each of `STREAMS`; cycle 0 is that of the first command
-    port: MemoryPort  # where the streams come from if not from players
+    port: MemoryPort  # the source of the streams where players are not
     scheduler: Any  # `Scheduler`
     loads: Loads
     array: Any  # `Array`
@@ -504,7 +503,7 @@ def _schedule(model):
 def _written_memory(model, now):
     """Memory of partial outputs, 0 or 1, that a PV writes to in this cycle, or `_NO_MEMORY`.
 
-    What is asked for goes on in time.
+    Calls must ask for cycles in ascending order.
     """
     core, drains, output = model.core, model.pv_drains, model.output
     mask = len(drains.first) - 1
@@ -549,7 +548,7 @@ def _read_query(model, query, now):
     for part in range(core.parts):
         beat = output.queries * core.parts + part
         if core.paced:
-            # There is room for what is read.
+            # There is room for the beat.
             now = max(now, model.sent[beat % core.queue] + 1)
         # A memory that takes partial outputs in this cycle cannot be read.
         memory = (query if core.parts == 1 else query ^ part) & 1
@@ -631,7 +630,7 @@ def _send_due_rows(model):
 
 @inlined
 def _count_wait(model, now, known, loaded, values_loaded, room):
-    """Count what the array waited for until this cycle, in which it has a choice.
+    """Count the array's wait until this cycle, in which it has a choice, by its reason.
 
     It waits for a QK from when the sequencer knows of it (``known``), for a PV until then.
     """

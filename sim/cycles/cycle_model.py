@@ -1,14 +1,14 @@
-"""Cycle model of the core: clocks of a run from its plan alone, equal to those of the RTL.
+"""Cycle model: the RTL's cycles, from the block codes alone.
 
-Nothing is simulated clock by clock. The core has few places that wait, and what happens between
-them takes a fixed time; so it is enough to follow the blocks: when each is fetched, loaded, started
-on the array, weighted, and when each query leaves. A time is a sum of the latencies that the
-modules of `rtl` name, or the larger of two such sums.
+Nothing is simulated cycle by cycle. The core waits in few places, and the time between them is
+fixed; so the model follows the blocks: when each is fetched, loaded, started on the array and
+weighted, and when each query leaves. A time is a sum of the latencies that the modules of `rtl`
+name, or the larger of two such sums.
 
-What there is to decide is decided by the array sequencer: at the end of each product, the next QK
-or the next PV, whichever its operands, and room behind it, allow first. Both candidates depend on
-earlier decisions only, so that one pass over the blocks finds all times in order. The last rows'
-outputs follow a pass behind, since they meet the partial sums of the rows after them in memory.
+Only the array sequencer makes choices: at the end of each product, it takes the next QK or the next
+PV, whichever has its operands, and room for its results, first. Both depend on earlier choices
+alone, so that one pass over the blocks finds all times in order. Outputs are followed two rows
+later, since they meet the partial sums of the rows after them in memory.
 """
 
 import os
@@ -54,7 +54,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class CoreWork:
-    """What the core is asked to compute with one command.
+    """Work of one command of the core.
 
     Parameters
     ----------
@@ -71,16 +71,16 @@ class CoreWork:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the core will do.
+    """Cycles of some commands.
 
     Parameters
     ----------
     cycles : list of int
-        For each command, clocks until the last of its outputs.
+        For each command, cycles until the last of its outputs.
     total_cycles : int
-        Clocks from the first command to the last output of all.
+        Cycles from the first command to the last output of all.
     row_ends : list of np.ndarray
-        For each command, int64 [rows]: clocks from the first command to the row's last output.
+        For each command, int64 [rows]: cycles from the first command to the row's last output.
     stages : dict of str to dict of str to int
         As `sim.cosim.core.Simulation` has them.
     """
@@ -93,14 +93,14 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class BatchPrediction:
-    """What the core will do with each of many heads, if it begins every one idle.
+    """Cycles of many heads, each on an idle core.
 
     Parameters
     ----------
     cycles : np.ndarray
-        int64 [heads]: clocks from the command to the last output.
+        int64 [heads]: cycles from the command to the last output.
     stages : np.ndarray
-        int64 [heads, stages, 3]: clocks in which each `formats.Stage` is busy, starved, blocked.
+        int64 [heads, stages, 3]: cycles in which each `formats.Stage` is busy, starved, blocked.
     """
 
     cycles: np.ndarray
@@ -108,15 +108,15 @@ class BatchPrediction:
 
 
 def compile_model() -> None:
-    """Do now what the first prediction would do: load the model's machine code, or compile it.
+    """Load the model's machine code, or compile it, before the first prediction would.
 
-    For who starts processes, which would compile without a word, or has a user who waits.
+    Callers that start processes need it, since these announce nothing.
     """
     predict(Config(), [CoreWork(np.ones((1, 1), np.uint8), 1, 1)])
 
 
 def _run(model: Model) -> Model:
-    """Predict what a new model holds; returns the model."""
+    """Predict all commands of a new model; returns the model, which holds the results."""
     ensure_compiled(predict_cycles, (model,))
     predict_cycles(model)
     return model
@@ -136,12 +136,12 @@ def predict(
     config : Config
         The core.
     works : sequence of CoreWork
-        What it computes.
+        One for each command.
     memory_latency : int
         Cycles from a fetch (for codes and commands: from those before) to the first beat; one beat
         a cycle follows on each stream.
     stall_seed : int, optional
-        Random gaps on every stream as in a co-simulation with this seed; ``None`` for none.
+        Random stalls on every stream as in a co-simulation with this seed; ``None`` for none.
 
     Raises
     ------
@@ -166,7 +166,8 @@ def _joined(
     codes = [_checked_codes(config, work.codes[None], work)[0] for work in works]
     commands, first = [], 0
     for work, part in zip(works, codes, strict=True):
-        commands.append(Command(first, *part.shape, work.query_tokens, work.key_tokens))
+        rows, columns = part.shape
+        commands.append(Command(first, rows, columns, work.query_tokens, work.key_tokens))
         first += part.size
     return np.concatenate([part.ravel() for part in codes]), new_records(Command, commands)
 
@@ -188,23 +189,23 @@ def _prediction(model: Model) -> Prediction:
 def predict_accelerator(
     config: Config, works: Sequence[CoreWork], image: Image, memory: Memory
 ) -> Prediction:
-    """Predict what the accelerator does with a queue of heads.
+    """Predict the accelerator's cycles for a queue of heads.
 
-    Clocks count from the start, the first one after reset, to the last answer to a write. The
-    memory port is followed burst by burst, so that order, layout, latency, gaps and width of the
-    port count; they are held to 1 % of the RTL's. How long the loads wait, in ``stages``, is
-    approximate.
+    They count from the start, the first one after reset, to the last answer to a write. The memory
+    port is followed burst by burst, so that order, layout, latency, stalls and width of the port
+    count. The cycles differ from the RTL's by 1 % at most; how long the loads wait, in ``stages``,
+    is approximate.
 
     Parameters
     ----------
     config : Config
         The accelerator.
     works : sequence of CoreWork
-        What it computes.
+        One for each head.
     image : Image
         The same heads in memory.
     memory : Memory
-        How the memory behaves.
+        Behaviour of the memory.
 
     Raises
     ------
@@ -266,7 +267,7 @@ def _check_latency(memory_latency: int) -> None:
 
 
 def _checked_codes(config: Config, codes: np.ndarray, work: CoreWork) -> np.ndarray:
-    """Codes [heads, rows, key blocks] as the model takes them, or a sentence."""
+    """Codes [heads, rows, key blocks] as the model takes them; `ParoError` if they do not fit."""
     if codes.ndim != 3:
         raise ParoError(f"cycle model: codes have {codes.ndim - 1} dimensions instead of 2")
     for name, tokens, blocks in (

@@ -1,8 +1,8 @@
 """Memory port of the accelerator, burst by burst, for the cycle model.
 
 Blocks are followed from the address generator through bursts, beats and units to the beats of the
-core's streams, outputs through bursts to the answers. What is left out: reads of codes behind a
-head's first, and a core that does not take what it has asked for.
+core's streams, outputs through bursts to the answers. Two things are left out: reads of codes after
+a head's first ones, and a core that does not take the beats that it has asked for.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """The accelerator's memory port in the cycle model, compiled: reads and writes, burst by burst.
 
-`sim.cycles.cycle_kernel` calls it and knows of it no more than these functions. Cycles of events
-are -1 before the first event.
+`sim.cycles.cycle_kernel` calls it, never the other way round. The cycle of an event is -1 before
+the first such event.
 """
 
 from enum import IntEnum
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class ReadKind(IntEnum):
-    """What is read of a head."""
+    """Data of a head that is read."""
 
     Q = Operand.Q
     K = Operand.K
@@ -137,7 +137,7 @@ class Lane(NamedTuple):
 
 
 class MemoryBehaviour(NamedTuple):
-    """What the memory does; times are in cycles."""
+    """Behaviour of the memory; times are in cycles."""
 
     stalls: Any  # a `Generator` for each of `CHANNELS` and `DELAYS`; they begin with an address
     shortest: int  # latency
@@ -209,7 +209,7 @@ class MemoryPort(NamedTuple):
 
 @compiled
 def _latency(memory, generator, cycle):
-    """Latency of what the memory takes in this cycle."""
+    """Latency of an address or an answer of this cycle."""
     if memory.latencies == 1:
         return memory.shortest
     advance(generator, cycle)

@@ -20,7 +20,7 @@ __all__ = [
 STREAMS = ("command", "codes", "fetch", "q", "k", "v", "o")
 #: Channels of the memory port; their rates are drawn after those of the streams.
 CHANNELS = ("ar", "r", "aw", "w", "b")
-#: What has a random latency at the memory: a read's address, a write's answer.
+#: Random latencies of the memory: of a read's address, of a write's answer.
 DELAYS = ("read_delay", "write_delay")
 _NAMES = (*STREAMS, *CHANNELS, *DELAYS)
 #: Rates that a stream may have: its chance, of 256, that a stall begins or goes on in a cycle.

@@ -1,4 +1,4 @@
-"""What is kept between runs: made once, found again, bounded, and safe in many hands."""
+"""The cache: an entry is made once and found again, the size is bounded, processes share it."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from sim import cache
 from sim.cache import CACHE_VARIABLE, cache_folder, cache_size, entry_name, kept, present
 from sim.cosim import verilog
 from sim.cycles.compilation import model_entry
-from sim.cycles.cycle_kernel import follow
+from sim.cycles.cycle_kernel import predict_cycles
 from sim.cycles.cycle_model import compile_model
 from sim.sources import imported_files
 from tests.places import ROOT
@@ -133,7 +133,7 @@ def test_verilog_is_generated_once_for_each_state_of_the_code(tmp_path, monkeypa
 
 @pytest.mark.parametrize("module", ["sim.cycles.cycle_kernel", "gen.verilog"])
 def test_all_imported_code_counts(module):
-    """What Python has loaded of the project, in a process of its own, is what the key reads."""
+    """The key reads all modules of the project that Python loads, in a process of its own."""
     code = (
         f"import sys, {module}\n"
         "for name, module in sys.modules.items():\n"
@@ -142,23 +142,20 @@ def test_all_imported_code_counts(module):
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     loaded = dict(line.split(maxsplit=1) for line in run.stdout.splitlines())
     ours = {name for name, file in loaded.items() if Path(file).is_relative_to(ROOT)}
-    ours = {name for name in ours if name.partition(".")[0] in ("paro.config", "rtl", "gen", "sim")}
-    assert {"rtl.core.scheduler", "paro.config.formats", module} <= ours
+    ours = {name for name in ours if name.partition(".")[0] in ("paro", "rtl", "gen", "sim")}
+    assert {"rtl.core.blocks", "paro.config.formats", module} <= ours
     assert ours <= imported_files(module, ROOT).keys()
 
 
 CONSTANTS = """
-import sys
 from sim.cycles.compilation import model_entry
-from sim.cycles.compilation import model_entry
-from sim.cycles.cycle_kernel import follow
-from sim.cycles.cycle_model import compile_model
-print(model_entry(follow))
+from sim.cycles.cycle_kernel import predict_cycles
+print(model_entry(predict_cycles))
 """
 
 
 def test_a_changed_constant_changes_the_key_of_the_cycle_model(tmp_path):
-    """In a copy of the project, whose scheduler has four slots in place of two."""
+    """In a copy of the project, whose operand buffers have four slots in place of two."""
 
     def key():
         environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -175,12 +172,12 @@ def test_a_changed_constant_changes_the_key_of_the_cycle_model(tmp_path):
     for package in ("paro", "firmware_model", "rtl", "sim"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("data"))
     before = key()
-    scheduler = tmp_path / "rtl/core/scheduler.py"
-    changed = scheduler.read_text().replace("\nSLOTS = 2\n", "\nSLOTS = 4\n")
-    assert changed != scheduler.read_text()
+    blocks = tmp_path / "rtl/core/blocks.py"
+    changed = blocks.read_text().replace("\nSLOTS = 2\n", "\nSLOTS = 4\n")
+    assert changed != blocks.read_text()
     (tmp_path / "sim/cosim/cosim.py").write_text("# not of the cycle model\n")
     assert key() == before
-    scheduler.write_text(changed)
+    blocks.write_text(changed)
     assert key() != before
 
 
@@ -207,5 +204,6 @@ def test_the_compilation_is_told_and_not_the_loading(tmp_path, monkeypatch):
 def test_nothing_of_the_cycle_model_lies_beside_its_source():
     """Numba would look at that file alone."""
     compile_model()
-    assert Path(follow.stats.cache_path).parent.name == model_entry(follow)
-    assert not list(Path(follow.py_func.__code__.co_filename).parent.glob("__pycache__/*.nbi"))
+    assert Path(predict_cycles.stats.cache_path).parent.name == model_entry(predict_cycles)
+    source = Path(predict_cycles.py_func.__code__.co_filename)
+    assert not list(source.parent.glob("__pycache__/*.nbi"))

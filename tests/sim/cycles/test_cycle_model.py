@@ -1,4 +1,4 @@
-"""The cycle model against the RTL, clock for clock, and against hand-made sums."""
+"""The cycle model against the RTL, cycle for cycle, and against hand-made sums."""
 
 import random
 from dataclasses import dataclass
@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from firmware_model.host.image import HeadJob
-from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
 from rtl.core.array import PEArray
@@ -23,11 +21,10 @@ from rtl.core.sequencer import ArraySequencer
 from rtl.core.softmax import SoftmaxUnit
 from rtl.lib.banked_memory import READ_LATENCY
 from rtl.lib.stream_fifo import StreamFIFO
-from sim.cosim.core import CoreTarget
-from sim.cosim.target import Simulation
-from sim.cosim.work import job_work
+from sim.cosim.core import Simulation, simulate
+from sim.cosim.core_stimulus import Run
+from sim.cosim.simulators import get_simulator
 from sim.cycles.cycle_model import CoreWork, Prediction, predict, predict_heads
-from tests.sim.cosim.checks import simulate
 from tests.sim.inputs import SHARES, random_capture, random_codes, short_jobs
 
 TINY = PRESETS["tiny"]
@@ -45,15 +42,14 @@ class Case:
         config = self.config
         return f"{config.rows}x{config.cols}-b{config.block}-d{config.head_dim}"
 
-    def make_jobs(self, seed: int) -> list[HeadJob]:
-        jobs = []
+    def make_runs(self, seed: int) -> list[Run]:
+        runs = []
         for number, (kind, tokens, rows) in enumerate(self.commands):
             capture = random_capture(tokens, self.config.head_dim, seed + number, heads=1)
             blocks = self.config.blocks_of(tokens)
             codes = make_codes(kind, blocks, seed + number)
-            head = quantize_head(capture, 0, 0, self.config)
-            jobs.append(head_job(capture, head, codes, rows))
-        return jobs
+            runs.append(Run(quantize_head(capture, 0, 0, self.config), codes, rows))
+        return runs
 
 
 def make_codes(kind: str, blocks: int, seed: int) -> torch.Tensor:
@@ -68,7 +64,7 @@ def make_codes(kind: str, blocks: int, seed: int) -> torch.Tensor:
             codes[row, 5 * row % blocks] = 1 + row % 3
     elif kind == "narrow":  # as fast as rows can be: one 2-bit block each
         codes.fill_diagonal_(1)
-    elif kind == "gaps":  # runs of skipped blocks longer than a beat of codes, than four
+    elif kind == "skips":  # runs of skipped blocks longer than a beat of codes, than four
         codes[:, [column for column in (1, 2, 20, 87) if column < blocks]] = 2
         codes[1::2, 0] = 1
     else:
@@ -84,7 +80,7 @@ SMALL = (
             ("mixed", 43, range(3)),
             ("1", 80, range(5)),
             ("single", 90, range(6)),
-            ("gaps", 16 * 90 - 15, range(88, 90)),
+            ("skips", 16 * 90 - 15, range(88, 90)),
             ("3", 16, range(1)),
             ("mixed", 5, range(1)),
             ("sparse", 200, range(8, 13)),
@@ -136,10 +132,17 @@ def simulated(build_dir, tmp_path):
     def run(case: Case, latency: int) -> tuple[list[CoreWork], Simulation]:
         key = case.name, latency
         if key not in _simulations:
-            jobs, target = case.make_jobs(7), CoreTarget(memory_latency=latency)
-            simulation = simulate(target, case.config, jobs, build_dir, tmp_path)
+            runs = case.make_runs(7)
+            simulation = simulate(
+                case.config,
+                runs,
+                get_simulator("verilator"),
+                build_dir,
+                tmp_path,
+                memory_latency=latency,
+            )
             assert simulation.failure is None
-            _simulations[key] = [job_work(case.config, job) for job in jobs], simulation
+            _simulations[key] = [run.work(case.config) for run in runs], simulation
         return _simulations[key]
 
     return run
@@ -184,12 +187,20 @@ def test_equal_to_the_core(case, latency, simulated):
 @pytest.mark.parametrize("latency", [0, 30, 200])
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in SMALL])
 def test_equal_under_random_stalls(case, latency, build_dir, tmp_path, seed):
-    jobs = case.make_jobs(seed % 1000)
-    works = [job_work(case.config, job) for job in jobs]
+    runs = case.make_runs(seed % 1000)
+    works = [run.work(case.config) for run in runs]
     for stall_seed in range(seed, seed + 3):
-        target = CoreTarget(latency, stall_seed)
-        simulation = simulate(target, case.config, jobs, build_dir, tmp_path)
-        assert not differs(target.predict(case.config, jobs), simulation), stall_seed
+        simulation = simulate(
+            case.config,
+            runs,
+            get_simulator("verilator"),
+            build_dir,
+            tmp_path,
+            memory_latency=latency,
+            stall_seed=stall_seed,
+        )
+        prediction = predict(case.config, works, memory_latency=latency, stall_seed=stall_seed)
+        assert not differs(prediction, simulation), stall_seed
         assert differs(predict(case.config, works, memory_latency=latency), simulation)
 
 
@@ -217,10 +228,12 @@ def short_cases() -> list:
 def test_equal_for_short_commands(config, latency, stalls, build_dir, tmp_path, seed):
     """Many commands of one token, one block or a few."""
     jobs = short_jobs(config, 20, random.Random(seed))
-    target = CoreTarget(latency, seed if stalls else None)
-    simulation = simulate(target, config, jobs, build_dir, tmp_path)
+    runs = [Run(job.head, job.codes, job.rows(config)) for job in jobs]
+    memory = {"memory_latency": latency, "stall_seed": seed if stalls else None}
+    simulation = simulate(config, runs, get_simulator("verilator"), build_dir, tmp_path, **memory)
     assert simulation.failure is None
-    assert not differs(target.predict(config, jobs), simulation)
+    works = [run.work(config) for run in runs]
+    assert not differs(predict(config, works, **memory), simulation)
 
 
 @pytest.mark.parametrize(

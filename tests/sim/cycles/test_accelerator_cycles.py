@@ -1,11 +1,11 @@
-"""The cycle model of the accelerator against the RTL: its bursts one by one, its clocks to 1 %."""
+"""The cycle model of the accelerator against the RTL: its bursts one by one, its cycles to 1 %."""
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-import sim.cycles.memory_port
 from firmware_model.calibration.plan import uniform_plan
 from firmware_model.host.image import HeadJob, Image, place_heads
 from paro.config import Config
@@ -18,16 +18,15 @@ from rtl.accelerator.token_runs import TokenRuns
 from rtl.bus.axi import WORD_BYTES
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.write_master import WriteMaster
-from sim.cosim.accelerator import ACCELERATOR_TOLERANCE, AcceleratorTarget
-from sim.cosim.accelerator_scenario import Step
-from sim.cosim.cosim import Heads, Setup, cosim
-from sim.cosim.report import Report
-from sim.cosim.work import job_work
+from sim.cosim.accelerator import Step
+from sim.cosim.core_stimulus import Run
+from sim.cosim.cosim import DEVICE_ERROR, cosim
 from sim.cycles.bursts import block_bursts, head_outputs
 from sim.cycles.cycle_model import predict_accelerator
 from sim.cycles.memory import Memory
+from sim.cycles.port_kernel import ReadKind
 from sim.cycles.stalls import CHANNELS, stall_rates
-from tests.sim.accelerator_runs import assert_exact, counters_of, expected_outputs, play
+from tests.sim.accelerator_runs import assert_exact, expected_outputs, play
 from tests.sim.inputs import (
     LARGE,
     NARROW_PORT,
@@ -46,9 +45,9 @@ SHAPES = {
 }
 
 
-#: Latency, and whether the channels pause at random.
+#: Latency, and whether the channels stall at random.
 CONSTANT = tuple(Memory((latency, latency)) for latency in (0, 30, 200))
-#: Under one or the other seed every channel pauses.
+#: Every channel stalls under one or the other seed.
 RANDOM = (
     Memory((1, 60)),
     Memory((10, 10), stall_seed=1),
@@ -85,53 +84,54 @@ def expected_reads(config: Config, image: Image, jobs: list[HeadJob]) -> list[tu
     for head, job in enumerate(jobs):
         tables = block_bursts(config, image, head)
 
-        def read(operand: str, block: int, tables=tables) -> None:
-            first, bursts = tables[operand].first, tables[operand].bursts
-            expected.extend((int(b[0]), int(b[1])) for b in bursts[first[block] : first[block + 1]])
+        def read(kind: ReadKind, block: int, tables=tables) -> None:
+            first, bursts = tables[kind].first, tables[kind].bursts
+            bursts = bursts[first[block] : first[block + 1]]
+            expected.extend((int(burst["address"]), int(burst["beats"])) for burst in bursts)
 
         for row in job.rows(config):
-            read("q", row)
+            read(ReadKind.Q, row)
             for column in job.codes[row].nonzero().flatten().tolist():
-                read("k", column)
-                read("v", column)
+                read(ReadKind.K, column)
+                read(ReadKind.V, column)
     return expected
 
 
 @pytest.mark.parametrize(("config", "kind", "memory"), cases())
-def test_bursts_and_clocks(config, kind, memory, build_dir, tmp_path, seed):
+def test_bursts_and_cycles(config, kind, memory, build_dir, tmp_path, seed):
     jobs = make_jobs(config, SHAPES[kind], seed)
     image = place_heads(config, jobs, 0x10000)
     (step,) = play(config, [image], [Step()], build_dir, tmp_path, memory).steps
-    assert step.error is None
+    assert "error" not in step
 
     expected = expected_reads(config, image, jobs)
     known = set(expected)
-    read = [(address, beats) for address, beats in step.bursts["read"]]
+    read = [(address, beats) for address, beats in step["bursts"]["read"]]
     assert [burst for burst in read if burst in known] == expected
     # The others are descriptors and codes.
     assert len(jobs) < len(read) - len(expected) < len(read) // 2
 
     written = [head_outputs(config, image, head).bursts for head in range(len(jobs))]
-    assert [tuple(burst) for burst in step.bursts["write"]] == [
+    assert [tuple(burst) for burst in step["bursts"]["write"]] == [
         (int(address), int(beats)) for bursts in written for address, beats, _ in bursts
     ]
     words = config.head_dim * OUT_BITS // (8 * WORD_BYTES)
-    assert [bursts[-1, 2] for bursts in written] == [
+    assert [bursts["words_end"][-1] for bursts in written] == [
         words * len(job.queries(config)) for job in jobs
     ]
 
     predicted = predicted_cycles(config, jobs, image, memory)
-    assert counters_of(step).cycles == pytest.approx(predicted, rel=ACCELERATOR_TOLERANCE)
+    assert step["counters"]["cycles"] == pytest.approx(predicted, rel=DEVICE_ERROR)
 
 
 def predicted_cycles(config: Config, jobs: list[HeadJob], image: Image, memory: Memory) -> int:
-    works = [job_work(config, job) for job in jobs]
+    works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
     return predict_accelerator(config, works, image, memory).total_cycles
 
 
 @dataclass(frozen=True)
 class Queues:
-    """Queues of short heads, and the clocks that the RTL took for each."""
+    """Queues of short heads, and the RTL's cycles for each."""
 
     config: Config
     memory: Memory
@@ -170,7 +170,7 @@ def measured(build_dir, tmp_path):
         steps = [step for i in range(len(images)) for step in (Step(i), Step(i, "hard_reset", 1))]
         done = play(config, images, steps, build_dir, tmp_path, memory)
         cycles = [
-            counters_of(assert_exact(done, 2 * i, expected_outputs(config, queue))).cycles
+            assert_exact(done, 2 * i, expected_outputs(config, queue))["counters"]["cycles"]
             for i, queue in enumerate(jobs)
         ]
         return Queues(config, memory, jobs, images, cycles)
@@ -186,7 +186,7 @@ def measured(build_dir, tmp_path):
     ],
 )
 def test_queues_of_short_heads(memory, measured, seed):
-    """Clocks are those of the RTL where heads are so short that they meet in every part."""
+    """Cycles are those of the RTL where heads are so short that they meet in every part."""
     queues = measured(TINY, memory, [7, 3], seed)
     assert queues.predicted() == queues.cycles
 
@@ -207,7 +207,7 @@ def test_many_queues_of_short_heads(config, latency, stalls, measured, seed):
     assert queues.predicted() == queues.cycles
 
 
-def test_every_channel_pauses_and_goes_on():
+def test_every_channel_stalls_and_goes_on():
     rates = [stall_rates(memory.stall_seed) for memory in (*RANDOM, *CONSTANT)]
     for channel in CHANNELS:
         found = {rate[channel] for rate in rates}
@@ -215,7 +215,7 @@ def test_every_channel_pauses_and_goes_on():
         assert max(found) >= 64
 
 
-#: What the model of the memory port takes from the RTL, and from the memory.
+#: Latencies that the model of the memory port takes from the RTL and from the memory.
 LATENCIES = (
     (ReadMaster, "ADDRESS_LATENCY"),
     (ReadMaster, "UNIT_LATENCY"),
@@ -225,13 +225,13 @@ LATENCIES = (
     (CodeReader, "REQUEST_LATENCY"),
     (WriteMaster, "BEAT_LATENCY"),
     (Accelerator, "DONE_LATENCY"),
-    (sim.cycles.memory_port, "ANSWER"),
-    (sim.cycles.memory_port, "WRITE_ANSWER"),
+    (Memory, "READ_ANSWER"),
+    (Memory, "WRITE_ANSWER"),
 )
 
 
 def test_one_cycle_more_or_less_is_seen(build_dir, tmp_path, monkeypatch):
-    """Two heads whose clocks are predicted exactly, and no longer when a latency is changed."""
+    """Two heads whose cycles are predicted exactly, and no longer when a latency is changed."""
     jobs = make_jobs(TINY, SHAPES["short"], 12345)
     image = place_heads(TINY, jobs, 0x10000)
     memory = Memory((1, 60))
@@ -240,25 +240,23 @@ def test_one_cycle_more_or_less_is_seen(build_dir, tmp_path, monkeypatch):
     def predicted() -> int:
         return predicted_cycles(TINY, jobs, image, memory)
 
-    assert predicted() == counters_of(step).cycles
+    assert predicted() == step["counters"]["cycles"]
     for owner, name in LATENCIES:
         for change in (-1, 1):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, getattr(owner, name) + change)
-                assert predicted() != counters_of(step).cycles, (owner, name, change)
+                assert predicted() != step["counters"]["cycles"], (owner, name, change)
 
 
 @pytest.fixture
 def compared(build_dir, tmp_path):
     """Co-simulate two heads of 40 tokens on the accelerator."""
 
-    def run(memory: Memory) -> Report:
+    def run(memory: Memory) -> dict[str, Any]:
         capture = random_capture(40, TINY.head_dim, 1)
         plan = uniform_plan(capture, [0, 1], TINY.block, code=2)
         return cosim(
-            Heads(capture, plan, [0, 1], TINY),
-            AcceleratorTarget(memory),
-            Setup("verilator", tmp_path, build_dir),
+            capture, plan, [0, 1], TINY, "verilator", tmp_path, memory=memory, build_dir=build_dir
         )
 
     return run
@@ -266,21 +264,21 @@ def compared(build_dir, tmp_path):
 
 def test_a_co_simulation_compares_them(compared):
     report = compared(Memory((30, 30), interleaved=True))
-    assert report.bit_exact is True
-    assert report.cycles_as_predicted is True
-    assert report.predicted_cycles == pytest.approx(report.cycles, rel=ACCELERATOR_TOLERANCE)
-    assert report.memory.read.bytes_wanted > 0
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is True
+    assert report["predicted_cycles"] == pytest.approx(report["cycles"], rel=DEVICE_ERROR)
+    assert report["memory"]["read"]["bytes_wanted"] > 0
 
 
-def test_clocks_far_from_the_prediction_are_told(compared, monkeypatch):
-    monkeypatch.setattr(sim.cycles.memory_port, "ANSWER", sim.cycles.memory_port.ANSWER + 500)
+def test_cycles_far_from_the_prediction_are_reported(compared, monkeypatch):
+    monkeypatch.setattr(Memory, "READ_ANSWER", Memory.READ_ANSWER + 500)
     report = compared(Memory())
-    assert report.bit_exact is True
-    assert report.cycles_as_predicted is False
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is False
 
 
 def test_a_memory_that_answers_at_random_is_predicted(compared):
     report = compared(Memory((1, 40), stall_seed=3))
-    assert report.bit_exact is True
-    assert report.cycles_as_predicted is True
-    assert report.predicted_cycles != compared(Memory((1, 40), stall_seed=4)).predicted_cycles
+    assert report["bit_exact"] is True
+    assert report["cycles_as_predicted"] is True
+    assert report["predicted_cycles"] != compared(Memory((1, 40), stall_seed=4))["predicted_cycles"]
