@@ -63,7 +63,9 @@ def check_codes(codes: ArrayLike, count: int) -> None:
 
 def mean_bits(codes: ArrayLike) -> float:
     """Mean width in bits over all blocks, skipped ones counting 0."""
-    return float(np.array(CODE_BITS)[np.asarray(codes)].mean())
+    values = np.asarray(codes)
+    counts = np.bincount(values.ravel(), minlength=len(CODE_BITS)).tolist()
+    return sum(bits * count for bits, count in zip(CODE_BITS, counts, strict=True)) / values.size
 
 
 def density(codes: ArrayLike) -> float:
