@@ -13,29 +13,38 @@ from paro.config import ParoError
 
 __all__ = ["imported_files", "kept_path", "module_digest", "read_kept", "source_digest"]
 
-_PACKAGES = ("paro/config", "firmware_model", "rtl", "sim")
+#: Before the names of the folders: nothing in a checkout, ``paro.`` where the project is installed.
+_PREFIX = __name__.removesuffix("sim.sources")
+#: Folder of the packages that have no other above them.
+_ROOT = Path(__file__).parents[1 + _PREFIX.count(".")]
+#: What results are computed with.
+_COMPUTING = ("paro.config", *(f"{_PREFIX}{name}" for name in ("firmware_model", "rtl", "sim")))
 #: All of the project: other packages may lie beside them.
-_PROJECT = ("paro", "firmware_model", "rtl", "sim", "gen", "fpga")
+_PROJECT = tuple(
+    f"{name}."
+    for name in (
+        "paro",
+        *(_PREFIX + folder for folder in ("firmware_model", "rtl", "sim", "gen", "fpga")),
+    )
+)
 
 
 @functools.cache
 def source_digest() -> str:
     """Short name of all code and data that results are computed with."""
     content = hashlib.sha256()
-    root = Path(__file__).parent.parent
-    for package in _PACKAGES:
-        for path in sorted((root / package).rglob("*")):
+    for package in _COMPUTING:
+        for path in sorted(_ROOT.joinpath(*package.split(".")).rglob("*")):
             if path.suffix in (".py", ".toml"):
-                content.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+                content.update(f"{path.relative_to(_ROOT)}\0".encode() + path.read_bytes())
     return content.hexdigest()[:12]
 
 
 @functools.cache
 def module_digest(module: str) -> str:
     """Short name of the code of a module and of all that it imports of the project."""
-    root = Path(__file__).parent.parent
     content = hashlib.sha256()
-    for name, path in sorted(imported_files(module, root).items()):
+    for name, path in sorted(imported_files(module, _ROOT).items()):
         content.update(f"{name}\0".encode() + path.read_bytes())
     return content.hexdigest()[:16]
 
@@ -60,7 +69,7 @@ def imported_files(module: str, root: Path) -> dict[str, Path]:
 
 def _module_file(name: str, root: Path) -> Path | None:
     """File of a module of the project; ``None`` if there is none."""
-    if name.partition(".")[0] not in _PROJECT:
+    if not f"{name}.".startswith(_PROJECT):
         return None
     path = root.joinpath(*name.split("."))
     files = (path.with_name(f"{path.name}.py"), path / "__init__.py")

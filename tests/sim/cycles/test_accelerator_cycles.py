@@ -2,7 +2,6 @@
 
 import random
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -18,15 +17,17 @@ from rtl.accelerator.token_runs import TokenRuns
 from rtl.bus.axi import WORD_BYTES
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.write_master import WriteMaster
-from sim.cosim.accelerator import Step
-from sim.cosim.core_stimulus import Run
-from sim.cosim.cosim import DEVICE_ERROR, cosim
+from sim.cosim.accelerator import ACCELERATOR_TOLERANCE, AcceleratorTarget
+from sim.cosim.accelerator_scenario import Step
+from sim.cosim.cosim import Heads, Setup, cosim
+from sim.cosim.report import Report
+from sim.cosim.work import job_work
 from sim.cycles.bursts import block_bursts, head_outputs
 from sim.cycles.cycle_model import predict_accelerator
 from sim.cycles.memory import Memory
 from sim.cycles.port_kernel import ReadKind
 from sim.cycles.stalls import CHANNELS, stall_rates
-from tests.sim.accelerator_runs import assert_exact, expected_outputs, play
+from tests.sim.accelerator_runs import assert_exact, counters_of, expected_outputs, play
 from tests.sim.inputs import (
     LARGE,
     NARROW_PORT,
@@ -102,17 +103,17 @@ def test_bursts_and_cycles(config, kind, memory, build_dir, tmp_path, seed):
     jobs = make_jobs(config, SHAPES[kind], seed)
     image = place_heads(config, jobs, 0x10000)
     (step,) = play(config, [image], [Step()], build_dir, tmp_path, memory).steps
-    assert "error" not in step
+    assert step.error is None
 
     expected = expected_reads(config, image, jobs)
     known = set(expected)
-    read = [(address, beats) for address, beats in step["bursts"]["read"]]
+    read = [(address, beats) for address, beats in step.bursts["read"]]
     assert [burst for burst in read if burst in known] == expected
     # The others are descriptors and codes.
     assert len(jobs) < len(read) - len(expected) < len(read) // 2
 
     written = [head_outputs(config, image, head).bursts for head in range(len(jobs))]
-    assert [tuple(burst) for burst in step["bursts"]["write"]] == [
+    assert [tuple(burst) for burst in step.bursts["write"]] == [
         (int(address), int(beats)) for bursts in written for address, beats, _ in bursts
     ]
     words = config.head_dim * OUT_BITS // (8 * WORD_BYTES)
@@ -121,11 +122,11 @@ def test_bursts_and_cycles(config, kind, memory, build_dir, tmp_path, seed):
     ]
 
     predicted = predicted_cycles(config, jobs, image, memory)
-    assert step["counters"]["cycles"] == pytest.approx(predicted, rel=DEVICE_ERROR)
+    assert counters_of(step).cycles == pytest.approx(predicted, rel=ACCELERATOR_TOLERANCE)
 
 
 def predicted_cycles(config: Config, jobs: list[HeadJob], image: Image, memory: Memory) -> int:
-    works = [Run(job.head, job.codes, job.rows(config)).work(config) for job in jobs]
+    works = [job_work(config, job) for job in jobs]
     return predict_accelerator(config, works, image, memory).total_cycles
 
 
@@ -170,7 +171,7 @@ def measured(build_dir, tmp_path):
         steps = [step for i in range(len(images)) for step in (Step(i), Step(i, "hard_reset", 1))]
         done = play(config, images, steps, build_dir, tmp_path, memory)
         cycles = [
-            assert_exact(done, 2 * i, expected_outputs(config, queue))["counters"]["cycles"]
+            counters_of(assert_exact(done, 2 * i, expected_outputs(config, queue))).cycles
             for i, queue in enumerate(jobs)
         ]
         return Queues(config, memory, jobs, images, cycles)
@@ -240,23 +241,25 @@ def test_one_cycle_more_or_less_is_seen(build_dir, tmp_path, monkeypatch):
     def predicted() -> int:
         return predicted_cycles(TINY, jobs, image, memory)
 
-    assert predicted() == step["counters"]["cycles"]
+    assert predicted() == counters_of(step).cycles
     for owner, name in LATENCIES:
         for change in (-1, 1):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, getattr(owner, name) + change)
-                assert predicted() != step["counters"]["cycles"], (owner, name, change)
+                assert predicted() != counters_of(step).cycles, (owner, name, change)
 
 
 @pytest.fixture
 def compared(build_dir, tmp_path):
     """Co-simulate two heads of 40 tokens on the accelerator."""
 
-    def run(memory: Memory) -> dict[str, Any]:
+    def run(memory: Memory) -> Report:
         capture = random_capture(40, TINY.head_dim, 1)
         plan = uniform_plan(capture, [0, 1], TINY.block, code=2)
         return cosim(
-            capture, plan, [0, 1], TINY, "verilator", tmp_path, memory=memory, build_dir=build_dir
+            Heads(capture, plan, [0, 1], TINY),
+            AcceleratorTarget(memory),
+            Setup("verilator", tmp_path, build_dir),
         )
 
     return run
@@ -264,21 +267,21 @@ def compared(build_dir, tmp_path):
 
 def test_a_co_simulation_compares_them(compared):
     report = compared(Memory((30, 30), interleaved=True))
-    assert report["bit_exact"] is True
-    assert report["cycles_as_predicted"] is True
-    assert report["predicted_cycles"] == pytest.approx(report["cycles"], rel=DEVICE_ERROR)
-    assert report["memory"]["read"]["bytes_wanted"] > 0
+    assert report.bit_exact is True
+    assert report.cycles_as_predicted is True
+    assert report.predicted_cycles == pytest.approx(report.cycles, rel=ACCELERATOR_TOLERANCE)
+    assert report.memory.read.bytes_wanted > 0
 
 
 def test_cycles_far_from_the_prediction_are_reported(compared, monkeypatch):
     monkeypatch.setattr(Memory, "READ_ANSWER", Memory.READ_ANSWER + 500)
     report = compared(Memory())
-    assert report["bit_exact"] is True
-    assert report["cycles_as_predicted"] is False
+    assert report.bit_exact is True
+    assert report.cycles_as_predicted is False
 
 
 def test_a_memory_that_answers_at_random_is_predicted(compared):
     report = compared(Memory((1, 40), stall_seed=3))
-    assert report["bit_exact"] is True
-    assert report["cycles_as_predicted"] is True
-    assert report["predicted_cycles"] != compared(Memory((1, 40), stall_seed=4))["predicted_cycles"]
+    assert report.bit_exact is True
+    assert report.cycles_as_predicted is True
+    assert report.predicted_cycles != compared(Memory((1, 40), stall_seed=4)).predicted_cycles

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from firmware_model.host.image import HeadJob
+from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
 from rtl.core.array import PEArray
@@ -21,10 +23,11 @@ from rtl.core.sequencer import ArraySequencer
 from rtl.core.softmax import SoftmaxUnit
 from rtl.lib.banked_memory import READ_LATENCY
 from rtl.lib.stream_fifo import StreamFIFO
-from sim.cosim.core import Simulation, simulate
-from sim.cosim.core_stimulus import Run
-from sim.cosim.simulators import get_simulator
+from sim.cosim.core import CoreTarget
+from sim.cosim.target import Simulation
+from sim.cosim.work import job_work
 from sim.cycles.cycle_model import CoreWork, Prediction, predict, predict_heads
+from tests.sim.cosim.checks import simulate
 from tests.sim.inputs import SHARES, random_capture, random_codes, short_jobs
 
 TINY = PRESETS["tiny"]
@@ -42,14 +45,15 @@ class Case:
         config = self.config
         return f"{config.rows}x{config.cols}-b{config.block}-d{config.head_dim}"
 
-    def make_runs(self, seed: int) -> list[Run]:
-        runs = []
+    def make_jobs(self, seed: int) -> list[HeadJob]:
+        jobs = []
         for number, (kind, tokens, rows) in enumerate(self.commands):
             capture = random_capture(tokens, self.config.head_dim, seed + number, heads=1)
             blocks = self.config.blocks_of(tokens)
             codes = make_codes(kind, blocks, seed + number)
-            runs.append(Run(quantize_head(capture, 0, 0, self.config), codes, rows))
-        return runs
+            head = quantize_head(capture, 0, 0, self.config)
+            jobs.append(head_job(capture, head, codes, rows))
+        return jobs
 
 
 def make_codes(kind: str, blocks: int, seed: int) -> torch.Tensor:
@@ -132,17 +136,10 @@ def simulated(build_dir, tmp_path):
     def run(case: Case, latency: int) -> tuple[list[CoreWork], Simulation]:
         key = case.name, latency
         if key not in _simulations:
-            runs = case.make_runs(7)
-            simulation = simulate(
-                case.config,
-                runs,
-                get_simulator("verilator"),
-                build_dir,
-                tmp_path,
-                memory_latency=latency,
-            )
+            jobs, target = case.make_jobs(7), CoreTarget(memory_latency=latency)
+            simulation = simulate(target, case.config, jobs, build_dir, tmp_path)
             assert simulation.failure is None
-            _simulations[key] = [run.work(case.config) for run in runs], simulation
+            _simulations[key] = [job_work(case.config, job) for job in jobs], simulation
         return _simulations[key]
 
     return run
@@ -187,20 +184,12 @@ def test_equal_to_the_core(case, latency, simulated):
 @pytest.mark.parametrize("latency", [0, 30, 200])
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in SMALL])
 def test_equal_under_random_stalls(case, latency, build_dir, tmp_path, seed):
-    runs = case.make_runs(seed % 1000)
-    works = [run.work(case.config) for run in runs]
+    jobs = case.make_jobs(seed % 1000)
+    works = [job_work(case.config, job) for job in jobs]
     for stall_seed in range(seed, seed + 3):
-        simulation = simulate(
-            case.config,
-            runs,
-            get_simulator("verilator"),
-            build_dir,
-            tmp_path,
-            memory_latency=latency,
-            stall_seed=stall_seed,
-        )
-        prediction = predict(case.config, works, memory_latency=latency, stall_seed=stall_seed)
-        assert not differs(prediction, simulation), stall_seed
+        target = CoreTarget(latency, stall_seed)
+        simulation = simulate(target, case.config, jobs, build_dir, tmp_path)
+        assert not differs(target.predict(case.config, jobs), simulation), stall_seed
         assert differs(predict(case.config, works, memory_latency=latency), simulation)
 
 
@@ -228,12 +217,10 @@ def short_cases() -> list:
 def test_equal_for_short_commands(config, latency, stalls, build_dir, tmp_path, seed):
     """Many commands of one token, one block or a few."""
     jobs = short_jobs(config, 20, random.Random(seed))
-    runs = [Run(job.head, job.codes, job.rows(config)) for job in jobs]
-    memory = {"memory_latency": latency, "stall_seed": seed if stalls else None}
-    simulation = simulate(config, runs, get_simulator("verilator"), build_dir, tmp_path, **memory)
+    target = CoreTarget(latency, seed if stalls else None)
+    simulation = simulate(target, config, jobs, build_dir, tmp_path)
     assert simulation.failure is None
-    works = [run.work(config) for run in runs]
-    assert not differs(predict(config, works, **memory), simulation)
+    assert not differs(target.predict(config, jobs), simulation)
 
 
 @pytest.mark.parametrize(
