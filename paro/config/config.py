@@ -52,7 +52,7 @@ class Config(BaseModel):
         8, description="segments of the piecewise-linear 2**-f in each softmax lane"
     )
     axi_bits: Literal[64, 128, 256, 512] = Field(
-        128, description="data bits of the shell's AXI4 master"
+        128, description="data bits of the accelerator's AXI4 master"
     )
 
     def __init__(self, **values: Any) -> None:

@@ -12,13 +12,13 @@ from paro.config.config import Config
 from paro.config.formats import STAGE_MEANINGS
 
 __all__ = [
-    "ADDRESS_BITS",
     "CAUSES",
     "MAGIC",
     "MAP_VERSION",
     "MEMORY_ADDRESS_BITS",
     "QUEUE_MAX",
     "REGISTERS",
+    "REGISTER_ADDRESS_BITS",
     "REGISTER_BITS",
     "STAGES",
     "START_CAUSES",
@@ -38,7 +38,7 @@ MAP_VERSION = (1, 1)
 #: Bits of a register.
 REGISTER_BITS = 32
 #: Bits of a byte address of the registers: 4 KiB.
-ADDRESS_BITS = 12
+REGISTER_ADDRESS_BITS = 12
 #: Bits of a byte address of the memory that holds heads.
 MEMORY_ADDRESS_BITS = 40
 #: Bits of a number of heads in a queue.

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import Out
 
 from paro.config import Config
 from paro.config.descriptor import ALIGNMENT
-from paro.config.registers import ADDRESS_BITS, STAGES, STATES, Cause, counter_name
+from paro.config.registers import REGISTER_ADDRESS_BITS, STAGES, STATES, Cause, counter_name
 from rtl.accelerator.engine import Engine
 from rtl.accelerator.register_file import RegisterFile
 from rtl.accelerator.stage_counters import StageCounters
@@ -22,7 +22,7 @@ def accelerator_signature(config: Config) -> wiring.Signature:
     """Ports of the accelerator, with the names that AXI gives them."""
     buses = {
         "m_axi": axi_signature(config),
-        "s_axil": axi_lite_signature(ADDRESS_BITS).flip(),
+        "s_axil": axi_lite_signature(REGISTER_ADDRESS_BITS).flip(),
     }
     ports: dict[str, wiring.Member] = {
         f"{prefix}_{name}": member
@@ -117,7 +117,7 @@ class Accelerator(wiring.Component):
         for prefix, signature, port in (
             ("m_axi", axi_read_signature(config), engine.read),
             ("m_axi", axi_write_signature(config), engine.write),
-            ("s_axil", axi_lite_signature(ADDRESS_BITS).flip(), registers.s_axil),
+            ("s_axil", axi_lite_signature(REGISTER_ADDRESS_BITS).flip(), registers.s_axil),
         ):
             for name, member in signature.members.items():
                 outer, inner = getattr(self, f"{prefix}_{name}"), getattr(port, name)

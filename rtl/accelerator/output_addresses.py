@@ -7,9 +7,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from paro.config import Config, formats
 from paro.config.config import bits_unsigned
 from paro.config.descriptor import ROW_STRIDE_BITS
+from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.accelerator.token_walker import TokenWalker, walk_layout
-from rtl.bus.axi import ADDRESS_BITS, run_layout
+from rtl.bus.axi import run_layout
 from rtl.interfaces import token_count_shape
 from rtl.lib.arithmetic import log2
 
@@ -31,7 +32,7 @@ def output_head_layout(config: Config) -> data.StructLayout:
     return data.StructLayout(
         {
             "walk": walk_layout(config),
-            "base": unsigned(ADDRESS_BITS),
+            "base": unsigned(MEMORY_ADDRESS_BITS),
             "row_stride": unsigned(ROW_STRIDE_BITS),
         }
     )

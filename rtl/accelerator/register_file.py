@@ -8,7 +8,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
-from paro.config.registers import ADDRESS_BITS, REGISTER_BITS, REGISTERS, Access, Field, Register
+from paro.config.registers import (
+    REGISTER_ADDRESS_BITS,
+    REGISTER_BITS,
+    REGISTERS,
+    Access,
+    Field,
+    Register,
+)
 from rtl.bus.axi_lite import Response, axi_lite_signature
 from rtl.lib.arithmetic import log2
 
@@ -71,7 +78,7 @@ class RegisterFile(wiring.Component):
     def __init__(self, config: Config):
         self._config = config
         members: dict[str, wiring.Member] = {
-            "s_axil": In(axi_lite_signature(ADDRESS_BITS)),
+            "s_axil": In(axi_lite_signature(REGISTER_ADDRESS_BITS)),
             "irq": Out(1),
         }
         for register in REGISTERS:
@@ -105,7 +112,7 @@ class RegisterFile(wiring.Component):
     def _take_write(self, m: Module) -> "_Write":
         """Take address and data of a write, in any order, and offer its response: an error."""
         bus = self.s_axil
-        address = Signal(ADDRESS_BITS - _BYTE_BITS)
+        address = Signal(REGISTER_ADDRESS_BITS - _BYTE_BITS)
         address_held = Signal()
         data = Signal.like(bus.wdata)
         lanes = Signal.like(bus.wstrb)

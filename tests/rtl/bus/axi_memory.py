@@ -9,7 +9,8 @@ from typing import Any
 from amaranth.hdl import Value
 
 from paro.config import Config
-from rtl.bus.axi import ADDRESS_BITS, Burst
+from paro.config.registers import MEMORY_ADDRESS_BITS
+from rtl.bus.axi import Burst
 from rtl.bus.axi_lite import Response
 
 PAGE = 4096
@@ -60,7 +61,7 @@ class AxiMemory:
     most_outstanding: int = 32
 
     def __post_init__(self) -> None:
-        self.base = self.rng.randrange(2 ** (ADDRESS_BITS - 12) - self.size // PAGE) * PAGE
+        self.base = self.rng.randrange(2 ** (MEMORY_ADDRESS_BITS - 12) - self.size // PAGE) * PAGE
         self.bytes = bytearray(self.rng.randbytes(self.size))
         self.outstanding = 0  # bursts whose address was taken and whose answer has not ended
         self.bursts: list[tuple[int, int]] = []  # address and beats
