@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import get_args
 
 import torch
 
@@ -18,14 +17,12 @@ from firmware_model.codes import CODES_PER_BYTE, density, mean_bits, pack_codes,
 from firmware_model.reorder import ORDERS
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
 from firmware_model.transform import TRANSFORMS
-from paro.config.config import Config
+from paro.config.config import BLOCKS
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
 #: Version of the file format; a plan of another version is refused.
 VERSION = "paro-plan-3"
-#: Legal block sizes.
-BLOCKS: tuple[int, ...] = get_args(Config.model_fields["block"].annotation)
 
 
 @dataclass(frozen=True, eq=False)

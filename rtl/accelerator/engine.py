@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
 from paro.config.formats import Operand
-from paro.config.registers import MEMORY_ADDRESS_BITS, Cause, find_register
+from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
 from rtl.accelerator.address_generator import AddressGenerator
 from rtl.accelerator.code_reader import CodeReader
 from rtl.accelerator.corner_turn import CornerTurn
@@ -27,8 +27,6 @@ __all__ = ["Engine"]
 #: Most heads that are begun and whose outputs are not all written. One beyond them does not end, so
 #: that the descriptor behind it is not read.
 PLACED_HEADS = 4
-
-_COUNT_BITS = find_register("QUEUE_COUNT").fields[0].width
 
 
 class Engine(wiring.Component):
@@ -72,13 +70,13 @@ class Engine(wiring.Component):
                 "write": Out(axi_write_signature(config)),
                 "start": In(1),
                 "base": In(MEMORY_ADDRESS_BITS),
-                "count": In(_COUNT_BITS),
+                "count": In(QUEUE_BITS),
                 "done": Out(1),
                 "stop": In(1),
                 "quiet": Out(1),
                 "cause": Out(Cause),
                 "error_address": Out(MEMORY_ADDRESS_BITS),
-                "head": Out(_COUNT_BITS),
+                "head": Out(QUEUE_BITS),
                 "head_done": Out(1),
                 "read_burst": Out(1),
                 "read_beat": Out(1),

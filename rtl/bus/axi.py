@@ -57,8 +57,9 @@ class Destination(IntEnum):
 def run_layout(config: Config) -> data.StructLayout:
     """``units`` (at least 1) consecutive units from ``address`` on, a multiple of 4.
 
-    A unit has ``load_bytes`` bytes in reads and 2 ``output_words`` bytes in writes. The longest
-    runs are a block of output rows in units of one value, and one block row's codes.
+    A unit is a beat of the core's stream: ``load_bytes`` bytes in reads, ``output_words`` words in
+    writes. The longest runs are a block of output rows in units of one value, and one block row's
+    codes.
     """
     longest = max(config.block * config.head_dim, -(-config.blocks_max // CODES_PER_BEAT))
     return data.StructLayout(

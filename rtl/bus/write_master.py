@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from paro.config import Config
+from paro.config.formats import OUT_BYTES
 from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.bus.axi import (
     CACHE_BUFFERABLE,
@@ -98,7 +99,7 @@ class WriteMaster(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._lanes = self._config.axi_bits // _WORD_BITS
-        self._unit_bytes = 2 * self._config.output_words
+        self._unit_bytes = OUT_BYTES * self._config.output_words
         m.submodules.splitter = splitter = BurstSplitter(
             self._config, unit_bytes=self._unit_bytes, beats=BURST_BEATS
         )

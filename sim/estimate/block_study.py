@@ -8,12 +8,12 @@ import numpy as np
 
 from firmware_model.calibration.calibrate import Calibrated, Calibration
 from firmware_model.calibration.goal import Goal
-from firmware_model.calibration.plan import BLOCKS
 from firmware_model.capture import Capture
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import finite, finite_mean
 from firmware_model.reference.quantize import padded_head_dim
 from paro.config import Config
+from paro.config.config import BLOCKS
 from paro.config.formats import CODE_WORD_BYTES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes

@@ -25,11 +25,12 @@ import torch
 from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors, allocate_codes, text_floor
 from firmware_model.calibration.calibrate import Calibration
 from firmware_model.calibration.goal import Goal
-from firmware_model.calibration.plan import BLOCKS, ModelPlan, group_shares
+from firmware_model.calibration.plan import ModelPlan, group_shares
 from firmware_model.capture import Capture
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress
 from firmware_model.tensorfile import read_tensors, tensor_names, write_tensors
+from paro.config.config import BLOCKS
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 from sim.estimate.workloads import Workload
