@@ -6,12 +6,11 @@ Nothing here needs torch, so that a command refuses what is not legal before it 
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from paro.config.config import Config
+from paro.config.config import BLOCKS
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
 __all__ = [
-    "BLOCKS",
     "FORMAT_NAMES",
     "INTEGER",
     "METHODS",
@@ -24,8 +23,6 @@ __all__ = [
     "check_choice",
 ]
 
-#: Block sizes, in tokens on a side.
-BLOCKS: tuple[int, ...] = get_args(Config.model_fields["block"].annotation)
 #: Name of each token order: its axes from slowest to fastest. Plans store the index.
 ORDERS = ("FHW", "FWH", "HWF", "HFW", "WHF", "WFH")
 #: Name of each transform of the channels of Q and K. Plans store the index.

@@ -1,4 +1,4 @@
-"""`paro generate`: everything that a user of one device needs, in files that bear its name."""
+"""`paro generate`: all that a user of a core or an accelerator needs, in files of its name."""
 
 import time
 from importlib import metadata
@@ -25,10 +25,10 @@ def generate(
     config : Config
         What to generate. Same configuration, same bytes.
     out_dir : Path
-        Folder, made when missing; it can hold any number of devices, whose files all begin with
-        their name. It receives ``<name>.v``, ``.config.json``, ``.ports.md``, ``.ports.json``, the
-        filelist ``.f``, FuseSoC's ``.core`` and Verilator's waivers ``.vlt``; of the accelerator
-        also its registers: ``.registers.md``, ``.registers.json`` and ``.h``.
+        Folder, made when missing; it can hold any number of cores and accelerators: all files of
+        one begin with its name. It receives ``<name>.v``, ``.config.json``, ``.ports.md``,
+        ``.ports.json``, the filelist ``.f``, FuseSoC's ``.core`` and Verilator's waivers ``.vlt``;
+        of the accelerator also its registers: ``.registers.md``, ``.registers.json`` and ``.h``.
     top : str
         Name in `gen.verilog.TOPS`.
     name : str, optional

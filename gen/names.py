@@ -1,8 +1,9 @@
-"""What generated modules and files are called: one name for each configuration.
+"""Names of generated modules and files: one for each configuration.
 
 Verilog has one space of module names. Every module of a generated file begins with the name of its
-top, and the default name of the top tells the configuration, so that any number of devices can be
-in one design. Whoever wants a name that stays chooses one.
+top module, and the default name of that contains the configuration's digest, so that any number of
+cores and accelerators can be in one design. A name that is chosen stays when the configuration
+changes.
 """
 
 import re
@@ -47,8 +48,8 @@ _KEYWORDS = """
 def module_name(config: Config, top: str, name: str | None = None) -> str:
     """Name of a core or an accelerator: ``name`` if modules and files can have it.
 
-    The default is its shape, to be read, and its digest, to differ by. Two underscores in a row are
-    kept for the modules within: none of them can then have the name of another device.
+    The default has its shape, to be read, and its digest, to differ by. Two underscores in a row
+    are kept for the modules within: none of them can then have the name of another top module.
 
     Raises
     ------

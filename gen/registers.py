@@ -8,9 +8,9 @@ from gen.verilog import generator_name
 from paro.config import Config
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, DescriptorField
 from paro.config.registers import (
-    ADDRESS_BITS,
     CAUSES,
     MEMORY_ADDRESS_BITS,
+    REGISTER_ADDRESS_BITS,
     REGISTERS,
     STAGES,
     STATES,
@@ -40,7 +40,7 @@ def describe_registers(config: Config) -> dict[str, Any]:
     """
     return {
         "digest": config.digest(),
-        "address_bits": ADDRESS_BITS,
+        "address_bits": REGISTER_ADDRESS_BITS,
         "memory_address_bits": MEMORY_ADDRESS_BITS,
         "registers": [
             {
@@ -92,8 +92,8 @@ def registers_markdown(config: Config) -> str:
     lines = [
         "# Registers",
         "",
-        f"Configuration {config.digest()}. {2**ADDRESS_BITS} bytes of 32-bit registers behind the "
-        "AXI4-Lite port; offsets in bytes, of which the two lowest bits are not looked at. Reading "
+        f"Configuration {config.digest()}. {2**REGISTER_ADDRESS_BITS} bytes of 32-bit registers at "
+        "the AXI4-Lite port; offsets in bytes, whose two lowest bits are ignored. Reading "
         "an offset without a register, writing to one, and writing to a register whose fields are "
         "all read only is answered with SLVERR and changes nothing. Bits in no field read as 0; "
         "writes to them, and to read-only fields, change nothing. A write changes the bytes that "
@@ -174,8 +174,8 @@ def _descriptor_row(field: DescriptorField) -> str:
 def registers_header(config: Config, name: str | None = None) -> str:
     """C99 header: offsets, masks, shifts, constants, causes and the descriptor's structure.
 
-    What all devices share is behind one include guard and begins with ``PARO_``; the constants of
-    this device begin with its name. A program can so include the headers of several devices.
+    The part that all accelerators share has an include guard and begins with ``PARO_``; the
+    constants of this accelerator begin with its name. A program can include several such headers.
     """
     module = module_name(config, ACCELERATOR, name)
     shared = _shared_header()

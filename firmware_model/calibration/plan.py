@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from firmware_model.capture import CaptureSource
-from firmware_model.choices import BLOCKS, ORDERS, TRANSFORMS, check_block
+from firmware_model.choices import ORDERS, TRANSFORMS, check_block
 from firmware_model.codes import CODES_PER_BYTE, density, mean_bits, pack_codes, unpack_codes
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
+from paro.config.config import BLOCKS
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 

@@ -30,8 +30,9 @@ def generate(
     With the accelerator come its registers: a page, JSON and a C header. The Verilog suits Icarus,
     Verilator and Yosys. Same configuration, same bytes.
 
-    All files begin with the name of the top module, and so do all modules: several devices can be
-    in one folder and in one design. With --name it stays when the configuration changes.
+    All files begin with the name of the top module, and so do all modules: several cores and
+    accelerators can be in one folder and in one design. With --name it stays when the
+    configuration changes.
 
     [bold]Examples[/bold]
 
@@ -39,7 +40,7 @@ def generate(
 
       paro generate -o core --preset video
 
-      paro generate -o device --top accelerator --preset video --name attention
+      paro generate -o attention --top accelerator --preset video --name attention
 
       paro generate -o core --rows 16 --cols 8 --block 32 --head-dim 128
 

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from paro.config import formats
 from paro.config.errors import ParoError
 
+#: Most tokens of any configuration, and of any head's descriptor.
+TOKENS_MAX = 2**20
+
 
 def _clamp(value: int, low: int, high: int) -> int:
     return max(low, min(value, high))
@@ -46,13 +49,16 @@ class Config(BaseModel):
     block: Literal[16, 32, 64] = Field(64, description="tokens B on a side of an attention block")
     head_dim: Literal[32, 64, 128, 256] = Field(64, description="channels d of a head")
     max_tokens: int = Field(
-        131072, ge=64, le=2**20, description="longest token sequence the accumulators must hold"
+        131072,
+        ge=64,
+        le=TOKENS_MAX,
+        description="longest token sequence the accumulators must hold",
     )
     exp_segments: Literal[4, 8, 16] = Field(
         8, description="segments of the piecewise-linear 2**-f in each softmax lane"
     )
     axi_bits: Literal[64, 128, 256, 512] = Field(
-        128, description="data bits of the shell's AXI4 master"
+        128, description="data bits of the accelerator's AXI4 master"
     )
 
     def __init__(self, **values: Any) -> None:
@@ -205,6 +211,8 @@ def _sentence(error: ValidationError) -> str:
 
 #: Head sizes of the hardware, ascending; a smaller head is padded with zero channels to the next.
 HEAD_DIMS: tuple[int, ...] = get_args(Config.model_fields["head_dim"].annotation)
+#: Block sizes of the hardware, ascending.
+BLOCKS: tuple[int, ...] = get_args(Config.model_fields["block"].annotation)
 
 
 def padded_head_dim(head_dim: int) -> int:

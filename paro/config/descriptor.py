@@ -6,10 +6,10 @@ from it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
-from paro.config.config import HEAD_DIMS, Config
+from paro.config.config import BLOCKS, HEAD_DIMS, TOKENS_MAX
 from paro.config.errors import ParoError
+from paro.config.formats import OUT_BYTES
 from paro.config.registers import MAGIC, MEMORY_ADDRESS_BITS
 
 __all__ = [
@@ -34,8 +34,6 @@ DESCRIPTOR_VERSION = 2
 ALIGNMENT = 4
 #: Bits of a row stride; without its two zeros it fits a common hardware multiplier of 18 bits.
 ROW_STRIDE_BITS = 20
-#: Most tokens of any configuration.
-_TOKENS_MAX = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +81,6 @@ class DescriptorField:
         return f"{self.legal[0]} to {self.legal[-1]}{step}"
 
 
-def _choices(parameter: str) -> tuple[int, ...]:
-    return get_args(Config.model_fields[parameter].annotation)
-
-
 def _stride(name: str, word: int, operand: str, row_bytes: int) -> DescriptorField:
     return DescriptorField(
         name=name,
@@ -106,9 +100,9 @@ def _address(name: str, word: int, description: str) -> DescriptorField:
     )
 
 
-_COUNT = range(1, _TOKENS_MAX + 1)
-_COUNT_OR_NONE = range(_TOKENS_MAX)
-_BLOCK_ROWS_MAX = _TOKENS_MAX // min(_choices("block"))
+_COUNT = range(1, TOKENS_MAX + 1)
+_COUNT_OR_NONE = range(TOKENS_MAX)
+_BLOCK_ROWS_MAX = TOKENS_MAX // BLOCKS[0]
 
 #: All fields, by ascending position.
 DESCRIPTOR: tuple[DescriptorField, ...] = (
@@ -118,7 +112,7 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         word=1,
         width=8,
         description="Tokens on a side of a block, as configured",
-        legal=_choices("block"),
+        legal=BLOCKS,
     ),
     DescriptorField(
         name="version",
@@ -188,7 +182,7 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     _stride("q_row_stride", 13, "Q", HEAD_DIMS[0]),
     _stride("k_row_stride", 14, "K", HEAD_DIMS[0]),
     _stride("v_row_stride", 15, "V", HEAD_DIMS[0]),
-    _stride("o_row_stride", 16, "O", 2 * HEAD_DIMS[0]),
+    _stride("o_row_stride", 16, "O", OUT_BYTES * HEAD_DIMS[0]),
     _address("q_address", 17, "Q: head_dim INT8 a token, natural token order"),
     _address("k_address", 19, "K, as Q"),
     _address("v_address", 21, "V, as Q"),
@@ -283,7 +277,7 @@ def _check_tokens(values: dict[str, int]) -> None:
 
 def _check_addresses(values: dict[str, int]) -> None:
     tokens = values["key_tokens"]
-    for operand, row_bytes in zip("qkvo", (1, 1, 1, 2), strict=True):
+    for operand, row_bytes in zip("qkvo", (1, 1, 1, OUT_BYTES), strict=True):
         row = row_bytes * values["head_dim"]
         stride, address = values[f"{operand}_row_stride"], values[f"{operand}_address"]
         if stride < row:

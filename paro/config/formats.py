@@ -63,6 +63,8 @@ NUMERATOR_FRAC = 9
 #: Output word: signed, in units of the V scale, with this many fractional bits.
 OUT_BITS = 16
 OUT_FRAC = 8
+#: Bytes of an output word in memory.
+OUT_BYTES = OUT_BITS // 8
 
 
 class Operand(IntEnum):

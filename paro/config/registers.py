@@ -12,13 +12,14 @@ from paro.config.config import Config
 from paro.config.formats import STAGE_MEANINGS
 
 __all__ = [
-    "ADDRESS_BITS",
     "CAUSES",
     "MAGIC",
     "MAP_VERSION",
     "MEMORY_ADDRESS_BITS",
+    "QUEUE_BITS",
     "QUEUE_MAX",
     "REGISTERS",
+    "REGISTER_ADDRESS_BITS",
     "REGISTER_BITS",
     "STAGES",
     "START_CAUSES",
@@ -38,13 +39,13 @@ MAP_VERSION = (1, 1)
 #: Bits of a register.
 REGISTER_BITS = 32
 #: Bits of a byte address of the registers: 4 KiB.
-ADDRESS_BITS = 12
+REGISTER_ADDRESS_BITS = 12
 #: Bits of a byte address of the memory that holds heads.
 MEMORY_ADDRESS_BITS = 40
 #: Bits of a number of heads in a queue.
-_QUEUE_BITS = 16
+QUEUE_BITS = 16
 #: Most heads in a queue.
-QUEUE_MAX = 2**_QUEUE_BITS - 1
+QUEUE_MAX = 2**QUEUE_BITS - 1
 
 #: Stages whose clocks are counted, in the order of their counters.
 STAGES = {stage.name.lower(): meaning for stage, meaning in STAGE_MEANINGS.items()}
@@ -354,7 +355,7 @@ REGISTERS: tuple[Register, ...] = (
         0x010,
         "Index in the queue of the descriptor at fault; says nothing for "
         + ", ".join(cause.name for cause in START_CAUSES),
-        width=_QUEUE_BITS,
+        width=QUEUE_BITS,
     ),
     *_pair(
         "ERROR_ADDRESS",
@@ -374,10 +375,10 @@ REGISTERS: tuple[Register, ...] = (
         "QUEUE_COUNT",
         0x028,
         "Descriptors in the queue, at least 1; taken over by a start",
-        width=_QUEUE_BITS,
+        width=QUEUE_BITS,
         access="rw",
     ),
-    _single("HEADS_DONE", 0x02C, "Heads of the queue whose outputs are written", width=_QUEUE_BITS),
+    _single("HEADS_DONE", 0x02C, "Heads of the queue whose outputs are written", width=QUEUE_BITS),
     *_pair(
         "DIGEST",
         0x030,

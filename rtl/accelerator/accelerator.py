@@ -1,12 +1,12 @@
-"""The accelerator: a device that a system starts and leaves alone."""
+"""The accelerator: registers, control and counters around the engine."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
 from paro.config import Config
 from paro.config.descriptor import ALIGNMENT
-from paro.config.registers import ADDRESS_BITS, STAGES, STATES, Cause, counter_name
+from paro.config.registers import REGISTER_ADDRESS_BITS, STAGES, STATES, Cause, counter_name
 from rtl.accelerator.engine import Engine
 from rtl.accelerator.register_file import RegisterFile
 from rtl.accelerator.stage_counters import StageCounters
@@ -22,7 +22,7 @@ def accelerator_signature(config: Config) -> wiring.Signature:
     """Ports of the accelerator, with the names that AXI gives them."""
     buses = {
         "m_axi": axi_signature(config),
-        "s_axil": axi_lite_signature(ADDRESS_BITS).flip(),
+        "s_axil": axi_lite_signature(REGISTER_ADDRESS_BITS).flip(),
     }
     ports: dict[str, wiring.Member] = {
         f"{prefix}_{name}": member
@@ -70,44 +70,16 @@ class Accelerator(wiring.Component):
         m.submodules.registers = registers = RegisterFile(config)
         m.submodules.counters = counters = StageCounters()
         (engine,) = replicate(m, platform, "engine", lambda: Engine(config), 1, reset=reset)
-        for prefix, signature, port in (
-            ("m_axi", axi_read_signature(config), engine.read),
-            ("m_axi", axi_write_signature(config), engine.write),
-            ("s_axil", axi_lite_signature(ADDRESS_BITS).flip(), registers.s_axil),
-        ):
-            for name, member in signature.members.items():
-                outer, inner = getattr(self, f"{prefix}_{name}"), getattr(port, name)
-                m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
-
-        # Control.
-        resting = Signal()
-        cause = Signal(Cause)
-        refusal = Signal(Cause)
-        queue_base = Cat(registers.queue_base_lo, registers.queue_base_hi)
-        asked = registers.control_start & ~registers.control_reset
-        accepted = asked & (refusal == Cause.NONE)
-        with m.If(~resting):
-            m.d.comb += refusal.eq(Cause.BUSY)
-        with m.Elif(~registers.queue_count.any()):
-            m.d.comb += refusal.eq(Cause.EMPTY_QUEUE)
-        with m.Elif(queue_base[: log2(ALIGNMENT)].any()):
-            m.d.comb += refusal.eq(Cause.BAD_QUEUE_BASE)
-        m.d.comb += [
-            self.irq.eq(registers.irq),
-            registers.status_busy.eq(~resting),
-            registers.status_cause.eq(cause),
-            registers.status_done_clear.eq(accepted),
-            registers.status_error_clear.eq(accepted),
-        ]
-        with m.If(asked & ~accepted):
-            m.d.comb += registers.status_error_set.eq(1)
-            m.d.sync += cause.eq(refusal)
+        self._connect_buses(m, registers, engine)
+        resting = Signal()  # no queue is worked on or given up
+        cause = Signal(Cause)  # of the last error
+        accepted = self._judge_start(m, registers, resting, cause)
         with m.FSM():
             with m.State("REST"):
                 m.d.comb += resting.eq(1)
                 with m.If(accepted):
                     m.d.sync += [
-                        engine.base.eq(queue_base),
+                        engine.base.eq(_queue_base(registers)),
                         engine.count.eq(registers.queue_count),
                     ]
                     m.next = "CLEAR"
@@ -122,20 +94,7 @@ class Accelerator(wiring.Component):
                     m.next = "WORK"
             with m.State("WORK"):
                 with m.If(engine.cause != Cause.NONE):
-                    m.d.comb += registers.status_error_set.eq(1)
-                    m.d.sync += [
-                        cause.eq(engine.cause),
-                        Cat(registers.error_address_lo, registers.error_address_hi).eq(
-                            engine.error_address
-                        ),
-                        registers.error_head.eq(
-                            Mux(
-                                engine.cause == Cause.WRITE_ERROR,
-                                registers.heads_done,
-                                engine.head,
-                            )
-                        ),
-                    ]
+                    self._report_error(m, registers, engine, cause)
                     m.next = "STOP"
                 with m.Elif(registers.control_reset):
                     m.next = "STOP"
@@ -149,9 +108,72 @@ class Accelerator(wiring.Component):
             with m.State("RESET"):
                 m.d.comb += [engine.stop.eq(1), reset.eq(1)]
                 m.next = "REST"
+        self._count(m, registers, counters, engine, resting)
+        return m
 
-        # Counters.
-        m.d.comb += [counters.enable.eq(~resting), counters.activity.eq(engine.activity)]
+    def _connect_buses(self, m: Module, registers: RegisterFile, engine: Engine) -> None:
+        """Connect each port to the bus of the same name inside."""
+        config = self.config
+        for prefix, signature, port in (
+            ("m_axi", axi_read_signature(config), engine.read),
+            ("m_axi", axi_write_signature(config), engine.write),
+            ("s_axil", axi_lite_signature(REGISTER_ADDRESS_BITS).flip(), registers.s_axil),
+        ):
+            for name, member in signature.members.items():
+                outer, inner = getattr(self, f"{prefix}_{name}"), getattr(port, name)
+                m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+
+    def _judge_start(
+        self, m: Module, registers: RegisterFile, resting: Signal, cause: Signal
+    ) -> Value:
+        """Report a start that is refused; returns whether one is accepted in this cycle."""
+        refusal = Signal(Cause)
+        asked = registers.control_start & ~registers.control_reset
+        accepted = asked & (refusal == Cause.NONE)
+        with m.If(~resting):
+            m.d.comb += refusal.eq(Cause.BUSY)
+        with m.Elif(~registers.queue_count.any()):
+            m.d.comb += refusal.eq(Cause.EMPTY_QUEUE)
+        with m.Elif(_queue_base(registers)[: log2(ALIGNMENT)].any()):
+            m.d.comb += refusal.eq(Cause.BAD_QUEUE_BASE)
+        m.d.comb += [
+            self.irq.eq(registers.irq),
+            registers.status_busy.eq(~resting),
+            registers.status_cause.eq(cause),
+            registers.status_done_clear.eq(accepted),
+            registers.status_error_clear.eq(accepted),
+        ]
+        with m.If(asked & ~accepted):
+            m.d.comb += registers.status_error_set.eq(1)
+            m.d.sync += cause.eq(refusal)
+        return accepted
+
+    def _report_error(
+        self, m: Module, registers: RegisterFile, engine: Engine, cause: Signal
+    ) -> None:
+        """Report the engine's error; one of a write belongs to the first head not yet written."""
+        address = Cat(registers.error_address_lo, registers.error_address_hi)
+        of_write = engine.cause == Cause.WRITE_ERROR
+        m.d.comb += registers.status_error_set.eq(1)
+        m.d.sync += [
+            cause.eq(engine.cause),
+            address.eq(engine.error_address),
+            registers.error_head.eq(Mux(of_write, registers.heads_done, engine.head)),
+        ]
+
+    def _count(
+        self,
+        m: Module,
+        registers: RegisterFile,
+        counters: StageCounters,
+        engine: Engine,
+        resting: Signal,
+    ) -> None:
+        """Count, until the next start, what stages do, and cycles, bursts, beats and heads."""
+        m.d.comb += [
+            counters.enable.eq(~resting),
+            counters.activity.eq(engine.activity),
+        ]
         for stage in STAGES:
             for state in STATES:
                 register = getattr(registers, counter_name(stage, state).lower())
@@ -170,4 +192,7 @@ class Accelerator(wiring.Component):
                 m.d.sync += counter.eq(0)
             with m.Elif(happens):
                 m.d.sync += counter.eq(counter + 1)
-        return m
+
+
+def _queue_base(registers: RegisterFile) -> Value:
+    return Cat(registers.queue_base_lo, registers.queue_base_hi)

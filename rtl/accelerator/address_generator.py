@@ -8,9 +8,10 @@ from paro.config import Config
 from paro.config.config import bits_unsigned
 from paro.config.descriptor import ROW_STRIDE_BITS
 from paro.config.formats import SCALE_BYTES, Operand
+from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.accelerator.token_walker import TokenWalker, walk_layout
-from rtl.bus.axi import ADDRESS_BITS, Destination, run_layout
+from rtl.bus.axi import Destination, run_layout
 from rtl.lib.arithmetic import log2
 
 __all__ = ["AddressGenerator", "block_request_layout", "head_layout"]
@@ -35,9 +36,9 @@ def head_layout(config: Config) -> data.StructLayout:
     return data.StructLayout(
         {
             "walk": walk_layout(config),
-            "base": data.ArrayLayout(unsigned(ADDRESS_BITS), len(Operand)),
+            "base": data.ArrayLayout(unsigned(MEMORY_ADDRESS_BITS), len(Operand)),
             "row_stride": data.ArrayLayout(unsigned(ROW_STRIDE_BITS), len(Operand)),
-            "scales": data.ArrayLayout(unsigned(ADDRESS_BITS), 2),
+            "scales": data.ArrayLayout(unsigned(MEMORY_ADDRESS_BITS), 2),
         }
     )
 

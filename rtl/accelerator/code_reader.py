@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out, connect
 
 from paro.config import Config
 from paro.config.config import bits_unsigned
+from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl import interfaces
-from rtl.bus.axi import ADDRESS_BITS, Destination, run_layout
+from rtl.bus.axi import Destination, run_layout
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -21,7 +22,7 @@ def codes_request_layout(config: Config) -> data.StructLayout:
     """Codes of ``rows`` block rows of ``key_blocks`` blocks each, from ``address`` on."""
     blocks = unsigned(bits_unsigned(config.blocks_max))
     return data.StructLayout(
-        {"address": unsigned(ADDRESS_BITS), "rows": blocks, "key_blocks": blocks}
+        {"address": unsigned(MEMORY_ADDRESS_BITS), "rows": blocks, "key_blocks": blocks}
     )
 
 
@@ -75,7 +76,7 @@ class CodeReader(wiring.Component):
         product = Signal(2 * len(request.rows))
         words_left = Signal.like(product)
         units_left = Signal.like(product)
-        address = Signal(ADDRESS_BITS)
+        address = Signal(MEMORY_ADDRESS_BITS)
         measure = Signal()  # the number of codes is known in this cycle
         accepted = self.request.valid & self.request.ready
 

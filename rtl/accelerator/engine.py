@@ -6,13 +6,13 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
 from paro.config.formats import Operand
-from paro.config.registers import Cause, find_register
+from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
 from rtl.accelerator.address_generator import AddressGenerator
 from rtl.accelerator.code_reader import CodeReader
 from rtl.accelerator.corner_turn import CornerTurn
 from rtl.accelerator.head_queue import HeadQueue
 from rtl.accelerator.output_addresses import OutputAddresses
-from rtl.bus.axi import ADDRESS_BITS, Destination, axi_read_signature, axi_write_signature
+from rtl.bus.axi import Destination, axi_read_signature, axi_write_signature
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.run_arbiter import RunArbiter
 from rtl.bus.write_master import WriteMaster
@@ -27,8 +27,6 @@ __all__ = ["Engine"]
 #: Most heads that are begun and whose outputs are not all written. One beyond them does not end, so
 #: that the descriptor behind it is not read.
 PLACED_HEADS = 4
-
-_COUNT_BITS = find_register("QUEUE_COUNT").fields[0].width
 
 
 class Engine(wiring.Component):
@@ -71,14 +69,14 @@ class Engine(wiring.Component):
                 "read": Out(axi_read_signature(config)),
                 "write": Out(axi_write_signature(config)),
                 "start": In(1),
-                "base": In(ADDRESS_BITS),
-                "count": In(_COUNT_BITS),
+                "base": In(MEMORY_ADDRESS_BITS),
+                "count": In(QUEUE_BITS),
                 "done": Out(1),
                 "stop": In(1),
                 "quiet": Out(1),
                 "cause": Out(Cause),
-                "error_address": Out(ADDRESS_BITS),
-                "head": Out(_COUNT_BITS),
+                "error_address": Out(MEMORY_ADDRESS_BITS),
+                "head": Out(QUEUE_BITS),
                 "head_done": Out(1),
                 "read_burst": Out(1),
                 "read_beat": Out(1),

@@ -6,14 +6,12 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
 from paro.config.descriptor import ALIGNMENT, DESCRIPTOR, DESCRIPTOR_BYTES, ROW_STRIDE_BITS
-from paro.config.registers import Cause, find_register
+from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
 from rtl.accelerator.descriptor import descriptor_layout
-from rtl.bus.axi import ADDRESS_BITS, Destination, run_layout
+from rtl.bus.axi import Destination, run_layout
 from rtl.lib.arithmetic import log2
 
 __all__ = ["HeadQueue"]
-
-_COUNT_BITS = find_register("QUEUE_COUNT").fields[0].width
 
 
 class HeadQueue(wiring.Component):
@@ -47,12 +45,12 @@ class HeadQueue(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "base": In(ADDRESS_BITS),
-                "count": In(_COUNT_BITS),
+                "base": In(MEMORY_ADDRESS_BITS),
+                "count": In(QUEUE_BITS),
                 "runs": Out(stream.Signature(run_layout(config))),
                 "units": In(stream.Signature(unsigned(8 * config.load_bytes))),
                 "heads": Out(stream.Signature(descriptor_layout())),
-                "index": Out(_COUNT_BITS),
+                "index": Out(QUEUE_BITS),
                 "fault": Out(Cause),
                 "idle": Out(1),
             }
@@ -62,8 +60,8 @@ class HeadQueue(wiring.Component):
         m = Module()
         units = DESCRIPTOR_BYTES // self._config.load_bytes
         head = Signal(descriptor_layout())
-        address = Signal(ADDRESS_BITS)
-        left = Signal(_COUNT_BITS)
+        address = Signal(MEMORY_ADDRESS_BITS)
+        left = Signal(QUEUE_BITS)
         received = Signal(range(units))
         m.d.comb += [
             self.heads.payload.eq(head),

@@ -4,12 +4,14 @@ from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from paro.config import Config, formats
+from paro.config import Config
 from paro.config.config import bits_unsigned
 from paro.config.descriptor import ROW_STRIDE_BITS
+from paro.config.formats import OUT_BYTES
+from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.accelerator.token_walker import TokenWalker, walk_layout
-from rtl.bus.axi import ADDRESS_BITS, run_layout
+from rtl.bus.axi import run_layout
 from rtl.interfaces import token_count_shape
 from rtl.lib.arithmetic import log2
 
@@ -31,7 +33,7 @@ def output_head_layout(config: Config) -> data.StructLayout:
     return data.StructLayout(
         {
             "walk": walk_layout(config),
-            "base": unsigned(ADDRESS_BITS),
+            "base": unsigned(MEMORY_ADDRESS_BITS),
             "row_stride": unsigned(ROW_STRIDE_BITS),
         }
     )
@@ -71,12 +73,11 @@ class OutputAddresses(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, request = self._config, self.request.payload
-        word_bytes = formats.OUT_BITS // 8
         m.submodules.walker = walker = TokenWalker(config)
         m.submodules.rows = rows = TokenRuns(
             config,
-            row_bytes=word_bytes * config.head_dim,
-            unit_bytes=word_bytes * config.output_words,
+            row_bytes=OUT_BYTES * config.head_dim,
+            unit_bytes=OUT_BYTES * config.output_words,
         )
         connect(m, walker.tokens, rows.tokens)
         connect(m, rows.runs, flipped(self.runs))

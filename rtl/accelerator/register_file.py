@@ -1,11 +1,21 @@
-"""Register file: the table of registers behind an AXI4-Lite slave."""
+"""Register file: the table of registers, read and written through an AXI4-Lite slave."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
-from paro.config.registers import ADDRESS_BITS, REGISTER_BITS, REGISTERS, Field, Register
+from paro.config.registers import (
+    REGISTER_ADDRESS_BITS,
+    REGISTER_BITS,
+    REGISTERS,
+    Access,
+    Field,
+    Register,
+)
 from rtl.bus.axi_lite import Response, axi_lite_signature
 from rtl.lib.arithmetic import log2
 
@@ -14,11 +24,22 @@ __all__ = ["RegisterFile", "member_name"]
 #: Low bits of a byte address that say where in a register it points.
 _BYTE_BITS = log2(REGISTER_BITS // 8)
 
+#: A signal for each field of access ``w1c``, by the names of its register and of itself.
+_Flags = dict[tuple[str, str], Signal]
+
 
 def member_name(register: Register, field: Field) -> str:
     """Name of a field's member of `RegisterFile`."""
     name = register.name if field.name == "value" else f"{register.name}_{field.name}"
     return name.lower()
+
+
+def _fields(access: Access) -> Iterator[tuple[Register, Field]]:
+    """All fields of that access, each after its register."""
+    for register in REGISTERS:
+        for field in register.fields:
+            if field.access == access:
+                yield register, field
 
 
 class RegisterFile(wiring.Component):
@@ -27,7 +48,7 @@ class RegisterFile(wiring.Component):
     Parameters
     ----------
     config : Config
-        What the constant fields tell.
+        Values of the constant fields.
 
     Members
     -------
@@ -43,8 +64,8 @@ class RegisterFile(wiring.Component):
     Latency
     -------
     A read is answered 1 cycle after its address is taken, a write 2 cycles after the later of
-    address and data; each channel takes one of them every 2 cycles. What was written, and a strobe,
-    is there in the cycle in which the response is first offered.
+    address and data; each channel takes one of them every 2 cycles. A written value, and a strobe,
+    appears in the cycle in which the response is first offered.
 
     Contract
     --------
@@ -57,7 +78,7 @@ class RegisterFile(wiring.Component):
     def __init__(self, config: Config):
         self._config = config
         members: dict[str, wiring.Member] = {
-            "s_axil": In(axi_lite_signature(ADDRESS_BITS)),
+            "s_axil": In(axi_lite_signature(REGISTER_ADDRESS_BITS)),
             "irq": Out(1),
         }
         for register in REGISTERS:
@@ -76,18 +97,22 @@ class RegisterFile(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bus = self.s_axil
         flags = {
             (register.name, field.name): Signal(
                 field.width, init=field.reset, name=f"{register.name}_{field.name}".lower()
             )
-            for register in REGISTERS
-            for field in register.fields
-            if field.access == "w1c"
+            for register, field in _fields("w1c")
         }
+        self._write_fields(m, self._take_write(m), flags)
+        self._answer_reads(m, flags)
+        raised = flags["STATUS", "done"] | flags["STATUS", "error"]
+        m.d.comb += self.irq.eq(raised & self.control_interrupt_enable)
+        return m
 
-        # Writes.
-        address = Signal(ADDRESS_BITS - _BYTE_BITS)
+    def _take_write(self, m: Module) -> "_Write":
+        """Take address and data of a write, in any order, and offer its response: an error."""
+        bus = self.s_axil
+        address = Signal(REGISTER_ADDRESS_BITS - _BYTE_BITS)
         address_held = Signal()
         data = Signal.like(bus.wdata)
         lanes = Signal.like(bus.wstrb)
@@ -112,40 +137,47 @@ class RegisterFile(wiring.Component):
                 bus.bresp.eq(Response.SLVERR),
             ]
 
-        written = Signal.like(bus.wdata)  # bits in the byte lanes that are written
+        written = Signal.like(bus.wdata)
         m.d.comb += written.eq(Cat(lane.replicate(8) for lane in lanes))
+        return _Write(do_write, address, data, written)
+
+    def _write_fields(self, m: Module, write: "_Write", flags: _Flags) -> None:
+        """Change the fields of the register that is written; then the response is no error."""
         clears = {key: Signal.like(flag) for key, flag in flags.items()}
-        for register in REGISTERS:
-            for field in register.fields:
-                if field.access == "strobe":
-                    m.d.sync += getattr(self, member_name(register, field)).eq(0)
-        with m.Switch(address):
+        for register, field in _fields("strobe"):
+            m.d.sync += getattr(self, member_name(register, field)).eq(0)
+        with m.Switch(write.address):
             for register in REGISTERS:
                 if register.access == "ro":
                     continue
                 with m.Case(register.offset >> _BYTE_BITS):
-                    with m.If(do_write):
-                        m.d.sync += bus.bresp.eq(Response.OKAY)
+                    with m.If(write.do_write):
+                        m.d.sync += self.s_axil.bresp.eq(Response.OKAY)
                         for field in register.fields:
-                            bits = slice(field.low, field.low + field.width)
-                            new, lane = data[bits], written[bits]
-                            if field.access == "rw":
-                                value = getattr(self, member_name(register, field))
-                                m.d.sync += value.eq((value & ~lane) | (new & lane))
-                            elif field.access == "strobe":
-                                pulse = getattr(self, member_name(register, field))
-                                m.d.sync += pulse.eq(new & lane)
-                            elif field.access == "w1c":
-                                m.d.comb += clears[register.name, field.name].eq(new & lane)
-        for register in REGISTERS:
-            for field in register.fields:
-                if field.access == "w1c":
-                    key = register.name, field.name
-                    name = member_name(register, field)
-                    sets, drops = getattr(self, f"{name}_set"), getattr(self, f"{name}_clear")
-                    m.d.sync += flags[key].eq((flags[key] & ~clears[key] & ~drops) | sets)
+                            self._write_field(m, register, field, write, clears)
+        for register, field in _fields("w1c"):
+            flag, clear = (signals[register.name, field.name] for signals in (flags, clears))
+            name = member_name(register, field)
+            sets, drops = getattr(self, f"{name}_set"), getattr(self, f"{name}_clear")
+            m.d.sync += flag.eq((flag & ~clear & ~drops) | sets)
 
-        # Reads.
+    def _write_field(
+        self, m: Module, register: Register, field: Field, write: "_Write", clears: _Flags
+    ) -> None:
+        bits = slice(field.low, field.low + field.width)
+        new, lane = write.data[bits], write.written[bits]
+        if field.access == "rw":
+            value = getattr(self, member_name(register, field))
+            m.d.sync += value.eq((value & ~lane) | (new & lane))
+        elif field.access == "strobe":
+            pulse = getattr(self, member_name(register, field))
+            m.d.sync += pulse.eq(new & lane)
+        elif field.access == "w1c":
+            m.d.comb += clears[register.name, field.name].eq(new & lane)
+
+    def _answer_reads(self, m: Module, flags: _Flags) -> None:
+        """Answer a read with its register's word, or with an error where there is none."""
+        bus = self.s_axil
         m.d.comb += bus.arready.eq(~bus.rvalid)
         with m.If(bus.rready):
             m.d.sync += bus.rvalid.eq(0)
@@ -158,12 +190,8 @@ class RegisterFile(wiring.Component):
                 with m.Default():
                     m.d.sync += [bus.rdata.eq(0), bus.rresp.eq(Response.SLVERR)]
 
-        raised = flags["STATUS", "done"] | flags["STATUS", "error"]
-        m.d.comb += self.irq.eq(raised & self.control_interrupt_enable)
-        return m
-
-    def _word(self, register: Register, flags: dict[tuple[str, str], Signal]):
-        """What a register reads as."""
+    def _word(self, register: Register, flags: _Flags) -> Value:
+        """Word that a register reads as."""
         parts, width = [], 0
         for field in register.fields:
             if field.constant is not None:
@@ -177,3 +205,12 @@ class RegisterFile(wiring.Component):
             parts += [Const(0, field.low - width), value]
             width = field.low + field.width
         return Cat(parts)
+
+
+class _Write(NamedTuple):
+    """A write whose address and data are there."""
+
+    do_write: Signal  # in this cycle
+    address: Signal  # of a register, in words
+    data: Signal
+    written: Signal  # bits in the byte lanes that are written

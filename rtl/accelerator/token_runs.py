@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
 from paro.config.descriptor import ROW_STRIDE_BITS
+from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_walker import token_layout
-from rtl.bus.axi import ADDRESS_BITS, run_layout
+from rtl.bus.axi import run_layout
 
 __all__ = ["TokenRuns"]
 
@@ -55,7 +56,7 @@ class TokenRuns(wiring.Component):
         layout = run_layout(config)
         super().__init__(
             {
-                "base": In(unsigned(ADDRESS_BITS)),
+                "base": In(unsigned(MEMORY_ADDRESS_BITS)),
                 "row_stride": In(unsigned(ROW_STRIDE_BITS)),
                 "destination": In(layout["destination"].shape),
                 "tokens": In(stream.Signature(token_layout(config))),

@@ -1,4 +1,4 @@
-"""Memory port of the shell: its AXI4 signatures, and the runs that it reads and writes."""
+"""Memory port of the accelerator: its AXI4 signatures, and the runs that it reads and writes."""
 
 from enum import IntEnum
 
@@ -13,7 +13,6 @@ from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.interfaces import CODES_PER_BEAT
 
 __all__ = [
-    "ADDRESS_BITS",
     "CACHE_BUFFERABLE",
     "ERROR_BIT",
     "WORD_BYTES",
@@ -24,9 +23,6 @@ __all__ = [
     "axi_write_signature",
     "run_layout",
 ]
-
-#: Bits of a byte address.
-ADDRESS_BITS = MEMORY_ADDRESS_BITS
 
 #: Every run begins and ends at a multiple of so many bytes.
 WORD_BYTES = ALIGNMENT
@@ -39,7 +35,7 @@ ERROR_BIT = 1
 
 
 class Burst(IntEnum):
-    """Burst types of AXI4; the shell uses INCR alone."""
+    """Burst types of AXI4; the accelerator uses INCR alone."""
 
     FIXED = 0
     INCR = 1
@@ -61,13 +57,14 @@ class Destination(IntEnum):
 def run_layout(config: Config) -> data.StructLayout:
     """``units`` (at least 1) consecutive units from ``address`` on, a multiple of 4.
 
-    A unit has ``load_bytes`` bytes in reads and 2 ``output_words`` bytes in writes. The longest
-    runs are a block of output rows in units of one value, and one block row's codes.
+    A unit is a beat of the core's stream: ``load_bytes`` bytes in reads, ``output_words`` words in
+    writes. The longest runs are a block of output rows in units of one value, and one block row's
+    codes.
     """
     longest = max(config.block * config.head_dim, -(-config.blocks_max // CODES_PER_BEAT))
     return data.StructLayout(
         {
-            "address": unsigned(ADDRESS_BITS),
+            "address": unsigned(MEMORY_ADDRESS_BITS),
             "units": unsigned(bits_unsigned(longest)),
             "destination": unsigned(bits_unsigned(max(Destination))),
         }
@@ -77,7 +74,7 @@ def run_layout(config: Config) -> data.StructLayout:
 def _address_members(channel: str) -> dict[str, wiring.Member]:
     return {
         f"{channel}id": Out(1),
-        f"{channel}addr": Out(ADDRESS_BITS),
+        f"{channel}addr": Out(MEMORY_ADDRESS_BITS),
         f"{channel}len": Out(8),
         f"{channel}size": Out(3),
         f"{channel}burst": Out(2),

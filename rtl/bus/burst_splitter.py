@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
 from paro.config.config import bits_unsigned
-from rtl.bus.axi import ADDRESS_BITS, WORD_BYTES, run_layout
+from paro.config.registers import MEMORY_ADDRESS_BITS
+from rtl.bus.axi import WORD_BYTES, run_layout
 from rtl.lib.arithmetic import log2
 
 __all__ = ["BurstSplitter", "burst_layout"]
@@ -24,7 +25,7 @@ def burst_layout(config: Config, beats: int) -> data.StructLayout:
     lanes = config.axi_bits // 8 // WORD_BYTES
     return data.StructLayout(
         {
-            "address": unsigned(ADDRESS_BITS),
+            "address": unsigned(MEMORY_ADDRESS_BITS),
             "last_beat": range(beats),
             "first_lane": range(lanes),
             "last_lane": range(lanes),
@@ -85,7 +86,7 @@ class BurstSplitter(wiring.Component):
         run_last = Signal(max(len(run_words), place_bits) + 1)
         m.d.comb += run_last.eq(run_word[:place_bits] + run_words - 1)
         active = Signal()
-        word = Signal(ADDRESS_BITS - log2(WORD_BYTES))
+        word = Signal(MEMORY_ADDRESS_BITS - log2(WORD_BYTES))
         last_place = Signal(place_bits)
         crossings = Signal(len(run_last) - place_bits)
 

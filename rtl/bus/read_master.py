@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
+from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.bus.axi import (
-    ADDRESS_BITS,
     CACHE_BUFFERABLE,
     ERROR_BIT,
     WORD_BYTES,
@@ -94,7 +94,7 @@ class ReadMaster(wiring.Component):
                 "stop": In(1),
                 "idle": Out(1),
                 "failed": Out(1),
-                "failed_address": Out(ADDRESS_BITS),
+                "failed_address": Out(MEMORY_ADDRESS_BITS),
                 "burst": Out(1),
                 "beat": Out(1),
             }
@@ -139,7 +139,7 @@ class ReadMaster(wiring.Component):
         m.submodules.tags = tags = StreamFIFO(
             data.StructLayout(
                 {
-                    "beat_address": unsigned(ADDRESS_BITS - beat_bits),
+                    "beat_address": unsigned(MEMORY_ADDRESS_BITS - beat_bits),
                     "first_lane": range(self._lanes),
                     "last_lane": range(self._lanes),
                 }

@@ -5,8 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from paro.config import Config
+from paro.config.formats import OUT_BYTES
+from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.bus.axi import (
-    ADDRESS_BITS,
     CACHE_BUFFERABLE,
     ERROR_BIT,
     WORD_BYTES,
@@ -89,7 +90,7 @@ class WriteMaster(wiring.Component):
                 "stop": In(1),
                 "idle": Out(1),
                 "failed": Out(1),
-                "failed_address": Out(ADDRESS_BITS),
+                "failed_address": Out(MEMORY_ADDRESS_BITS),
                 "burst": Out(1),
                 "beat": Out(1),
             }
@@ -98,7 +99,7 @@ class WriteMaster(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._lanes = self._config.axi_bits // _WORD_BITS
-        self._unit_bytes = 2 * self._config.output_words
+        self._unit_bytes = OUT_BYTES * self._config.output_words
         m.submodules.splitter = splitter = BurstSplitter(
             self._config, unit_bytes=self._unit_bytes, beats=BURST_BEATS
         )
@@ -192,7 +193,9 @@ class WriteMaster(wiring.Component):
         axi, bursts = self.axi, splitter.bursts
         burst = bursts.payload
         beat_bits = log2(self._config.axi_bits // 8)
-        m.submodules.tags = tags = StreamFIFO(unsigned(ADDRESS_BITS - beat_bits), depth=OUTSTANDING)
+        m.submodules.tags = tags = StreamFIFO(
+            unsigned(MEMORY_ADDRESS_BITS - beat_bits), depth=OUTSTANDING
+        )
         m.submodules.begun = begun = StreamFIFO(burst.shape(), depth=BEGUN)
         stored = Signal(range(self._lanes * DEPTH + 1))  # words of bursts that are not begun
         may_begin = Signal()

@@ -10,9 +10,9 @@ from firmware_model.calibration.calibrate import Calibrated, Calibration
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.sensitivity import model_config
 from firmware_model.capture import Capture
-from firmware_model.choices import BLOCKS
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import finite, finite_mean
+from paro.config.config import BLOCKS
 from paro.config.formats import CODE_WORD_BYTES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes

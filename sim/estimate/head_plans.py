@@ -27,10 +27,10 @@ from firmware_model.calibration.calibrate import Calibration
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.plan import ModelPlan, group_shares
 from firmware_model.capture import Capture
-from firmware_model.choices import BLOCKS
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress
 from firmware_model.tensorfile import read_tensors, tensor_names, write_tensors
+from paro.config.config import BLOCKS
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 from sim.estimate.machine import check_density

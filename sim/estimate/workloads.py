@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from paro.config.config import HEAD_DIMS, Config, padded_head_dim
+from paro.config.config import HEAD_DIMS, TOKENS_MAX, Config, padded_head_dim
 from paro.config.errors import ParoError
 
 __all__ = ["WORKLOADS", "Workload", "check_fits", "load_workload"]
@@ -16,8 +16,6 @@ __all__ = ["WORKLOADS", "Workload", "check_fits", "load_workload"]
 _FOLDER = Path(__file__).parent / "data" / "workloads"
 #: Names of the models that come with the project.
 WORKLOADS = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
-#: Most tokens of a sequence: the limit of a head's descriptor.
-_TOKENS_MAX = 2**20
 
 
 class Workload(BaseModel):
@@ -47,8 +45,8 @@ class Workload(BaseModel):
     def _check_tokens(self) -> "Workload":
         if min(self.grid) < 1:
             raise ValueError(f"grid = {list(self.grid)} is not legal; legal: each 1 or more")
-        if self.tokens > _TOKENS_MAX:
-            raise ValueError(f"{self.tokens} tokens are not legal; legal: up to {_TOKENS_MAX}")
+        if self.tokens > TOKENS_MAX:
+            raise ValueError(f"{self.tokens} tokens are not legal; legal: up to {TOKENS_MAX}")
         return self
 
     @property

@@ -1,6 +1,7 @@
 """The burst splitter, proven."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from amaranth.hdl import Cat, Mux, Signal
@@ -23,18 +24,33 @@ def splitter(axi_bits: int, unit_bytes: int, beats: int, kind=BurstSplitter) -> 
 SHAPES = [(128, 8, 64), (64, 2, 16), (512, 4, 64)]
 
 
+class Uncovered(NamedTuple):
+    """Words that bursts have still to cover: of a run, and of at most one more after it."""
+
+    next_word: Signal
+    left: Signal  # words
+    next_word_2: Signal
+    left_2: Signal
+
+
 def properties(proof: Proof, splitter: BurstSplitter) -> None:
+    uncovered = track_runs(proof, splitter)
+    check_bursts(proof, splitter, uncovered)
+    help_induction(proof, splitter, uncovered)
+    burst, left, left_2 = splitter.bursts.payload, uncovered.left, uncovered.left_2
+    taken = splitter.bursts.valid & splitter.bursts.ready
+    longest = 1 << len(burst.first_lane) + len(burst.last_beat)
+    proof.reach(taken & (left_2 != 0) & (burst.last_lane == 0))
+    proof.reach(taken & (burst.words == longest) & proof.past(taken) & (left != burst.words))
+
+
+def track_runs(proof: Proof, splitter: BurstSplitter) -> Uncovered:
     m = proof.m
     run, burst = splitter.runs.payload, splitter.bursts.payload
-    lanes = 1 << len(burst.first_lane)
-    beats = 1 << len(burst.last_beat)
-    beat_bytes = lanes * WORD_BYTES
     accepted = splitter.runs.valid & splitter.runs.ready
     taken = splitter.bursts.valid & splitter.bursts.ready
     total = run.units * splitter._unit_bytes
     proof.assume((run.units != 0) & (total % WORD_BYTES == 0) & (run.address % WORD_BYTES == 0))
-
-    # What bursts are to cover: a run and at most one more behind it, as next word and words left.
     word = run.address[log2(WORD_BYTES) :]
     words = Signal(len(total) - log2(WORD_BYTES))
     m.d.comb += words.eq(total >> log2(WORD_BYTES))
@@ -51,7 +67,15 @@ def properties(proof: Proof, splitter: BurstSplitter) -> None:
         with m.Else():
             m.d.sync += [left_2.eq(words), next_word_2.eq(word)]
     proof.holds(~accepted | (left_2 == 0) | (now_left == 0))
+    return Uncovered(next_word, left, next_word_2, left_2)
 
+
+def check_bursts(proof: Proof, splitter: BurstSplitter, uncovered: Uncovered) -> None:
+    m, burst = proof.m, splitter.bursts.payload
+    next_word, left, *_ = uncovered
+    lanes = 1 << len(burst.first_lane)
+    beats = 1 << len(burst.last_beat)
+    beat_bytes = lanes * WORD_BYTES
     offered = splitter.bursts.valid
     proof.holds(proof.kept(splitter.bursts.valid, splitter.bursts.ready, burst))
     end = next_word[: log2(lanes * beats)] + burst.words
@@ -66,7 +90,12 @@ def properties(proof: Proof, splitter: BurstSplitter) -> None:
     quiet = (left != 0) & ~offered
     proof.holds(~(quiet & proof.past(quiet)))
 
-    # What only the induction needs: the run that is cut, behind the burst that is offered.
+
+def help_induction(proof: Proof, splitter: BurstSplitter, uncovered: Uncovered) -> None:
+    """Properties of the run that is cut, after the offered burst; only the induction needs them."""
+    m, burst = proof.m, splitter.bursts.payload
+    next_word, left, next_word_2, left_2 = uncovered
+    offered = splitter.bursts.valid
     active, place = proof.inside("active"), proof.inside("last_place")
     rest = Mux(offered, left - burst.words, left)
     rest_word = next_word + Mux(offered, burst.words, 0)
@@ -78,9 +107,6 @@ def properties(proof: Proof, splitter: BurstSplitter) -> None:
         at = proof.inside("word")
         proof.holds(at == Mux(rest != 0, rest_word, next_word_2)[: len(at)])
         proof.holds(whole + 1 == at[: len(place)] + Mux(rest != 0, rest, left_2))
-
-    proof.reach(taken & (left_2 != 0) & (burst.last_lane == 0))
-    proof.reach(taken & (burst.words == lanes * beats) & proof.past(taken) & (left != burst.words))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,22 +1,15 @@
-"""Several devices in one folder, generated once."""
+"""Several cores and an accelerator in one folder, generated once."""
 
 from pathlib import Path
 
 import pytest
 
 from gen.generate import generate
-from gen.names import ACCELERATOR, CORE
-from paro.config import PRESETS, Config
-
-TINY = PRESETS["tiny"]
-#: Another shape, and the same shape with another parameter.
-WIDE = Config(rows=4, cols=8, block=16, head_dim=32)
-FINE = Config(rows=4, cols=4, block=16, head_dim=32, exp_segments=16)
-DEVICES = ((TINY, CORE), (WIDE, CORE), (FINE, CORE), (TINY, ACCELERATOR))
+from tests.gen.designs import DESIGNS
 
 
 @pytest.fixture(scope="session")
-def devices(tmp_path_factory) -> tuple[Path, list]:
-    """A folder, and what `generate` says of each of `DEVICES` that it put there."""
-    folder = tmp_path_factory.mktemp("devices")
-    return folder, [generate(config, folder, top) for config, top in DEVICES]
+def generated(tmp_path_factory) -> tuple[Path, list]:
+    """A folder, and what `generate` returned for each of `DESIGNS` that it put there."""
+    folder = tmp_path_factory.mktemp("generated")
+    return folder, [generate(config, folder, top) for config, top in DESIGNS]

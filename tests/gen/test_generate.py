@@ -31,8 +31,8 @@ def test_files(tmp_path):
 
 
 @pytest.mark.parametrize("top", TOPS)
-def test_ports_are_those_of_the_verilog(devices, top):
-    folder, module = devices[0], module_name(TINY, top)
+def test_ports_are_those_of_the_verilog(generated, top):
+    folder, module = generated[0], module_name(TINY, top)
     verilog = (folder / f"{module}.v").read_text()
     text = verilog[verilog.index(f"module {module}(") :].partition("endmodule")[0]
     ports = json.loads((folder / f"{module}.ports.json").read_text())["ports"]
@@ -42,8 +42,8 @@ def test_ports_are_those_of_the_verilog(devices, top):
     assert len(re.findall(r"^  (?:in|out)put ", text, re.M)) == len(ports)
 
 
-def test_files_of_the_accelerator(devices):
-    folder, module = devices[0], module_name(TINY, ACCELERATOR)
+def test_files_of_the_accelerator(generated):
+    folder, module = generated[0], module_name(TINY, ACCELERATOR)
     for suffix in ("v", "registers.md", "registers.json", "h"):
         assert (folder / f"{module}.{suffix}").exists()
     ports = json.loads((folder / f"{module}.ports.json").read_text())["ports"]

@@ -1,4 +1,4 @@
-"""Any number of devices in one folder, in one design, in one program."""
+"""Any number of cores and accelerators in one folder, in one design, in one program."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from gen.generate import generate
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.verilog import TOPS
 from paro.config import PRESETS, Config, ParoError
-from tests.gen.conftest import DEVICES, TINY
+from tests.gen.designs import DESIGNS, TINY
 
 
 def verilator(folder: Path, *arguments: str) -> str:
@@ -46,8 +46,8 @@ def lint(folder: Path, module: str) -> None:
 
 
 @pytest.mark.parametrize("top", TOPS)
-def test_lint_of_the_folder(devices, top):
-    lint(devices[0], module_name(TINY, top))
+def test_lint_of_the_folder(generated, top):
+    lint(generated[0], module_name(TINY, top))
 
 
 @pytest.mark.slow
@@ -57,12 +57,12 @@ def test_lint_of_every_preset(preset, top, tmp_path):
     lint(tmp_path, generate(PRESETS[preset], tmp_path, top)["module"])
 
 
-def test_files_of_several_devices(devices):
-    folder, summaries = devices
+def test_files_of_several_designs(generated):
+    folder, summaries = generated
     names = [name for summary in summaries for name in summary["files"]]
     assert sorted(names) == sorted(path.name for path in folder.iterdir())
     assert len(names) == len(set(names)) == 3 * 7 + 10
-    for (config, top), summary in zip(DEVICES, summaries, strict=True):
+    for (config, top), summary in zip(DESIGNS, summaries, strict=True):
         module = summary["module"]
         described = json.loads((folder / f"{module}.config.json").read_text())
         assert described["configuration"] == config.model_dump()
@@ -77,7 +77,7 @@ def test_files_of_several_devices(devices):
 
 
 def design(folder: Path, modules: list[str]) -> str:
-    """All devices side by side, every port connected by its described width."""
+    """All modules side by side, every port connected by its described width."""
     body = []
     for module in modules:
         connections = []
@@ -91,8 +91,8 @@ def design(folder: Path, modules: list[str]) -> str:
     return "\n".join(["module everything;", *body, "endmodule", ""])
 
 
-def test_several_devices_in_one_design(devices, tmp_path):
-    folder, summaries = devices
+def test_several_in_one_design(generated, tmp_path):
+    folder, summaries = generated
     modules = [summary["module"] for summary in summaries]
     sources = [str(folder / f"{module}.v") for module in modules]
     (tmp_path / "design.v").write_text(design(folder, modules))
@@ -101,10 +101,10 @@ def test_several_devices_in_one_design(devices, tmp_path):
     run = subprocess.run([*command, *sources], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0
     assert run.stderr == ""
-    # Every device has its own clusters of 4 x 4 PEs.
+    # Each has its own clusters of 4 x 4 PEs.
     scopes = re.findall(r'\.scope module, "\S+" "(\S+)"', (tmp_path / "design.vvp").read_text())
     count = Counter(scopes)
-    for (config, _), module in zip(DEVICES, modules, strict=True):
+    for (config, _), module in zip(DESIGNS, modules, strict=True):
         assert count[f"{module}__pe_cluster"] == config.rows * config.cols // 16
         assert count[f"{module}__key_encoder"] == config.rows
         assert count[module] == 1

@@ -49,7 +49,7 @@ def compiler():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_header_compiles(preset, compiler, tmp_path):
-    file = tmp_path / "device.h"
+    file = tmp_path / "registers.h"
     file.write_text(registers_header(PRESETS[preset]))
     command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
     subprocess.run([*command, "-x", "c", str(file)], check=True)
@@ -76,11 +76,11 @@ def test_compiled_header(compiler, tmp_path):
 
 
 def test_names_of_the_header_are_its_own():
-    header = registers_header(TINY, "device")
+    header = registers_header(TINY, "attention")
     names = re.findall(r"^#define (\w+) |^  (PARO_\w+) =", header, re.M)
     flat = [name for pair in names for name in pair if name]
     assert len(flat) == len(set(flat)) > len(REGISTERS)
-    assert "#define DEVICE_HEAD_DIM_VALUE 0x00000020u" in header
+    assert "#define ATTENTION_HEAD_DIM_VALUE 0x00000020u" in header
 
 
 def test_headers_of_two_versions_do_not_mix(compiler, tmp_path):

@@ -91,9 +91,9 @@ def test_core_is_taken_without_a_warning(preset, simulator, tmp_path):
 
 
 @pytest.fixture(params=TOPS)
-def verilog(request, devices):
+def verilog(request, generated):
     """Text of a tiny core or accelerator under its default name."""
-    return (devices[0] / f"{module_name(PRESETS['tiny'], request.param)}.v").read_text()
+    return (generated[0] / f"{module_name(PRESETS['tiny'], request.param)}.v").read_text()
 
 
 def test_signals_have_the_names_of_the_source(verilog):
@@ -113,9 +113,9 @@ def test_lines_are_short(verilog):
     assert max(map(len, body.splitlines())) <= 100
 
 
-def test_a_name_changes_names_alone(devices):
+def test_a_name_changes_names_alone(generated):
     default = module_name(PRESETS["tiny"], CORE)
-    text = (devices[0] / f"{default}.v").read_text()
+    text = (generated[0] / f"{default}.v").read_text()
     # Lines are filled: they break elsewhere.
     chosen = generate_verilog(PRESETS["tiny"], CORE, "my_core")
     assert chosen.split() == text.replace(default, "my_core").split()

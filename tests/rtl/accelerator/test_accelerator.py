@@ -1,18 +1,19 @@
-"""What registers do to the accelerator and tell of it; its engine is a stand-in."""
+"""Registers and control of the accelerator; its engine is a stand-in."""
 
 import random
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from amaranth.hdl import Module
 
 from paro.config import Config
-from paro.config.registers import ADDRESS_BITS, Cause, find_register
+from paro.config.registers import REGISTER_ADDRESS_BITS, Cause, find_register
 from rtl.accelerator.accelerator import Accelerator
 from rtl.accelerator.engine import Engine
 from rtl.bus.axi_lite import Response, axi_lite_signature
-from tests.rtl.accelerator.test_register_file import Master
+from tests.rtl.bus.axi_lite_master import AxiLiteMaster
 from tests.rtl.simulate import simulate
 
 CONFIG = Config(rows=4, cols=4, block=16, head_dim=32)
@@ -28,8 +29,8 @@ class StandIn(Engine):
         return Module()
 
 
-class Device:
-    """An accelerator, its registers by name, and what its engine is told."""
+class Host:
+    """The host of an accelerator: its registers by name; counts the engine's starts and stops."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seed: int):
         made: list[StandIn] = []
@@ -40,13 +41,12 @@ class Device:
 
         monkeypatch.setattr("rtl.accelerator.accelerator.Engine", make)
         self.accelerator = Accelerator(CONFIG)
-        self._made, self.told = made, Counter[str]()
-        members = axi_lite_signature(ADDRESS_BITS).members
-        registers = type("Registers", (), {})()
-        registers.s_axil = type("Bus", (), {})()
-        for name in members:
-            setattr(registers.s_axil, name, getattr(self.accelerator, f"s_axil_{name}"))
-        self._master = Master(registers, random.Random(seed), 0.2)
+        self._made, self.commands = made, Counter[str]()
+        members = axi_lite_signature(REGISTER_ADDRESS_BITS).members
+        bus = SimpleNamespace(
+            **{name: getattr(self.accelerator, f"s_axil_{name}") for name in members}
+        )
+        self._master = AxiLiteMaster(bus, random.Random(seed), 0.2)
 
     @property
     def engine(self) -> Any:
@@ -91,66 +91,66 @@ class Device:
         """Count the cycles in which the engine is started and those in which it is stopped."""
         while True:
             _, _, start, stop = await ctx.tick().sample(self.engine.start, self.engine.stop)
-            self.told.update(start=start, stop=stop)
+            self.commands.update(start=start, stop=stop)
 
     def simulate(self, testbench: Any) -> None:
         simulate(self.accelerator, testbench, self.watch)
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch, seed: int) -> Device:
-    return Device(monkeypatch, seed)
+def host(monkeypatch: pytest.MonkeyPatch, seed: int) -> Host:
+    return Host(monkeypatch, seed)
 
 
-def test_a_queue(device: Device) -> None:
+def test_a_queue(host: Host) -> None:
     """A start takes the registers over, which may then change; the engine ends it."""
 
     async def testbench(ctx: Any) -> None:
-        await device.prepare(ctx)
-        assert await device.status(ctx) == (0, Cause.NONE)
-        await device.start(ctx, START | INTERRUPT)
-        await device.prepare(ctx, base=0, count=9)
-        assert device.told["start"] == 1
-        assert (ctx.get(device.engine.base), ctx.get(device.engine.count)) == (BASE, 3)
-        assert await device.status(ctx) == (BUSY, Cause.NONE)
-        await device.pulse(ctx, "head_done")
-        assert await device.read(ctx, "HEADS_DONE") == 1
-        assert not ctx.get(device.accelerator.irq)
-        await device.pulse(ctx, "done")
-        assert ctx.get(device.accelerator.irq)
-        assert await device.status(ctx) == (DONE, Cause.NONE)
-        cycles = await device.read(ctx, "CYCLES_LO")
-        assert cycles == await device.read(ctx, "CYCLES_LO") > 0, "it counts while busy alone"
+        await host.prepare(ctx)
+        assert await host.status(ctx) == (0, Cause.NONE)
+        await host.start(ctx, START | INTERRUPT)
+        await host.prepare(ctx, base=0, count=9)
+        assert host.commands["start"] == 1
+        assert (ctx.get(host.engine.base), ctx.get(host.engine.count)) == (BASE, 3)
+        assert await host.status(ctx) == (BUSY, Cause.NONE)
+        await host.pulse(ctx, "head_done")
+        assert await host.read(ctx, "HEADS_DONE") == 1
+        assert not ctx.get(host.accelerator.irq)
+        await host.pulse(ctx, "done")
+        assert ctx.get(host.accelerator.irq)
+        assert await host.status(ctx) == (DONE, Cause.NONE)
+        cycles = await host.read(ctx, "CYCLES_LO")
+        assert cycles == await host.read(ctx, "CYCLES_LO") > 0, "it counts while busy alone"
 
-    device.simulate(testbench)
-    assert device.told == {"start": 1, "stop": 0}
+    host.simulate(testbench)
+    assert host.commands == {"start": 1, "stop": 0}
 
 
 @pytest.mark.parametrize("flag", [DONE, ERROR])
-def test_a_start_clears_what_was_reported(device: Device, flag: int) -> None:
+def test_a_start_clears_what_was_reported(host: Host, flag: int) -> None:
     """Without an acknowledgement: busy never stands beside what an earlier queue left."""
 
     async def testbench(ctx: Any) -> None:
-        await device.prepare(ctx)
-        await device.start(ctx, START | INTERRUPT)
+        await host.prepare(ctx)
+        await host.start(ctx, START | INTERRUPT)
         if flag == DONE:
-            await device.pulse(ctx, "head_done")
-            await device.pulse(ctx, "done")
+            await host.pulse(ctx, "head_done")
+            await host.pulse(ctx, "done")
         else:
-            await device.pulse(ctx, "cause", Cause.EMPTY_ROW)
-            await device.rest(ctx)
+            await host.pulse(ctx, "cause", Cause.EMPTY_ROW)
+            await host.rest(ctx)
         cause = Cause.NONE if flag == DONE else Cause.EMPTY_ROW
-        assert await device.status(ctx) == (flag, cause)
-        assert ctx.get(device.accelerator.irq)
-        await device.start(ctx, START | INTERRUPT)
-        assert await device.status(ctx) == (BUSY, cause)
-        assert not ctx.get(device.accelerator.irq)
-        assert await device.read(ctx, "HEADS_DONE") == 0
-        await device.pulse(ctx, "done")
-        assert await device.status(ctx) == (DONE, cause)
+        assert await host.status(ctx) == (flag, cause)
+        assert ctx.get(host.accelerator.irq)
+        await host.start(ctx, START | INTERRUPT)
+        assert await host.status(ctx) == (BUSY, cause)
+        assert not ctx.get(host.accelerator.irq)
+        assert await host.read(ctx, "HEADS_DONE") == 0
+        await host.pulse(ctx, "done")
+        assert await host.status(ctx) == (DONE, cause)
 
-    device.simulate(testbench)
-    assert device.told["start"] == 2
+    host.simulate(testbench)
+    assert host.commands["start"] == 2
 
 
 @pytest.mark.parametrize(
@@ -162,106 +162,106 @@ def test_a_start_clears_what_was_reported(device: Device, flag: int) -> None:
         (BASE + 2, 0, Cause.EMPTY_QUEUE),
     ],
 )
-def test_starts_that_are_refused(device: Device, base: int, count: int, cause: Cause) -> None:
+def test_starts_that_are_refused(host: Host, base: int, count: int, cause: Cause) -> None:
     """An error, at rest, and nothing else: what the queue before left stays."""
 
     async def testbench(ctx: Any) -> None:
-        await device.prepare(ctx)
-        await device.start(ctx)
-        await device.pulse(ctx, "head_done")
-        await device.pulse(ctx, "done")
-        cycles = await device.read(ctx, "CYCLES_LO")
-        await device.prepare(ctx, base, count)
-        await device.start(ctx)
-        assert await device.status(ctx) == (DONE | ERROR, cause)
-        assert await device.read(ctx, "CYCLES_LO") == cycles
-        assert await device.read(ctx, "HEADS_DONE") == 1
-        await device.prepare(ctx)
-        await device.start(ctx)
-        assert await device.status(ctx) == (BUSY, cause)
+        await host.prepare(ctx)
+        await host.start(ctx)
+        await host.pulse(ctx, "head_done")
+        await host.pulse(ctx, "done")
+        cycles = await host.read(ctx, "CYCLES_LO")
+        await host.prepare(ctx, base, count)
+        await host.start(ctx)
+        assert await host.status(ctx) == (DONE | ERROR, cause)
+        assert await host.read(ctx, "CYCLES_LO") == cycles
+        assert await host.read(ctx, "HEADS_DONE") == 1
+        await host.prepare(ctx)
+        await host.start(ctx)
+        assert await host.status(ctx) == (BUSY, cause)
 
-    device.simulate(testbench)
-    assert device.told == {"start": 2, "stop": 0}
+    host.simulate(testbench)
+    assert host.commands == {"start": 2, "stop": 0}
 
 
-def test_a_start_while_busy(device: Device) -> None:
+def test_a_start_while_busy(host: Host) -> None:
     """Refused in work and while a queue is given up; the queue goes on, and is done beside it."""
 
     async def testbench(ctx: Any) -> None:
-        await device.prepare(ctx)
-        await device.start(ctx)
-        await device.start(ctx)
-        assert await device.status(ctx) == (BUSY | ERROR, Cause.BUSY)
-        assert device.told["start"] == 1
-        await device.pulse(ctx, "done")
-        assert await device.status(ctx) == (DONE | ERROR, Cause.BUSY)
-        await device.write(ctx, "STATUS", ERROR)
-        assert await device.status(ctx) == (DONE, Cause.BUSY)
-        await device.start(ctx)
-        await device.write(ctx, "CONTROL", RESET)
-        assert await device.status(ctx) == (BUSY, Cause.BUSY)
-        await device.start(ctx)
-        assert await device.status(ctx) == (BUSY | ERROR, Cause.BUSY)
-        assert ctx.get(device.engine.stop)
-        await device.rest(ctx)
-        await device.write(ctx, "STATUS", ERROR)
-        assert await device.status(ctx) == (0, Cause.BUSY)
+        await host.prepare(ctx)
+        await host.start(ctx)
+        await host.start(ctx)
+        assert await host.status(ctx) == (BUSY | ERROR, Cause.BUSY)
+        assert host.commands["start"] == 1
+        await host.pulse(ctx, "done")
+        assert await host.status(ctx) == (DONE | ERROR, Cause.BUSY)
+        await host.write(ctx, "STATUS", ERROR)
+        assert await host.status(ctx) == (DONE, Cause.BUSY)
+        await host.start(ctx)
+        await host.write(ctx, "CONTROL", RESET)
+        assert await host.status(ctx) == (BUSY, Cause.BUSY)
+        await host.start(ctx)
+        assert await host.status(ctx) == (BUSY | ERROR, Cause.BUSY)
+        assert ctx.get(host.engine.stop)
+        await host.rest(ctx)
+        await host.write(ctx, "STATUS", ERROR)
+        assert await host.status(ctx) == (0, Cause.BUSY)
 
-    device.simulate(testbench)
-    assert device.told["start"] == 2
+    host.simulate(testbench)
+    assert host.commands["start"] == 2
 
 
 @pytest.mark.parametrize("word", [RESET, RESET | START])
-def test_reset(device: Device, word: int) -> None:
+def test_reset(host: Host, word: int) -> None:
     """At rest nothing, in work the queue is given up when the engine is quiet; a start in the same
     write is not looked at.
     """
 
     async def testbench(ctx: Any) -> None:
-        await device.prepare(ctx)
-        await device.write(ctx, "CONTROL", word)
-        assert await device.status(ctx) == (0, Cause.NONE)
-        assert device.told == {"start": 0, "stop": 0}
-        await device.start(ctx)
-        await device.write(ctx, "CONTROL", word | INTERRUPT)
+        await host.prepare(ctx)
+        await host.write(ctx, "CONTROL", word)
+        assert await host.status(ctx) == (0, Cause.NONE)
+        assert host.commands == {"start": 0, "stop": 0}
+        await host.start(ctx)
+        await host.write(ctx, "CONTROL", word | INTERRUPT)
         for _ in range(5):
-            assert await device.status(ctx) == (BUSY, Cause.NONE)
-        await device.rest(ctx)
-        assert await device.status(ctx) == (0, Cause.NONE)
-        assert not ctx.get(device.accelerator.irq)
-        assert (await device.read(ctx, "QUEUE_COUNT"), device.told["start"]) == (3, 1)
-        assert await device.read(ctx, "CONTROL") == INTERRUPT
-        await device.start(ctx)
-        assert await device.status(ctx) == (BUSY, Cause.NONE)
+            assert await host.status(ctx) == (BUSY, Cause.NONE)
+        await host.rest(ctx)
+        assert await host.status(ctx) == (0, Cause.NONE)
+        assert not ctx.get(host.accelerator.irq)
+        assert (await host.read(ctx, "QUEUE_COUNT"), host.commands["start"]) == (3, 1)
+        assert await host.read(ctx, "CONTROL") == INTERRUPT
+        await host.start(ctx)
+        assert await host.status(ctx) == (BUSY, Cause.NONE)
 
-    device.simulate(testbench)
-    assert device.told["start"] == 2
+    host.simulate(testbench)
+    assert host.commands["start"] == 2
 
 
 @pytest.mark.parametrize(
     ("cause", "head", "address"),
     [(Cause.READ_ERROR, 7, 0x98_7654_3210), (Cause.WRITE_ERROR, 1, 0x98_7654_3210)],
 )
-def test_errors_of_the_engine(device: Device, cause: Cause, head: int, address: int) -> None:
+def test_errors_of_the_engine(host: Host, cause: Cause, head: int, address: int) -> None:
     """Reported at once, with the head that is read or written; busy until the engine is quiet."""
 
     async def testbench(ctx: Any) -> None:
-        await device.prepare(ctx)
-        await device.start(ctx)
-        await device.pulse(ctx, "head_done")
-        ctx.set(device.engine.head, 7)
-        ctx.set(device.engine.error_address, address)
-        await device.pulse(ctx, "cause", cause)
-        ctx.set(device.engine.error_address, 0)
-        assert await device.status(ctx) == (BUSY | ERROR, cause)
-        assert await device.read(ctx, "ERROR_HEAD") == head
-        low = await device.read(ctx, "ERROR_ADDRESS_LO")
-        high = await device.read(ctx, "ERROR_ADDRESS_HI")
+        await host.prepare(ctx)
+        await host.start(ctx)
+        await host.pulse(ctx, "head_done")
+        ctx.set(host.engine.head, 7)
+        ctx.set(host.engine.error_address, address)
+        await host.pulse(ctx, "cause", cause)
+        ctx.set(host.engine.error_address, 0)
+        assert await host.status(ctx) == (BUSY | ERROR, cause)
+        assert await host.read(ctx, "ERROR_HEAD") == head
+        low = await host.read(ctx, "ERROR_ADDRESS_LO")
+        high = await host.read(ctx, "ERROR_ADDRESS_HI")
         assert high << 32 | low == address
-        await device.pulse(ctx, "cause", Cause.EMPTY_ROW)
-        await device.pulse(ctx, "done")
-        assert await device.status(ctx) == (BUSY | ERROR, cause), "what comes later is not told"
-        await device.rest(ctx)
-        assert await device.status(ctx) == (ERROR, cause)
+        await host.pulse(ctx, "cause", Cause.EMPTY_ROW)
+        await host.pulse(ctx, "done")
+        assert await host.status(ctx) == (BUSY | ERROR, cause), "a later error is not reported"
+        await host.rest(ctx)
+        assert await host.status(ctx) == (ERROR, cause)
 
-    device.simulate(testbench)
+    host.simulate(testbench)

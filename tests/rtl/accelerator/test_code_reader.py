@@ -14,6 +14,45 @@ from tests.rtl.streams import Receiver
 SHAPES = [(1, 1), (3, 17), (1, 300), (5, 16), (40, 33), (2, 1)]
 
 
+class UnitSource:
+    """The memory's side of a reader: takes its runs, sends their units when there is room."""
+
+    def __init__(self, reader: CodeReader, config: Config, memory: bytes, rng, stall: float):
+        self._reader, self._unit_bytes, self._memory = reader, config.load_bytes, memory
+        self._rng, self._stall = rng, stall
+        self.asked: list[int] = []  # addresses of units that are not sent yet
+        self.sent = 0
+
+    async def take_runs(self, ctx) -> None:
+        runs = self._reader.runs
+        while True:
+            ctx.set(runs.ready, self._rng.random() >= self._stall)
+            _, _, valid, ready, run = await ctx.tick().sample(runs.valid, runs.ready, runs.payload)
+            if valid and ready:
+                assert run.destination == Destination.CODES
+                assert run.units >= 1
+                units = range(run.units)
+                self.asked += [run.address + index * self._unit_bytes for index in units]
+
+    async def send_units(self, ctx) -> None:
+        units, rng = self._reader.units, self._rng
+        while True:
+            for _ in range(rng.randrange(30) if rng.random() < self._stall / 4 else 0):
+                await ctx.tick()
+            if self.asked and rng.random() >= self._stall:
+                address = self.asked.pop(0)
+                unit = self._memory[address : address + self._unit_bytes]
+                assert len(unit) == self._unit_bytes, "read beyond the last unit"
+                ctx.set(units.payload, int.from_bytes(unit, "little"))
+                ctx.set(units.valid, 1)
+                _, _, ready = await ctx.tick().sample(units.ready)
+                assert ready, "a unit was asked for without room"
+                ctx.set(units.valid, 0)
+                self.sent += 1
+            else:
+                await ctx.tick()
+
+
 @pytest.mark.parametrize("config", [PRESETS["tiny"], PRESETS["ulx3s"], PRESETS["large"]])
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 def test_codes_of_heads(config: Config, stall: float, seed: int) -> None:
@@ -26,37 +65,8 @@ def test_codes_of_heads(config: Config, stall: float, seed: int) -> None:
         words = rows * -(-blocks // CODES_PER_BEAT)
         units = -(-4 * words // unit_bytes)
         heads.append((4 * rng.randrange((4096 - units * unit_bytes) // 4), rows, blocks, words))
-    asked: list[int] = []  # addresses of units that are not given yet
-    given = [0, 0]  # units given, words taken when they were
+    source = UnitSource(reader, config, memory, rng, stall)
     receiver = Receiver(reader.codes, rng, stall)
-
-    async def grant(ctx) -> None:
-        while True:
-            ctx.set(reader.runs.ready, rng.random() >= stall)
-            _, _, valid, ready, run = await ctx.tick().sample(
-                reader.runs.valid, reader.runs.ready, reader.runs.payload
-            )
-            if valid and ready:
-                assert run.destination == Destination.CODES
-                assert run.units >= 1
-                asked.extend(run.address + index * unit_bytes for index in range(run.units))
-
-    async def answer(ctx) -> None:
-        while True:
-            for _ in range(rng.randrange(30) if rng.random() < stall / 4 else 0):
-                await ctx.tick()
-            if asked and rng.random() >= stall:
-                address = asked.pop(0)
-                unit = memory[address : address + unit_bytes]
-                assert len(unit) == unit_bytes, "read beyond the last unit"
-                ctx.set(reader.units.payload, int.from_bytes(unit, "little"))
-                ctx.set(reader.units.valid, 1)
-                _, _, ready = await ctx.tick().sample(reader.units.ready)
-                assert ready, "a unit was asked for without room"
-                ctx.set(reader.units.valid, 0)
-                given[0] += 1
-            else:
-                await ctx.tick()
 
     async def testbench(ctx) -> None:
         want: list[int] = []
@@ -68,11 +78,11 @@ def test_codes_of_heads(config: Config, stall: float, seed: int) -> None:
             await ctx.tick().until(reader.request.ready)
             ctx.set(reader.request.valid, 0)
             assert not ctx.get(reader.idle)
-            before = given[0]
+            before = source.sent
             # Nobody takes codes at first: it reads ahead until it is full.
             await ctx.tick().repeat(150)
             units = -(-4 * words // unit_bytes)
-            assert given[0] - before == min(units, WAITING_UNITS)
+            assert source.sent - before == min(units, WAITING_UNITS)
             want += [
                 int.from_bytes(memory[address + 4 * i : address + 4 * i + 4], "little")
                 for i in range(words)
@@ -86,8 +96,8 @@ def test_codes_of_heads(config: Config, stall: float, seed: int) -> None:
             await receiver.receive(ctx, len(want))
             await ctx.tick().repeat(2)
             assert ctx.get(reader.idle)
-            assert not asked
-            assert given[0] - before == units
+            assert not source.asked
+            assert source.sent - before == units
         assert [item.as_bits() for item in receiver.items] == want
 
-    simulate(reader, testbench, grant, answer)
+    simulate(reader, testbench, source.take_runs, source.send_units)

@@ -38,37 +38,45 @@ def random_descriptor(config, rng: random.Random) -> dict[str, int]:
     return values
 
 
+class UnitSource:
+    """The memory's side of a queue: answers each run with its units."""
+
+    def __init__(self, queue: HeadQueue, config, base: int, memory: bytes, rng: random.Random):
+        self._queue, self._unit_bytes = queue, config.load_bytes
+        self._base, self._memory, self._rng = base, memory, rng
+        self.runs: list[int] = []  # addresses
+
+    async def serve(self, ctx) -> None:
+        runs = self._queue.runs
+        while True:
+            ctx.set(runs.ready, self._rng.random() < 0.5)
+            _, _, valid, ready, run = await ctx.tick().sample(runs.valid, runs.ready, runs.payload)
+            if valid and ready:
+                ctx.set(runs.ready, 0)
+                assert run.destination == Destination.DESCRIPTOR
+                assert run.units * self._unit_bytes == DESCRIPTOR_BYTES
+                self.runs.append(run.address)
+                await self._send_units(ctx, run.address - self._base)
+
+    async def _send_units(self, ctx, offset: int) -> None:
+        units = self._queue.units
+        for at in range(offset, offset + DESCRIPTOR_BYTES, self._unit_bytes):
+            while self._rng.random() < 0.3:
+                await ctx.tick()
+            unit = int.from_bytes(self._memory[at : at + self._unit_bytes], "little")
+            ctx.set(units.payload, unit)
+            ctx.set(units.valid, 1)
+            await ctx.tick().until(units.ready)
+            ctx.set(units.valid, 0)
+
+
 def play(config, images: list[bytes], rng: random.Random) -> tuple[list[dict[str, int]], int, int]:
-    """Give a queue; returns the heads, the fault and the index at the end."""
+    """Play a queue; returns the heads, the fault and the index at the end."""
     queue = HeadQueue(config)
     base = 4 * rng.randrange(2**37)
-    memory = b"".join(images)
+    source = UnitSource(queue, config, base, b"".join(images), rng)
     heads: list[dict[str, int]] = []
-    runs: list[int] = []
     end: list[int] = []
-
-    async def give(ctx) -> None:
-        """Answer each run with its units."""
-        while True:
-            ctx.set(queue.runs.ready, rng.random() < 0.5)
-            _, _, valid, ready, run = await ctx.tick().sample(
-                queue.runs.valid, queue.runs.ready, queue.runs.payload
-            )
-            if not (valid and ready):
-                continue
-            ctx.set(queue.runs.ready, 0)
-            assert run.destination == Destination.DESCRIPTOR
-            assert run.units * config.load_bytes == DESCRIPTOR_BYTES
-            runs.append(run.address)
-            offset = run.address - base
-            for at in range(offset, offset + DESCRIPTOR_BYTES, config.load_bytes):
-                while rng.random() < 0.3:
-                    await ctx.tick()
-                unit = int.from_bytes(memory[at : at + config.load_bytes], "little")
-                ctx.set(queue.units.payload, unit)
-                ctx.set(queue.units.valid, 1)
-                await ctx.tick().until(queue.units.ready)
-                ctx.set(queue.units.valid, 0)
 
     async def testbench(ctx) -> None:
         assert ctx.get(queue.idle)
@@ -91,7 +99,7 @@ def play(config, images: list[bytes], rng: random.Random) -> tuple[list[dict[str
             )
             if valid:
                 assert index == len(heads)
-                assert len(runs) == index + 1, "the next descriptor is read too early"
+                assert len(source.runs) == index + 1, "the next descriptor is read too early"
             if valid and ready:
                 heads.append({field.name: head[field.name] for field in DESCRIPTOR})
             if fault or idle:
@@ -103,8 +111,9 @@ def play(config, images: list[bytes], rng: random.Random) -> tuple[list[dict[str
             assert not valid
             assert fault == end[0]
 
-    simulate(queue, testbench, give)
-    assert runs == [base + DESCRIPTOR_BYTES * index for index in range(len(runs))]
+    simulate(queue, testbench, source.serve)
+    expected = range(base, base + DESCRIPTOR_BYTES * len(source.runs), DESCRIPTOR_BYTES)
+    assert source.runs == list(expected)
     return heads, end[0], end[1]
 
 

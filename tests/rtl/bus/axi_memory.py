@@ -1,4 +1,4 @@
-"""A memory behind an AXI4 port: random latency and stalls, and the rules of the protocol."""
+"""A memory with an AXI4 port: random latency and stalls, and the rules of the protocol."""
 
 import itertools
 import random
@@ -9,7 +9,8 @@ from typing import Any
 from amaranth.hdl import Value
 
 from paro.config import Config
-from rtl.bus.axi import ADDRESS_BITS, Burst
+from paro.config.registers import MEMORY_ADDRESS_BITS
+from rtl.bus.axi import Burst
 from rtl.bus.axi_lite import Response
 
 PAGE = 4096
@@ -60,7 +61,7 @@ class AxiMemory:
     most_outstanding: int = 32
 
     def __post_init__(self) -> None:
-        self.base = self.rng.randrange(2 ** (ADDRESS_BITS - 12) - self.size // PAGE) * PAGE
+        self.base = self.rng.randrange(2 ** (MEMORY_ADDRESS_BITS - 12) - self.size // PAGE) * PAGE
         self.bytes = bytearray(self.rng.randbytes(self.size))
         self.outstanding = 0  # bursts whose address was taken and whose answer has not ended
         self.bursts: list[tuple[int, int]] = []  # address and beats
@@ -77,7 +78,7 @@ class AxiMemory:
         return self.rng.random() < self.stall
 
     def _take_address(self, beat_bytes: int, channel: dict[str, int]) -> tuple[int, int]:
-        """Check a burst's address channel; gives address and beats."""
+        """Check a burst's address channel; returns address and beats."""
         address, beats = channel["addr"], channel["len"] + 1
         assert channel["burst"] == Burst.INCR
         assert 1 << channel["size"] == beat_bytes
@@ -166,18 +167,9 @@ class AxiMemory:
                 word, strobes, last = beats_channel.payload
                 beats.append((word, strobes, last))
             while begun and beats:
-                word, strobes, last = beats.popleft()
-                head = begun[0]
-                for index in range(beat_bytes):
-                    if strobes >> index & 1:
-                        self.bytes[head[0] - self.base + index] = word >> 8 * index & 0xFF
-                head[3] |= head[0] in self.bad
-                head[0] += beat_bytes
-                head[1] -= 1
-                assert last == (not head[1]), "wlast"
-                if last:
-                    begun.popleft()
-                    answers.append((self._answer_at(), head[2], bool(head[3])))
+                if self._store(begun[0], *beats.popleft(), beat_bytes):
+                    _, _, burst, bad = begun.popleft()
+                    answers.append((self._answer_at(), burst, bool(bad)))
             if offered and bready:
                 offered = False
                 self.outstanding -= 1
@@ -185,9 +177,20 @@ class AxiMemory:
                 if bad:
                     self.failed.append(burst)
 
+    def _store(self, head: list[int], word: int, strobes: int, last: int, beat_bytes: int) -> bool:
+        """Store a beat of the burst ``head``; returns whether it is its last one."""
+        for index in range(beat_bytes):
+            if strobes >> index & 1:
+                self.bytes[head[0] - self.base + index] = word >> 8 * index & 0xFF
+        head[3] |= head[0] in self.bad
+        head[0] += beat_bytes
+        head[1] -= 1
+        assert last == (not head[1]), "wlast"
+        return not head[1]
+
 
 class _Channel:
-    """A channel from the master: what is offered stays until it is taken."""
+    """A channel from the master: an offered payload stays until it is taken."""
 
     def __init__(self, name: str, payload: list[Any], valid: Value):
         self._name = name
