@@ -31,7 +31,7 @@ _RING = 4 * SLOTS
 _NO_MEMORY = -1
 #: Cycles of each stage, by `Activity`.
 _STAGES = record_dtype(
-    [stage.name.lower() for stage in Stage], record_dtype(Activity.as_shape().members)
+    tuple(stage.name.lower() for stage in Stage), record_dtype(tuple(Activity.as_shape().members))
 )
 
 

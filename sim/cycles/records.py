@@ -4,7 +4,8 @@ A NamedTuple of integers defines a record: its fields and, as their defaults, th
 begins with. The compiled functions read and write the fields by name.
 """
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ compiled: Any = njit(**_OPTIONS)
 inlined: Any = njit(**_OPTIONS, inline="always")
 
 
-def record_dtype(names: Iterable[str], part: Any = np.int64) -> np.dtype:
+@functools.cache
+def record_dtype(names: tuple[str, ...], part: Any = np.int64) -> np.dtype:
     """Dtype of a record with these fields: integers, or records of one dtype."""
     return np.dtype((np.record, np.dtype([(name, part) for name in names], align=True)))
 

@@ -42,7 +42,7 @@ def generators(seed: int | None, names: Sequence[str], begun: int = 0) -> Any:
     """
     word, rates = generator_seed(seed), stall_rates(seed)
     parts = [tuple(Generator((word ^ salt(n)) | 1, begun, rates.get(n, 0), 0)) for n in names]
-    return np.array([tuple(parts)], record_dtype(names, record_dtype(Generator._fields)))[0]
+    return np.array([tuple(parts)], record_dtype(tuple(names), record_dtype(Generator._fields)))[0]
 
 
 @compiled
