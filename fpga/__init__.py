@@ -1,1 +1,1 @@
-"""Boards: from a configuration to a bitstream and a report of what it costs and how fast it is."""
+"""Boards: from a configuration to a bitstream with a self test, and a report of area and speed."""

@@ -18,9 +18,9 @@ class Board:
     Parameters
     ----------
     name : str
-        What ``--board`` calls it.
+        Value of ``--board``.
     platform : callable
-        Makes the board's platform, which brings the device, the pins and the tools. It must have
+        Makes the board's platform, which brings the FPGA, the pins and the tools. It must have
         eight ``led`` resources and, as `restart`, a button.
     restart : (str, int)
         Resource of the button that starts the self test again.

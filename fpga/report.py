@@ -1,4 +1,4 @@
-"""Figures out of what the FPGA tools write."""
+"""Figures from the reports of the FPGA tools."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def utilisation(timing: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def critical_path(timing: dict[str, Any]) -> dict[str, Any] | None:
-    """Slowest path within one clock: its delay, what part is routing, where it starts and ends."""
+    """Slowest path within one clock: its delay, the routing's part, where it starts and ends."""
     paths = [path for path in timing["critical_paths"] if path["from"] == path["to"]]
     if not paths:
         return None

@@ -91,7 +91,7 @@ class SelfTest(wiring.Component):
     config : Config
         The core.
     tile : Tile
-        What it computes.
+        The piece of attention that it computes.
 
     Members
     -------
@@ -156,7 +156,7 @@ class SelfTest(wiring.Component):
             with m.If(asked):
                 m.d.comb += fetch.ready.eq(chosen.ready)
 
-        # What comes out. One register before the CRC keeps its XORs off the core's last path.
+        # The output. One register before the CRC keeps its XORs off the core's last path.
         parameters = signature_parameters(self.config)
         m.submodules.crc = checker = parameters.create()
         beat, beat_valid = Signal(parameters.data_width), Signal()

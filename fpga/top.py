@@ -1,4 +1,4 @@
-"""What goes around a design on a board: clock, reset, button and LEDs."""
+"""Surroundings of a design on a board: clock, reset, button and LEDs."""
 
 from typing import Any
 

@@ -23,7 +23,7 @@ def generate(
     Parameters
     ----------
     config : Config
-        What to generate. Same configuration, same bytes.
+        Configuration of the top. Same configuration, same bytes.
     out_dir : Path
         Folder, made when missing; it can hold any number of cores and accelerators: all files of
         one begin with its name. It receives ``<name>.v``, ``.config.json``, ``.ports.md``,

@@ -12,10 +12,10 @@ from paro.config import Config, ParoError
 
 __all__ = ["ACCELERATOR", "CORE", "module_name"]
 
-#: What can be generated.
+#: Tops that can be generated.
 CORE, ACCELERATOR = "core", "accelerator"
 
-#: Longest name; what is added for inner modules and files still has room.
+#: Longest name; there is room for the additions of inner modules and files.
 _LONGEST = 100
 #: Reserved words of Verilog (IEEE 1364-2005) and SystemVerilog (IEEE 1800-2017): simulators take a
 #: file for either.

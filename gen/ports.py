@@ -120,7 +120,7 @@ def _plain(doc: str) -> str:
 
 
 def _meaning(name: str, member_docs: dict[str, str]) -> str:
-    """What a port is; the ports of a bus share one sentence."""
+    """Meaning of a port; the ports of a bus share one sentence."""
     if name in member_docs:
         return member_docs[name]
     prefixes = [entry[:-1] for entry in member_docs if entry.endswith("*")]

@@ -31,14 +31,14 @@ _BASES = {"h": 16, "d": 10, "b": 2}
 
 
 def tidy(verilog: str) -> str:
-    """Rewrite what Yosys' ``write_verilog -noattr`` gives; the function stays.
+    """Rewrite the output of Yosys' ``write_verilog -noattr``; the function stays.
 
     Linters find no width and no choice to warn of, memories are filled by loops, and a line with
     commas fits into `_COLUMNS`.
     """
     lines: list[str] = []
     module = _Module()
-    # Yosys breaks a list of ports behind some of them.
+    # Yosys breaks a list of ports after some of them.
     for line in _fold_memory_fills(verilog.replace("\n, ", ", ")).splitlines():
         if line.startswith("module "):
             module = _Module()
@@ -59,7 +59,7 @@ def tidy(verilog: str) -> str:
 
 
 class _Module:
-    """What one module has declared so far."""
+    """Declarations of one module so far."""
 
     def __init__(self) -> None:
         self.widths: dict[str, int] = {}
@@ -188,7 +188,7 @@ def _repetitions(match: re.Match[str]) -> str:
 
 
 def _wrapped(line: str) -> str:
-    """Break a line that is too long behind commas."""
+    """Break a line that is too long after commas."""
     if len(line) <= _COLUMNS or line.startswith("//"):
         return line
     indent = " " * (len(line) - len(line.lstrip()) + 2)

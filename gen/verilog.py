@@ -24,7 +24,7 @@ from rtl.lib.library import ModuleLibrary
 
 __all__ = ["TOPS", "convert", "generate_verilog", "generator_name"]
 
-#: Component of everything that can be generated, and what it is.
+#: Component and description of each top that can be generated.
 TOPS: dict[str, tuple[Callable[[Config], wiring.Component], str]] = {
     CORE: (Core, "attention core"),
     ACCELERATOR: (Accelerator, "attention accelerator"),

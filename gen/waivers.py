@@ -1,4 +1,4 @@
-"""Warnings of Verilator that tell nothing about generated Verilog."""
+"""Warnings of Verilator that point to no fault in generated Verilog."""
 
 __all__ = ["WAIVERS", "waiver_file"]
 
@@ -11,7 +11,7 @@ WAIVERS = {
 
 
 def waiver_file(name: str) -> str:
-    """Text of the file that tells Verilator of `WAIVERS` in ``<name>.v``."""
+    """Text of the file that turns `WAIVERS` off for ``<name>.v``."""
     lines = ["`verilator_config"]
     for rule, reason in WAIVERS.items():
         lines += [f"// {reason}", f'lint_off -rule {rule} -file "*{name}.v"']

@@ -1,1 +1,1 @@
-"""Amaranth RTL of the accelerator core; knows the configuration and nothing else of the project."""
+"""Amaranth RTL: core, accelerator, buses, library; of the project it imports only `paro.config`."""

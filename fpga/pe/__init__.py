@@ -1,1 +1,1 @@
-"""The study of processing elements: candidates, arrays of them, and what each costs in LUTs."""
+"""The study of processing elements: candidates, arrays of them, their area and speed."""

@@ -1,4 +1,4 @@
-"""A PE array behind three pins, to place and route it alone."""
+"""A PE array with three pins, to place and route it alone."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ class FoldedArray(wiring.Component):
     pin_in : In, 1
         Fills the shift register.
     load : In, 1
-        Makes what stands in the shift register the inputs.
+        Copies the shift register to the inputs.
     pin_out : Out, 1
         End of the register that takes up all outputs.
     """

@@ -25,10 +25,10 @@ _FourOperands = data.ArrayLayout(signed(8), formats.LANES)
 
 
 class _CandidatePE(wiring.Component):
-    """What candidates share; members and latency are those of `rtl.core.pe.PE`.
+    """Common part of the candidates; members and latency are those of `rtl.core.pe.PE`.
 
     A subclass has the shapes ``OPERANDS``, ``WORD`` and ``PRODUCT`` and forms the product from its
-    lanes' registers; ``CLEARED`` tells whether the first step of a tile begins at zero.
+    lanes' registers; with ``CLEARED`` the first step of a tile begins at zero.
     """
 
     OPERANDS: Any = _FourOperands
@@ -49,7 +49,7 @@ class _CandidatePE(wiring.Component):
         )
 
     def _product(self, m: Module) -> tuple[Value, Value | None]:
-        """Product of the operands a cycle ago, and what is to be added to it if anything is."""
+        """Product of the operands of the cycle before, and a carry to add to it, if any."""
         raise NotImplementedError
 
     def elaborate(self, platform):
@@ -74,7 +74,7 @@ class _CandidatePE(wiring.Component):
 
 
 class PlainMAC(_CandidatePE):
-    """One product of two INT8 numbers, in two halves that are added behind their registers."""
+    """One product of two INT8 numbers, in two halves that are added after their registers."""
 
     OPERANDS = signed(8)
     WORD = signed(8)
@@ -291,8 +291,8 @@ class ReorderedPE(PE):
 class RunningPE(_DigitLanes):
     """`ReorderedPE` whose accumulator is never cleared.
 
-    Sums are taken modulo 2**accumulator_bits over all tiles. What drains is the running total: a
-    tile is its difference to the total before, to be taken where the array drains.
+    Sums are taken modulo 2**accumulator_bits over all tiles. The running total drains: a tile
+    is its difference to the total before, to be taken where the array drains.
     """
 
     OPERANDS = LaneOperands
@@ -309,7 +309,7 @@ class RunningPE(_DigitLanes):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A processing element and what it can do.
+    """A processing element and its abilities.
 
     Parameters
     ----------
@@ -320,7 +320,7 @@ class Candidate:
     macs : tuple of int
         Products in a cycle with a narrow operand of 8, 4 and 2 bits.
     number_format : str
-        Name in `firmware_model.reference.number_formats.FORMATS` of what it computes with.
+        Name in `firmware_model.reference.number_formats.FORMATS` of its arithmetic.
     placed : bool
         Whether the study places an array of it; of others it knows the area alone.
     """

@@ -19,7 +19,7 @@ __all__ = ["CONFIG", "DEVICE", "measure", "report"]
 
 #: A 4 x 4 array whose accumulators have 24 bits.
 CONFIG = Config(rows=4, cols=4, head_dim=128)
-#: What the array is placed on, the clock that nextpnr aims at and the seed of its placement.
+#: FPGA that the array is placed on, the clock that nextpnr aims at and the seed of its placement.
 DEVICE, TARGET_MHZ, SEED = "LFE5U-85F", 200, 1
 
 _SYNTH = "synth_ecp5 -nodsp"
@@ -48,7 +48,7 @@ def measure(
     Parameters
     ----------
     folder : Path
-        Receives a folder for each candidate with what the tools read and wrote.
+        Receives a folder for each candidate with the files that the tools read and wrote.
     names : sequence of str
         Of `CANDIDATES`.
     place : bool

@@ -31,8 +31,8 @@ def bits_signed(largest: int) -> int:
 class Config(BaseModel):
     """Parameters of one generated core; immutable, validated, hashable.
 
-    Illegal values raise `ParoError` with a sentence that names the field, the value and what is
-    legal. Build one by keyword (``Config(rows=8, cols=8)``), from a preset or from TOML
+    Illegal values raise `ParoError` with a sentence that names the field, the value and the
+    legal ones. Build one by keyword (``Config(rows=8, cols=8)``), from a preset or from TOML
     (`load_config`).
     """
 
@@ -87,8 +87,8 @@ class Config(BaseModel):
     def drain_words(self) -> int:
         """Accumulators that leave the array each cycle.
 
-        Chosen so that a drain fits behind the shortest tile (2-bit operands) where one array row
-        a cycle suffices for that.
+        Chosen so that a drain takes no longer than the shortest tile (2-bit operands) where one
+        array row a cycle suffices for that.
         """
         return _clamp(
             formats.LANES * self.rows * self.cols // self.shortest_reduction, 1, self.cols
@@ -127,7 +127,7 @@ class Config(BaseModel):
 
     @property
     def output_words(self) -> int:
-        """Words in one beat of the O stream: what one read of the numerators gives."""
+        """Words in one beat of the O stream: one read of the numerators."""
         return self.drain_words
 
     @property

@@ -1,4 +1,4 @@
-"""The descriptor: 32 little-endian words in memory that tell the accelerator of one head.
+"""The descriptor: 32 little-endian words in memory that describe one head.
 
 `DESCRIPTOR` is the one table. The packer, the RTL's view, the C header and the documentation come
 from it.
@@ -51,7 +51,7 @@ class DescriptorField:
     width : int
         Number of bits; above 32 it goes on in the next word, whose other bits are 0.
     description : str
-        What it means.
+        Its meaning.
     legal : range or tuple of int
         Values that it may have. A field with a single one is filled in by the packer.
     """
@@ -157,7 +157,7 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     DescriptorField(
         name="suffix_tokens",
         word=6,
-        description="Tokens behind the grid; the order has them last",
+        description="Tokens after the grid; the order has them last",
         legal=_COUNT_OR_NONE,
     ),
     *(

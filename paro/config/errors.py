@@ -2,8 +2,8 @@
 
 
 class ParoError(Exception):
-    """Bad input, configuration or environment, told in one sentence.
+    """Bad input, configuration or environment, in one sentence.
 
-    The sentence names what was wrong, where, and what is legal. The command line prints it alone
+    The sentence names the fault, its place and the legal values. The command line prints it alone
     and exits with status 2.
     """

@@ -18,7 +18,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path : Path
         Final path; its folder is made when missing.
     write : callable
-        Called with the temporary path; if it raises, nothing is left behind.
+        Called with the temporary path; if it raises, no file is left.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def check_folder(folder: Path) -> None:
     """Raise ParoError if a folder cannot be made, or not be written; nothing is made."""
     try:
         str(folder).encode()
-        # What is written there has names, too.
+        # The files to write have names, too.
         there = folder.absolute() / ("x" * 64)
         while not there.exists():
             there = there.parent

@@ -76,7 +76,7 @@ class Operand(IntEnum):
 
 
 class Operation(IntEnum):
-    """What the array does with a block."""
+    """Operation of the array on a block."""
 
     QK = 0
     PV = 1
@@ -95,7 +95,7 @@ class Stage(IntEnum):
     OUTPUT = 7
 
 
-#: What each stage is.
+#: Meaning of each stage.
 STAGE_MEANINGS = {
     Stage.SCHEDULER: "Block scheduler: reads codes, skips 0-bit blocks, asks for operands.",
     Stage.LOAD_Q: "Load of Q and its scales into the query buffer.",

@@ -25,7 +25,7 @@ def run_program(
     command : list
         Program and arguments.
     input : str, optional
-        What it reads; nothing by default.
+        Its standard input; nothing by default.
     **options
         Of `subprocess.Popen`.
     """
@@ -43,7 +43,7 @@ def run_program(
 
 
 def end_programs() -> None:
-    """End what `run_program` runs in any thread."""
+    """End all programs that `run_program` runs, in any thread."""
     for process in list(_running):
         _end(process)
 

@@ -1,4 +1,4 @@
-"""The register map: what software sees of the accelerator at its AXI4-Lite port.
+"""The register map: the accelerator as software sees it at its AXI4-Lite port.
 
 `REGISTERS` is the one table. The RTL, the driver, the C header and the documentation come from it.
 """
@@ -32,7 +32,7 @@ __all__ = [
     "find_register",
 ]
 
-#: "PARO" in memory: what IDENT and the first word of every descriptor hold.
+#: "PARO" in memory: value of IDENT and of the first word of every descriptor.
 MAGIC = int.from_bytes(b"PARO", "little")
 #: Version of this map, (major, minor); the major one changes when old drivers no longer fit.
 MAP_VERSION = (1, 1)
@@ -49,11 +49,11 @@ QUEUE_MAX = 2**QUEUE_BITS - 1
 
 #: Stages whose clocks are counted, in the order of their counters.
 STAGES = {stage.name.lower(): meaning for stage, meaning in STAGE_MEANINGS.items()}
-#: What a stage does in a clock; at most one of them. None of them: it has nothing to do.
+#: States of a stage in a clock, at most one of them. In none of them it has nothing to do.
 STATES = {
     "busy": "It works.",
-    "starved": "It waits for what comes before it.",
-    "blocked": "It waits for room in what comes behind it.",
+    "starved": "It waits for input.",
+    "blocked": "It waits for room at its output.",
 }
 
 
@@ -73,7 +73,7 @@ class Cause(IntEnum):
     BAD_QUEUE_BASE = 10
 
 
-#: What each cause says.
+#: Meaning of each cause.
 CAUSES = {
     Cause.NONE: "no error",
     Cause.BAD_DESCRIPTOR: "a descriptor has another magic word or version than this accelerator's",
@@ -111,7 +111,7 @@ class Field:
         ``ro``: a write changes nothing. ``rw``: reads as written. ``w1c``: set by the accelerator,
         cleared by writing 1. ``strobe``: writing 1 does something once; reads as 0.
     description : str
-        What it means.
+        Its meaning.
     reset : int
         Value after reset.
     constant : callable, optional
@@ -151,7 +151,7 @@ class Register:
     offset : int
         Byte address, a multiple of 4.
     description : str
-        What it holds.
+        Its content.
     fields : tuple of Field
         Lowest first. Bits in no field read as 0 and ignore writes.
     """
@@ -283,7 +283,7 @@ REGISTERS: tuple[Register, ...] = (
     Register(
         name="CONTROL",
         offset=0x008,
-        description="What the accelerator is told",
+        description="Commands to the accelerator",
         fields=(
             Field(
                 name="start",
@@ -302,7 +302,7 @@ REGISTERS: tuple[Register, ...] = (
                 access="strobe",
                 description="Give up the queue and return to rest: STATUS.busy is 1 until every "
                 "burst in progress has ended. The registers keep their values, STATUS.done is not "
-                "set. At rest it does nothing. A start in the same write is not looked at",
+                "set. At rest it does nothing. A start in the same write is ignored",
             ),
             Field(
                 name="interrupt_enable",
@@ -316,7 +316,7 @@ REGISTERS: tuple[Register, ...] = (
     Register(
         name="STATUS",
         offset=0x00C,
-        description="What the accelerator reports",
+        description="State of the accelerator",
         fields=(
             Field(
                 name="busy",

@@ -1,1 +1,1 @@
-"""The accelerator: the core with a memory port, registers and a queue of heads."""
+"""The accelerator: the core with a memory port, registers and a queue of descriptors."""

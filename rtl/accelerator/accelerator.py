@@ -19,7 +19,7 @@ __all__ = ["Accelerator", "accelerator_signature"]
 
 
 def accelerator_signature(config: Config) -> wiring.Signature:
-    """Ports of the accelerator, with the names that AXI gives them."""
+    """Ports of the accelerator, with AXI's names."""
     buses = {
         "m_axi": axi_signature(config),
         "s_axil": axi_lite_signature(REGISTER_ADDRESS_BITS).flip(),
@@ -169,7 +169,7 @@ class Accelerator(wiring.Component):
         engine: Engine,
         resting: Signal,
     ) -> None:
-        """Count, until the next start, what stages do, and cycles, bursts, beats and heads."""
+        """Count, until the next start, the states of stages, cycles, bursts, beats and heads."""
         m.d.comb += [
             counters.enable.eq(~resting),
             counters.activity.eq(engine.activity),

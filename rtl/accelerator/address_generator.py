@@ -1,4 +1,4 @@
-"""Address generator: which memory a block of Q, K or V is read from."""
+"""Address generator: the runs of memory that a block of Q, K or V is read from."""
 
 from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
@@ -56,14 +56,15 @@ class AddressGenerator(wiring.Component):
         ``head`` has changed: to be given before or with the head's first request.
     request : In, stream of `block_request_layout`
     runs : Out, stream of `run_layout`
-        Units of ``load_bytes``. Scales fill whole units; what is behind a block's last is read too.
+        Units of ``load_bytes``. Scales fill whole units; the rest of the last unit is read too.
     idle : Out, 1
         No request is in progress.
 
     Latency
     -------
-    From a request: 1 cycle to the run of the scales; to the first run of rows what `TokenWalker`
-    and `TokenRuns` take. Without stalls a request that is no jump takes ``tokens`` + 3 cycles.
+    From a request: 1 cycle to the run of the scales; to the first run of rows the latency of
+    `TokenWalker` and of `TokenRuns`. Without stalls a request that is no jump takes ``tokens`` + 3
+    cycles.
     """
 
     def __init__(self, config: Config):
@@ -87,7 +88,7 @@ class AddressGenerator(wiring.Component):
         )
         connect(m, walker.tokens, rows.tokens)
 
-        # The rows' runs wait behind the scales': once no row is left, neither is a run of scales.
+        # The rows' runs wait for the scales' run: once no row is left, neither is a run of scales.
         current = Signal.like(request)
         scales_due = Signal()
         m.d.comb += [

@@ -34,9 +34,9 @@ class CodeReader(wiring.Component):
     request : In, stream of `codes_request_layout`
         Accepted when ``idle``.
     runs : Out, stream of `run_layout`
-        Only asks for what it has room for.
+        Of no more units than there is room for.
     units : In, stream of ``load_bytes``
-        Always ready. What follows the last code in its unit is ignored.
+        Always ready. The rest of a unit after the last code is ignored.
     codes : Out, stream
         See `rtl.interfaces`.
     idle : Out, 1

@@ -70,7 +70,7 @@ class CornerTurn(wiring.Component):
     units : In, stream of lt 32-bit words
         Of each block: the scales, a unit for each lt tokens; then the tokens' rows.
     beats : Out, stream of `turned_layout`
-        What a group's missing tokens hold is undefined.
+        The values of a group's missing tokens are undefined.
     idle : Out, 1
         No block is waiting or in progress.
 

@@ -25,15 +25,14 @@ from rtl.lib.stream_fifo import StreamFIFO
 __all__ = ["Engine"]
 
 #: Most heads that are begun and whose outputs are not all written. One beyond them does not end, so
-#: that the descriptor behind it is not read.
+#: that the descriptor after it is not read.
 PLACED_HEADS = 4
 
 
 class Engine(wiring.Component):
     """Works through one queue, from its descriptors to the last response to a write.
 
-    It cannot recover from an error by itself: whoever drives it stops it, waits until it is
-    ``quiet`` and resets it.
+    It cannot recover from an error by itself: it must be stopped and, when it is ``quiet``, reset.
 
     Members
     -------
@@ -45,11 +44,11 @@ class Engine(wiring.Component):
     done : Out, 1
         All is written; also before ``start``.
     stop : In, 1
-        Begin no further burst, ignore what comes.
+        Begin no further burst, ignore data that arrives.
     quiet : Out, 1
         No burst is in progress.
     cause : Out, `Cause`
-        What went wrong in this cycle; NONE if nothing did.
+        Error of this cycle, or NONE.
     error_address : Out
         With READ_ERROR and WRITE_ERROR, address of the burst.
     head : Out
@@ -133,7 +132,7 @@ class Engine(wiring.Component):
             core.o.ready.eq(writer.data.ready),
         ]
 
-        # What the engine tells.
+        # Control and state of the engine.
         with m.If(queue.fault != Cause.NONE):
             m.d.comb += self.cause.eq(queue.fault)
         with m.Elif(core.empty_row):
@@ -206,7 +205,7 @@ class Engine(wiring.Component):
             if operand != Operand.V:
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
 
-        # Outputs lag behind: what they need of their heads waits for its turn.
+        # Outputs lag behind inputs: the part of a descriptor that they need waits in a queue.
         m.submodules.placed = placed = StreamFIFO(
             data.StructLayout(
                 {
@@ -256,7 +255,7 @@ class Engine(wiring.Component):
         corner_turn: CornerTurn,
         core: Core,
     ) -> None:
-        """Give what the core asks for to the address generator and the corner turn."""
+        """Pass the core's fetches on to the address generator and the corner turn."""
         config, head = self._config, queue.heads.payload
         block_bits = log2(config.block)
         fetch, request, turn = core.fetch, addresses.request, corner_turn.request

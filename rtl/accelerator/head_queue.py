@@ -21,7 +21,7 @@ class HeadQueue(wiring.Component):
     -------
     start : In, 1
     base, count : In
-        With ``start``, when ``idle``: where the queue lies and how many descriptors it has.
+        With ``start``, when ``idle``: address and number of the descriptors.
     runs : Out, stream of `run_layout`
     units : In, stream of ``load_bytes``
     heads : Out, stream of `descriptor_layout`
@@ -29,7 +29,7 @@ class HeadQueue(wiring.Component):
     index : Out
         Number of the head that is read or offered.
     fault : Out, `Cause`
-        What is wrong with the descriptor; stays, and nothing more is offered, until reset.
+        Fault of the descriptor; stays, and nothing more is offered, until reset.
     idle : Out, 1
         The queue is at its end.
 
@@ -120,7 +120,7 @@ class HeadQueue(wiring.Component):
         return m
 
     def _checks(self, m: Module, head: data.View) -> dict[Cause, Signal]:
-        """What makes a descriptor unusable, by cause."""
+        """Whether a descriptor is unusable, by cause."""
         config = self._config
         constants = {
             field.name: field.constant for field in DESCRIPTOR if field.constant is not None

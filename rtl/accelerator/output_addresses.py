@@ -1,4 +1,4 @@
-"""Output addresses: which memory a head's outputs are written to."""
+"""Output addresses: the runs of memory that a head's outputs are written to."""
 
 from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring

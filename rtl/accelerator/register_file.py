@@ -53,7 +53,7 @@ class RegisterFile(wiring.Component):
     Members
     -------
     s_axil : In, `rtl.bus.axi_lite.axi_lite_signature`
-        The slave port. The two lowest address bits are not looked at.
+        The slave port. The two lowest address bits are ignored.
     irq : Out, 1
         Level: STATUS.done or STATUS.error is 1 and CONTROL.interrupt_enable too.
     <register>, <register>_<field> : In or Out

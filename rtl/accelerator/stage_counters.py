@@ -1,4 +1,4 @@
-"""Counters of what every stage does in each clock."""
+"""Counters of the cycles that every stage spends in each state."""
 
 from amaranth.hdl import Module
 from amaranth.lib import data, wiring

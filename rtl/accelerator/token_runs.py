@@ -27,7 +27,7 @@ class TokenRuns(wiring.Component):
     Members
     -------
     base, row_stride : In
-        Token t begins ``t * row_stride`` bytes behind ``base``.
+        Token t begins ``t * row_stride`` bytes after ``base``.
     destination : In
         Passed on in every run.
     tokens : In, stream of `token_layout`
@@ -71,7 +71,7 @@ class TokenRuns(wiring.Component):
         units = self._row_bytes // self._unit_bytes
         assert (self._config.block * units).bit_length() <= len(run.units)
 
-        # The row that is being placed, and what the next token would have to be.
+        # The row that is being placed, and the token that would join it.
         row_valid = Signal()
         row_last = Signal()
         row_joins = Signal()

@@ -1,4 +1,4 @@
-"""Token walker: which token of memory stands at each position of a head's order."""
+"""Token walker: the token in memory at each position of a head's order."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ __all__ = ["TokenWalker", "token_layout", "walk_layout", "walk_request_layout"]
 def walk_layout(config: Config) -> data.StructLayout:
     """A head's order, in tokens.
 
-    ``tokens`` of the head, of them ``prefix_tokens`` before and ``suffix_tokens`` behind the grid;
+    ``tokens`` of the head, of them ``prefix_tokens`` before and ``suffix_tokens`` after the grid;
     extents of the grid's middle and inner axis in the order, at least 1; distance in memory of
     neighbours along each axis.
     """
@@ -71,17 +71,18 @@ def _place_layout(config: Config) -> data.StructLayout:
 class TokenWalker(wiring.Component):
     """Walks over the positions of a request: first the grid, then prefix and suffix.
 
-    A place in the grid is kept as what is left of the inner and of the middle axis, and the tokens
-    at which the current run along each of them began: a step is one addition. Only a jump has
-    to find its coordinates, by two divisions and three products. Where the last request began and
-    where it ended are remembered, so that the same block again and the next one are no jumps.
+    A place in the grid is kept as the steps left along the inner and the middle axis, and the
+    tokens at which the current run along each of them began: a step is one addition. Only a jump
+    has to find its coordinates, by two divisions and three products. The first place of the last
+    request and the place after it are kept, so that the same block again and the next one are no
+    jumps.
 
     Members
     -------
     walk : In, `walk_layout`
         Constant while requests are in progress.
     forget : In, 1
-        Nothing is remembered of earlier requests: ``walk`` has changed.
+        ``walk`` has changed: no place of an earlier request is kept.
     request : In, stream of `walk_request_layout`
         Accepted when no other request is in progress.
     tokens : Out, stream of `token_layout`

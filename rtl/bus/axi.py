@@ -30,7 +30,7 @@ WORD_BYTES = ALIGNMENT
 #: Cache attributes of every burst: normal memory, not cached, bufferable.
 CACHE_BUFFERABLE = 0b0011
 
-#: Bit of a response that tells an error (SLVERR, DECERR) from OKAY and EXOKAY.
+#: Bit of a response that is 1 in an error (SLVERR, DECERR) and 0 in OKAY and EXOKAY.
 ERROR_BIT = 1
 
 
@@ -43,7 +43,7 @@ class Burst(IntEnum):
 
 
 class Destination(IntEnum):
-    """What the units of a run are."""
+    """Kind of a run's units, and so their consumer."""
 
     DESCRIPTOR = 0
     CODES = 1

@@ -11,7 +11,7 @@ __all__ = ["Response", "axi_lite_signature"]
 
 
 class Response(IntEnum):
-    """What a slave answers, here and in AXI4."""
+    """Response of a slave, here and in AXI4."""
 
     OKAY = 0
     EXOKAY = 1

@@ -44,7 +44,7 @@ def unit_layout(config: Config) -> data.StructLayout:
 
 
 class ReadMaster(wiring.Component):
-    """Turns runs into bursts of one ID and what comes back into units.
+    """Turns runs into bursts of one ID, and their data into units.
 
     A beat's words go into a queue for each lane; words that do not belong to the run are left out.
     A run's words then lie in consecutive lanes, so that a unit is taken from the lanes it begins
@@ -133,7 +133,7 @@ class ReadMaster(wiring.Component):
         return m
 
     def _fill(self, m: Module, splitter: BurstSplitter, lanes: WordLanes) -> Signal:
-        """Offer bursts and put what they bring into the lanes; returns words put this cycle."""
+        """Offer bursts and put their data into the lanes; returns words put this cycle."""
         axi, bursts = self.axi, splitter.bursts
         beat_bits = log2(self._config.axi_bits // 8)
         m.submodules.tags = tags = StreamFIFO(

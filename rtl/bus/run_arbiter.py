@@ -11,7 +11,7 @@ __all__ = ["RunArbiter"]
 
 
 class RunArbiter(wiring.Component):
-    """Lets one source through at a time, the first before the second.
+    """Passes one source's run on at a time; the first source goes before the second.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class RunArbiter(wiring.Component):
     -------
     inputs : In, array of stream of `run_layout`
     output : Out, stream of `run_layout`
-        What has been offered stays until it is taken.
+        An offered run stays until it is taken.
     """
 
     def __init__(self, config: Config, sources: int):

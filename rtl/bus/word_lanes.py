@@ -38,7 +38,7 @@ def span(lowest: Value, highest: Value, lanes: int) -> Value:
 
 
 def window(first: Value, count: int, lanes: int) -> Value:
-    """A bit for each lane, 1 for ``count`` lanes from ``first`` on, lane 0 behind the last."""
+    """A bit for each lane, 1 for ``count`` lanes from ``first`` on, lane 0 after the last."""
     mask = Const((1 << count) - 1) << first
     return (mask | mask >> lanes)[:lanes]
 
@@ -46,8 +46,8 @@ def window(first: Value, count: int, lanes: int) -> Value:
 class WordLanes(wiring.Component):
     """One queue of 32-bit words for each lane of a beat.
 
-    What runs put in comes out in the same order, but a lane at a time: consecutive words lie in
-    consecutive lanes, so that no word is moved sideways on its way in or out.
+    Words come out in the order in which they came in, but a lane at a time: consecutive words lie
+    in consecutive lanes, so that no word is moved sideways on its way in or out.
 
     Parameters
     ----------

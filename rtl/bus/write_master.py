@@ -54,7 +54,7 @@ class WriteMaster(wiring.Component):
     Members
     -------
     runs : In, stream of `run_layout`
-        A run has a whole number of 32-bit words. ``destination`` is not looked at.
+        A run has a whole number of 32-bit words. ``destination`` is ignored.
     data : In, `rtl.interfaces.o_signature`
         All units of all runs in order. They may come before their run, and wait.
     axi : Out, `axi_write_signature`

@@ -10,6 +10,6 @@ from tests.gen.designs import DESIGNS
 
 @pytest.fixture(scope="session")
 def generated(tmp_path_factory) -> tuple[Path, list]:
-    """A folder, and what `generate` returned for each of `DESIGNS` that it put there."""
+    """A folder with all of `DESIGNS`, and the summary of `generate` for each."""
     folder = tmp_path_factory.mktemp("generated")
     return folder, [generate(config, folder, top) for config, top in DESIGNS]

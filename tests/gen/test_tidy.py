@@ -33,7 +33,7 @@ CHOICE = """\
 
 
 def expressions():
-    """What Yosys writes: an operator on terms, both signed or both not; and the target's width."""
+    """Assignments as Yosys writes them: an operator, two terms of one sign; the target's width."""
     for one, other in itertools.product(TERMS, TERMS):
         for operator in ("+", "-", "|"):
             for width in TARGETS:

@@ -128,7 +128,7 @@ def test_a_queue(host: Host) -> None:
 
 @pytest.mark.parametrize("flag", [DONE, ERROR])
 def test_a_start_clears_what_was_reported(host: Host, flag: int) -> None:
-    """Without an acknowledgement: busy never stands beside what an earlier queue left."""
+    """Without an acknowledgement: busy is never 1 together with the flags of an earlier queue."""
 
     async def testbench(ctx: Any) -> None:
         await host.prepare(ctx)
@@ -163,7 +163,7 @@ def test_a_start_clears_what_was_reported(host: Host, flag: int) -> None:
     ],
 )
 def test_starts_that_are_refused(host: Host, base: int, count: int, cause: Cause) -> None:
-    """An error, at rest, and nothing else: what the queue before left stays."""
+    """An error, at rest, and nothing else: the flags of the queue before stay."""
 
     async def testbench(ctx: Any) -> None:
         await host.prepare(ctx)
@@ -214,7 +214,7 @@ def test_a_start_while_busy(host: Host) -> None:
 @pytest.mark.parametrize("word", [RESET, RESET | START])
 def test_reset(host: Host, word: int) -> None:
     """At rest nothing, in work the queue is given up when the engine is quiet; a start in the same
-    write is not looked at.
+    write is ignored.
     """
 
     async def testbench(ctx: Any) -> None:

@@ -55,7 +55,7 @@ class Placed:
 
 
 def covered(run, unit_bytes: int) -> list[int]:
-    """Addresses of the run's words of two bytes, what the narrowest output unit holds."""
+    """Addresses of the run's words of two bytes, the narrowest output unit."""
     return list(range(run.address, run.address + run.units * unit_bytes, 2))
 
 

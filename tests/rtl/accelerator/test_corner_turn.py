@@ -106,20 +106,20 @@ def test_blocks(config, stalls, seed) -> None:
 
 @EACH_CONFIG
 def test_throughput(config, seed) -> None:
-    """Units are taken without a pause, so that beats pause only for scale units."""
+    """Units are taken without a stall, so that beats stall only for scale units."""
     rng = random.Random(seed)
     blocks = [Block(config, Operand.K, config.block, rng) for _ in range(4)]
     times = turn(config, blocks, rng, (0.0, 0.0, 0.0))
     units = sum(len(block.units) for block in blocks)
     group = config.head_dim // LANES
-    # Request in its queue, then all units; the last group's beats come behind its last unit.
+    # Request in its queue, then all units; the last group's beats come after its last unit.
     assert times[-1] <= 2 + units + 3 + group
     first = config.block // config.load_tokens + group
     assert times[0] <= 2 + first + 3
 
 
 @EACH_CONFIG
-def test_beats_without_a_pause(config, seed) -> None:
+def test_beats_without_a_stall(config, seed) -> None:
     """A block's beats leave one a cycle, once the first group is there."""
     rng = random.Random(seed)
     times = turn(config, [Block(config, Operand.Q, config.block, rng)], rng, (0.0, 0.0, 0.0))

@@ -1,4 +1,4 @@
-"""The register file behind its AXI4-Lite port, against a model of the table in plain Python."""
+"""The register file at its AXI4-Lite port, against a model of the table in plain Python."""
 
 import random
 from collections import Counter
@@ -54,7 +54,7 @@ def check(registers, testbench, *background) -> None:
 
 
 def test_fixed_offsets() -> None:
-    """What drivers in the field rely on."""
+    """Offsets that drivers in the field rely on."""
     offsets = {
         "IDENT": 0x000,
         "VERSION": 0x004,

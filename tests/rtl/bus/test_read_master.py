@@ -192,7 +192,7 @@ def test_failed_beats_are_told_with_their_burst(
 @pytest.mark.parametrize(("axi_bits", "load_bytes"), [(64, 8), (64, 64), (512, 8)])
 @pytest.mark.parametrize("attempt", range(3))
 def test_stop(axi_bits: int, load_bytes: int, attempt: int, seed: int) -> None:
-    """Begun bursts end, nothing else begins, and what comes is dropped, until `idle`."""
+    """Begun bursts end, nothing else begins, and arriving data is dropped, until `idle`."""
     rng = random.Random(seed)
     master = read_master(axi_bits, load_bytes)
     memory = AxiMemory(rng=rng, latency=(1, 100), stall=0.5)
@@ -208,7 +208,7 @@ def test_stop(axi_bits: int, load_bytes: int, attempt: int, seed: int) -> None:
     async def testbench(ctx: Any) -> None:
         await bench.until(ctx, lambda: len(memory.bursts) >= bursts, 20000)
         await ctx.tick().repeat(delay)
-        await ctx.delay(1e-7)  # behind what the others do at the clock's edge
+        await ctx.delay(1e-7)  # after the other processes' part of the clock's edge
         ctx.set(master.stop, 1)
         offered, begun = ctx.get(master.axi.arvalid), len(memory.bursts)
         taken = len(bench.taken)

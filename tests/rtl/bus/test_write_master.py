@@ -47,7 +47,7 @@ def random_runs(rng: random.Random, memory: AxiMemory, unit_bytes: int, words: i
 
 
 class Bench:
-    """Gives runs and data, each as fast as `stall` lets it; knows what memory must become."""
+    """Gives runs and data, each as fast as `stall` lets it; knows the final memory."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Bench:
         raise AssertionError(f"not within {limit} cycles")
 
     async def until_written(self, ctx: Any, limit: int = 40000) -> int:
-        """Wait for `idle` behind the last run; then everything must have been written."""
+        """Wait for `idle` after the last run; then everything must have been written."""
         cycles = await self.until(ctx, lambda: self.taken == len(self.runs), limit)
         await ctx.delay(1e-7)
         cycles += await self.until(ctx, lambda: ctx.get(self.master.idle), limit)
@@ -229,7 +229,7 @@ def test_stop(axi_bits: int, unit_bytes: int, attempt: int, seed: int) -> None:
     async def testbench(ctx: Any) -> None:
         await bench.until(ctx, lambda: len(memory.bursts) >= bursts, 20000)
         await ctx.tick().repeat(delay)
-        await ctx.delay(1e-7)  # behind what the others do at the clock's edge
+        await ctx.delay(1e-7)  # after the other processes' part of the clock's edge
         ctx.set(bench.master.stop, 1)
         begun = len(memory.bursts) + ctx.get(axi.awvalid)
         taken = bench.taken
