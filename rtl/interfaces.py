@@ -24,11 +24,11 @@ CODES_PER_BEAT = formats.CODES_PER_WORD
 
 
 class Activity(data.Struct):
-    """What a stage does in a cycle; at most one of them."""
+    """State of a stage in a cycle; at most one bit is 1."""
 
     busy: unsigned(1)  # it works
-    starved: unsigned(1)  # it waits for input
-    blocked: unsigned(1)  # it waits for room in what comes after it
+    starved: unsigned(1)  # it waits for the stages before it
+    blocked: unsigned(1)  # it waits for the stages after it
 
 
 def activity_layout() -> data.ArrayLayout:
@@ -56,7 +56,7 @@ def codes_signature(config: Config) -> stream.Signature:
 
 
 def fetch_signature(config: Config) -> stream.Signature:
-    """What the core wants next: ``operand`` (`formats.Operand`) of token block ``block``."""
+    """Request of the core: ``operand`` (`formats.Operand`) of token block ``block``."""
     return stream.Signature(
         data.StructLayout(
             {"operand": unsigned(2), "block": unsigned(bits_unsigned(config.blocks_max - 1))}

@@ -24,8 +24,8 @@ class ArrayStep(data.Struct):
 class PECluster(wiring.Component):
     """Neighbouring PEs with input registers of their own.
 
-    What the array broadcasts would otherwise be one register for a whole row or column, and a
-    wire across the chip between it and the first adder.
+    Without them one register would feed a whole row or column, by a wire across the chip to the
+    first adder.
 
     Parameters
     ----------
@@ -107,17 +107,17 @@ class PEArray(wiring.Component):
     config : Config
         Array shape and accumulator width.
     pe : type
-        What the array is made of: `PE`, or a component with the same members; the shapes of its
-        ``operands`` and ``word`` are its attributes ``OPERANDS`` and ``WORD``.
+        Class of the processing elements: `PE`, or a component with the same members, whose
+        attributes ``OPERANDS`` and ``WORD`` are the shapes of its ``operands`` and ``word``.
 
     Members
     -------
     step : In, `ArrayStep`
         Work of this cycle.
     operands : In, C x `LaneOperands`
-        INT8 operands of the step (of another PE: what that takes).
+        INT8 operands of the step (of another PE: its ``OPERANDS``).
     words : In, R x `DigitWord`
-        Digits of the step (likewise).
+        Digits of the step (of another PE: its ``WORD``).
     drained : Out, drain_words x signed(accumulator_bits)
         Elements of a finished tile: row after row, ``drain_words`` columns a cycle.
     drained_first : Out, 1

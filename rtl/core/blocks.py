@@ -1,21 +1,15 @@
 """Descriptors that travel with a block through the core."""
 
-from amaranth.hdl import Value, unsigned
+from amaranth.hdl import unsigned
 from amaranth.lib import data
 
 from paro.config import Config
 from paro.config.config import bits_unsigned
-from paro.config.formats import Operation
 
-__all__ = ["SLOTS", "block_layout", "is_pv", "load_layout", "weighted_chunk_layout"]
+__all__ = ["SLOTS", "block_layout", "load_layout", "weighted_chunk_layout"]
 
 #: Slots of each operand buffer: one is filled while the other is used.
 SLOTS = 2
-
-
-def is_pv(operation: Value) -> Value:
-    """Whether the array does PV: the bit of `Operation` in which it differs from QK."""
-    return operation[Operation.PV.bit_length() - 1]
 
 
 def block_layout(config: Config) -> data.StructLayout:
@@ -29,7 +23,7 @@ def block_layout(config: Config) -> data.StructLayout:
 
 
 def load_layout(config: Config) -> data.StructLayout:
-    """A block of tokens to be loaded: how many tokens it has."""
+    """Load of a block: its number of tokens."""
     return data.StructLayout({"tokens": unsigned(bits_unsigned(config.block))})
 
 

@@ -1,20 +1,21 @@
 """The accelerator core: one attention head under one plan, streams in and out."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
-from paro.config.formats import Operand, Stage
+from paro.config.formats import Operand, Operation, Stage
 from rtl import interfaces
 from rtl.core.array import PEArray
-from rtl.core.blocks import SLOTS, block_layout, is_pv
+from rtl.core.blocks import SLOTS, block_layout
 from rtl.core.digits import KeyEncoder
 from rtl.core.drain import DrainRouter
 from rtl.core.logits import LogitBuffer
 from rtl.core.normalizer import Normalizer
 from rtl.core.operand_buffers import KeyBuffer, QueryBuffer, ValueBuffer
 from rtl.core.operand_former import OperandFormer
+from rtl.core.operations import by_operation
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import ReciprocalUnit, reciprocal_layout
 from rtl.core.scheduler import BlockScheduler
@@ -47,9 +48,9 @@ def core_signature(config: Config) -> wiring.Signature:
 class Core(wiring.Component):
     """Block-sparse mixed-precision attention: scheduler, array, softmax, output.
 
-    Everything between the operand buffers and the output stream is a pipeline that never waits
-    for a later stage: a block enters only when there is room for it to the end. The streams may
-    stall at any time; the results do not depend on it.
+    From the operand buffers to the output stream no stage ever waits for a later one: a block
+    enters only when all of them have room for it. The streams may stall at any time; the results do
+    not depend on it.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ class Core(wiring.Component):
     empty_row : Out, 1
         A block row without a live block came: the run cannot end, reset the core.
     activity : Out, `rtl.interfaces.activity_layout`
-        What each stage does in this cycle.
+        Activity of each stage in this cycle.
 
     Contract
     --------
@@ -161,7 +162,10 @@ class Core(wiring.Component):
                 encoder.phase.eq(sequencer.key_phase),
             ]
             m.d.sync += words[row].eq(
-                Mux(is_pv(sequencer.former_operation), softmax.weights[row], encoder.word)
+                by_operation(
+                    sequencer.former_operation,
+                    {Operation.QK: encoder.word, Operation.PV: softmax.weights[row]},
+                )
             )
         m.d.comb += [array.words.eq(words), array.step.eq(sequencer.step)]
 

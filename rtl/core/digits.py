@@ -19,6 +19,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import formats
+from rtl.lib.delay import delay_line
 
 __all__ = ["Digit", "DigitWord", "KeyEncoder", "WeightEncoder", "digit_word_bits"]
 
@@ -145,10 +146,10 @@ class KeyEncoder(wiring.Component):
     """Four INT8 key channels to one digit word.
 
     Four rounding units serve both narrow widths: the odd ones round elements; the even ones round
-    an element each (2 bit) or what the odd ones have left (4 bit).
+    an element each (2 bit) or the rest that the odd ones leave (4 bit).
 
     Members
-    ----------
+    -------
     channels : In, 4 x signed(8)
         Four consecutive channels of one key, -127 .. 127.
     code : In, 2
@@ -175,10 +176,7 @@ class KeyEncoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        code = [self.code]
-        for stage in range(1, self.LATENCY):
-            code.append(Signal(2, name=f"code_{stage}"))
-            m.d.sync += code[stage].eq(code[stage - 1])
+        code = delay_line(m, self.code, self.LATENCY - 1, "code")
 
         # 8 bit. 1: the element; 2: times three; 3, 4: its digits.
         element_1, element_2 = (Signal(signed(8), name=f"element_{i}") for i in (1, 2))
@@ -205,7 +203,7 @@ class KeyEncoder(wiring.Component):
             # 3: the odd units round.
             power_3 = Signal(8, name=f"power_{i}_3")
             upper_3, lower_3 = (Signal(8, name=f"{n}_{i}_3") for n in ("upper", "lower"))
-            # 4: what they have left.
+            # 4: the rest that they leave.
             power_4, lower_4 = (Signal(8, name=f"{n}_{i}_4") for n in ("power", "lower"))
             rest, rest_negative = _distance(upper_3, power_3)
             m.d.sync += [
@@ -251,7 +249,7 @@ class WeightEncoder(wiring.Component):
     """One softmax weight p to its digits and to the value that the digits stand for.
 
     Members
-    ----------
+    -------
     weight : In, 10
         p, 0 .. 512 (1.0).
     code : In, 2
@@ -300,7 +298,7 @@ class WeightEncoder(wiring.Component):
             power_1.eq(_nearest_power(self.weight)),
             triple_1.eq(_triple(self.weight, positions)),
         ]
-        # 2: what the power leaves, and the non-adjacent form.
+        # 2: the rest that the power leaves, and the non-adjacent form.
         rest, negative = _distance(weight_1, power_1)
         m.d.sync += [
             weight_2.eq(weight_1),

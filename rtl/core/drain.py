@@ -5,8 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
+from paro.config.formats import Operation
 from rtl.core.array import PEArray
-from rtl.core.blocks import is_pv
+from rtl.core.operations import is_operation
 from rtl.core.tile_walk import tile_layout
 from rtl.lib.delay import delayed
 
@@ -27,7 +28,7 @@ def drained_layout(config: Config) -> data.StructLayout:
 
 
 class DrainRouter(wiring.Component):
-    """Adds to the drained words what they are.
+    """Labels the drained words with their tile and their place in it.
 
     Members
     -------
@@ -90,7 +91,7 @@ class DrainRouter(wiring.Component):
             self.output.row.eq(now[part_bits:]),
             self.output.last.eq(last),
             self.output.tile.eq(tile),
-            self.score_valid.eq(valid & ~is_pv(tile.operation)),
-            self.partial_valid.eq(valid & is_pv(tile.operation)),
+            self.score_valid.eq(valid & is_operation(tile.operation, Operation.QK)),
+            self.partial_valid.eq(valid & is_operation(tile.operation, Operation.PV)),
         ]
         return m

@@ -1,7 +1,5 @@
 """Softmax lane: a logit and its row's maximum to a quantised weight and its digits."""
 
-from itertools import pairwise
-
 from amaranth.hdl import Array, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -9,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from paro.config import Config, formats
 from rtl.core.digits import DigitWord, WeightEncoder
 from rtl.lib.arithmetic import log2
+from rtl.lib.delay import delayed
 
 __all__ = ["ExponentialLane"]
 
@@ -59,16 +58,16 @@ class ExponentialLane(wiring.Component):
         farthest = formats.P_FRAC + 1
         distance = Signal(unsigned(formats.LOGIT_BITS))
         absent = Signal()
-        below = [Signal(range(farthest + 2), name=f"below_{stage}") for stage in range(2, 6)]
+        below_2 = Signal(range(farthest + 2))
         fraction = Signal(frac)
         whole = distance >> frac
         m.d.sync += [
             distance.eq((self.maximum << frac) - self.logit),
             absent.eq(self.absent),
             fraction.eq(distance),
-            below[0].eq(Mux(absent | (whole > farthest), farthest + 1, whole)),
-            *(new.eq(old) for old, new in pairwise(below)),
+            below_2.eq(Mux(absent | (whole > farthest), farthest + 1, whole)),
         ]
+        below_5 = delayed(m, below_2, 3, "below", first=3)
 
         # 3, 4, 5: 2**-fraction.
         table = formats.exp2_table(self._segments)
@@ -96,10 +95,10 @@ class ExponentialLane(wiring.Component):
         dropped = formats.EXP_FRAC - formats.P_FRAC  # 7
         shifted = Signal(formats.P_FRAC + 2)
         weight = Signal(formats.P_FRAC + 1)
-        with m.If(below[-1] > farthest):
+        with m.If(below_5 > farthest):
             m.d.sync += shifted.eq(0)
         with m.Else():
-            m.d.sync += shifted.eq((power >> (dropped - 1)) >> below[-1])
+            m.d.sync += shifted.eq((power >> (dropped - 1)) >> below_5)
         m.d.sync += weight.eq((shifted + 1) >> 1)
 
         # Digits.

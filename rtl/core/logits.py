@@ -68,16 +68,12 @@ class LogitLane(wiring.Component):
         # 1, 2: operands of the multipliers come out of registers and their products go into some.
         score_1, score_2 = (Signal(signed(score_bits), name=f"score_{i}") for i in (1, 2))
         key_scale = Signal.like(self.key_scale)
-        query_scale = [
-            Signal(unsigned(formats.QUERY_SCALE_BITS), name=f"query_scale_{i}") for i in range(2, 6)
-        ]
         m.d.sync += [
             score_1.eq(self.score),
             score_2.eq(score_1),
             key_scale.eq(self.key_scale),
-            query_scale[0].eq(self.query_scale),
-            *(new.eq(old) for old, new in pairwise(query_scale)),
         ]
+        query_scale = delayed(m, self.query_scale, 4, "query_scale", first=2)
 
         # 3, 4, 5: times the key scale, in two halves that a multiplier of 18 bits takes.
         half = score_bits // 2
@@ -96,7 +92,7 @@ class LogitLane(wiring.Component):
         by_query = Signal(signed(formats.SCALED_SCORE_BITS + formats.QUERY_SCALE_BITS))
         rounded = Signal(signed(len(by_query) - formats.QUERY_SCALE_SHIFT + 1))
         m.d.sync += [
-            by_query.eq(scaled * query_scale[-1]),
+            by_query.eq(scaled * query_scale),
             rounded.eq(round_shift(by_query, formats.QUERY_SCALE_SHIFT)),
         ]
         # Rounding up is monotone: the ceiling of a maximum is the maximum of the ceilings.
@@ -207,7 +203,7 @@ class LogitBuffer(wiring.Component):
             self.query_release.eq(block_done & tile.block.last),
         ]
 
-        # What travels beside the lanes.
+        # The place of the scores travels beside the lanes.
         beside = data.StructLayout(
             {
                 "valid": 1,

@@ -10,7 +10,7 @@ from rtl.core.blocks import SLOTS
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import LEAST_EXPONENT, reciprocal_layout
 from rtl.lib.arithmetic import round_shift
-from rtl.lib.delay import delayed, delayed_together
+from rtl.lib.delay import delayed
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -70,7 +70,7 @@ class NormalizerLane(wiring.Component):
 class Normalizer(wiring.Component):
     """Sends the rows' outputs, query by query, as far as the last block's PV has completed them.
 
-    It reads only when the output queue has room for what is read, so that the pipeline never stops.
+    It reads only when the output queue has room for the words, so that the pipeline never stops.
 
     Members
     -------
@@ -124,7 +124,7 @@ class Normalizer(wiring.Component):
         connect(m, output.output, flipped(self.o))
         query = self.queries.payload
 
-        # Rows that are computed: at most two slots and what PV adds while one is sent.
+        # Groups of rows that PV has completed and that are not sent: at most those of two slots.
         groups = Signal(range(SLOTS * config.block // config.rows + 1))
         row_in_group = Signal(range(config.rows))
         part = Signal(range(self._parts))
@@ -155,11 +155,13 @@ class Normalizer(wiring.Component):
         # Places meet the numerators, the reciprocal meets them two cycles later.
         valid = Signal(self.LATENCY)
         m.d.sync += valid.eq(Cat(read, valid))
-        latency = OutputAccumulator.READ_LATENCY
-        places, reciprocal = delayed_together(
-            m, latency, places=query.places, reciprocal=query.reciprocal
-        )
-        reciprocal = delayed(m, reciprocal, 2, "reciprocal", start=latency + 1)
+        read_latency = OutputAccumulator.READ_LATENCY
+        places, reciprocal = query.places, query.reciprocal
+        # Stage by stage, which is the order of the registers in the Verilog.
+        for stage in range(1, read_latency + 1):
+            places = delayed(m, places, 1, "places", first=stage)
+            reciprocal = delayed(m, reciprocal, 1, "reciprocal", first=stage)
+        reciprocal = delayed(m, reciprocal, 2, "reciprocal", first=read_latency + 1)
         lanes = replicate(
             m,
             platform,

@@ -17,8 +17,7 @@ __all__ = ["KeyBuffer", "QueryBuffer", "ValueBuffer"]
 class _OperandBuffer(wiring.Component):
     """Common part of the three buffers: a stream in, load control, a memory of two slots.
 
-    A block may be taken into use while it is still loading: `loaded` counts the groups that are
-    there.
+    A block may be taken into use while it is still loading, as far as `loaded` has come.
 
     Members
     -------
@@ -49,6 +48,10 @@ class _OperandBuffer(wiring.Component):
     extra : dict
         Further members.
     """
+
+    #: Cycles from ``address`` to ``words``: a block RAM's words come so late in their cycle that a
+    #: register follows before anything else.
+    READ_LATENCY = 2
 
     def __init__(
         self,
@@ -108,7 +111,7 @@ class _OperandBuffer(wiring.Component):
         return beat, group, control.slot
 
     def _connect_write(self, m: Module, memory: BankedMemory, place: Value, address: Value) -> None:
-        """Write what ``input`` brings: consecutive places lie in consecutive banks."""
+        """Write the beats of ``input``: consecutive places lie in consecutive banks."""
         bank_bits = log2(len(memory.read_data))
         m.d.comb += [
             memory.write_enable.eq(self.input.valid & self.input.ready),

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import formats
 from paro.config.formats import Operation
-from rtl.core.blocks import is_pv
 from rtl.core.digits import ODD_LANE_SHIFT
+from rtl.core.operations import by_operation
 from rtl.core.pe import LaneOperands
 
 __all__ = ["OperandFormer"]
@@ -21,7 +21,7 @@ class OperandFormer(wiring.Component):
     queries, values : In, 4 x signed(8)
         Four consecutive elements of the reduction, for QK and for PV.
     operation, code, phase : In
-        Which product, the width of the block, which digit word of the four elements.
+        `Operation`, the width of the block, which digit word of the four elements.
     operands : Out, `LaneOperands`
         2 bit: an element a lane, even lanes four times theirs (see `rtl.core.digits`); 4 bit: two
         lanes an element; 8 bit: one element in all lanes.
@@ -44,7 +44,12 @@ class OperandFormer(wiring.Component):
         m = Module()
         elements = [Signal(signed(8), name=f"element_{i}") for i in range(formats.LANES)]
         for i, element in enumerate(elements):
-            m.d.comb += element.eq(Mux(is_pv(self.operation), self.values[i], self.queries[i]))
+            m.d.comb += element.eq(
+                by_operation(
+                    self.operation,
+                    {Operation.QK: self.queries[i], Operation.PV: self.values[i]},
+                )
+            )
         halves = [Mux(self.phase[0], elements[2 + i], elements[i]) for i in range(2)]
         whole = Mux(
             self.phase[1],

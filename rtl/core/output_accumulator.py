@@ -134,23 +134,23 @@ class OutputAccumulator(wiring.Component):
                 "group_complete": 1,
             }
         )
-        now = Signal(beside, name="place_0")
+        place = Signal(beside, name="place_0")
         last_channels = tile.col_group == config.head_dim // config.cols - 1
         has_queries = (tile.row_group << log2(config.rows)) < tile.block.queries
         m.d.comb += [
             self.rescale_slot.eq(tile.slot),
             self.rescale_query.eq(query),
-            now.valid.eq(self.input_valid),
-            now.query.eq(query),
-            now.part.eq(part),
-            now.slot.eq(tile.output_slot),
-            now.first.eq(tile.block.first),
-            now.group_complete.eq(
+            place.valid.eq(self.input_valid),
+            place.query.eq(query),
+            place.part.eq(part),
+            place.slot.eq(tile.output_slot),
+            place.first.eq(tile.block.first),
+            place.group_complete.eq(
                 self.input_valid & self.input.last & tile.block.last & last_channels & has_queries
             ),
         ]
-        place = delay_line(m, now, RowState.READ_LATENCY + OutputLane.LATENCY, "place")
-        arriving, leaving = place[RowState.READ_LATENCY], place[-1]
+        places = delay_line(m, place, RowState.READ_LATENCY + OutputLane.LATENCY, "place")
+        arriving, leaving = places[RowState.READ_LATENCY], places[-1]
         words = delayed(m, self.input.words, RowState.READ_LATENCY, "words")
 
         # Two memories, like the squares of a chessboard, of one read port each: PV goes first, but
@@ -161,14 +161,14 @@ class OutputAccumulator(wiring.Component):
             return index[0] ^ (query[0] if len(part) else Const(0)), index[1:]
 
         totals = Signal(self.numerators.shape())
-        old_place = place_of(now.query, now.part, now.slot)
+        old_place = place_of(place.query, place.part, place.slot)
         new_place = place_of(leaving.query, leaving.part, leaving.slot)
         read_place = place_of(self.read_query, self.read_part, self.read_slot)
         old_memory = Signal()
         read_memory = Signal()
         m.d.sync += [old_memory.eq(old_place[0]), read_memory.eq(read_place[0])]
         m.d.comb += [
-            self.read_ready.eq(~(now.valid & (old_place[0] == read_place[0]))),
+            self.read_ready.eq(~(place.valid & (old_place[0] == read_place[0]))),
             self.groups_complete.eq(leaving.group_complete),
         ]
         memories = []
@@ -180,7 +180,7 @@ class OutputAccumulator(wiring.Component):
             )
             m.submodules[f"numerators_{number}"] = memory
             read, write = memory.read_port(), memory.write_port()
-            accumulating = now.valid & (old_place[0] == number)
+            accumulating = place.valid & (old_place[0] == number)
             m.d.comb += [
                 read.addr.eq(Mux(accumulating, old_place[1], read_place[1])),
                 write.addr.eq(new_place[1]),

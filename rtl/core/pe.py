@@ -16,7 +16,7 @@ _PRODUCT_BITS = 19  # four lanes of at most 127 * 512 each
 
 
 class PEControl(data.Struct):
-    """What all PEs do in a cycle, aligned to the accumulator: two cycles after the operands."""
+    """Control of all PEs in a cycle, aligned to the accumulator: two cycles after the operands."""
 
     accumulate: unsigned(1)  # add the product
     first: unsigned(1)  # ... to zero: the first step of a tile

@@ -16,7 +16,7 @@ LEAST_EXPONENT = formats.P_FRAC - 1 + formats.DENOMINATOR_FRAC
 
 
 def reciprocal_layout(config: Config) -> data.StructLayout:
-    """What normalises a query.
+    """Reciprocal of a query's denominator.
 
     ``last`` of its row; ``places`` is the exponent of its denominator less `LEAST_EXPONENT`;
     ``reciprocal`` is ``r`` of section 6 of `docs/numerics.md`.
@@ -152,7 +152,7 @@ class ReciprocalUnit(wiring.Component):
             )
             m.d.comb += [unit.denominator.eq(candidates[group]), unit.load.eq(load)]
 
-        # What the memory of the queue says of the chunk, in registers.
+        # The chunk comes out of the queue's memory: its fields pass a register first.
         place = Signal.like(chunk.chunk)
         last_query = Signal(range(config.block))
         query = Signal(range(config.block))

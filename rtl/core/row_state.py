@@ -9,7 +9,7 @@ from paro.config import Config, formats
 from paro.config.config import bits_unsigned
 from rtl.core.blocks import SLOTS, weighted_chunk_layout
 from rtl.lib.arithmetic import round_shift_by
-from rtl.lib.delay import delayed, delayed_together
+from rtl.lib.delay import delayed
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -40,7 +40,7 @@ class RowStateLane(wiring.Component):
     new_maximum, new_denominator : Out
         New state.
     rescale : Out, `rescale_layout`
-        The shifts that led there.
+        The shift that joined the two sums.
 
     Latency
     -------
@@ -70,7 +70,7 @@ class RowStateLane(wiring.Component):
         m = Module()
         bits = self._config.denominator_bits
 
-        # 1: what came out of a memory.
+        # 1: the inputs, which come out of a memory.
         first = Signal()
         maximum = Signal.like(self.maximum, name="maximum_1")
         block_sum = Signal.like(self.block_sum, name="block_sum_1")
@@ -104,7 +104,7 @@ class RowStateLane(wiring.Component):
             new.eq(block_sum << formats.DENOMINATOR_FRAC),
         ]
 
-        # 3: what is shifted, and by how much; 4, 5: shift; 6: add.
+        # 3: choose the sum to shift, and by how much; 4, 5: shift; 6: add.
         small = Signal(bits)
         beside = data.StructLayout(
             {
@@ -167,9 +167,8 @@ class RowState(wiring.Component):
     Contract
     --------
     At most 2 ``SLOTS`` rows have denominators that wait: those of two output slots, and two that
-    are ahead.
-    Updates of a chunk are at least ``RowStateLane.LATENCY + 2`` cycles apart. A rescale is read at
-    least ``RowStateLane.LATENCY + 1`` cycles after its update.
+    are ahead. Updates of a chunk are at least ``RowStateLane.LATENCY + 2`` cycles apart. A rescale
+    is read at least ``RowStateLane.LATENCY + 1`` cycles after its update.
     """
 
     READ_LATENCY = 3
@@ -209,28 +208,25 @@ class RowState(wiring.Component):
             shape=data.ArrayLayout(state_layout, lanes), depth=self._chunks, init=[]
         )
         m.submodules.rescales = rescales = Memory(
-            shape=data.ArrayLayout(rescale_layout(), lanes), depth=2 * self._chunks, init=[]
+            shape=data.ArrayLayout(rescale_layout(), lanes), depth=SLOTS * self._chunks, init=[]
         )
         read_state, write_state = states.read_port(), states.write_port()
         read_rescale, write_rescale = rescales.read_port(), rescales.write_port()
 
-        # Rows that may wait for their reciprocals: two output slots, and two more that are ahead.
+        # Room for all rows whose denominators may wait, see the contract.
         m.submodules.chunks = chunks = StreamFIFO(
             weighted_chunk_layout(config), depth=2 * SLOTS * self._chunks
         )
         connect(m, chunks.output, flipped(self.chunks))
 
-        latency = RowStateLane.LATENCY
-        chunk = delayed(m, self.chunk, 1 + latency, "chunk", start=0)
-        slot, write, last, queries = delayed_together(
-            m,
-            latency,
-            start=0,
-            slot=self.slot,
-            write=self.update,
-            last=self.update & self.last,
-            queries=self.queries,
-        )
+        chunk = delayed(m, self.chunk, 1 + RowStateLane.LATENCY, "chunk", first=0)
+        slot, write, last, queries = self.slot, self.update, self.update & self.last, self.queries
+        # Stage by stage, which is the order of the registers in the Verilog.
+        for stage in range(RowStateLane.LATENCY):
+            slot = delayed(m, slot, 1, "slot", first=stage)
+            write = delayed(m, write, 1, "write", first=stage)
+            last = delayed(m, last, 1, "last", first=stage)
+            queries = delayed(m, queries, 1, "queries", first=stage)
         m.d.comb += [
             read_state.addr.eq(self.chunk),
             write_state.addr.eq(chunk),
@@ -258,7 +254,7 @@ class RowState(wiring.Component):
 
         lane_bits = (lanes - 1).bit_length()
         read_lane = delayed(
-            m, self.read_query[:lane_bits], self.READ_LATENCY - 1, "read_lane", start=0
+            m, self.read_query[:lane_bits], self.READ_LATENCY - 1, "read_lane", first=0
         )
         read_rescales = Signal.like(read_rescale.data)
         m.d.comb += read_rescale.addr.eq(

@@ -1,6 +1,7 @@
 """Array sequencer: turns live blocks into tiles and steps, QK and PV on the same array."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
@@ -11,9 +12,10 @@ from paro.config.formats import Operation
 from rtl.core.array import ArrayStep
 from rtl.core.blocks import SLOTS, block_layout
 from rtl.core.digits import KeyEncoder
+from rtl.core.operand_buffers import KeyBuffer
+from rtl.core.operations import encode_operation, is_operation
 from rtl.core.tile_walk import TileWalk, tile_layout
 from rtl.interfaces import Activity
-from rtl.lib.banked_memory import READ_LATENCY
 from rtl.lib.delay import delayed
 
 __all__ = ["ArraySequencer", "load_state_layout"]
@@ -30,9 +32,10 @@ def load_state_layout(config: Config, side: int) -> data.StructLayout:
 
 
 def _is_loaded(load: data.View, slot: Value, group: Value) -> Value:
-    """Whether a group of tokens lies in the slot; what is being loaded is the slot's if not full.
+    """Whether a group of tokens lies in the slot.
 
-    Loads come in the order of their use, and what is used is loaded to its end.
+    A load in progress counts for a slot that is not full: loads come in the order of their use, and
+    a load in use goes on to its end.
     """
     full = load.full.bit_select(slot, 1)
     if len(load.loaded) == 0:  # a block is one group
@@ -40,14 +43,31 @@ def _is_loaded(load: data.View, slot: Value, group: Value) -> Value:
     return full | (load.loaded > group)
 
 
+@dataclass(frozen=True)
+class _Progress:
+    """Conditions of this cycle's step of the operation in progress."""
+
+    advance: Value  # the step is done
+    ending: Value  # ... and is the operation's last one
+    tile_loaded: Value  # the operands of its tile are there
+    draining_long: Value  # it would end its tile while the drain of the tile before goes on
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An operation that may be the next one."""
+
+    block: Any  # its block
+    loaded: Value  # the block waits, and its first operands are there
+    room: Value  # ... so is room for its results
+
+
 class ArraySequencer(wiring.Component):
     """Issues one step a cycle: QK of block n + 1 before PV of block n, without a gap in between.
 
-    `rtl.core.tile_walk.TileWalk` is the operation in progress.
-
-    At most two blocks lie between the start of their QK and the start of their PV. That bound
-    is what the logit buffer and the weight buffer are sized for, so that nothing after the array
-    ever has to stop it.
+    At most two blocks lie between the start of their QK and the start of their PV. The logit buffer
+    and the weight buffer have room for these two, so that nothing after the array ever has to stop
+    it. The steps of an operation are those of `TileWalk`.
 
     QK starts when the first groups of its operands are there, and each tile waits for its own.
 
@@ -59,14 +79,14 @@ class ArraySequencer(wiring.Component):
     Members
     -------
     scheduled : In, stream of `block_layout`
-        Live blocks whose Q and K have been asked for: their slots, which were released before that,
-        hold nothing else by then.
+        Live blocks whose Q and K have been asked for: their slots were released before that, and
+        hold nothing else.
     weighted : In, stream of `block_layout`
         Blocks whose P lies in the weight buffer.
     started : Out, stream of `block_layout`
         Block whose QK starts; always accepted.
     query_load, key_load, value_load : In, `load_state_layout`
-        What the operand buffers hold.
+        State of the operand buffers.
     value_release : Out, 1
         The oldest V slot is free.
     output_started : Out, 1
@@ -95,6 +115,8 @@ class ArraySequencer(wiring.Component):
     step waits.
     """
 
+    #: Cycles from each address to its words at the array's edge, the same for all operands.
+    READ_LATENCY = KeyBuffer.READ_LATENCY
     #: Cycles from a step to the addresses of all but its keys, and to ``value_release``.
     LATENCY = KeyEncoder.LATENCY
     #: Cycles from a tile's last step to ``tile``.
@@ -136,34 +158,32 @@ class ArraySequencer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         walk = TileWalk(self._config)
-        pace = self._pace(m, walk)
-        walk.move(m, pace.advance, pace.ending)
-        choice = self._choose(m, walk, pace.ending)
-        walk.start(m, choice.start_qk, choice.start_pv, *self._next_blocks())
-        walk.place(m)
-        self._issue(m, walk, pace)
-        self._count(m, walk, pace, choice)
+        progress = self._progress(m, walk)
+        with m.If(progress.advance):
+            walk.advance(m)
+        with m.If(progress.ending):
+            walk.end(m)
+        candidates = self._start_next(m, walk, progress.ending)
+        self._issue_step(m, walk, progress)
+        self._report_activity(m, walk, progress, candidates)
         return m
 
-    def _next_blocks(self) -> tuple[data.View, data.View]:
-        """Blocks whose QK and whose PV come next."""
-        return self.scheduled.payload, self.weighted.payload
+    def _progress(self, m: Module, walk: TileWalk) -> _Progress:
+        """Decide whether the walk goes on in this cycle.
 
-    def _pace(self, m: Module, walk: TileWalk) -> "_Pace":
-        """Let a step go on when its operands are there and the drain has room for its tile."""
+        A tile of QK waits for its operands. No tile ends before the drain of the last one has.
+        """
         config = self._config
         advance = Signal()
         tile_loaded = Signal()
         draining_long = Signal()
-        # A tile of QK waits for its operands.
         m.d.comb += tile_loaded.eq(
-            walk.is_pv
+            is_operation(walk.operation, Operation.PV)
             | (
                 _is_loaded(self.key_load, walk.key_slot, walk.row_group)
                 & _is_loaded(self.query_load, walk.query_slot, walk.col_group)
             )
         )
-        # No tile ends before the drain of the last one has.
         shortest_tile = config.shortest_reduction // formats.LANES
         if config.drain_cycles > shortest_tile:
             draining = Signal(range(config.drain_cycles))
@@ -175,78 +195,98 @@ class ArraySequencer(wiring.Component):
         # A tile that is at its last step has its operands.
         last_advance = walk.active & walk.at_last_step & ~draining_long
         m.d.comb += advance.eq(last_advance | (walk.active & ~walk.at_last_step & tile_loaded))
-        return _Pace(advance, last_advance & walk.at_last_tile, tile_loaded, draining_long)
+        return _Progress(advance, last_advance & walk.at_last_tile, tile_loaded, draining_long)
 
-    def _choose(self, m: Module, walk: TileWalk, ending: Value) -> "_Choice":
+    def _start_next(self, m: Module, walk: TileWalk, ending: Value) -> dict[Operation, _Candidate]:
         """Start the next operation in the cycle after the last step of the one before.
 
-        QK goes before PV while there is room for another block between the two.
+        QK goes before PV. Returns both candidates.
         """
         lead = Signal(range(SLOTS + 1))  # blocks between the start of QK and the start of PV
         outputs = Signal(range(SLOTS + 1))  # output slots in use
         can_start = ~walk.active | ending
-        new_qk, new_pv = self._next_blocks()
         start_qk = Signal()
         start_pv = Signal()
-
-        # Slots in which something lies; a slot is not asked for again so soon that a cycle counts.
-        keys_begun = Signal(SLOTS)
-        queries_begun = Signal(SLOTS)
-        for begun, load in ((keys_begun, self.key_load), (queries_begun, self.query_load)):
-            m.d.sync += begun.eq(Cat(_is_loaded(load, Const(s, 1), Const(0)) for s in range(SLOTS)))
-
-        def qk_operands(key_slot: Value, query_slot: Value) -> Value:
-            """Whether the first groups of the next QK's operands lie in these slots."""
-            queries = queries_begun.bit_select(query_slot, 1)
-            return keys_begun.bit_select(key_slot, 1) & (~new_qk.first | queries)
-
-        def pv_operands(value_slot: Value) -> Value:
-            """Whether the next PV's values lie in this slot: it was released a PV ago."""
-            return self.value_load.full.bit_select(value_slot, 1)
-
-        # The end of an operation moves its slots on; what follows is looked at for both cases.
-        qk_loaded = Signal()
-        qk_room = Signal()
-        pv_loaded = Signal()
-        pv_room = Signal()
+        qk = self._qk_candidate(m, walk, ending, lead)
+        pv = self._pv_candidate(m, walk, ending, outputs)
         m.d.comb += [
-            qk_loaded.eq(
-                self.scheduled.valid
-                & Mux(
-                    ending & walk.is_qk,
-                    qk_operands(~walk.key_slot, walk.query_slot ^ walk.block.last),
-                    qk_operands(walk.key_slot, walk.query_slot),
-                )
-            ),
-            qk_room.eq(lead != SLOTS),
-            pv_loaded.eq(
-                self.weighted.valid
-                & Mux(
-                    ending & walk.is_pv,
-                    pv_operands(~walk.value_slot),
-                    pv_operands(walk.value_slot),
-                )
-            ),
-            pv_room.eq(~new_pv.first | (outputs != SLOTS)),
-            start_qk.eq(can_start & qk_loaded & qk_room),
-            start_pv.eq(can_start & ~start_qk & pv_loaded & pv_room),
+            start_qk.eq(can_start & qk.loaded & qk.room),
+            start_pv.eq(can_start & ~start_qk & pv.loaded & pv.room),
             self.scheduled.ready.eq(start_qk),
             self.weighted.ready.eq(start_pv),
             self.started.valid.eq(start_qk),
-            self.started.payload.eq(new_qk),
-            self.output_started.eq(start_pv & new_pv.first),
+            self.started.payload.eq(qk.block),
+            self.output_started.eq(start_pv & pv.block.first),
         ]
         m.d.sync += [
             lead.eq(lead + start_qk - start_pv),
             outputs.eq(outputs + self.output_started - self.output_free),
         ]
-        return _Choice(start_qk, start_pv, qk_loaded, qk_room, pv_loaded, pv_room)
+        with m.If(start_qk | start_pv):
+            walk.begin(
+                m,
+                encode_operation({Operation.QK: start_qk, Operation.PV: start_pv}),
+                {Operation.QK: qk.block, Operation.PV: pv.block},
+            )
+        return {Operation.QK: qk, Operation.PV: pv}
 
-    def _issue(self, m: Module, walk: TileWalk, pace: "_Pace") -> None:
-        """Send the step's addresses and all that goes with it, each in its cycle."""
-        m.d.comb += self.key_address.eq(walk.key_address)
+    def _qk_candidate(self, m: Module, walk: TileWalk, ending: Value, lead: Value) -> _Candidate:
+        """QK of the next scheduled block, once the first groups of its operands are there."""
+        block = self.scheduled.payload
+        # Slots that hold a first group, a cycle late: a released slot is filled again later still.
+        keys_begun = Signal(SLOTS)
+        queries_begun = Signal(SLOTS)
+        for begun, load in ((keys_begun, self.key_load), (queries_begun, self.query_load)):
+            m.d.sync += begun.eq(Cat(_is_loaded(load, Const(s, 1), Const(0)) for s in range(SLOTS)))
+
+        def operands(key_slot: Value, query_slot: Value) -> Value:
+            queries = queries_begun.bit_select(query_slot, 1)
+            return keys_begun.bit_select(key_slot, 1) & (~block.first | queries)
+
+        # The end of an operation moves its slots on: both cases are looked at beside each other.
+        qk_loaded = Signal()
+        qk_room = Signal()
+        m.d.comb += [
+            qk_loaded.eq(
+                self.scheduled.valid
+                & Mux(
+                    ending & is_operation(walk.operation, Operation.QK),
+                    operands(~walk.key_slot, walk.query_slot ^ walk.block.last),
+                    operands(walk.key_slot, walk.query_slot),
+                )
+            ),
+            qk_room.eq(lead != SLOTS),
+        ]
+        return _Candidate(block, qk_loaded, qk_room)
+
+    def _pv_candidate(self, m: Module, walk: TileWalk, ending: Value, outputs: Value) -> _Candidate:
+        """PV of the next weighted block, once its values are there and its row has an output."""
+        block = self.weighted.payload
+
+        def operands(value_slot: Value) -> Value:
+            return self.value_load.full.bit_select(value_slot, 1)  # it was released a PV ago
+
+        pv_loaded = Signal()
+        pv_room = Signal()
+        m.d.comb += [
+            pv_loaded.eq(
+                self.weighted.valid
+                & Mux(
+                    ending & is_operation(walk.operation, Operation.PV),
+                    operands(~walk.value_slot),
+                    operands(walk.value_slot),
+                )
+            ),
+            pv_room.eq(~block.first | (outputs != SLOTS)),
+        ]
+        return _Candidate(block, pv_loaded, pv_room)
+
+    def _issue_step(self, m: Module, walk: TileWalk, progress: _Progress) -> None:
+        """Send a step's addresses, controls and tile, each in the cycle in which it is needed."""
+        walk.place_in_reduction(m)
+        m.d.comb += self.key_address.eq(walk.key_address())
         m.d.comb += Cat(self.key_code, self.key_phase).eq(
-            delayed(m, Cat(walk.block.code, walk.phase), READ_LATENCY, "key")
+            delayed(m, Cat(walk.block.code, walk.phase), self.READ_LATENCY, "key")
         )
 
         # All else waits for the keys' digits.
@@ -263,23 +303,23 @@ class ArraySequencer(wiring.Component):
         )
         now = Signal(issued)
         m.d.comb += [
-            now.query_address.eq(walk.query_address),
-            now.value_address.eq(walk.value_address),
-            now.weight_address.eq(walk.weight_address),
-            now.step.valid.eq(pace.advance),
+            now.query_address.eq(walk.query_address()),
+            now.value_address.eq(walk.value_address()),
+            now.weight_address.eq(walk.weight_address()),
+            now.step.valid.eq(progress.advance),
             now.step.first.eq(walk.step == 0),
             now.step.last.eq(walk.at_last_step),
             now.phase.eq(walk.phase),
-            now.value_release.eq(pace.ending & walk.is_pv),
-            *walk.tile(now.tile),
+            now.value_release.eq(progress.ending & is_operation(walk.operation, Operation.PV)),
         ]
-        now = delayed(m, now, KeyEncoder.LATENCY, "issued")
-        arriving = delayed(m, now, READ_LATENCY, "arriving")
+        walk.describe_tile(m, now.tile)
+        issued_now = delayed(m, now, KeyEncoder.LATENCY, "issued")
+        arriving = delayed(m, issued_now, self.READ_LATENCY, "arriving")
         m.d.comb += [
-            self.query_address.eq(now.query_address),
-            self.value_address.eq(now.value_address),
-            self.weight_address.eq(now.weight_address),
-            self.value_release.eq(now.value_release),
+            self.query_address.eq(issued_now.query_address),
+            self.value_address.eq(issued_now.value_address),
+            self.weight_address.eq(issued_now.weight_address),
+            self.value_release.eq(issued_now.value_release),
             self.former_operation.eq(arriving.tile.operation),
             self.former_code.eq(arriving.tile.block.code),
             self.former_phase.eq(arriving.phase),
@@ -287,45 +327,32 @@ class ArraySequencer(wiring.Component):
         ]
         m.d.sync += self.step.eq(arriving.step)
 
-    def _count(self, m: Module, walk: TileWalk, pace: "_Pace", choice: "_Choice") -> None:
-        """Tell what the array does, and what an idle one waits for.
+    def _report_activity(
+        self,
+        m: Module,
+        walk: TileWalk,
+        progress: _Progress,
+        candidates: dict[Operation, _Candidate],
+    ) -> None:
+        """Report each operation's activity.
 
-        It is what QK lacks if a block waits for its QK, else what PV lacks.
+        An idle array waits for QK if a block waits for its QK and has room, else for PV.
         """
-        waiting_qk = ~walk.active & self.scheduled.valid & choice.qk_room
-        waiting_pv = ~walk.active & ~waiting_qk
+        qk, pv = candidates[Operation.QK], candidates[Operation.PV]
+        is_qk, is_pv = (is_operation(walk.operation, each) for each in (Operation.QK, Operation.PV))
+        active = walk.active
+        waiting_qk = ~active & self.scheduled.valid & qk.room
+        waiting_pv = ~active & ~waiting_qk
+        draining = progress.draining_long
         m.d.comb += [
-            self.qk_activity.busy.eq(pace.advance & walk.is_qk),
+            self.qk_activity.busy.eq(progress.advance & is_qk),
             self.qk_activity.starved.eq(
-                (walk.active & ~pace.tile_loaded) | (waiting_qk & ~choice.qk_loaded)
+                (active & ~progress.tile_loaded) | (waiting_qk & ~qk.loaded)
             ),
-            self.qk_activity.blocked.eq(
-                walk.active & pace.tile_loaded & pace.draining_long & walk.is_qk
-            ),
-            self.pv_activity.busy.eq(pace.advance & walk.is_pv),
-            self.pv_activity.starved.eq(waiting_pv & ~choice.pv_loaded),
+            self.qk_activity.blocked.eq(active & progress.tile_loaded & draining & is_qk),
+            self.pv_activity.busy.eq(progress.advance & is_pv),
+            self.pv_activity.starved.eq(waiting_pv & ~pv.loaded),
             self.pv_activity.blocked.eq(
-                (walk.active & pace.draining_long & walk.is_pv)
-                | (waiting_pv & choice.pv_loaded & ~choice.pv_room)
+                (active & draining & is_pv) | (waiting_pv & pv.loaded & ~pv.room)
             ),
         ]
-
-
-class _Pace(NamedTuple):
-    """Whether the operation in progress goes on in this cycle, and why not."""
-
-    advance: Value
-    ending: Value
-    tile_loaded: Value
-    draining_long: Value
-
-
-class _Choice(NamedTuple):
-    """Which operation starts in this cycle, and why none."""
-
-    start_qk: Value
-    start_pv: Value
-    qk_loaded: Value
-    qk_room: Value
-    pv_loaded: Value
-    pv_room: Value

@@ -1,6 +1,7 @@
 """Softmax unit: logits of a block to quantised weights P and the rows' rescales."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
@@ -83,6 +84,28 @@ class SoftmaxLane(wiring.Component):
         return m
 
 
+@dataclass(frozen=True)
+class _Results:
+    """Results of the lanes for a chunk of queries."""
+
+    words: Any  # digit words of the latest keys
+    sums: Any  # of the weights of its keys so far
+    maxima: Any
+
+
+@dataclass(frozen=True)
+class _Complete:
+    """Which results are complete in this cycle, and where they belong."""
+
+    word: Value
+    chunk: Value  # the sums of a chunk's queries, with their last key
+    block: Value  # the weights of a block
+    slot: Value  # of the weight buffer and of the rescales
+    query_chunk: Value
+    word_index: Value
+    of_block: Any  # `block_layout`
+
+
 class SoftmaxUnit(wiring.Component):
     """Walks over complete logit groups: L queries at a time, one key a cycle.
 
@@ -99,7 +122,7 @@ class SoftmaxUnit(wiring.Component):
     weight_address : In
         (slot, group of R queries, digit word).
     weights : Out, R x `DigitWord`
-        `READ_LATENCY` cycles later.
+        As late as the words of the operand buffers, `KeyBuffer.READ_LATENCY` cycles.
     rescale_slot, rescale_query : In
     rescale : Out, `rescale_layout`
         `RowState.READ_LATENCY` cycles later: how PV of the query joins its row.
@@ -111,11 +134,11 @@ class SoftmaxUnit(wiring.Component):
     Contract
     --------
     At most ``SLOTS`` blocks lie between ``started`` and the end of their PV's issue. Rescales of a
-    block are read as `RowState` asks, counted from ``weighted``.
+    block are read as late as `RowState` requires, counted from ``weighted``.
     """
 
-    #: Cycles from the address of a logit to its lane: one after the buffer, in which the chunk's
-    #: logits are selected out of those that it reads.
+    #: Cycles from the address of a logit to its lane: one cycle after the buffer has read them, the
+    #: chunk's logits are selected.
     FETCH_LATENCY = 1 + LogitBuffer.READ_LATENCY
     #: Cycles from the address of a chunk's last key to its digit words and its row state's update.
     LATENCY = FETCH_LATENCY + ExponentialLane.LATENCY + 1
@@ -159,32 +182,43 @@ class SoftmaxUnit(wiring.Component):
             queue.input.payload.eq(self.started.payload),
             queue.input.valid.eq(self.started.valid),
         ]
-        now = self._issue(m, queue)
-        place = delay_line(m, now, self.FETCH_LATENCY + ExponentialLane.LATENCY, "place")
-        weighed = self._weigh(m, platform, place)
-        complete = self._complete(m, place[-1])
-        self._store(m, complete, weighed.words)
+        place = self._issue(m, queue)
+        places = delay_line(m, place, self.FETCH_LATENCY + ExponentialLane.LATENCY, "place")
+        results = self._weigh(m, platform, places)
+        complete = self._complete(m, places[-1])
+        self._store_weights(m, complete, results.words)
         m.d.comb += [
-            done.input.payload.eq(complete.block),
-            done.input.valid.eq(complete.block_complete),
+            done.input.payload.eq(complete.of_block),
+            done.input.valid.eq(complete.block),
         ]
-        self._join(m, place[-1], complete, weighed)
-        # Every group in the ring belongs to a block of the queue.
-        m.d.comb += [self.activity.busy.eq(now.valid), self.activity.starved.eq(~now.valid)]
+        m.submodules.row_state = row_state = RowState(self._config)
+        m.d.comb += [
+            row_state.chunk.eq(places[-1].query_chunk),
+            row_state.update.eq(complete.chunk),
+            row_state.slot.eq(complete.slot),
+            row_state.first.eq(complete.of_block.first),
+            row_state.last.eq(complete.of_block.last),
+            row_state.queries.eq(complete.of_block.queries),
+            row_state.maxima.eq(results.maxima),
+            row_state.block_sums.eq(results.sums),
+            row_state.read_slot.eq(self.rescale_slot),
+            row_state.read_query.eq(self.rescale_query),
+            self.rescale.eq(row_state.rescale),
+            # Every group in the ring belongs to a block of the queue.
+            self.activity.busy.eq(place.valid),
+            self.activity.starved.eq(~place.valid),
+        ]
+        connect(m, row_state.chunks, flipped(self.chunks))
         return m
 
     def _issue(self, m: Module, queue: StreamFIFO) -> Any:
-        """Read logits: key by key, chunk of L queries by chunk, group of C queries by group.
+        """Read a logit of each lane in a cycle, and return its place.
 
-        Returns
-        -------
-        View
-            Place of the logits whose address is sent in this cycle.
+        Key by key, chunk of L queries by chunk, group of C queries by group.
         """
         config = self._config
         lanes = config.softmax_lanes
-        block_shape = block_layout(config)
-        issue_block = Signal(block_shape)
+        issue_block = Signal(block_layout(config))
         m.d.comb += issue_block.eq(queue.output.payload)
         chunks = config.cols // lanes
         key = Signal(range(config.block))
@@ -206,31 +240,35 @@ class SoftmaxUnit(wiring.Component):
                 m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
                 with m.If(last_chunk):
                     m.d.sync += group.eq(Mux(last_group, 0, group + 1))
-        place = data.StructLayout(
-            {
-                "valid": 1,
-                "key": range(config.block),
-                "query_chunk": range(config.block // lanes),
-                "part": range(config.drain_words // lanes),
-                "block": block_shape,
-            }
-        )
-        now = Signal(place, name="place_0")
-        m.d.comb += [
-            now.valid.eq(issue),
-            now.key.eq(key),
-            now.query_chunk.eq(Cat(chunk, group)),
-            now.part.eq(chunk[: log2(config.drain_words // lanes)]),
-            now.block.eq(issue_block),
-        ]
-        return now
 
-    def _weigh(self, m: Module, platform: Any, place: list[Any]) -> "_Weighed":
-        """Send the logits of a chunk through the lanes; ``place`` travels beside them."""
+        # It travels beside the lanes.
+        place = Signal(
+            data.StructLayout(
+                {
+                    "valid": 1,
+                    "key": range(config.block),
+                    "query_chunk": range(config.block // lanes),
+                    "part": range(config.drain_words // lanes),
+                    "block": block_layout(config),
+                }
+            ),
+            name="place_0",
+        )
+        m.d.comb += [
+            place.valid.eq(issue),
+            place.key.eq(key),
+            place.query_chunk.eq(Cat(chunk, group)),
+            place.part.eq(chunk[: log2(config.drain_words // lanes)]),
+            place.block.eq(issue_block),
+        ]
+        return place
+
+    def _weigh(self, m: Module, platform: Any, places: list[Any]) -> _Results:
+        """Send the logits through the lanes; ``places`` are those of 0, 1, .. cycles ago."""
         config = self._config
         lanes = config.softmax_lanes
-        fetched, arriving = place[self.FETCH_LATENCY - 1 : self.FETCH_LATENCY + 1]
-        leaving = place[-1]
+        fetched, arriving = places[self.FETCH_LATENCY - 1], places[self.FETCH_LATENCY]
+        before_leaving, leaving = places[-2:]
         absent = Signal()
         m.d.sync += absent.eq(fetched.key >= fetched.block.keys)
 
@@ -261,8 +299,7 @@ class SoftmaxUnit(wiring.Component):
                 lane.logit.eq(logits_now[index]),
                 lane.maximum.eq(maxima_now[index]),
                 lane.absent.eq(absent),
-                # The code is needed one stage before the weights leave.
-                lane.code.eq(place[-2].block.code),
+                lane.code.eq(before_leaving.block.code),
                 lane.valid.eq(leaving.valid),
                 lane.key.eq(leaving.key),
                 lane.gather_code.eq(leaving.block.code),
@@ -270,21 +307,21 @@ class SoftmaxUnit(wiring.Component):
                 sums[index].eq(lane.block_sum),
                 words[index].eq(lane.word),
             ]
-        return _Weighed(words, sums, maxima_held)
+        return _Results(words, sums, maxima_held)
 
-    def _complete(self, m: Module, leaving: Any) -> "_Complete":
-        """Find what the key that leaves the lanes completes, a cycle later."""
+    def _complete(self, m: Module, leaving: Any) -> _Complete:
+        """Find the word, chunk and block that a weight completes, a cycle after it has left."""
         config = self._config
-        chunks = config.block // config.softmax_lanes
+        lanes = config.softmax_lanes
         slot = Signal()
-        row_state_chunk = Signal(range(chunks))
+        row_state_chunk = Signal(range(config.block // lanes))
         word_index = Signal(range(config.block))
         word_complete = Signal()
         chunk_complete = Signal()
         block_complete = Signal()
         complete_block = Signal(block_layout(config))
         all_keys = leaving.key == config.block - 1
-        all_chunks = leaving.query_chunk == chunks - 1
+        all_chunks = leaving.query_chunk == config.block // lanes - 1
         m.d.sync += [
             row_state_chunk.eq(leaving.query_chunk),
             chunk_complete.eq(leaving.valid & all_keys),
@@ -306,63 +343,25 @@ class SoftmaxUnit(wiring.Component):
             with m.Default():
                 m.d.sync += [word_index.eq(leaving.key), word_complete.eq(leaving.valid)]
         return _Complete(
-            complete_block,
-            slot,
-            row_state_chunk,
-            word_index,
-            word_complete,
-            chunk_complete,
-            block_complete,
+            word=word_complete,
+            chunk=chunk_complete,
+            block=block_complete,
+            slot=slot,
+            query_chunk=row_state_chunk,
+            word_index=word_index,
+            of_block=complete_block,
         )
 
-    def _store(self, m: Module, complete: "_Complete", words: Any) -> None:
-        """Write complete words to the weight buffer, which PV reads."""
+    def _store_weights(self, m: Module, complete: _Complete, words: Any) -> None:
+        """Write complete digit words to the banks of their array rows, and read them for PV."""
         bank_bits = log2(self._config.rows // self._config.softmax_lanes)
         m.submodules.weights = weights = self._weights
-        chunk = complete.chunk
+        chunk = complete.query_chunk
         m.d.comb += [
-            weights.write_enable.eq(complete.word_complete),
+            weights.write_enable.eq(complete.word),
             weights.write_bank.eq(chunk[:bank_bits]),
             weights.write_address.eq(Cat(complete.word_index, chunk[bank_bits:], complete.slot)),
             weights.write_data.eq(words),
             weights.read_address.eq(self.weight_address),
         ]
         m.d.sync += self.weights.eq(weights.read_data)
-
-    def _join(self, m: Module, leaving: Any, complete: "_Complete", weighed: "_Weighed") -> None:
-        """Join maxima and sums of a chunk to its rows."""
-        m.submodules.row_state = row_state = RowState(self._config)
-        m.d.comb += [
-            row_state.chunk.eq(leaving.query_chunk),
-            row_state.update.eq(complete.chunk_complete),
-            row_state.slot.eq(complete.slot),
-            row_state.first.eq(complete.block.first),
-            row_state.last.eq(complete.block.last),
-            row_state.queries.eq(complete.block.queries),
-            row_state.maxima.eq(weighed.maxima),
-            row_state.block_sums.eq(weighed.sums),
-            row_state.read_slot.eq(self.rescale_slot),
-            row_state.read_query.eq(self.rescale_query),
-            self.rescale.eq(row_state.rescale),
-        ]
-        connect(m, row_state.chunks, flipped(self.chunks))
-
-
-class _Weighed(NamedTuple):
-    """Digit words of P of a chunk's keys, sums of its P so far, its maxima."""
-
-    words: Any
-    sums: Any
-    maxima: Any
-
-
-class _Complete(NamedTuple):
-    """What is complete in this cycle: a digit word, a chunk of queries, a block; and where."""
-
-    block: Any
-    slot: Value
-    chunk: Value
-    word_index: Value
-    word_complete: Value
-    chunk_complete: Value
-    block_complete: Value

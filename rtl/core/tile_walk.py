@@ -1,5 +1,6 @@
-"""The walk of the array over an operation: tile after tile, step after step."""
+"""Tile walk: the tiles of the operation in progress, their steps, and the addresses of a step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, unsigned
@@ -7,18 +8,19 @@ from amaranth.lib import data
 
 from paro.config import Config, formats
 from paro.config.formats import Operation
-from rtl.core.blocks import block_layout, is_pv
+from rtl.core.blocks import block_layout
+from rtl.core.operations import by_operation
 from rtl.lib.arithmetic import log2
 
 __all__ = ["TileWalk", "tile_layout"]
 
 
 def tile_layout(config: Config) -> data.StructLayout:
-    """A finished tile, as its consumers know it.
+    """Descriptor of a finished tile, for its consumers.
 
-    ``operation``; ``block`` it belongs to; ``slot`` of the operands that its consumer still reads
-    (K scales and rescales); ``query_slot`` and ``output_slot``; ``row_group``, ``col_group`` place
-    of the tile (in units of array rows and columns); ``last`` tile of its block.
+    ``operation`` and ``block`` that it belongs to; ``slot`` of the operands that its consumer still
+    reads (K scales and rescales); ``query_slot`` and ``output_slot``; ``row_group`` and
+    ``col_group``, its place in units of array rows and columns; ``last`` tile of its block.
     """
     return data.StructLayout(
         {
@@ -35,39 +37,46 @@ def tile_layout(config: Config) -> data.StructLayout:
 
 
 class TileWalk:
-    """Where the array is in the operation in progress.
-
-    It is a part of `rtl.core.sequencer.ArraySequencer`, not a component: its registers are those of
-    the sequencer.
+    """Walks over the tiles of an operation and the steps of each tile.
 
     QK of a block: for each group of C queries, for each group of R keys, a tile with reduction
-    over head_dim. PV: for each group of R queries, for each group of C channels, a tile with
-    reduction over the block's keys. A step consumes one digit word per row: 1, 2 or 4 elements of
-    the reduction. Another operation is another order of groups and another reduction length: it
-    joins in `move`, `start`, `at_last_col` and the addresses.
+    over head_dim. PV: for each group of R queries, for each group of C channels, a tile
+    with reduction over the block's keys. A step consumes one digit word per row: 1, 2 or 4 elements
+    of the reduction.
+
+    It is no component: its methods add statements to the module of the sequencer, which decides
+    when the walk begins, advances and ends.
 
     Parameters
     ----------
     config : Config
         Array shape, block and head_dim.
 
-    Attributes
-    ----------
+    Members
+    -------
     active : Signal
         An operation is in progress.
     operation, block : Signal
-        Which, of which block.
+        Which one, of which block.
     key_slot, query_slot, weight_slot, value_slot, output_slot : Signal
-        Slots of the operands and of the output, which alternate.
+        Slots of its operands and of its result.
     row_group, col_group, step : Signal
-        Place of the tile, and the step within it.
-    at_last_step : Signal
-    at_last_tile : Value
+        Its tile, and the step of the tile.
+    at_last_step, at_last_tile : Value
+        The step is the last one of its tile, the tile the last one of the operation.
+    chunk, phase : Signal
+        Four elements of the reduction that the step belongs to, and which digit word of them it
+        takes; driven by `place_in_reduction`.
     """
 
     def __init__(self, config: Config):
-        self._config = config
-        longest = max(config.head_dim, config.block)
+        # Columns of each operation's result, elements of its reduction.
+        columns = {Operation.QK: config.block, Operation.PV: config.head_dim}
+        self._reduction = {Operation.QK: config.head_dim, Operation.PV: config.block}
+        self._col_groups = {operation: cols // config.cols for operation, cols in columns.items()}
+        longest = max(self._reduction.values())
+        row_groups = config.block // config.rows
+
         self.active = Signal()
         self.operation = Signal(Operation)
         self.block = Signal(block_layout(config))
@@ -76,140 +85,125 @@ class TileWalk:
         self.weight_slot = Signal()
         self.value_slot = Signal()
         self.output_slot = Signal()
-        self._row_groups = config.block // config.rows
-        self._qk_cols, self._pv_cols = config.block // config.cols, config.head_dim // config.cols
-        self.row_group = Signal(range(self._row_groups))
-        self.col_group = Signal(range(max(self._qk_cols, self._pv_cols)))
+
+        self.row_group = Signal(range(row_groups))
+        self.col_group = Signal(range(max(self._col_groups.values())))
         self.step = Signal(range(longest))
-        # Digit words per tile: a quarter, half or all of the reduction length, at least four. The
-        # last one is seen one step ahead.
+        # Compared one step ahead: a tile has at least four steps.
         self._second_last_step = Signal(range(longest), name="second_last_step")
         self.at_last_step = Signal()
-        self._chunk = Signal(range(longest // formats.LANES), name="chunk")
+        self._at_last_row = self.row_group == row_groups - 1
+        self._at_last_col = self.col_group == by_operation(
+            self.operation,
+            {operation: groups - 1 for operation, groups in self._col_groups.items()},
+        )
+        self.at_last_tile = self._at_last_row & self._at_last_col
+
+        self.chunk = Signal(range(longest // formats.LANES))
         self.phase = Signal(2)
 
-    @property
-    def is_qk(self) -> Value:
-        """The operation in progress is QK."""
-        return ~self.is_pv
+    def begin(self, m: Module, operation: Value, blocks: Mapping[Operation, Any]) -> None:
+        """Begin an operation on its block; the end of the one before has left the first place."""
+        m.d.sync += [
+            self.active.eq(1),
+            self.operation.eq(operation),
+            self.block.eq(by_operation(operation, blocks)),
+            # A tile has a digit word for each 4, 2 or 1 elements of the reduction.
+            self._second_last_step.eq(
+                by_operation(
+                    operation,
+                    {
+                        each: (length >> ~blocks[each].code) - 2
+                        for each, length in self._reduction.items()
+                    },
+                )
+            ),
+        ]
 
-    @property
-    def is_pv(self) -> Value:
-        """The operation in progress is PV."""
-        return is_pv(self.operation)
+    def advance(self, m: Module) -> None:
+        """Go on by one step, from the last one of the operation to the first."""
+        m.d.sync += [
+            self.step.eq(self.step + 1),
+            self.at_last_step.eq(self.step == self._second_last_step),
+        ]
+        row, col = (self.row_group, self._at_last_row), (self.col_group, self._at_last_col)
+        with m.If(self.at_last_step):
+            m.d.sync += [self.step.eq(0), self.at_last_step.eq(0)]
+            with m.Switch(self.operation):
+                with m.Case(Operation.PV):
+                    self._next_tile(m, inner=col, outer=row)
+                with m.Default():  # QK
+                    self._next_tile(m, inner=row, outer=col)
 
-    @property
-    def at_last_row(self) -> Value:
-        """Last group of rows."""
-        return self.row_group == self._row_groups - 1
+    @staticmethod
+    def _next_tile(m: Module, inner: tuple[Signal, Value], outer: tuple[Signal, Value]) -> None:
+        """Go on by one tile; a loop is its counter of groups and whether this is the last one."""
+        (inner_group, at_last_inner), (outer_group, at_last_outer) = inner, outer
+        m.d.sync += inner_group.eq(Mux(at_last_inner, 0, inner_group + 1))
+        with m.If(at_last_inner):
+            m.d.sync += outer_group.eq(Mux(at_last_outer, 0, outer_group + 1))
 
-    @property
-    def at_last_col(self) -> Value:
-        """Last group of columns."""
-        return self.col_group == Mux(self.is_pv, self._pv_cols - 1, self._qk_cols - 1)
-
-    @property
-    def at_last_tile(self) -> Value:
-        """Last tile of the operation."""
-        return self.at_last_row & self.at_last_col
-
-    def move(self, m: Module, advance: Value, ending: Value) -> None:
-        """Go a step on with ``advance``; the last one, with ``ending``, moves the slots on."""
-        with m.If(advance):
-            m.d.sync += [
-                self.step.eq(self.step + 1),
-                self.at_last_step.eq(self.step == self._second_last_step),
-            ]
-            with m.If(self.at_last_step):
-                m.d.sync += [self.step.eq(0), self.at_last_step.eq(0)]
-                # QK keeps its group of queries while it walks over the keys; PV walks over the
-                # channels.
-                with m.If(self.is_pv):
-                    self._next_col(m)
-                    with m.If(self.at_last_col):
-                        self._next_row(m)
-                with m.Else():
-                    self._next_row(m)
-                    with m.If(self.at_last_row):
-                        self._next_col(m)
-        with m.If(ending):
-            m.d.sync += self.active.eq(0)
-            with m.If(self.is_pv):
+    def end(self, m: Module) -> None:
+        """End the operation; the operands of the next one of its kind lie in the other slots."""
+        m.d.sync += self.active.eq(0)
+        with m.Switch(self.operation):
+            with m.Case(Operation.PV):
                 m.d.sync += [
                     self.weight_slot.eq(~self.weight_slot),
                     self.value_slot.eq(~self.value_slot),
                     self.output_slot.eq(self.output_slot ^ self.block.last),
                 ]
-            with m.Else():
+            with m.Default():  # QK
                 m.d.sync += [
                     self.key_slot.eq(~self.key_slot),
                     self.query_slot.eq(self.query_slot ^ self.block.last),
                 ]
 
-    def _next_col(self, m: Module) -> None:
-        m.d.sync += self.col_group.eq(Mux(self.at_last_col, 0, self.col_group + 1))
-
-    def _next_row(self, m: Module) -> None:
-        m.d.sync += self.row_group.eq(Mux(self.at_last_row, 0, self.row_group + 1))
-
-    def start(self, m: Module, start_qk: Value, start_pv: Value, new_qk: Any, new_pv: Any) -> None:
-        """Begin QK or PV of a block (views of `block_layout`)."""
-        config = self._config
-        with m.If(start_qk | start_pv):
-            m.d.sync += [
-                self.active.eq(1),
-                self.operation.eq(start_pv),
-                self.block.eq(Mux(start_pv, new_pv, new_qk)),
-                self._second_last_step.eq(
-                    Mux(
-                        start_pv,
-                        (config.block >> ~new_pv.code) - 2,
-                        (config.head_dim >> ~new_qk.code) - 2,
-                    )
-                ),
-            ]
-
-    def place(self, m: Module) -> None:
-        """Find the step's place in the reduction, in elements of four and within them."""
+    def place_in_reduction(self, m: Module) -> None:
+        """Find ``chunk`` and ``phase`` of the step."""
+        step = self.step
         with m.Switch(self.block.code):
             with m.Case(1):
-                m.d.comb += self._chunk.eq(self.step)
+                m.d.comb += self.chunk.eq(step)
             with m.Case(2):
-                m.d.comb += [self._chunk.eq(self.step >> 1), self.phase.eq(self.step[0])]
+                m.d.comb += [self.chunk.eq(step >> 1), self.phase.eq(step[0])]
             with m.Default():
-                m.d.comb += [self._chunk.eq(self.step >> 2), self.phase.eq(self.step[:2])]
+                m.d.comb += [self.chunk.eq(step >> 2), self.phase.eq(step[:2])]
 
-    @property
     def key_address(self) -> Value:
-        """Where the step's keys lie. Four elements of the reduction share an address."""
-        return Cat(self._channels, self.row_group, self.key_slot)
+        """Address of the step's keys in QK, see `rtl.core.operand_buffers.KeyBuffer`."""
+        return Cat(self._chunk_of(Operation.QK), self.row_group, self.key_slot)
 
-    @property
     def query_address(self) -> Value:
-        """Where the step's queries lie."""
-        return Cat(self._channels, self.col_group[: log2(self._qk_cols)], self.query_slot)
+        """Address of the step's queries in QK, see `rtl.core.operand_buffers.QueryBuffer`."""
+        return Cat(self._chunk_of(Operation.QK), self._col_of(Operation.QK), self.query_slot)
 
-    @property
     def value_address(self) -> Value:
-        """Where the step's values lie."""
-        keys = self._chunk[: log2(self._config.block // formats.LANES)]
-        return Cat(self.col_group[: log2(self._pv_cols)], keys, self.value_slot)
+        """Address of the step's values in PV, see `rtl.core.operand_buffers.ValueBuffer`."""
+        return Cat(self._col_of(Operation.PV), self._chunk_of(Operation.PV), self.value_slot)
 
-    @property
     def weight_address(self) -> Value:
-        """Where the step's weights lie."""
-        return Cat(self.step[: log2(self._config.block)], self.row_group, self.weight_slot)
+        """Address of the step's weights in PV, see `rtl.core.softmax.SoftmaxUnit`."""
+        words = log2(self._reduction[Operation.PV])
+        return Cat(self.step[:words], self.row_group, self.weight_slot)
 
-    @property
-    def _channels(self) -> Value:
-        return self._chunk[: log2(self._config.head_dim // formats.LANES)]
+    def _chunk_of(self, operation: Operation) -> Value:
+        return self.chunk[: log2(self._reduction[operation] // formats.LANES)]
 
-    def tile(self, tile: Any) -> list[Any]:
-        """Assignments that describe the tile in a view of `tile_layout`."""
-        return [
+    def _col_of(self, operation: Operation) -> Value:
+        return self.col_group[: log2(self._col_groups[operation])]
+
+    def describe_tile(self, m: Module, tile: Any) -> None:
+        """Drive a `tile_layout` with the tile in progress."""
+        m.d.comb += [
             tile.operation.eq(self.operation),
             tile.block.eq(self.block),
-            tile.slot.eq(Mux(self.is_pv, self.weight_slot, self.key_slot)),
+            tile.slot.eq(
+                by_operation(
+                    self.operation,
+                    {Operation.QK: self.key_slot, Operation.PV: self.weight_slot},
+                )
+            ),
             tile.query_slot.eq(self.query_slot),
             tile.output_slot.eq(self.output_slot),
             tile.row_group.eq(self.row_group),

@@ -1,1 +1,1 @@
-"""What any part of the hardware may be built from: arithmetic, memories, queues, shared modules."""
+"""Parts for all of the hardware: arithmetic, delay lines, memories, queues, shared modules."""

@@ -5,11 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["READ_LATENCY", "BankedMemory"]
-
-#: Cycles from an address to the words at the array's edge: those of a block RAM leave it so late
-#: that a register follows before anything else.
-READ_LATENCY = 2
+__all__ = ["BankedMemory"]
 
 
 class BankedMemory(wiring.Component):

@@ -6,8 +6,8 @@ platform is a `ModuleLibrary`: the child is elaborated once, as a module of its 
 is an `Instance` of that. With any other platform (Amaranth's simulator) the children are
 ordinary submodules, so that the same RTL runs in both.
 
-The registers of a class with ``DATA_ONLY = True`` carry data alone: whether the data counts is
-decided outside. Its Verilog has no reset, which would have to reach thousands of registers.
+A class with ``DATA_ONLY = True`` declares that its registers carry data alone, whose validity is
+known outside. Its Verilog has no reset, which would have to reach thousands of registers.
 """
 
 from collections.abc import Callable
@@ -72,9 +72,9 @@ def replicate(
     m : Module
         Parent under elaboration.
     platform : object
-        What ``elaborate`` was given.
+        As ``elaborate`` was given it.
     name : str
-        What they are; within one design it must always mean the same ``make``.
+        Name of their module; within one design it always stands for the same ``make``.
     make : callable
         Returns a new component.
     count : int

@@ -145,18 +145,14 @@ def test_reached(properties, depth: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("properties", "old", "new"),
     [
-        (credits, "self.fetch.valid.eq(room[Operand.V].any())", "self.fetch.valid.eq(1)"),
+        (credits, "room[operand].any()", "room[operand].any() | (operand == Operand.V)"),
         (credits, "room[operand] + self.release[operand] - taken", "room[operand] - taken"),
-        (credits, "self.fetch.valid.eq(room[Operand.K].any())", "self.fetch.valid.eq(1)"),
-        (credits, "self.fetch.valid.eq(room[Operand.Q].any())", "self.fetch.valid.eq(1)"),
+        (credits, "room[operand].any()", "room[operand].any() | (operand == Operand.K)"),
+        (credits, "room[operand].any()", "room[operand].any() | (operand == Operand.Q)"),
         (credits, 'm.next = "FETCH_V"', 'm.next = "SCAN"'),
-        (
-            credits,
-            "Operand.V),\n                    self.fetch.payload.block.eq(pending_column)",
-            "Operand.V),\n                    self.fetch.payload.block.eq(first_live)",
-        ),
-        (rows, "m.d.sync += last.eq(0)", "m.d.sync += last.eq(1)"),
-        (rows, "row.eq(row + 1)", "row.eq(row)"),
+        (credits, "(Operand.V, pending.column)", "(Operand.V, codes._first_live)"),
+        (rows, "pending.last.eq(0)", "pending.last.eq(1)"),
+        (rows, "run.row.eq(run.row + 1)", "run.row.eq(run.row)"),
         (rows, "reversed(range(interfaces.CODES_PER_BEAT))", "range(interfaces.CODES_PER_BEAT)"),
     ],
 )

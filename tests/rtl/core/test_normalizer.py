@@ -56,81 +56,92 @@ def test_lane(config: Config, seed: int) -> None:
     assert got == want
 
 
-@pytest.mark.parametrize(
-    "config", [PRESETS["tiny"], Config(rows=4, cols=16, block=16, head_dim=32)]
-)
-@pytest.mark.parametrize("slow", ["nothing", "o", "queries", "groups", "memory", "all"])
-def test_rows(config: Config, slow: str, seed: int) -> None:
-    """Every word once and in order; none is read before it is complete or while another reads."""
-    rng = random.Random(seed)
-    normalizer = Normalizer(config)
-    words, parts = config.output_words, config.head_dim // config.output_words
-    slowest = {"o": 0.2, "queries": 0.1, "groups": 0.05, "memory": 0.3}
-    rates = {name: rate if slow in (name, "all") else 1.0 for name, rate in slowest.items()}
-    # Groups of R queries that are whole and that are not, in both slots.
-    rows = [config.rows + 1, config.rows - 1, config.block, 1, config.block - 2]
-    denominators = [[rng.randrange(2**15, 2**20) for _ in range(count)] for count in rows]
-    numerators = [
-        [[[rng.randint(-low, low) for _ in range(words)] for _ in range(parts)] for low in row]
-        for row in denominators
-    ]
-    want = [
-        [normalised(value, denominator)[2] for value in beat]
-        for row, beats in zip(denominators, numerators, strict=True)
-        for denominator, query in zip(row, beats, strict=True)
-        for beat in query
-    ]
-    receiver = Receiver(normalizer.o, rng, 1 - rates["o"])
-    done, reads = [], []
+class Bench:
+    """Everything around the normaliser; checks what it reads, and when."""
 
-    async def take(ctx: Any) -> None:
-        await receiver.receive(ctx, len(want))
-
-    async def testbench(ctx: Any) -> None:
-        queries = deque(
+    def __init__(self, config: Config, rates: dict[str, float], rng: random.Random):
+        self.config, self.rates, self.rng = config, rates, rng
+        self.words, self.parts = config.output_words, config.head_dim // config.output_words
+        self.normalizer = Normalizer(config)
+        # Groups of R queries that are whole and that are not, in both slots.
+        self.rows = [config.rows + 1, config.rows - 1, config.block, 1, config.block - 2]
+        self.denominators = [[rng.randrange(2**15, 2**20) for _ in range(n)] for n in self.rows]
+        self.numerators = [
+            [[self.random_beat(low) for _ in range(self.parts)] for low in row]
+            for row in self.denominators
+        ]
+        self.queries = deque(
             (index == len(row) - 1, *normalised(0, denominator)[:2])
-            for row in denominators
+            for row in self.denominators
             for index, denominator in enumerate(row)
         )
-        groups = deque(
+        self.groups = deque(
             (row, group)
-            for row, count in enumerate(rows)
+            for row, count in enumerate(self.rows)
             for group in range(-(-count // config.rows))
         )
-        complete: set[tuple[int, int]] = set()
-        arriving: deque[Any] = deque([None] * OutputAccumulator.READ_LATENCY)
-        row, sent, offered = 0, 0, False
-        while len(receiver.items) < len(want):
-            # A row's groups are complete once the slot of the row before the last is free.
-            group = bool(groups) and groups[0][0] < row + SLOTS and rng.random() < rates["groups"]
-            ctx.set(normalizer.groups_complete, group)
-            offered = bool(queries) and (offered or rng.random() < rates["queries"])
-            ctx.set(normalizer.queries.valid, offered)
-            if queries:
-                last, places, reciprocal = queries[0]
-                ctx.set(
-                    normalizer.queries.payload,
-                    {"last": last, "places": places, "reciprocal": reciprocal},
-                )
-            free = rng.random() < rates["memory"]
-            ctx.set(normalizer.read_ready, free)
-            beat = arriving.popleft()
-            if beat is None:
-                beat = [rng.getrandbits(config.numerator_bits - 1) for _ in range(words)]
-            ctx.set(normalizer.numerators, beat)
-            (
-                _,
-                _,
-                read,
-                slot,
-                query,
-                part,
-                taken,
-                row_done,
-                idle,
-                valid,
-                ready,
-            ) = await ctx.tick().sample(
+        self.receiver = Receiver(self.normalizer.o, rng, 1 - rates["o"])
+        self.complete: set[tuple[int, int]] = set()
+        self.arriving: deque[Any] = deque([None] * OutputAccumulator.READ_LATENCY)
+        self.reads: list[tuple[int, int, int]] = []
+        self.done: list[int] = []
+        self.sent = 0
+        self.offered = False
+
+    def random_beat(self, low: int) -> list[int]:
+        return [self.rng.randint(-low, low) for _ in range(self.words)]
+
+    def happens(self, name: str) -> bool:
+        return self.rng.random() < self.rates[name]
+
+    def expected(self) -> list[list[int]]:
+        """All words, in their order."""
+        return [
+            [normalised(value, denominator)[2] for value in beat]
+            for row, beats in zip(self.denominators, self.numerators, strict=True)
+            for denominator, query in zip(row, beats, strict=True)
+            for beat in query
+        ]
+
+    def drive(self, ctx: Any) -> tuple[bool, bool]:
+        """Set the inputs of a cycle; returns whether a group completes and whether memory is free.
+
+        A row's groups are complete once the slot of the row before the last is free.
+        """
+        normalizer, config = self.normalizer, self.config
+        groups, row = self.groups, len(self.done)
+        group = bool(groups) and groups[0][0] < row + SLOTS and self.happens("groups")
+        ctx.set(normalizer.groups_complete, group)
+        self.offered = bool(self.queries) and (self.offered or self.happens("queries"))
+        ctx.set(normalizer.queries.valid, self.offered)
+        if self.queries:
+            last, places, reciprocal = self.queries[0]
+            ctx.set(
+                normalizer.queries.payload,
+                {"last": last, "places": places, "reciprocal": reciprocal},
+            )
+        free = self.happens("memory")
+        ctx.set(normalizer.read_ready, free)
+        beat = self.arriving.popleft()
+        if beat is None:
+            beat = [self.rng.getrandbits(config.numerator_bits - 1) for _ in range(self.words)]
+        ctx.set(normalizer.numerators, beat)
+        return group, free
+
+    def check_read(self, slot: int, query: int, part: int, free: bool) -> None:
+        row = len(self.done)
+        assert free, "another reads"
+        assert self.offered, "without a reciprocal"
+        assert slot == row % SLOTS
+        assert (row, query // self.config.rows) in self.complete, "not complete"
+        self.reads.append((row, query, part))
+        self.arriving[-1] = self.numerators[row][query][part]
+
+    async def run(self, ctx: Any) -> None:
+        normalizer = self.normalizer
+        while len(self.receiver.items) < sum(self.rows) * self.parts:
+            group, free = self.drive(ctx)
+            _, _, read, slot, query, part, *others = await ctx.tick().sample(
                 normalizer.read,
                 normalizer.read_slot,
                 normalizer.read_query,
@@ -141,31 +152,39 @@ def test_rows(config: Config, slow: str, seed: int) -> None:
                 normalizer.o.valid,
                 normalizer.o.ready,
             )
-            assert idle == (len(reads) == sent)
-            sent += valid and ready
-            arriving.append(None)
+            taken, row_done, idle, valid, ready = others
+            assert idle == (len(self.reads) == self.sent)
+            self.sent += valid and ready
+            self.arriving.append(None)
             if read:
-                assert free, "another reads"
-                assert offered, "without a reciprocal"
-                assert slot == row % SLOTS
-                assert (row, query // config.rows) in complete, "not complete"
-                reads.append((row, query, part))
-                arriving[-1] = numerators[row][query][part]
+                self.check_read(slot, query, part, free)
             if group:
-                complete.add(groups.popleft())
-            if taken and offered:
-                queries.popleft()
-                offered = False
+                self.complete.add(self.groups.popleft())
+            if taken and self.offered:
+                self.queries.popleft()
+                self.offered = False
             if row_done:
-                done.append(row)
-                row += 1
+                self.done.append(len(self.done))
 
-    simulate(normalizer, testbench, take)
-    assert [list(item) for item in receiver.items] == want
-    assert done == list(range(len(rows)))
-    assert reads == [
+    async def take(self, ctx: Any) -> None:
+        await self.receiver.receive(ctx, sum(self.rows) * self.parts)
+
+
+@pytest.mark.parametrize(
+    "config", [PRESETS["tiny"], Config(rows=4, cols=16, block=16, head_dim=32)]
+)
+@pytest.mark.parametrize("slow", ["nothing", "o", "queries", "groups", "memory", "all"])
+def test_rows(config: Config, slow: str, seed: int) -> None:
+    """Every word once and in order; none is read before it is complete or while another reads."""
+    slowest = {"o": 0.2, "queries": 0.1, "groups": 0.05, "memory": 0.3}
+    rates = {name: rate if slow in (name, "all") else 1.0 for name, rate in slowest.items()}
+    bench = Bench(config, rates, random.Random(seed))
+    simulate(bench.normalizer, bench.run, bench.take)
+    assert [list(item) for item in bench.receiver.items] == bench.expected()
+    assert bench.done == list(range(len(bench.rows)))
+    assert bench.reads == [
         (row, query, part)
-        for row, count in enumerate(rows)
+        for row, count in enumerate(bench.rows)
         for query in range(count)
-        for part in range(parts)
+        for part in range(bench.parts)
     ]

@@ -10,14 +10,8 @@ from rtl.core.reciprocal import ReciprocalUnit
 from tests.rtl.simulate import simulate
 
 
-@pytest.mark.parametrize(
-    "config",
-    [Config(block=64, rows=4, cols=4), Config(block=64, rows=16, cols=16), Config(block=16)],
-    ids=lambda config: f"{config.reciprocal_lanes}-of-{config.softmax_lanes}",
-)
-def test_reciprocals_at_both_ends_of_every_binade(config: Config, seed: int) -> None:
-    rng = random.Random(seed)
-    unit = ReciprocalUnit(config)
+def denominators_of_rows(config: Config, rng: random.Random) -> list[list[int]]:
+    """Both ends and some middle of every binade, in rows of few and of many queries."""
     denominators = []
     for exponent in range(15, config.denominator_bits):
         low = 1 << exponent
@@ -26,7 +20,24 @@ def test_reciprocals_at_both_ends_of_every_binade(config: Config, seed: int) -> 
     left = iter(denominators)
     while row := list(itertools.islice(left, next(sizes))):
         rows.append(row)
+    return rows
 
+
+def reciprocal_of(denominator: int) -> tuple[int, int]:
+    """Places and reciprocal, by section 6 of docs/numerics.md."""
+    exponent = denominator.bit_length() - 1
+    return exponent - 15, min(2 ** (exponent + 17) // denominator, 2**17 - 1)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [Config(block=64, rows=4, cols=4), Config(block=64, rows=16, cols=16), Config(block=16)],
+    ids=lambda config: f"{config.reciprocal_lanes}-of-{config.softmax_lanes}",
+)
+def test_reciprocals_at_both_ends_of_every_binade(config: Config, seed: int) -> None:
+    rng = random.Random(seed)
+    unit = ReciprocalUnit(config)
+    rows = denominators_of_rows(config, rng)
     given = 0
 
     async def give(ctx) -> None:
@@ -60,11 +71,6 @@ def test_reciprocals_at_both_ends_of_every_binade(config: Config, seed: int) -> 
         # Queries that are absent wait for nobody.
         await ctx.tick().repeat(50 * config.block)
         assert given == len(rows) * config.block // config.softmax_lanes
-        expected = []
-        for denominator in denominators:
-            exponent = denominator.bit_length() - 1
-            reciprocal = min(2 ** (exponent + 17) // denominator, 2**17 - 1)
-            expected.append((exponent - 15, reciprocal))
-        assert got == expected
+        assert got == [reciprocal_of(denominator) for row in rows for denominator in row]
 
     simulate(unit, testbench, give)

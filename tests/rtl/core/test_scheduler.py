@@ -1,6 +1,8 @@
 """The block scheduler: what it issues and asks for, under random stalls."""
 
 import random
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,106 @@ from rtl.core.blocks import SLOTS
 from rtl.core.scheduler import BlockScheduler
 from rtl.interfaces import CODES_PER_BEAT
 from tests.rtl.simulate import simulate
+from tests.rtl.streams import Sender
+
+CONFIG = Config(rows=4, cols=4, block=16, head_dim=32)
+
+
+def random_codes(rng: random.Random, rows: int, columns: int, density: float) -> list[list[int]]:
+    """Codes of some block rows, each with a live block."""
+    codes = [
+        [rng.randint(1, 3) if rng.random() < density else 0 for _ in range(columns)]
+        for _ in range(rows)
+    ]
+    for row in codes:
+        row[rng.randrange(columns)] |= 1
+    return codes
+
+
+def beats_of(row: list[int]) -> list[list[int]]:
+    """Codes of a block row as they are sent."""
+    padded = row + [0] * (-len(row) % CODES_PER_BEAT)
+    return [padded[i : i + CODES_PER_BEAT] for i in range(0, len(padded), CODES_PER_BEAT)]
+
+
+@dataclass
+class Bench:
+    """Everything around the scheduler: codes and stalls at random, one operand's buffers slow."""
+
+    query_tokens: int
+    key_tokens: int
+    slow: Operand
+    rng: random.Random
+    fetches: list[tuple[Operand, int]] = field(default_factory=list)
+    blocks: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.scheduler = BlockScheduler(CONFIG)
+        self.held = dict.fromkeys(Operand, 0)
+
+    def expected(
+        self, codes: list[list[int]]
+    ) -> tuple[list[tuple[Operand, int]], list[tuple[int, ...]]]:
+        """Fetches; blocks with their code, first and last of the row, keys and queries."""
+        fetches: list[tuple[Operand, int]] = []
+        blocks: list[tuple[int, ...]] = []
+        for i, row in enumerate(codes):
+            fetches.append((Operand.Q, i))
+            live = [j for j, code in enumerate(row) if code]
+            for j in live:
+                fetches += [(Operand.K, j), (Operand.V, j)]
+                keys = min(16, self.key_tokens - 16 * j)
+                queries = min(16, self.query_tokens - 16 * i)
+                blocks.append((row[j], j == live[0], j == live[-1], keys, queries))
+        return fetches, blocks
+
+    async def take_blocks(self, ctx: Any) -> None:
+        blocks = self.scheduler.blocks
+        while True:
+            _, _, valid, payload = await ctx.tick().sample(blocks.valid, blocks.payload)
+            if valid:
+                self.blocks.append(
+                    (payload.code, payload.first, payload.last, payload.keys, payload.queries)
+                )
+
+    async def release(self, ctx: Any) -> None:
+        while True:
+            rates = {operand: 0.02 if operand == self.slow else 0.3 for operand in Operand}
+            free = [o for o, rate in rates.items() if self.held[o] and self.rng.random() < rate]
+            ctx.set(self.scheduler.release, sum(1 << operand for operand in free))
+            for operand in free:
+                self.held[operand] -= 1
+            await ctx.tick()
+
+    async def take_fetches(self, ctx: Any, number: int, blocks: int) -> None:
+        """Give the command; take fetches until there are ``number``, and as many blocks."""
+        scheduler = self.scheduler
+        ctx.set(
+            scheduler.command.payload,
+            {"query_tokens": self.query_tokens, "key_tokens": self.key_tokens},
+        )
+        ctx.set(scheduler.command.valid, 1)
+        await ctx.tick()
+        ctx.set(scheduler.command.valid, 0)
+        limit = 1000 + 100 * number
+        while len(self.fetches) < number or len(self.blocks) < blocks:
+            limit -= 1
+            assert limit, "nothing is asked for any more"
+            ctx.set(scheduler.fetch.ready, self.rng.random() < 0.7)
+            _, _, valid, ready, operand, block, loads = await ctx.tick().sample(
+                scheduler.fetch.valid,
+                scheduler.fetch.ready,
+                scheduler.fetch.payload.operand,
+                scheduler.fetch.payload.block,
+                scheduler.load_valid,
+            )
+            if valid and ready:
+                self.fetches.append((Operand(operand), block))
+                self.held[Operand(operand)] += 1
+                assert self.held[Operand(operand)] <= SLOTS, "fetched without room"
+            assert loads == (1 << operand if valid and ready else 0)
+        await ctx.tick().repeat(5)
+        assert ctx.get(scheduler.idle)
 
 
 @pytest.mark.parametrize("slow", Operand)
@@ -22,98 +124,28 @@ def test_live_blocks_in_order(
 ) -> None:
     """One operand's buffers are free much later than the others'."""
     rng = random.Random(seed)
-    config = Config(rows=4, cols=4, block=16, head_dim=32)
-    scheduler = BlockScheduler(config)
-    rows, columns = -(-query_tokens // 16), -(-key_tokens // 16)
-    codes = [
-        [rng.randint(1, 3) if rng.random() < density else 0 for _ in range(columns)]
-        for _ in range(rows)
-    ]
-    for row in codes:
-        row[rng.randrange(columns)] |= 1
-    beats = []
-    for row in codes:
-        padded = row + [0] * (-columns % CODES_PER_BEAT)
-        beats += [padded[i : i + CODES_PER_BEAT] for i in range(0, len(padded), CODES_PER_BEAT)]
-    fetches, blocks = [], []
-    for i, row in enumerate(codes):
-        fetches.append((Operand.Q, i))
-        live = [j for j, code in enumerate(row) if code]
-        for j in live:
-            fetches += [(Operand.K, j), (Operand.V, j)]
-            keys = min(16, key_tokens - 16 * j)
-            queries = min(16, query_tokens - 16 * i)
-            blocks.append((row[j], j == live[0], j == live[-1], keys, queries))
-    got_fetches, got_blocks, held = [], [], dict.fromkeys(Operand, 0)
+    codes = random_codes(rng, -(-query_tokens // 16), -(-key_tokens // 16), density)
+    bench = Bench(query_tokens, key_tokens, slow, rng)
+    fetches, blocks = bench.expected(codes)
+    beats = [beat for row in codes for beat in beats_of(row)]
+    sender = Sender(bench.scheduler.codes, beats, rng, 0.3)
 
-    async def give_codes(ctx) -> None:
-        for beat in beats:
-            while rng.random() < 0.3:
-                await ctx.tick()
-            ctx.set(scheduler.codes.payload, beat)
-            ctx.set(scheduler.codes.valid, 1)
-            await ctx.tick().until(scheduler.codes.ready)
-            ctx.set(scheduler.codes.valid, 0)
+    async def testbench(ctx: Any) -> None:
+        await bench.take_fetches(ctx, len(fetches), len(blocks))
 
-    async def take_blocks(ctx) -> None:
-        while True:
-            _, _, valid, payload = await ctx.tick().sample(
-                scheduler.blocks.valid, scheduler.blocks.payload
-            )
-            if valid:
-                got_blocks.append(
-                    (payload.code, payload.first, payload.last, payload.keys, payload.queries)
-                )
-
-    async def release(ctx) -> None:
-        while True:
-            rates = {operand: 0.02 if operand == slow else 0.3 for operand in Operand}
-            free = [o for o, rate in rates.items() if held[o] and rng.random() < rate]
-            ctx.set(scheduler.release, sum(1 << operand for operand in free))
-            for operand in free:
-                held[operand] -= 1
-            await ctx.tick()
-
-    async def testbench(ctx) -> None:
-        ctx.set(scheduler.command.payload, {"query_tokens": query_tokens, "key_tokens": key_tokens})
-        ctx.set(scheduler.command.valid, 1)
-        await ctx.tick()
-        ctx.set(scheduler.command.valid, 0)
-        limit = 1000 + 100 * len(fetches)
-        while len(got_fetches) < len(fetches) or len(got_blocks) < len(blocks):
-            limit -= 1
-            assert limit, "nothing is asked for any more"
-            ctx.set(scheduler.fetch.ready, rng.random() < 0.7)
-            _, _, valid, ready, operand, block, loads = await ctx.tick().sample(
-                scheduler.fetch.valid,
-                scheduler.fetch.ready,
-                scheduler.fetch.payload.operand,
-                scheduler.fetch.payload.block,
-                scheduler.load_valid,
-            )
-            if valid and ready:
-                got_fetches.append((Operand(operand), block))
-                held[Operand(operand)] += 1
-                assert held[Operand(operand)] <= SLOTS, "fetched without room"
-            assert loads == (1 << operand if valid and ready else 0)
-        await ctx.tick().repeat(5)
-        assert ctx.get(scheduler.idle)
-
-    simulate(scheduler, testbench, give_codes, take_blocks, release)
-    assert got_fetches == fetches
-    assert got_blocks == blocks
+    simulate(bench.scheduler, testbench, sender.send, bench.take_blocks, bench.release)
+    assert bench.fetches == fetches
+    assert bench.blocks == blocks
 
 
 @pytest.mark.parametrize("skipped", [16, 160])
 def test_skipped_blocks_cost_no_cycles_of_their_own(skipped: int) -> None:
     """Sixteen skipped codes pass in the one cycle of their beat."""
-    config = Config(rows=4, cols=4, block=16, head_dim=32)
     issued_at: dict[int, list[int]] = {}
     for gap in (0, skipped):
-        scheduler = BlockScheduler(config)
+        scheduler = BlockScheduler(CONFIG)
         columns = gap + 2
-        codes = [1] + [0] * gap + [1] + [0] * (-columns % CODES_PER_BEAT)
-        beats = [codes[i : i + CODES_PER_BEAT] for i in range(0, len(codes), CODES_PER_BEAT)]
+        beats = beats_of([1] + [0] * gap + [1])
         issued_at[gap] = []
 
         async def release_at_once(ctx, scheduler=scheduler) -> None:

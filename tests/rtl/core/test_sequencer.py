@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paro.config import PRESETS, Config
-from paro.config.formats import LANES, Operand, Operation
+from paro.config.formats import CODE_DIGITS, LANES, Operand, Operation
 from rtl.core.blocks import SLOTS
 from rtl.core.sequencer import ArraySequencer
 from rtl.lib.arithmetic import log2
@@ -19,7 +19,6 @@ TINY = PRESETS["tiny"]
 SLOW_DRAIN = Config(rows=16, cols=16, block=16, head_dim=32)
 #: Cycles from a slot's release until it is asked for again, at least.
 ASK_DELAY = 3
-DIGITS = {1: 1, 2: 2, 3: 4}
 
 
 @dataclass
@@ -120,35 +119,36 @@ class Bench:
     def happens(self, rate: float) -> bool:
         return self.rng.random() < rate
 
-    def expected_tiles(self) -> dict[Operation, list[tuple[int, int, int, int]]]:
-        """Block, row group, column group, last."""
+    def expected_tiles(self) -> dict[Operation, list[tuple[int, int, int]]]:
+        """Row group, column group and last of each operation's tiles, block after block."""
         config = self.config
         rows = config.block // config.rows
         queries, channels = config.block // config.cols, config.head_dim // config.cols
         scores = [(row, col) for col in range(queries) for row in range(rows)]
         partials = [(row, col) for row in range(rows) for col in range(channels)]
         return {
-            operation: [
-                (index, row, col, int((row, col) == tiles[-1]))
-                for index in range(self.count)
-                for row, col in tiles
-            ]
+            operation: [(row, col, int((row, col) == tiles[-1])) for row, col in tiles] * self.count
             for operation, tiles in ((Operation.QK, scores), (Operation.PV, partials))
         }
 
-    def advance(self, ctx: Any) -> None:
-        """What the others do in this cycle."""
-        rates, buffers, sequencer = self.rates, self.buffers, self.sequencer
-        while self.releases and self.releases[0][0] <= self.cycle:
-            buffers[self.releases.popleft()[1]].released.append(self.cycle)
+    def ask(self) -> None:
+        """Ask for the next loads: Q of a row, then K and V of a block."""
+        buffers, rate = self.buffers, self.rates.ask
         keys, queries, values = (buffers[operand] for operand in (Operand.K, Operand.Q, Operand.V))
-        if keys.asked < self.count and self.happens(rates.ask):
+        if keys.asked < self.count and self.happens(rate):
             if queries.asked <= self.rows[keys.asked]:
                 queries.asked += queries.may_ask(self.cycle)
             elif keys.may_ask(self.cycle) and values.asked == keys.asked:
                 keys.asked += 1
-        if values.asked < keys.asked and self.happens(rates.ask):
+        if values.asked < keys.asked and self.happens(rate):
             values.asked += values.may_ask(self.cycle)
+
+    def advance(self, ctx: Any) -> None:
+        """Let the others work for a cycle, and show the sequencer where they are."""
+        rates, buffers, sequencer = self.rates, self.buffers, self.sequencer
+        while self.releases and self.releases[0][0] <= self.cycle:
+            buffers[self.releases.popleft()[1]].released.append(self.cycle)
+        self.ask()
         for buffer in buffers.values():
             if self.happens(rates.load):
                 buffer.load()
@@ -164,7 +164,7 @@ class Bench:
         ):
             buffers[operand].show(ctx, port)
         ctx.set(sequencer.output_free, free)
-        ctx.set(sequencer.scheduled.valid, self.qk < keys.asked)
+        ctx.set(sequencer.scheduled.valid, self.qk < buffers[Operand.K].asked)
         if self.qk < self.count:
             ctx.set(sequencer.scheduled.payload, self.blocks[self.qk])
         ctx.set(sequencer.weighted.valid, self.pv < self.weighted)
@@ -191,15 +191,15 @@ class Bench:
     def check_tile(self, tile: Any) -> None:
         """A tile's last step."""
         operation = Operation(tile.operation)
-        is_pv = operation is Operation.PV
-        done = sum(one is operation and last for one, _, _, last in self.tiles)
-        assert done < (self.pv if is_pv else self.qk)
+        done = sum(each == operation and last for each, _, _, last in self.tiles)
+        assert done < (self.pv if operation == Operation.PV else self.qk)
         block = self.blocks[done]
         assert {name: tile.block[name] for name in block} == block
         assert tile.slot == done % SLOTS
-        assert (tile.output_slot if is_pv else tile.query_slot) == self.rows[done] % SLOTS
+        row_slot = tile.output_slot if operation == Operation.PV else tile.query_slot
+        assert row_slot == self.rows[done] % SLOTS
         self.tiles.append((operation, tile.row_group, tile.col_group, tile.last))
-        if tile.last and not is_pv:
+        if tile.last and operation == Operation.QK:
             self.scored += 1
             at = self.cycle + self.rng.randrange(1, 20)
             self.releases.append((max(at, *(t for t, _ in self.releases), 0), Operand.K))
@@ -215,7 +215,7 @@ class Bench:
         before = None
         expected = self.expected_tiles()
         steps = sum(
-            DIGITS[block["code"]]
+            CODE_DIGITS[block["code"]]
             * config.block
             * config.head_dim
             * config.block
@@ -269,8 +269,7 @@ class Bench:
             self.cycle += 1
         assert self.steps == steps
         for operation, tiles in expected.items():
-            got = [tile[1:] for tile in self.tiles if tile[0] is operation]
-            assert got == [tile[1:] for tile in tiles]
+            assert [tile[1:] for tile in self.tiles if tile[0] == operation] == tiles
         gaps = [b - a for a, b in zip(self.last_steps, self.last_steps[1:], strict=False)]
         assert min(gaps) >= config.drain_cycles, "a tile ends while the one before drains"
 

@@ -16,12 +16,12 @@ from rtl.core.digits import KeyEncoder
 from rtl.core.drain import DrainRouter
 from rtl.core.logits import LogitBuffer
 from rtl.core.normalizer import Normalizer
+from rtl.core.operand_buffers import KeyBuffer
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import ReciprocalLane
 from rtl.core.row_state import RowStateLane
 from rtl.core.sequencer import ArraySequencer
 from rtl.core.softmax import SoftmaxUnit
-from rtl.lib.banked_memory import READ_LATENCY
 from rtl.lib.stream_fifo import StreamFIFO
 from sim.cosim.core import CoreTarget
 from sim.cosim.target import Simulation
@@ -260,7 +260,9 @@ def test_a_single_block_by_hand(latency):
     loaded = asked + max(latency, 2) + 16 + ArraySequencer.BEGUN_LATENCY
     # A step a channel, 16 tiles; the last groups of keys are there in time.
     scored = loaded + 16 * 32
-    to_drain = KeyEncoder.LATENCY + READ_LATENCY + 1 + PEArray.LATENCY + DrainRouter.LATENCY
+    to_drain = (
+        KeyEncoder.LATENCY + KeyBuffer.READ_LATENCY + 1 + PEArray.LATENCY + DrainRouter.LATENCY
+    )
     last_words = to_drain + 4 - 1
     # The softmax lane takes the last four queries, of 16 keys each.
     last_key = scored + last_words + LogitBuffer.GROUP_LATENCY + 4 * 16 - 1
