@@ -15,7 +15,7 @@ from firmware_model.tensorfile import (
     read_tensors,
     write_tensors,
 )
-from paro.config.config import HEAD_DIMS
+from paro.config.config import HEAD_DIMS, blocks_of
 from paro.config.errors import ParoError
 
 #: Data types a capture may hold.
@@ -49,7 +49,7 @@ class _Layout:
 
     def blocks(self, block: int) -> int:
         """Blocks of so many tokens on a side of the attention map."""
-        return -(-(self.grid_tokens + self.text_tokens) // block)
+        return blocks_of(self.grid_tokens + self.text_tokens, block)
 
     def permutation(self, order: int) -> torch.Tensor:
         """Which token stands at each position of an order: int64 [tokens]."""
@@ -88,7 +88,7 @@ class Capture(_Layout):
     layer : int
         Attention layer of the model.
     progress : float
-        Share of the denoising steps that lay behind when it was taken, 0 <= progress < 1.
+        Share of the denoising steps that were done when it was taken, 0 <= progress < 1.
     """
 
     path: Path

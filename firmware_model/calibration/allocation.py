@@ -13,6 +13,7 @@ import torch
 
 from firmware_model.calibration.goal import Goal
 from firmware_model.capture import CaptureSource
+from paro.config.config import blocks_of
 from paro.config.formats import CODE_BITS
 
 #: Code of an 8-bit block.
@@ -61,7 +62,7 @@ def text_floor(tokens: int, text_tokens: int, block: int, code: int) -> torch.Te
     torch.Tensor
         uint8 [blocks, blocks], 0 elsewhere.
     """
-    count = -(-tokens // block)
+    count = blocks_of(tokens, block)
     text = torch.zeros(count, dtype=torch.bool)
     if text_tokens:
         text[(tokens - text_tokens) // block :] = True

@@ -16,7 +16,7 @@ from firmware_model.capture import CaptureSource
 from firmware_model.choices import ORDERS, TRANSFORMS, check_block
 from firmware_model.codes import CODES_PER_BYTE, density, mean_bits, pack_codes, unpack_codes
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
-from paro.config.config import BLOCKS
+from paro.config.config import BLOCKS, blocks_of
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
@@ -247,7 +247,7 @@ def fit_codes(
             "calibrated on captures with text"
         )
     pure = grid_tokens // block
-    mixed = -(-(grid_tokens + wanted) // block) - pure
+    mixed = blocks_of(grid_tokens + wanted, block) - pure
     for side in (-2, -1):
         kept, text = codes.split([pure, codes.shape[side] - pure], dim=side)
         widest = text.amax(dim=side, keepdim=True)
@@ -384,7 +384,7 @@ def load_model_plan(path: Path) -> ModelPlan:
             )
     packed = tensors["codes"]
     tokens = prefix_tokens + frames * height * width + suffix_tokens
-    blocks = -(-tokens // block)
+    blocks = blocks_of(tokens, block)
     expected = [len(step_groups), *expected, blocks, -(-blocks // CODES_PER_BYTE)]
     if packed.dtype != torch.uint8 or list(packed.shape) != expected:
         raise ParoError(

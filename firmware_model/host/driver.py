@@ -13,6 +13,7 @@ import numpy as np
 from firmware_model.host.image import Image, PlacedHead
 from paro.config.config import Config
 from paro.config.errors import ParoError
+from paro.config.formats import OUT_BYTES
 from paro.config.registers import (
     CAUSES,
     MAGIC,
@@ -264,7 +265,7 @@ class Driver:
 
     async def _output(self, head: PlacedHead, head_dim: int) -> np.ndarray:
         first, last = int(head.tokens.min()), int(head.tokens.max())
-        row_bytes = 2 * head_dim
+        row_bytes = OUT_BYTES * head_dim
         address = head.o_address + first * head.o_row_stride
         count = (last - first) * head.o_row_stride + row_bytes
         data = await self._transport.read(address, count)

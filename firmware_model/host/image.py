@@ -16,7 +16,7 @@ from paro.config import files
 from paro.config.config import Config
 from paro.config.descriptor import ALIGNMENT, pack_descriptor
 from paro.config.errors import ParoError
-from paro.config.formats import CODES_PER_WORD, SCALE_BYTES
+from paro.config.formats import CODES_PER_WORD, OUT_BYTES, SCALE_BYTES
 from paro.config.registers import (
     MEMORY_ADDRESS_BITS,
     QUEUE_MAX,
@@ -323,7 +323,7 @@ def _natural_rows(job: HeadJob, operand: str, config: Config, fill: int) -> np.n
     """Bytes of an operand, uint8 [tokens, bytes of a row], in the natural order."""
     head = job.head
     if operand == "o":
-        return np.full((head.tokens, 2 * config.head_dim), fill, np.uint8)
+        return np.full((head.tokens, OUT_BYTES * config.head_dim), fill, np.uint8)
     rows = np.empty((head.tokens, config.head_dim), np.uint8)
     rows[head.permutation] = getattr(head, f"{operand}8").view(np.uint8)
     return rows

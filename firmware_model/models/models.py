@@ -153,7 +153,7 @@ def capture_model(
     if len(wanted) < len(at) or max(wanted) >= shape.steps:
         raise ParoError(
             f"at = {','.join(map(str, at))} is not legal with {shape.steps} steps; legal: shares "
-            "at or behind which a step begins, no two of them the same step"
+            "at or after which a step begins, no two of them the same step"
         )
     steps = Steps(progress, samples * shape.steps)
     kept: set[Path] = set()

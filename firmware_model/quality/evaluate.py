@@ -23,7 +23,7 @@ from firmware_model.reference.attention import reference_attention
 from firmware_model.reference.methods import Method, in_capture_order
 from firmware_model.reference.quantize import QuantizedHead, dequantize
 from firmware_model.tensorfile import serialize_tensors
-from paro.config.config import Config
+from paro.config.config import Config, blocks_of
 from paro.config.errors import ParoError
 from paro.config.files import write_atomically, write_json
 
@@ -254,7 +254,7 @@ def summary(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     scored = [(capture, head) for capture, head in heads if head["snr_db"] is not None]
     capture, worst = min(scored, key=lambda entry: entry[1]["snr_db"], default=(None, None))
     blocks = [
-        (-(-report["tokens"] // report["config"]["block"])) ** 2
+        (blocks_of(report["tokens"], report["config"]["block"])) ** 2
         for report in reports
         for _ in report["heads"]
     ]

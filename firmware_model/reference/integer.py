@@ -14,7 +14,7 @@ from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress, Steps
 from firmware_model.reference.digits import key_table, probability_table
 from firmware_model.reference.quantize import QuantizedHead
-from paro.config.config import Config
+from paro.config.config import Config, blocks_of
 from paro.config.formats import (
     CODE_BITS,
     DENOMINATOR_FRAC,
@@ -107,7 +107,7 @@ class BlockedHead:
     def __init__(self, head: QuantizedHead, config: Config) -> None:
         size = config.block
         self._config = config
-        self.count = -(-head.tokens // size)
+        self.count = blocks_of(head.tokens, size)
         padding = self.count * size - head.tokens
         self.last_tokens = size - padding
 

@@ -19,7 +19,7 @@ from firmware_model.parallel import map_rows
 from firmware_model.progress import Steps
 from firmware_model.reference.digits import key_table, probability_table, short_probability_table
 from firmware_model.reference.quantize import QuantizedHead, quantize_head
-from paro.config.config import Config
+from paro.config.config import Config, blocks_of
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS, LOGIT_FRAC, OPERAND_MAX, QUERY_SCALE_SHIFT
 
@@ -201,7 +201,7 @@ class FormatHead:
         block: int,
         number_format: NumberFormat,
     ) -> None:
-        self._tokens, self.count = len(q), -(-len(q) // block)
+        self._tokens, self.count = len(q), blocks_of(len(q), block)
 
         def blocks(values: torch.Tensor) -> torch.Tensor:
             padding = self.count * block - self._tokens

@@ -28,6 +28,11 @@ def bits_signed(largest: int) -> int:
     return 1 + bits_unsigned(largest)
 
 
+def blocks_of(tokens: int, block: int) -> int:
+    """Blocks that some tokens make, the last one partial."""
+    return -(-tokens // block)
+
+
 class Config(BaseModel):
     """Parameters of one generated core; immutable, validated, hashable.
 
@@ -139,7 +144,7 @@ class Config(BaseModel):
 
     def blocks_of(self, tokens: int) -> int:
         """Blocks that so many tokens make; the last one may be partial."""
-        return -(-tokens // self.block)
+        return blocks_of(tokens, self.block)
 
     # -- widths, each proven from the largest value it must hold -------------------------------
 

@@ -205,7 +205,7 @@ class Engine(wiring.Component):
             if operand != Operand.V:
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
 
-        # Outputs lag behind inputs: the part of a descriptor that they need waits in a queue.
+        # Outputs come later than inputs: the part of a descriptor that they need waits in a queue.
         m.submodules.placed = placed = StreamFIFO(
             data.StructLayout(
                 {

@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 from firmware_model.host.driver import AcceleratorError, Driver
 from firmware_model.host.image import Image, load_image
+from paro.config.formats import OUT_BYTES
 from paro.config import ParoError
 from sim.cosim.accelerator_scenario import (
     PROGRESS_FILE,
@@ -248,7 +249,7 @@ class AcceleratorBench:
 def check_strays(image: Image, before: np.ndarray, after: np.ndarray) -> None:
     """Raise ParoError if a byte has changed that is not of the image's outputs."""
     changed = before != after
-    row = np.arange(2 * image.head_dim)
+    row = np.arange(OUT_BYTES * image.head_dim)
     for head in image.heads:
         changed[head.o_address + head.tokens[:, None] * head.o_row_stride + row] = False
     if changed.any():

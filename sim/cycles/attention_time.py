@@ -4,7 +4,7 @@ import numpy as np
 
 from paro.config import Config, ParoError
 from paro.config.descriptor import DESCRIPTOR_BYTES
-from paro.config.formats import CODE_DIGITS, CODE_WORD_BYTES, LANES, OUT_BITS, SCALE_BYTES
+from paro.config.formats import CODE_DIGITS, CODE_WORD_BYTES, LANES, OUT_BYTES, SCALE_BYTES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycles.cycle_model import predict_heads
 
@@ -88,4 +88,4 @@ def read_bytes(
 
 def written_bytes(config: Config, queries: int) -> int:
     """Bytes that a head puts out."""
-    return OUT_BITS // 8 * config.head_dim * queries
+    return OUT_BYTES * config.head_dim * queries

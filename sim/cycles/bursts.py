@@ -110,7 +110,7 @@ def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
     fields = head_fields(image, head)
     begin = fields["first_block_row"] * config.block
     tokens = _tokens_in_order(fields)[begin : begin + fields["query_tokens"]]
-    row_bytes, stride = formats.OUT_BITS // 8 * config.head_dim, fields["o_row_stride"]
+    row_bytes, stride = formats.OUT_BYTES * config.head_dim, fields["o_row_stride"]
     runs, bursts, words_end = [], [], 0
     for first in range(0, len(tokens), config.block):
         for start, end in _runs(tokens[first : first + config.block], stride == row_bytes):

@@ -142,7 +142,7 @@ def _write_port(
         bursts.append(written.bursts.copy())
         bursts[-1]["words_end"] += words
         words = bursts[-1]["words_end"][-1]
-    output_bytes = formats.OUT_BITS // 8 * config.output_words
+    output_bytes = formats.OUT_BYTES * config.output_words
     output_words = max(1, output_bytes // WORD_BYTES)
     return WritePort(
         query_units=config.head_dim // config.output_words,

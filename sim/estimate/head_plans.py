@@ -30,7 +30,7 @@ from firmware_model.capture import Capture
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress
 from firmware_model.tensorfile import read_tensors, tensor_names, write_tensors
-from paro.config.config import BLOCKS
+from paro.config.config import BLOCKS, blocks_of
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 from sim.estimate.machine import check_density
@@ -160,7 +160,7 @@ def _stored(path: Path | None) -> list[torch.Tensor] | None:
 
 def _block_size(tokens: int, blocks: int) -> int:
     """Block that cuts some tokens into as near as possible to ``blocks`` blocks."""
-    return min(BLOCKS, key=lambda size: abs(math.log(-(-tokens // size) / blocks)))
+    return min(BLOCKS, key=lambda size: abs(math.log(blocks_of(tokens, size) / blocks)))
 
 
 def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from paro.config.config import HEAD_DIMS, TOKENS_MAX, Config, padded_head_dim
+from paro.config.config import HEAD_DIMS, TOKENS_MAX, Config, blocks_of, padded_head_dim
 from paro.config.errors import ParoError
 
 __all__ = ["WORKLOADS", "Workload", "check_fits", "load_workload"]
@@ -61,7 +61,7 @@ class Workload(BaseModel):
 
     def blocks(self, block: int) -> int:
         """Blocks of ``block`` tokens on a side of the attention map."""
-        return -(-self.tokens // block)
+        return blocks_of(self.tokens, block)
 
     @property
     def width(self) -> int:
