@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 
 from firmware_model.host.driver import AcceleratorError, Driver
 from firmware_model.host.image import Image, load_image
-from paro.config.formats import OUT_BYTES
 from paro.config import ParoError
+from paro.config.formats import OUT_BYTES
 from sim.cosim.accelerator_scenario import (
     PROGRESS_FILE,
     RESULT_FILE,
