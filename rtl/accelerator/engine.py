@@ -1,5 +1,8 @@
 """The engine: the core, fed from memory, working on a queue of heads."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -27,6 +30,32 @@ __all__ = ["Engine"]
 #: Most heads that are begun and whose outputs are not all written. One beyond them does not end, so
 #: that the descriptor after it is not read.
 PLACED_HEADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CorePath:
+    """A core and the parts that work for it alone.
+
+    The head queue, the arbiter and both masters belong to no core.
+
+    Parameters
+    ----------
+    core : Core
+    codes : CodeReader
+        From memory to its codes.
+    addresses : AddressGenerator
+        From its fetches to runs of Q, K and V.
+    corner_turn : CornerTurn
+        From units of Q and K to its beats.
+    outputs : OutputAddresses
+        Runs for its O.
+    """
+
+    core: Core
+    codes: CodeReader
+    addresses: AddressGenerator
+    corner_turn: CornerTurn
+    outputs: OutputAddresses
 
 
 class Engine(wiring.Component):
@@ -87,35 +116,54 @@ class Engine(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.reader = reader = ReadMaster(self._config)
+        m.submodules.writer = writer = WriteMaster(self._config)
+        m.submodules.queue = queue = HeadQueue(self._config)
+        path = self._add_core(m, platform)
+        connect(m, reader.axi, flipped(self.read))
+        connect(m, writer.axi, flipped(self.write))
+        self._connect_reads(m, reader, queue, path)
+        self._connect_writes(m, writer, path)
+        self._report(m, reader, writer, queue, path.core)
+        unwritten = self._work_on_heads(m, queue, path, reader, writer)
+        self._answer_fetches(m, queue, path)
+        m.d.comb += self.done.eq(queue.idle & ~unwritten & writer.idle & ~path.core.busy)
+        return m
+
+    def _add_core(self, m: Module, platform: Any) -> _CorePath:
+        """Add a core and its own way to and from memory."""
         config = self._config
-        m.submodules.reader = reader = ReadMaster(config)
-        m.submodules.writer = writer = WriteMaster(config)
-        m.submodules.queue = queue = HeadQueue(config)
         m.submodules.codes = codes = CodeReader(config)
         m.submodules.addresses = addresses = AddressGenerator(config)
         m.submodules.corner_turn = corner_turn = CornerTurn(config)
         m.submodules.outputs = outputs = OutputAddresses(config)
         (core,) = replicate(m, platform, "core", lambda: Core(config), 1)
-        connect(m, reader.axi, flipped(self.read))
-        connect(m, writer.axi, flipped(self.write))
+        return _CorePath(
+            core=core, codes=codes, addresses=addresses, corner_turn=corner_turn, outputs=outputs
+        )
 
-        # Memory to core. Codes are small and the scheduler waits for them: they go first.
+    def _connect_reads(
+        self, m: Module, reader: ReadMaster, queue: HeadQueue, path: _CorePath
+    ) -> None:
+        """Memory to core: pass all runs to the read master and each unit to its destination."""
+        config, core, corner_turn = self._config, path.core, path.corner_turn
+        # Codes are small and the scheduler waits for them: they go first.
         m.submodules.arbiter = arbiter = RunArbiter(config, 3)
-        for source, sink in zip((codes, addresses, queue), arbiter.inputs, strict=True):
+        for source, sink in zip((path.codes, path.addresses, queue), arbiter.inputs, strict=True):
             connect(m, source.runs, sink)
         connect(m, arbiter.output, reader.runs)
         units, destination = reader.units, reader.units.payload.destination
         turned = (Destination.Q_SCALES, Destination.K_SCALES, Destination.Q, Destination.K)
         for destinations, sink in (
             ((Destination.DESCRIPTOR,), queue.units),
-            ((Destination.CODES,), codes.units),
+            ((Destination.CODES,), path.codes.units),
             (turned, corner_turn.units),
             ((Destination.V,), core.v),
         ):
             m.d.comb += Value.cast(sink.payload).eq(Value.cast(units.payload.data))
             with m.If(destination.matches(*destinations)):
                 m.d.comb += [sink.valid.eq(units.valid), units.ready.eq(sink.ready)]
-        connect(m, codes.codes, core.codes)
+        connect(m, path.codes.codes, core.codes)
         beats = corner_turn.beats
         for operand, sink in ((Operand.Q, core.q), (Operand.K, core.k)):
             m.d.comb += sink.payload.data.eq(beats.payload.data)
@@ -124,15 +172,20 @@ class Engine(wiring.Component):
             with m.If(beats.payload.operand == operand):
                 m.d.comb += [sink.valid.eq(beats.valid), beats.ready.eq(sink.ready)]
 
-        # Core to memory.
-        connect(m, outputs.runs, writer.runs)
+    def _connect_writes(self, m: Module, writer: WriteMaster, path: _CorePath) -> None:
+        """Core to memory: pass runs and words of O to the write master."""
+        output = path.core.o
+        connect(m, path.outputs.runs, writer.runs)
         m.d.comb += [
-            Value.cast(writer.data.payload).eq(Value.cast(core.o.payload)),
-            writer.data.valid.eq(core.o.valid),
-            core.o.ready.eq(writer.data.ready),
+            Value.cast(writer.data.payload).eq(Value.cast(output.payload)),
+            writer.data.valid.eq(output.valid),
+            output.ready.eq(writer.data.ready),
         ]
 
-        # Control and state of the engine.
+    def _report(
+        self, m: Module, reader: ReadMaster, writer: WriteMaster, queue: HeadQueue, core: Core
+    ) -> None:
+        """Pass on start and stop, and report errors, rest and what is counted."""
         with m.If(queue.fault != Cause.NONE):
             m.d.comb += self.cause.eq(queue.fault)
         with m.Elif(core.empty_row):
@@ -156,26 +209,21 @@ class Engine(wiring.Component):
             self.write_beat.eq(writer.beat),
             self.activity.eq(core.activity),
         ]
-        unwritten = self._work_on_heads(m, queue, codes, addresses, outputs, core, reader, writer)
-        self._answer_fetches(m, queue, addresses, corner_turn, core)
-        m.d.comb += self.done.eq(queue.idle & ~unwritten & writer.idle & ~core.busy)
-        return m
 
     def _work_on_heads(
         self,
         m: Module,
         queue: HeadQueue,
-        codes: CodeReader,
-        addresses: AddressGenerator,
-        outputs: OutputAddresses,
-        core: Core,
+        path: _CorePath,
         reader: ReadMaster,
         writer: WriteMaster,
     ) -> Value:
-        """Start each head everywhere, end it when all it needs has been read.
+        """Start each head in every part that works on it, end it when all its inputs are read.
 
-        Returns whether outputs of a head have still to be written.
+        Attention is the only operation, so every part works on every head. Returns whether outputs
+        of a head have still to be written.
         """
+        core, codes, addresses = path.core, path.codes, path.addresses
         head, block_bits = queue.heads.payload, log2(self._config.block)
         core_started, codes_started, outputs_started = (
             Signal(name=f"{name}_started") for name in ("core", "codes", "outputs")
@@ -204,8 +252,30 @@ class Engine(wiring.Component):
             ]
             if operand != Operand.V:
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
+        unwritten = self._place_outputs(m, queue, path, writer, outputs_started)
 
-        # Outputs come later than inputs: the part of a descriptor that they need waits in a queue.
+        started = core_started & codes_started & outputs_started
+        # No read may be in progress: one that fails must be the offered head's.
+        ended = core.command.ready & addresses.idle & codes.idle & reader.idle
+        with m.If(started & ended):
+            m.d.comb += queue.heads.ready.eq(1)
+            m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
+        return unwritten
+
+    def _place_outputs(
+        self,
+        m: Module,
+        queue: HeadQueue,
+        path: _CorePath,
+        writer: WriteMaster,
+        outputs_started: Signal,
+    ) -> Value:
+        """Write the outputs of each head after those of the head before.
+
+        That is later than its inputs are read: addresses and orders of outputs wait in a queue.
+        Returns whether there are any.
+        """
+        head, outputs = queue.heads.payload, path.outputs
         m.submodules.placed = placed = StreamFIFO(
             data.StructLayout(
                 {
@@ -215,14 +285,14 @@ class Engine(wiring.Component):
             ),
             depth=PLACED_HEADS,
         )
-        ahead, turn = placed.input.payload, placed.output.payload
+        last, turn = placed.input.payload, placed.output.payload
         m.d.comb += [
             placed.input.valid.eq(queue.heads.valid & ~outputs_started),
-            ahead.head.walk.eq(inputs.walk),
-            ahead.head.base.eq(head.o_address),
-            ahead.head.row_stride.eq(head.o_row_stride),
-            ahead.request.first_block_row.eq(head.first_block_row),
-            ahead.request.query_tokens.eq(head.query_tokens),
+            last.head.walk.eq(path.addresses.head.walk),
+            last.head.base.eq(head.o_address),
+            last.head.row_stride.eq(head.o_row_stride),
+            last.request.first_block_row.eq(head.first_block_row),
+            last.request.query_tokens.eq(head.query_tokens),
         ]
         with m.If(placed.input.valid & placed.input.ready):
             m.d.sync += outputs_started.eq(1)
@@ -238,27 +308,13 @@ class Engine(wiring.Component):
             m.d.sync += asked.eq(1)
         with m.If(self.head_done):
             m.d.sync += asked.eq(0)
-
-        started = core_started & codes_started & outputs_started
-        # Nothing of it may be on its way: a read that fails is the offered head's.
-        ended = core.command.ready & addresses.idle & codes.idle & reader.idle
-        with m.If(started & ended):
-            m.d.comb += queue.heads.ready.eq(1)
-            m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
         return placed.level != 0
 
-    def _answer_fetches(
-        self,
-        m: Module,
-        queue: HeadQueue,
-        addresses: AddressGenerator,
-        corner_turn: CornerTurn,
-        core: Core,
-    ) -> None:
-        """Pass the core's fetches on to the address generator and the corner turn."""
+    def _answer_fetches(self, m: Module, queue: HeadQueue, path: _CorePath) -> None:
+        """Pass the core's requests for blocks to the address generator and the corner turn."""
         config, head = self._config, queue.heads.payload
         block_bits = log2(config.block)
-        fetch, request, turn = core.fetch, addresses.request, corner_turn.request
+        fetch, request, turn = path.core.fetch, path.addresses.request, path.corner_turn.request
         of_query = fetch.payload.operand == Operand.Q
         turns = fetch.payload.operand != Operand.V
         last_token = Signal(len(head.key_tokens))

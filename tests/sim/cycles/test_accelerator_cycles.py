@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from firmware_model.calibration.plan import uniform_plan
@@ -92,7 +93,7 @@ def expected_reads(config: Config, image: Image, jobs: list[HeadJob]) -> list[tu
 
         for row in job.rows(config):
             read(ReadKind.Q, row)
-            for column in job.codes[row].nonzero().flatten().tolist():
+            for column in np.flatnonzero(job.codes[row]).tolist():
                 read(ReadKind.K, column)
                 read(ReadKind.V, column)
     return expected
