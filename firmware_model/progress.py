@@ -6,7 +6,7 @@ from collections.abc import Callable
 #: Called with (steps done, steps in all) after each step.
 Progress = Callable[[int, int], None]
 
-#: Who wants to show what `announce` tells adds a handler and sets the level to ``INFO``.
+#: To show announcements, add a handler and set the level to ``INFO``.
 ANNOUNCEMENTS = logging.getLogger("paro")
 
 
@@ -16,7 +16,7 @@ def announce(message: str) -> None:
 
 
 class Steps:
-    """Counts steps and tells a `Progress`, if there is one."""
+    """Counts steps for a `Progress`, if there is one."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress = progress

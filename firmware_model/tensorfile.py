@@ -1,4 +1,4 @@
-"""Read and write safetensors files with every failure told in one sentence."""
+"""Read and write safetensors files with one sentence for every failure."""
 
 import hashlib
 import json

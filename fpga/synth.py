@@ -57,7 +57,7 @@ def synth(
     out_dir : Path
         Receives ``report.json``, the bitstream and, in ``build``, what the tools made.
     min_mhz : float
-        Clock that the bitstream runs at; the report tells whether it was met.
+        Clock that the bitstream runs at; the report says whether it was met.
     estimate : bool
         Stop after Yosys: cells, but no frequency and no bitstream.
     seed : int

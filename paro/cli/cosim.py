@@ -85,7 +85,7 @@ def cosim(
 
     The compiled simulator is kept for later runs, wherever their -o is, in the folder paro of
     XDG_CACHE_HOME or ~/.cache (the environment variable PARO_CACHE_DIR names another); it holds at
-    most 2 GiB, `paro doctor` tells how much, and it may be deleted at any time.
+    most 2 GiB, `paro doctor` shows how much, and it may be deleted at any time.
 
     Writes DIR/report.json, DIR/outputs.safetensors and DIR/stages.png, a picture of where the
     clocks went. Exit status 1 if a word differs, or if the core alone takes other clocks than the

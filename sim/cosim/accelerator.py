@@ -78,7 +78,7 @@ def play_steps(
     steps : sequence of Step
         Steps to play, in order.
     session : Session
-        Where and how; progress is told in heads done.
+        Where and how; progress counts heads done.
     memory : Memory, optional
         By default without latency and stalls.
 
@@ -162,7 +162,7 @@ class AcceleratorTarget:
         return self.memory.stall_seed
 
     def simulate(self, config: Config, jobs: Sequence[HeadJob], session: Session) -> Simulation:
-        """See `Target`: all jobs are one queue; progress is told in heads done."""
+        """See `Target`: all jobs are one queue; progress counts heads done."""
         image = self._place(config, jobs)
         run = play_steps(config, [image], [Step()], session, self.memory)
         step = run.steps[0] if run.steps else StepResult()

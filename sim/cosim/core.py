@@ -64,7 +64,7 @@ class CoreTarget:
     reset_at: int | None = None
 
     def simulate(self, config: Config, jobs: Sequence[HeadJob], session: Session) -> Simulation:
-        """See `Target`; progress is told in block rows begun."""
+        """See `Target`; progress counts block rows begun."""
         stimulus = make_stimulus(config, jobs)
         depth = max(DEPTH_MIN, 1 << (stimulus.depth - 1).bit_length())
         harness = Harness(

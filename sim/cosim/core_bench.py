@@ -1,4 +1,4 @@
-"""The cocotb bench of the core: tells the harness which beats go where, and watches.
+"""The cocotb bench of the core: points the harness to its beats, and watches.
 
 Runs inside the simulator, in a folder with a `sim.cosim.core_scenario.Scenario` and the streams'
 beats, and leaves a `Result` and, from the harness, ``o.hex``. It wakes only when `status` has a bit
