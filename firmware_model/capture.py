@@ -151,7 +151,7 @@ class CaptureFile(_Layout):
             If the file cannot be read any more or a tensor is not as `Capture` states.
         """
         tensors, _, digest = read_tensors(self.path, "capture", _TENSORS)
-        _check_tensors(self.path, tensors)
+        check_values(self.path, "capture", tensors)
         return Capture(
             path=self.path,
             q=tensors["q"],
@@ -290,15 +290,14 @@ def _check_shapes(path: Path, shapes: dict[str, list[int]]) -> None:
         raise ParoError(f"capture {path} has head_dim {q[2]}; legal: 1 to {HEAD_DIMS[-1]}")
 
 
-def _check_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def check_values(path: Path, kind: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ParoError unless all tensors of a file, called ``kind``, are of `DTYPES` and finite."""
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             legal = ", ".join(_dtype_name(dtype) for dtype in DTYPES)
-            raise ParoError(
-                f"capture {path}: {name} is {_dtype_name(tensor.dtype)}; legal: {legal}"
-            )
+            raise ParoError(f"{kind} {path}: {name} is {_dtype_name(tensor.dtype)}; legal: {legal}")
         if not torch.isfinite(tensor).all():
-            raise ParoError(f"capture {path}: {name} holds NaN or infinity; legal: finite values")
+            raise ParoError(f"{kind} {path}: {name} holds NaN or infinity; legal: finite values")
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

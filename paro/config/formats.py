@@ -31,6 +31,11 @@ SCALED_SCORE_BITS = 18
 #: Right shift after the query scale.
 QUERY_SCALE_SHIFT = 15
 
+#: Most input channels of a linear layer: sums of so many products have `SUM_BITS`.
+INPUTS_MAX = 2**15
+#: Width of the signed sum of a linear layer's products, of operands up to 127 and digits up to 128.
+SUM_BITS = 1 + (OPERAND_MAX * (OPERAND_MAX + 1) * INPUTS_MAX).bit_length()
+
 #: Fractional bits of a base-2 logit.
 LOGIT_FRAC = 8
 #: Integer bits of a base-2 logit, sign excluded: the row maximum lies in -2047 .. 2047.
