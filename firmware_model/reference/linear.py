@@ -1,0 +1,226 @@
+"""Linear layers, bit exact: section 7 of `docs/numerics.md`."""
+
+from dataclasses import dataclass
+
+import torch
+
+from firmware_model.reference.digits import key_table
+from firmware_model.reference.integer import check_width, rounding_shift
+from paro.config.config import Config, blocks_of
+from paro.config.errors import ParoError
+from paro.config.formats import (
+    CODE_BITS,
+    INPUTS_MAX,
+    KEY_SCALE_BITS,
+    OPERAND_MAX,
+    OUT_BITS,
+    QUERY_SCALE_BITS,
+    SCALED_SCORE_BITS,
+    SUM_BITS,
+)
+
+__all__ = [
+    "OutputFormat",
+    "QuantizedInputs",
+    "QuantizedWeights",
+    "dequantize_outputs",
+    "fit_outputs",
+    "integer_linear",
+    "quantize_inputs",
+    "quantize_weights",
+    "tile_values",
+]
+
+_OUT_MAX = 2 ** (OUT_BITS - 1) - 1
+_SCALED_MAX = 2 ** (SCALED_SCORE_BITS - 1) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedInputs:
+    """Activations as the accelerator reads them.
+
+    Parameters
+    ----------
+    x8 : torch.Tensor
+        int8 [tokens, inputs], -127 .. 127.
+    mx : torch.Tensor
+        int32 [tokens], 1 .. 2**17 - 1: scale mantissa of each token.
+    unit : float
+        Value of mantissa 1.
+    """
+
+    x8: torch.Tensor
+    mx: torch.Tensor
+    unit: float
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeights:
+    """Weights as the accelerator reads them.
+
+    Parameters
+    ----------
+    w8 : torch.Tensor
+        int8 [outputs, inputs], -127 .. 127.
+    mw : torch.Tensor
+        int32 [outputs], 1 .. 255: scale mantissa of each output channel.
+    unit : float
+        Value of mantissa 1.
+    codes : torch.Tensor
+        uint8 [blocks of outputs, chunks of inputs]: code of each tile of ``block`` outputs times
+        ``head_dim`` inputs.
+    """
+
+    w8: torch.Tensor
+    mw: torch.Tensor
+    unit: float
+    codes: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class OutputFormat:
+    """How sums become output words.
+
+    Parameters
+    ----------
+    sum_shift, out_shift : int
+        Right shifts after the weight's and after the token's mantissa, 0 or more.
+    bias : torch.Tensor
+        int32 [outputs], of `OUT_BITS` signed bits, in the unit of the output.
+    unit : float
+        Value of an output word of 1.
+    """
+
+    sum_shift: int
+    out_shift: int
+    bias: torch.Tensor
+    unit: float
+
+
+def quantize_inputs(x: torch.Tensor, unit: float | None = None) -> QuantizedInputs:
+    """Quantise activations, each token with its own scale.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        [tokens, inputs].
+    unit : float, optional
+        Value of mantissa 1; by default the largest token's mantissa becomes 2**16. Values beyond
+        the largest mantissa saturate.
+    """
+    x = x.double()
+    largest = x.abs().amax(dim=1, keepdim=True)
+    if unit is None:
+        unit = largest.max().item() / OPERAND_MAX / 2 ** (QUERY_SCALE_BITS - 1) or 1.0
+    mx = torch.ceil(largest / (OPERAND_MAX * unit)).clamp(1, 2**QUERY_SCALE_BITS - 1)
+    return QuantizedInputs(_rounded(x / (mx * unit)), mx.flatten().int(), unit)
+
+
+def quantize_weights(weight: torch.Tensor, codes: torch.Tensor) -> QuantizedWeights:
+    """Quantise weights to nearest, each output channel with its own scale.
+
+    Parameters
+    ----------
+    weight : torch.Tensor
+        [outputs, inputs].
+    codes : torch.Tensor
+        uint8 [blocks of outputs, chunks of inputs].
+    """
+    weight = weight.double()
+    largest = weight.abs().amax(dim=1, keepdim=True)
+    mw_max = 2**KEY_SCALE_BITS - 1
+    unit = largest.max().item() / (OPERAND_MAX * mw_max) or 1.0
+    mw = torch.ceil(largest / (OPERAND_MAX * unit)).clamp(1, mw_max)
+    return QuantizedWeights(_rounded(weight / (mw * unit)), mw.flatten().int(), unit, codes)
+
+
+def tile_values(weights: QuantizedWeights, config: Config) -> torch.Tensor:
+    """Values that the weights take at their tiles' widths, float64 [outputs, inputs].
+
+    Raises
+    ------
+    ParoError
+        If the codes do not fit weights and configuration.
+    """
+    outputs, inputs = weights.w8.shape
+    if not 1 <= inputs <= INPUTS_MAX:
+        raise ParoError(f"a layer of {inputs} inputs is not legal; legal: 1 to {INPUTS_MAX:,}")
+    shape = (config.blocks_of(outputs), blocks_of(inputs, config.head_dim))
+    codes = weights.codes
+    if codes.dtype != torch.uint8 or codes.shape != shape or codes.max() >= len(CODE_BITS):
+        raise ParoError(
+            f"codes of a layer are {codes.dtype} {list(codes.shape)}; "
+            f"legal: torch.uint8 {list(shape)}, 0 to {len(CODE_BITS) - 1}"
+        )
+    each = codes.repeat_interleave(config.block, 0).repeat_interleave(config.head_dim, 1)
+    each = each[:outputs, :inputs]
+    index = weights.w8.long() + OPERAND_MAX + 1
+    values = torch.zeros(outputs, inputs, dtype=torch.float64)
+    for code, bits in enumerate(CODE_BITS):
+        if bits:
+            values = torch.where(each == code, key_table(bits)[index].double(), values)
+    return values
+
+
+def fit_outputs(
+    inputs: QuantizedInputs,
+    weights: QuantizedWeights,
+    bias: torch.Tensor | None,
+    config: Config,
+) -> OutputFormat:
+    """Choose shifts such that nothing here saturates, with a factor of 2 in reserve for others."""
+    sums = _sums(inputs, weights, config)
+    scaled = sums * weights.mw.double()
+    sum_shift = _shift(2 * scaled.abs().max().item(), _SCALED_MAX)
+    unit = inputs.unit * weights.unit * 2.0**sum_shift
+    products = scaled * 2.0**-sum_shift * inputs.mx.double().unsqueeze(1)
+    largest = products.abs().max().item()
+    if bias is not None:
+        largest += bias.double().abs().max().item() / unit
+    out_shift = _shift(2 * largest, _OUT_MAX)
+    unit *= 2.0**out_shift
+    outputs = weights.w8.shape[0]
+    values = torch.zeros(outputs) if bias is None else bias
+    rounded = torch.round(values.double() / unit).clamp(-_OUT_MAX, _OUT_MAX)
+    return OutputFormat(sum_shift, out_shift, rounded.int(), unit)
+
+
+def integer_linear(
+    inputs: QuantizedInputs, weights: QuantizedWeights, output: OutputFormat, config: Config
+) -> torch.Tensor:
+    """Output words of a layer, int16 [tokens, outputs].
+
+    Raises
+    ------
+    ParoError
+        If the codes do not fit weights and configuration.
+    """
+    sums = _sums(inputs, weights, config).long()
+    check_width("sums of a layer", sums, SUM_BITS)
+    scaled = rounding_shift(sums * weights.mw.long(), output.sum_shift)
+    scaled = scaled.clamp(-_SCALED_MAX, _SCALED_MAX)
+    words = rounding_shift(scaled * inputs.mx.long().unsqueeze(1), output.out_shift)
+    return (words + output.bias.long()).clamp(-_OUT_MAX, _OUT_MAX).to(torch.int16)
+
+
+def dequantize_outputs(words: torch.Tensor, output: OutputFormat) -> torch.Tensor:
+    """Values of output words, float64 [tokens, outputs]."""
+    return words.double() * output.unit
+
+
+def _sums(inputs: QuantizedInputs, weights: QuantizedWeights, config: Config) -> torch.Tensor:
+    """Exact sums of products in float64, which holds integers of `SUM_BITS`: [tokens, outputs]."""
+    return inputs.x8.double() @ tile_values(weights, config).T
+
+
+def _shift(largest: float, limit: int) -> int:
+    """Least right shift that brings a value down to a limit."""
+    shift = 0
+    while largest > limit:
+        largest /= 2
+        shift += 1
+    return shift
+
+
+def _rounded(values: torch.Tensor) -> torch.Tensor:
+    return torch.round(values).clamp(-OPERAND_MAX, OPERAND_MAX).to(torch.int8)
