@@ -1,0 +1,69 @@
+"""Weights with error feedback, against rounding to nearest."""
+
+import pytest
+import torch
+
+from firmware_model.calibration.feedback import feedback_weights
+from firmware_model.quality.metrics import snr_db
+from firmware_model.reference.digits import key_value
+from firmware_model.reference.linear import quantize_weights, tile_values
+from paro.config import Config
+
+CONFIG = Config(rows=4, cols=4, block=16, head_dim=32)
+
+
+def layer(seed):
+    """Inputs that go together, as real ones do, and weights with rows of different size."""
+    torch.manual_seed(seed)
+    x = torch.randn(600, 24) @ torch.randn(24, 200) + 0.1 * torch.randn(600, 200)
+    weight = torch.randn(40, 200) * torch.exp(torch.randn(40, 1))
+    return x * torch.exp(torch.randn(200)), weight
+
+
+def codes_of(code):
+    if code == "mixed":
+        return torch.randint(0, 4, (3, 7), dtype=torch.uint8)
+    return torch.full((3, 7), code, dtype=torch.uint8)
+
+
+def quality(x, weight, weights):
+    values = tile_values(weights, CONFIG) * weights.mw.double().unsqueeze(1) * weights.unit
+    return snr_db(x.double() @ values.T, x.double() @ weight.double().T)
+
+
+@pytest.mark.parametrize(("code", "gain"), [(1, 3), (2, 3), (3, 3), ("mixed", 1)])
+def test_outputs_are_nearer_than_by_rounding(code, gain, seed):
+    x, weight = layer(seed)
+    codes = codes_of(code)
+    fed = feedback_weights(x, weight, codes, CONFIG)
+    plain = quantize_weights(weight, codes)
+    assert quality(x, weight, fed) > quality(x, weight, plain) + gain
+    assert torch.equal(fed.mw, plain.mw)
+    assert fed.unit == plain.unit
+    assert torch.equal(fed.codes, codes)
+
+
+@pytest.mark.parametrize("code", [1, 2, 3])
+def test_without_correlation_it_is_rounding_to_the_nearest_value(code, seed):
+    _, weight = layer(seed)
+    codes = codes_of(code)
+    fed = feedback_weights(torch.eye(200), weight, codes, CONFIG)
+    target = weight.double() / (fed.mw.double().unsqueeze(1) * fed.unit)
+    bits = (0, 2, 4, 8)[code]
+    levels = torch.tensor([key_value(value, bits) for value in range(-127, 128)]).double()
+    least = (target.unsqueeze(2) - levels).abs().amin(dim=2)
+    assert torch.allclose((tile_values(fed, CONFIG) - target).abs(), least, atol=1e-9)
+
+
+def test_tiles_of_width_0_hold_nothing(seed):
+    x, weight = layer(seed)
+    codes = codes_of(2)
+    codes[1, 2] = 0
+    fed = feedback_weights(x, weight, codes, CONFIG)
+    assert not fed.w8[16:32, 64:96].any()
+
+
+def test_no_activation_at_all(seed):
+    _, weight = layer(seed)
+    fed = feedback_weights(torch.zeros(5, 200), weight, codes_of(3), CONFIG)
+    assert torch.equal(fed.w8, quantize_weights(weight, codes_of(3)).w8)
