@@ -118,7 +118,7 @@ def registers_markdown(config: Config) -> str:
         "",
         "## Stages",
         "",
-        "Each has three counters, of the clocks in which it was "
+        "Each has three counters, of the cycles in which it was "
         + ", ".join(STATES)
         + "; at most one of them counts in a clock.",
         "",

@@ -98,7 +98,7 @@ class Counters:
     read_bursts, read_beats, write_bursts, write_beats : int
         Moved on the memory port.
     stages : dict of str to dict of str to int
-        For each stage the clocks in each state.
+        For each stage the cycles in each state.
     """
 
     cycles: int

@@ -60,7 +60,7 @@ def cosim(
         typer.Option(
             "--latency",
             metavar="CYCLES",
-            help="clocks from a request to the memory's answer; A:B, of the accelerator alone: "
+            help="cycles from a request to the memory's answer; A:B, of the accelerator alone: "
             "at random from A to B",
         ),
     ] = "0",
@@ -88,7 +88,7 @@ def cosim(
     most 2 GiB, `paro doctor` shows how much, and it may be deleted at any time.
 
     Writes DIR/report.json, DIR/outputs.safetensors and DIR/stages.png, a picture of where the
-    clocks went. Exit status 1 if a word differs, or if the core alone takes other clocks than the
+    cycles went. Exit status 1 if a word differs, or if the core alone takes other cycles than the
     cycle model predicts, the accelerator more than 1 % more or less.
 
     [bold]Examples[/bold]
@@ -107,7 +107,7 @@ def cosim(
     if plan is not None:
         check_plan(plan)
     bounds = parse_range("query-blocks", query_blocks)
-    clocks = _parse_latency(latency, top)
+    cycles = _parse_latency(latency, top)
     if interleaved and top is Top.CORE:
         raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
 
@@ -122,7 +122,7 @@ def cosim(
     from sim.cosim.cosim import Heads, Setup
     from sim.cosim.cosim import cosim as simulate
 
-    target = _target(top, clocks, stalls, interleaved)
+    target = _target(top, cycles, stalls, interleaved)
     source = load_capture(capture)
     chosen_plan, chosen = choose_plan(plan, source, heads, config)
     core = capture_config(config, source, chosen_plan)
@@ -160,7 +160,7 @@ def _target(
 
 
 def _parse_latency(text: str, top: Top) -> tuple[int, int]:
-    """Least and most clocks."""
+    """Least and most cycles."""
     low, colon, high = text.partition(":")
     limit = 65_535
     numbers = [low, high] if colon else [low, low]
@@ -176,7 +176,7 @@ def _parse_latency(text: str, top: Top) -> tuple[int, int]:
 
 def _stages_table(report: "Report") -> Table:
     """Part of the cycles that each stage spent in each state."""
-    assert report.cycles, "stages are counted in clocks"
+    assert report.cycles, "stages are counted in cycles"
     table = Table(title="stages, % of the cycles", title_justify="left", box=box.SIMPLE_HEAD)
     states = list(next(iter(report.stages.values())))
     for name in ("stage", *states):

@@ -53,7 +53,7 @@ def stages_figure(report: Report) -> Figure:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     axes = figure.subplots()
     stages, cycles = report.stages, report.cycles
-    assert cycles, "stages are counted in clocks"
+    assert cycles, "stages are counted in cycles"
     places = np.arange(len(stages))
     left = np.zeros(len(stages))
     for state, colour in _STATE_COLOURS.items():

@@ -47,7 +47,7 @@ QUEUE_BITS = 16
 #: Most heads in a queue.
 QUEUE_MAX = 2**QUEUE_BITS - 1
 
-#: Stages whose clocks are counted, in the order of their counters.
+#: Stages whose cycles are counted, in the order of their counters.
 STAGES = {stage.name.lower(): meaning for stage, meaning in STAGE_MEANINGS.items()}
 #: States of a stage in a clock, at most one of them. In none of them it has nothing to do.
 STATES = {
@@ -176,7 +176,7 @@ class Register:
 
 
 def counter_name(stage: str, state: str) -> str:
-    """Name of the register that counts the clocks of a stage in a state."""
+    """Name of the register that counts the cycles of a stage in a state."""
     return f"{stage}_{state}".upper()
 
 

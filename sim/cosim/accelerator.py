@@ -32,7 +32,7 @@ from sim.cycles.memory import Memory
 
 __all__ = ["ACCELERATOR_TOLERANCE", "AcceleratorRun", "AcceleratorTarget", "play_steps"]
 
-#: Difference from the cycle model that still counts as predicted, as a part of the clocks taken.
+#: Difference from the cycle model that still counts as predicted, as a part of the cycles taken.
 ACCELERATOR_TOLERANCE = 0.01
 #: Clocks without a beat on the memory port after which the accelerator counts as hung.
 IDLE_LIMIT = 200_000

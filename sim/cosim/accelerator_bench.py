@@ -242,7 +242,7 @@ class AcceleratorBench:
             last = beats
             Path(PROGRESS_FILE).write_text(str(beats["heads_done"]))
             if silent > limit:
-                raise ParoError(f"the accelerator did not move a beat for {silent} clocks")
+                raise ParoError(f"the accelerator did not move a beat for {silent} cycles")
         await self.driver.wait()
 
 

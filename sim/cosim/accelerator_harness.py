@@ -2,7 +2,7 @@
 
 cocotbext-axi has the memory itself, and the master of the registers. Between the memory and the
 accelerator the harness delays read addresses and write responses, each by a random number of
-clocks, in order and without losing throughput; every channel has random geometric stalls; one
+cycles, in order and without losing throughput; every channel has random geometric stalls; one
 chosen response becomes an error. Nothing random begins before the first address after reset, so
 that the cycle model can follow.
 """
@@ -20,7 +20,7 @@ __all__ = ["BENCH_TOP", "harness_verilog", "visible_ports"]
 #: Top module of a co-simulation of the accelerator.
 BENCH_TOP = "paro_axi_bench"
 
-#: Inputs of the harness beside the accelerator's ports. Latencies are in clocks; a stall begins,
+#: Inputs of the harness beside the accelerator's ports. Latencies are in cycles; a stall begins,
 #: and goes on, with a probability of the rate / 256; the read beat, and the write response, of that
 #: number since reset (0: none) becomes the error ``error_response``.
 _SETTINGS = {

@@ -70,7 +70,7 @@ class Scenario:
     memory_bytes : int
         Size of the memory.
     latency_low, latency_span : int
-        Least clocks to an answer of the memory, and how many more there may be.
+        Least cycles to an answer of the memory, and how many more there may be.
     stall_seed : int, optional
         Random stalls of every channel of memory and registers; ``None`` for none.
     idle_limit : int

@@ -1,4 +1,4 @@
-"""The core in simulation: its input beats, its output beats, the clocks of each stage."""
+"""The core in simulation: its input beats, its output beats, the cycles of each stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

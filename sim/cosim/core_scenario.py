@@ -103,7 +103,7 @@ class Result:
     commands : list of CommandResult
         One for each command; none if the bench never began.
     cycles : int
-        All clocks simulated.
+        All cycles simulated.
     outputs_discarded : int
         Output beats before the reset.
     """

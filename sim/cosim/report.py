@@ -58,7 +58,7 @@ class MemoryReport:
     Parameters
     ----------
     latency : list of int
-        Least and most clocks to an answer.
+        Least and most cycles to an answer.
     interleaved : bool
         Whether all heads' tokens lie in one array.
     read, write : Traffic
@@ -152,7 +152,7 @@ worst_head, worst_snr_db, heads
 
     @property
     def passed(self) -> bool:
-        """Whether every word is right, and the clocks are not other than predicted."""
+        """Whether every word is right, and the cycles are not other than predicted."""
         return self.bit_exact and self.cycles_as_predicted is not False
 
     def to_dict(self) -> dict[str, Any]:

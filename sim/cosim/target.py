@@ -26,17 +26,17 @@ class Simulation:
     words : list of np.ndarray
         int16 [words], for each job its output words, in order; fewer than expected after a failure.
     cycles : list of int or None
-        For each job, clocks from its command to its last output beat; ``None`` if it did not end,
+        For each job, cycles from its command to its last output beat; ``None`` if it did not end,
         or if the accelerator does not count them.
     total_cycles : int or None
         Clocks from the first command to the last output of all.
     stages : dict of str to dict of str to int
-        For each stage of the core, clocks of ``total_cycles`` in which it was ``busy``,
+        For each stage of the core, cycles of ``total_cycles`` in which it was ``busy``,
         ``starved`` and ``blocked``; in the others it had nothing to do.
     failure : str or None
         Objection of the bench.
     simulated_cycles : int
-        All clocks simulated.
+        All cycles simulated.
     seconds : float
         Wall-clock time of the simulation, without builds.
     waves : Path or None
@@ -79,7 +79,7 @@ class Target(Protocol):
         ...
 
     def predict(self, config: Config, jobs: Sequence[HeadJob]) -> Prediction:
-        """Predict by the cycle model the clocks that `simulate` finds."""
+        """Predict by the cycle model the cycles that `simulate` finds."""
         ...
 
     def is_as_predicted(self, prediction: Prediction, simulation: Simulation) -> bool:

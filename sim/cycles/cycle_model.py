@@ -214,7 +214,7 @@ def predict_accelerator(
     """
     codes, commands = _joined(config, works, memory.latency[0])
     port = memory_port(config, image, memory)
-    stalls, core = generators(None, STREAMS), _core_timing(config, shell=True)
+    stalls, core = generators(None, STREAMS), _core_timing(config, accelerator=True)
     model = _run(new_model(core, codes, commands, memory.latency[0], stalls, port))
     model.spans[-1]["end"] += Accelerator.DONE_LATENCY
     return _prediction(model)
@@ -288,7 +288,7 @@ def _checked_codes(config: Config, codes: np.ndarray, work: CoreWork) -> np.ndar
     return np.ascontiguousarray(codes, np.uint8)
 
 
-def _core_timing(config: Config, *, paced: bool = False, shell: bool = False) -> CoreTiming:
+def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = False) -> CoreTiming:
     """Read the configuration, and the latencies that the modules name."""
     drain = ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY
     weights = SoftmaxUnit.LATENCY
@@ -323,6 +323,6 @@ def _core_timing(config: Config, *, paced: bool = False, shell: bool = False) ->
         parts=config.head_dim // config.drain_words,
         output=Normalizer.LATENCY + StreamFIFO.LATENCY,
         queue=Normalizer.QUEUE,
-        paced=paced or shell,
+        paced=paced or accelerator,
         fifo=StreamFIFO.LATENCY,
     )

@@ -38,7 +38,7 @@ def assert_exact(config: Config, jobs: Sequence[HeadJob], simulation: Simulation
 def assert_as_predicted(
     target: CoreTarget, config: Config, jobs: Sequence[HeadJob], simulation: Simulation
 ) -> None:
-    """The clocks of a simulation are those of the cycle model."""
+    """The cycles of a simulation are those of the cycle model."""
     prediction = target.predict(config, jobs)
     assert target.is_as_predicted(prediction, simulation)
     assert simulation.cycles == prediction.cycles

@@ -61,7 +61,7 @@ class Case:
         ]
 
 
-# Few tokens: Icarus needs a second for some hundred clocks.
+# Few tokens: Icarus needs a second for some hundred cycles.
 SMALL = (
     Case(
         "4x4-b16-d32",

@@ -17,7 +17,7 @@ from tests.places import SHARED
 from tests.sim.cosim.checks import assert_as_predicted, assert_exact, simulate
 from tests.sim.inputs import random_capture
 
-#: Its streams begin some clocks after a fetch.
+#: Its streams begin some cycles after a fetch.
 TARGET = CoreTarget(memory_latency=30)
 SHAPES = [
     pytest.param(PRESETS["ulx3s"], id="8x8"),
