@@ -1,9 +1,9 @@
 """Many machines on one model, on all cores or on a cluster, resumable.
 
 A job is one array under one plan: the cycle model runs once for all its clock rates and
-bandwidths. Jobs go through joblib, so that ``joblib.parallel_config(backend="dask")`` around `sweep`
-takes them to a cluster unchanged. Each point is a file of its own, written whole; a point that lies there is not
-computed again. Its name is a digest of all that the point depends on.
+bandwidths. Jobs go through joblib, so that ``joblib.parallel_config(backend="dask")`` around
+`sweep` takes them to a cluster unchanged. Each point is a file of its own, written whole; a point
+that lies there is not computed again. Its name is a digest of all that the point depends on.
 """
 
 from collections.abc import Mapping, Sequence
