@@ -106,8 +106,9 @@ def _read_port(config: Config, lanes: int, heads: list[dict[ReadKind, BlockBurst
     units = max(units, WAITING_UNITS, DESCRIPTOR_BYTES // config.load_bytes)
     return ReadPort(
         unit_words=unit_words,
+        part_words=min(unit_words, lanes),
+        lane_words=read_master.DEPTH - 1,
         load_tokens=config.load_tokens,
-        held=(read_master.DEPTH - 1) * lanes // unit_words,
         group_units=config.head_dim // formats.LANES,
         block=config.block,
         walk=1 + TokenRuns.LATENCY,
@@ -124,6 +125,8 @@ def _read_port(config: Config, lanes: int, heads: list[dict[ReadKind, BlockBurst
         done=np.full(read_master.OUTSTANDING, -1),
         complete=np.full(read_master.RUNS, -1),
         units=np.zeros(units + 1, np.int64),
+        lanes=new_records(Lane, [Lane()] * lanes),
+        pops=np.full((lanes, 2 * read_master.DEPTH), -1),
     )
 
 

@@ -66,7 +66,8 @@ class Reader(NamedTuple):
     taken: int = -1  # an address was taken
     arrived: int = -1  # an address came to the memory
     beat: int = -1  # a beat was taken
-    unit: int = -1  # a unit was complete
+    unit: int = -1  # a unit, or the part of one that is taken in a cycle, was complete
+    lane: int = 0  # of the next word that leaves its lane
     turned: int = -1  # the last beat of a block came out of the corner turn
     idle: int = -1  # the address generator became idle
     walk_begin: int = -1  # tokens at which the last block began and ended
@@ -129,7 +130,7 @@ class WaitingRun(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """Record of a lane of the writer."""
+    """Record of a lane of the reader or of the writer."""
 
     pushed: int = 0  # words so far
     push_cycle: int = -1  # of the last one
@@ -150,9 +151,10 @@ class MemoryBehaviour(NamedTuple):
 class ReadPort(NamedTuple):
     """Bursts that are read, and their state; times are in cycles."""
 
-    unit_words: int
     load_tokens: int
-    held: int  # units that the lanes hold
+    unit_words: int
+    part_words: int  # of a unit, taken in a cycle
+    lane_words: int  # that a lane is sure to take
     group_units: int  # of load_tokens tokens' rows; the corner turn makes as many beats of them
     block: int
     walk: int  # from a request for a place that is known to the run of its first token
@@ -169,6 +171,8 @@ class ReadPort(NamedTuple):
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
     complete: np.ndarray  # int64 [RUNS]: last units of the last runs
     units: np.ndarray  # int64: cycles in which the units of a block come
+    lanes: np.ndarray  # `Lane`
+    pops: np.ndarray  # int64 [lanes, ring]: when the last words left
 
 
 class WritePort(NamedTuple):
@@ -251,10 +255,41 @@ def _read_address(port, accepted, done):
 
 
 @compiled
+def _lanes_take(lanes, pops, lane_words, cycle):
+    """First cycle from this one on in which every lane takes a word."""
+    while True:
+        found = cycle
+        for index in range(len(lanes)):
+            lane = lanes[index]
+            words = lane.pushed
+            if lane.push_cycle == cycle - 1:
+                # This word is not counted yet.
+                words -= 1
+            if words >= lane_words:
+                left = pops[index, (words - lane_words) % pops.shape[1]]
+                found = max(found, left + 2)
+        if found == cycle:
+            return cycle
+        cycle = found
+
+
+@compiled
+def _pop_words(port, cycle):
+    """Take the words of a part of a unit out of the reader's lanes in this cycle."""
+    reads, reader = port.reads, port.reads.state
+    for word in range(reads.part_words):
+        index = (reader.lane + word) % port.lanes
+        lane = reads.lanes[index]
+        reads.pops[index, lane.popped % reads.pops.shape[1]] = cycle
+        lane.popped += 1
+    reader.lane = (reader.lane + reads.part_words) % port.lanes
+
+
+@compiled
 def _read_burst(port, accepted, burst, stored, unit):
     """Follow a burst of a run that the reader has accepted.
 
-    ``stored`` words of an incomplete unit are there; ``unit`` is the number of the next one.
+    ``stored`` words of an incomplete unit have come; ``unit`` is the number of the next one.
     Returns both as they are after the burst.
     """
     reads, reader = port.reads, port.reads.state
@@ -262,17 +297,24 @@ def _read_burst(port, accepted, burst, stored, unit):
     reader.bursts += 1
     beat = _read_address(port, accepted, reads.done[place])
     words, lane = burst.words, burst.lane
+    if stored % reads.part_words == 0:
+        reader.lane = lane
     for _ in range(burst.beats):
         free = unstalled(port.memory.stalls.r, reader.beat)
-        beat = max(beat, free, reader.unit - reads.held)
+        beat = _lanes_take(reads.lanes, reads.pops, reads.lane_words, max(beat, free))
         now = min(words, port.lanes - lane)
+        for index in range(lane, lane + now):
+            reads.lanes[index].pushed += 1
+            reads.lanes[index].push_cycle = beat
         words -= now
-        stored += now
         lane = 0
+        for _ in range((stored % reads.part_words + now) // reads.part_words):
+            reader.unit = max(reader.unit + 1, beat + reads.to_unit)
+            _pop_words(port, reader.unit - 1)
+        stored += now
         while stored >= reads.unit_words:
             stored -= reads.unit_words
-            reader.unit = max(reader.unit + 1, beat + reads.to_unit)
-            reads.units[unit] = reader.unit
+            reads.units[unit] = reader.unit - stored // reads.part_words
             unit += 1
         reader.beat = beat
         beat += 1
@@ -464,25 +506,6 @@ def _next_run(port):
 
 
 @compiled
-def _lanes_take(writes, cycle):
-    """First cycle from this one on in which every lane takes a word."""
-    while True:
-        found = cycle
-        for index in range(len(writes.lanes)):
-            lane = writes.lanes[index]
-            words = lane.pushed
-            if lane.push_cycle == cycle - 1:
-                # This word is not counted yet.
-                words -= 1
-            if words >= writes.lane_words:
-                left = writes.pops[index, (words - writes.lane_words) % writes.pops.shape[1]]
-                found = max(found, left + 2)
-        if found == cycle:
-            return cycle
-        cycle = found
-
-
-@compiled
 def _write_address(port, gathered):
     """Follow the address of a burst whose outputs are gathered in this cycle."""
     writes, writer, memory = port.writes, port.writes.state, port.memory
@@ -579,7 +602,7 @@ def write_unit(port, offered):
     if writer.units_left == 0:
         now = max(now, _next_run(port))
     for _ in range(writes.unit_parts):
-        now = _lanes_take(writes, now)
+        now = _lanes_take(writes.lanes, writes.pops, writes.lane_words, now)
         writer.word_units += 1
         if writer.word_units == writes.part_units:
             writer.word_units = 0
