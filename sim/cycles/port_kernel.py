@@ -68,7 +68,8 @@ class Reader(NamedTuple):
     beat: int = -1  # a beat was taken
     unit: int = -1  # a unit, or the part of one that is taken in a cycle, was complete
     lane: int = 0  # of the next word that leaves its lane
-    turned: int = -1  # the last beat of a block came out of the corner turn
+    turned: int = -1  # the last beat of a group of tokens came out of the corner turn
+    turned_before: int = -1  # that of the group before it did
     idle: int = -1  # the address generator became idle
     walk_begin: int = -1  # tokens at which the last block began and ended
     walk_end: int = -1
@@ -286,8 +287,27 @@ def _pop_words(port, cycle):
 
 
 @compiled
-def _read_burst(port, accepted, burst, stored, unit):
+def _turn_unit(reads, row_unit, last):
+    """Follow a unit of Q or K into the corner turn, once its group may be written there.
+
+    ``row_unit`` counts the units after the block's scales; the scales themselves are below 0.
+    """
+    reader = reads.state
+    if row_unit >= 0 and row_unit % reads.group_units == 0:
+        # Two groups are there at most: the one before the last must have been read.
+        reader.unit = max(reader.unit, reader.turned_before - reads.to_turned + 2)
+    if row_unit >= 0 and ((row_unit + 1) % reads.group_units == 0 or row_unit == last):
+        first = max(reader.unit + reads.to_turned, reader.turned + 1)
+        reader.turned_before = reader.turned
+        reader.turned = first + reads.group_units - 1
+
+
+@compiled
+def _read_burst(port, accepted, burst, stored, unit, scales, last):
     """Follow a burst of a run that the reader has accepted.
+
+    Of a block of Q or K the first ``scales`` units are scales, and unit ``last`` is the last one;
+    elsewhere ``scales`` is -1.
 
     ``stored`` words of an incomplete unit have come; ``unit`` is the number of the next one.
     Returns both as they are after the burst.
@@ -297,6 +317,7 @@ def _read_burst(port, accepted, burst, stored, unit):
     reader.bursts += 1
     beat = _read_address(port, accepted, reads.done[place])
     words, lane = burst.words, burst.lane
+    parts = stored // reads.part_words
     if stored % reads.part_words == 0:
         reader.lane = lane
     for _ in range(burst.beats):
@@ -311,11 +332,14 @@ def _read_burst(port, accepted, burst, stored, unit):
         for _ in range((stored % reads.part_words + now) // reads.part_words):
             reader.unit = max(reader.unit + 1, beat + reads.to_unit)
             _pop_words(port, reader.unit - 1)
-        stored += now
-        while stored >= reads.unit_words:
-            stored -= reads.unit_words
-            reads.units[unit] = reader.unit - stored // reads.part_words
-            unit += 1
+            parts += 1
+            if parts * reads.part_words == reads.unit_words:
+                parts = 0
+                if scales >= 0:
+                    _turn_unit(reads, unit - scales, last)
+                reads.units[unit] = reader.unit
+                unit += 1
+        stored = (stored + now) % reads.unit_words
         reader.beat = beat
         beat += 1
     reads.done[place] = reader.beat
@@ -341,7 +365,7 @@ def _read_runs(port, head, kind, asked):
         if burst.part != run:
             place, run = _next_place(reads), burst.part
             accepted = max(accepted + 1, reads.complete[place], reads.state.offered_before - 1)
-        stored, unit = _read_burst(port, accepted, burst, stored, unit)
+        stored, unit = _read_burst(port, accepted, burst, stored, unit, -1, -1)
         reads.complete[place] = reads.state.unit
     return reads.units[0], reads.units[unit - 1]
 
@@ -394,19 +418,18 @@ def _walk_to(port, head, begin, end):
 
 
 @compiled
-def _turn_corner(reads, tokens, units, group_tokens, arrived):
-    """Follow a block of Q or K through the corner turn; see `read_block`.
+def _turn_corner(reads, turned, tokens, units, group_tokens, arrived):
+    """Follow a block of Q or K out of the corner turn; see `read_block`.
 
-    ``units`` of the block, its scales before all others, have come.
+    ``units`` of the block, its scales before all others, have come; the last beat of the block
+    before came in cycle ``turned``.
     """
-    turned = reads.state.turned
     groups = (tokens - 1) // reads.load_tokens + 1  # there is a unit of scales for each
     for group in range(groups):
         last = min(groups + (group + 1) * reads.group_units, units) - 1
         turned = max(reads.units[last] + reads.to_turned, turned + 1) + reads.group_units - 1
         arrived[group * reads.load_tokens // group_tokens] = turned + 1
     arrived[(groups - 1) * reads.load_tokens // group_tokens :] = turned + 1
-    reads.state.turned = turned
     return turned + 1
 
 
@@ -440,6 +463,11 @@ def read_block(port, head, operand, block, tokens, fetched, group_tokens, arrive
     now = fetched + _walk_to(port, head, begin, begin + tokens) - 1
     placed, place = -1, 0
     stored = unit = accepted = 0
+    scales = last = -1
+    if operand != Operand.V:
+        scales = (tokens - 1) // reads.load_tokens + 1
+        last = tokens * reads.group_units // reads.load_tokens - 1
+    turned = reader.turned
     at = reads.blocks[head, operand] + block
     for index in range(reads.first[at], reads.first[at + 1]):
         burst = reads.bursts[index]
@@ -455,13 +483,13 @@ def read_block(port, head, operand, block, tokens, fetched, group_tokens, arrive
         accepted = max(accepted, reader.offered_before - 1)
         if burst.part > 0:
             now = accepted
-        stored, unit = _read_burst(port, accepted, burst, stored, unit)
+        stored, unit = _read_burst(port, accepted, burst, stored, unit, scales, last)
         reads.complete[place] = reader.unit
     reader.idle = accepted + 1
     if operand == Operand.V:
         arrived[:] = reads.units[unit - 1] + 1
         return reads.units[unit - 1] + 1
-    return _turn_corner(reads, tokens, unit, group_tokens, arrived)
+    return _turn_corner(reads, turned, tokens, unit, group_tokens, arrived)
 
 
 @compiled
