@@ -125,6 +125,7 @@ def _read_port(config: Config, lanes: int, heads: list[dict[ReadKind, BlockBurst
         done=np.full(read_master.OUTSTANDING, -1),
         complete=np.full(read_master.RUNS, -1),
         units=np.zeros(units + 1, np.int64),
+        groups=np.zeros(config.block // config.load_tokens, np.int64),
         lanes=new_records(Lane, [Lane()] * lanes),
         pops=np.full((lanes, 2 * read_master.DEPTH), -1),
     )

@@ -172,6 +172,7 @@ class ReadPort(NamedTuple):
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
     complete: np.ndarray  # int64 [RUNS]: last units of the last runs
     units: np.ndarray  # int64: cycles in which the units of a block come
+    groups: np.ndarray  # int64: last beats of a block's groups out of the corner turn
     lanes: np.ndarray  # `Lane`
     pops: np.ndarray  # int64 [lanes, ring]: when the last words left
 
@@ -300,6 +301,7 @@ def _turn_unit(reads, row_unit, last):
         first = max(reader.unit + reads.to_turned, reader.turned + 1)
         reader.turned_before = reader.turned
         reader.turned = first + reads.group_units - 1
+        reads.groups[row_unit // reads.group_units] = reader.turned
 
 
 @compiled
@@ -418,19 +420,12 @@ def _walk_to(port, head, begin, end):
 
 
 @compiled
-def _turn_corner(reads, turned, tokens, units, group_tokens, arrived):
-    """Follow a block of Q or K out of the corner turn; see `read_block`.
-
-    ``units`` of the block, its scales before all others, have come; the last beat of the block
-    before came in cycle ``turned``.
-    """
-    groups = (tokens - 1) // reads.load_tokens + 1  # there is a unit of scales for each
+def _turn_corner(reads, groups, group_tokens, arrived):
+    """Follow the groups of a block of Q or K out of the corner turn; see `read_block`."""
     for group in range(groups):
-        last = min(groups + (group + 1) * reads.group_units, units) - 1
-        turned = max(reads.units[last] + reads.to_turned, turned + 1) + reads.group_units - 1
-        arrived[group * reads.load_tokens // group_tokens] = turned + 1
-    arrived[(groups - 1) * reads.load_tokens // group_tokens :] = turned + 1
-    return turned + 1
+        arrived[group * reads.load_tokens // group_tokens] = reads.groups[group] + 1
+    arrived[(groups - 1) * reads.load_tokens // group_tokens :] = reads.state.turned + 1
+    return reads.state.turned + 1
 
 
 @compiled
@@ -464,10 +459,9 @@ def read_block(port, head, operand, block, tokens, fetched, group_tokens, arrive
     placed, place = -1, 0
     stored = unit = accepted = 0
     scales = last = -1
-    if operand != Operand.V:
+    if operand != Operand.V:  # a unit of scales for each group
         scales = (tokens - 1) // reads.load_tokens + 1
         last = tokens * reads.group_units // reads.load_tokens - 1
-    turned = reader.turned
     at = reads.blocks[head, operand] + block
     for index in range(reads.first[at], reads.first[at + 1]):
         burst = reads.bursts[index]
@@ -489,7 +483,7 @@ def read_block(port, head, operand, block, tokens, fetched, group_tokens, arrive
     if operand == Operand.V:
         arrived[:] = reads.units[unit - 1] + 1
         return reads.units[unit - 1] + 1
-    return _turn_corner(reads, turned, tokens, unit, group_tokens, arrived)
+    return _turn_corner(reads, scales, group_tokens, arrived)
 
 
 @compiled
