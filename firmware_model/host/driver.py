@@ -92,7 +92,7 @@ class Counters:
     Parameters
     ----------
     cycles : int
-        Clocks from the start to the last answer to a write.
+        Cycles from the start to the last answer to a write.
     heads_done : int
         Heads whose outputs are written.
     read_bursts, read_beats, write_bursts, write_beats : int

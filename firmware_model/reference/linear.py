@@ -6,6 +6,7 @@ import torch
 
 from firmware_model.reference.digits import key_table
 from firmware_model.reference.integer import check_width, rounding_shift
+from firmware_model.reference.quantize import round_operands, scale_mantissas
 from paro.config.config import Config, blocks_of
 from paro.config.errors import ParoError
 from paro.config.formats import (
@@ -112,8 +113,8 @@ def quantize_inputs(x: torch.Tensor, unit: float | None = None) -> QuantizedInpu
     largest = x.abs().amax(dim=1, keepdim=True)
     if unit is None:
         unit = largest.max().item() / OPERAND_MAX / 2 ** (QUERY_SCALE_BITS - 1) or 1.0
-    mx = torch.ceil(largest / (OPERAND_MAX * unit)).clamp(1, 2**QUERY_SCALE_BITS - 1)
-    return QuantizedInputs(_rounded(x / (mx * unit)), mx.flatten().int(), unit)
+    mx = scale_mantissas(largest, unit, QUERY_SCALE_BITS)
+    return QuantizedInputs(round_operands(x / (mx * unit)), mx.flatten().int(), unit)
 
 
 def quantize_weights(weight: torch.Tensor, codes: torch.Tensor) -> QuantizedWeights:
@@ -128,10 +129,9 @@ def quantize_weights(weight: torch.Tensor, codes: torch.Tensor) -> QuantizedWeig
     """
     weight = weight.double()
     largest = weight.abs().amax(dim=1, keepdim=True)
-    mw_max = 2**KEY_SCALE_BITS - 1
-    unit = largest.max().item() / (OPERAND_MAX * mw_max) or 1.0
-    mw = torch.ceil(largest / (OPERAND_MAX * unit)).clamp(1, mw_max)
-    return QuantizedWeights(_rounded(weight / (mw * unit)), mw.flatten().int(), unit, codes)
+    unit = largest.max().item() / (OPERAND_MAX * (2**KEY_SCALE_BITS - 1)) or 1.0
+    mw = scale_mantissas(largest, unit, KEY_SCALE_BITS)
+    return QuantizedWeights(round_operands(weight / (mw * unit)), mw.flatten().int(), unit, codes)
 
 
 def tile_values(weights: QuantizedWeights, config: Config) -> torch.Tensor:
@@ -220,7 +220,3 @@ def _shift(largest: float, limit: int) -> int:
         largest /= 2
         shift += 1
     return shift
-
-
-def _rounded(values: torch.Tensor) -> torch.Tensor:
-    return torch.round(values).clamp(-OPERAND_MAX, OPERAND_MAX).to(torch.int8)

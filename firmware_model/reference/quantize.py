@@ -110,7 +110,7 @@ def quantize_head(
     k_unit = k_max.max().item() / (OPERAND_MAX * mk_max)
     # Without a spread of keys every logit is 0: K8 = 0, and below mq = 1, Q8 = 0.
     divisor = k_unit or 1.0
-    mk = torch.ceil(k_max / (OPERAND_MAX * divisor)).clamp(1, mk_max)
+    mk = scale_mantissas(k_max, divisor, KEY_SCALE_BITS)
 
     shift = config.key_scale_shift + QUERY_SCALE_SHIFT
     logits_per_unit = k_unit * capture.scale * math.log2(math.e)
@@ -131,13 +131,10 @@ def quantize_head(
     v_scale = v.abs().amax(dim=0) / OPERAND_MAX
     v_scale[v_scale == 0] = 1.0
 
-    def rounded(values: torch.Tensor) -> torch.Tensor:
-        return torch.round(values).clamp(-OPERAND_MAX, OPERAND_MAX).to(torch.int8)
-
     return QuantizedHead(
-        q8=rounded(q / (mq * q_unit)),
-        k8=rounded(k / (mk * divisor)),
-        v8=padded(rounded(v / v_scale)),
+        q8=round_operands(q / (mq * q_unit)),
+        k8=round_operands(k / (mk * divisor)),
+        v8=padded(round_operands(v / v_scale)),
         mq=mq.flatten().int(),
         mk=mk.flatten().int(),
         v_scale=v_scale,
@@ -146,6 +143,16 @@ def quantize_head(
         order=order,
         transform=transform,
     )
+
+
+def scale_mantissas(largest: torch.Tensor, unit: float, bits: int) -> torch.Tensor:
+    """Least mantissas of ``bits`` bits, at least 1, at which the largest magnitudes fit INT8."""
+    return torch.ceil(largest / (OPERAND_MAX * unit)).clamp(1, 2**bits - 1)
+
+
+def round_operands(values: torch.Tensor) -> torch.Tensor:
+    """Round to int8, saturated to -127 .. 127."""
+    return torch.round(values).clamp(-OPERAND_MAX, OPERAND_MAX).to(torch.int8)
 
 
 def dequantize(words: torch.Tensor, head: QuantizedHead) -> torch.Tensor:
