@@ -34,7 +34,7 @@ __all__ = ["ACCELERATOR_TOLERANCE", "AcceleratorRun", "AcceleratorTarget", "play
 
 #: Difference from the cycle model that still counts as predicted, as a part of the cycles taken.
 ACCELERATOR_TOLERANCE = 0.01
-#: Clocks without a beat on the memory port after which the accelerator counts as hung.
+#: Cycles without a beat on the memory port after which the accelerator counts as hung.
 IDLE_LIMIT = 200_000
 
 

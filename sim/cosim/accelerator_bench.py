@@ -36,9 +36,9 @@ from sim.cycles.stalls import CHANNELS, generator_seed, stall_rates
 
 #: Nanoseconds of a clock.
 PERIOD = 10
-#: Clocks for which reset is held.
+#: Cycles for which reset is held.
 RESET_CYCLES = 4
-#: Clocks between two looks at how far the accelerator is.
+#: Cycles between two looks at how far the accelerator is.
 LOOK_CYCLES = 4000
 #: Chances that a channel of the registers stalls in a clock, when stalls are on.
 STALL_RATES = (0.0, 0.1, 0.3, 0.6)

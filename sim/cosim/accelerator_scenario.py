@@ -74,7 +74,7 @@ class Scenario:
     stall_seed : int, optional
         Random stalls of every channel of memory and registers; ``None`` for none.
     idle_limit : int
-        Clocks without a beat on the memory port after which the accelerator counts as hung.
+        Cycles without a beat on the memory port after which the accelerator counts as hung.
     steps : list of Step
         What to do.
     """

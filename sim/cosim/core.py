@@ -150,12 +150,12 @@ def _simulation(stimulus: Stimulus, session: Session, seconds: float) -> Simulat
 
 
 def _cycles(first: CommandResult, last: CommandResult) -> int | None:
-    """Clocks from one command to the last output of another, if it ended."""
+    """Cycles from one command to the last output of another, if it ended."""
     return None if first.start is None or last.end is None else last.end - first.start
 
 
 def _stages(first: CommandResult, last: CommandResult) -> dict[str, dict[str, int]]:
-    """Clocks that the stages spent from one command to the last output of another."""
+    """Cycles that the stages spent from one command to the last output of another."""
     spent = np.array(last.activity_end) - np.array(first.activity_start)
     flags = list(interfaces.Activity.as_shape().members)  # in the order of their bits
     return {

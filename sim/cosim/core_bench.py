@@ -26,7 +26,7 @@ from sim.cycles.stalls import STREAMS, generator_seed, stall_rates
 
 #: Periods of the clock for which reset is held.
 RESET_CYCLES = 3
-#: Clocks after the last output in which nothing may happen and `busy` must fall.
+#: Cycles after the last output in which nothing may happen and `busy` must fall.
 QUIET_CYCLES = 300
 #: Events that the core's contract forbids.
 FORBIDDEN = {

@@ -296,9 +296,9 @@ class Timing:
     simulator : str
         Name and version.
     cycles : int or None
-        Clocks of the head.
+        Cycles of the head.
     cycles_per_second : int
-        Clocks simulated in a second.
+        Cycles simulated in a second.
     simulation_seconds, other_seconds : float
         Wall-clock time of the simulation, and of all else; that holds the build, unless it is
         kept from an earlier run.

@@ -86,11 +86,11 @@ class Report:
     failure : str or None
         Objection of the bench.
     cycles, predicted_cycles : int or None
-        Clocks from the first command to the last output, and those of the cycle model.
+        Cycles from the first command to the last output, and those of the cycle model.
     cycles_as_predicted : bool or None
         See `sim.cosim.target.Target.is_as_predicted`; ``None`` after a failure.
     ideal_cycles : int
-        Clocks if every lane of the array worked in every one, on valid tokens only.
+        Cycles if every lane of the array worked in every one, on valid tokens only.
     utilisation : float or None
         Ideal cycles over cycles.
     stages : dict of str to dict of str to int
@@ -108,7 +108,7 @@ class Report:
     simulation_seconds : float
         Wall-clock time without builds.
     cycles_per_second : int
-        Clocks simulated in one of them.
+        Cycles simulated in one of them.
     capture, capture_sha256, layer, progress, config, avg_bits, tokens, rows, mean_bits, density, \
 worst_head, worst_snr_db, heads
         See `firmware_model.quality.evaluate.common_report`; heads also have ``cycles``,

@@ -29,7 +29,7 @@ class Simulation:
         For each job, cycles from its command to its last output beat; ``None`` if it did not end,
         or if the accelerator does not count them.
     total_cycles : int or None
-        Clocks from the first command to the last output of all.
+        Cycles from the first command to the last output of all.
     stages : dict of str to dict of str to int
         For each stage of the core, cycles of ``total_cycles`` in which it was ``busy``,
         ``starved`` and ``blocked``; in the others it had nothing to do.

@@ -19,7 +19,7 @@ def job_work(config: Config, job: HeadJob) -> CoreWork:
 
 
 def ideal_cycles(config: Config, job: HeadJob) -> int:
-    """Clocks of a job if every lane of the array worked in every one, on valid tokens only."""
+    """Cycles of a job if every lane of the array worked in every one, on valid tokens only."""
     codes = _computed_codes(config, job)[None]
     cycles = attention_time.ideal_cycles(config, codes, job.head.tokens, job.rows(config))
     return ceil(cycles[0])
