@@ -14,9 +14,11 @@ from paro.config.formats import (
     INPUTS_MAX,
     KEY_SCALE_BITS,
     OPERAND_MAX,
+    LAYER_SCALE_SHIFT,
     OUT_BITS,
+    OUT_SHIFTS,
     QUERY_SCALE_BITS,
-    SCALED_SCORE_BITS,
+    SHORT_SUM_BITS,
     SUM_BITS,
 )
 
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 _OUT_MAX = 2 ** (OUT_BITS - 1) - 1
-_SCALED_MAX = 2 ** (SCALED_SCORE_BITS - 1) - 1
+_SHORT_SUM_MAX = 2 ** (SHORT_SUM_BITS - 1) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +86,10 @@ class OutputFormat:
 
     Parameters
     ----------
-    sum_shift, out_shift : int
-        Right shifts after the weight's and after the token's mantissa, 0 or more.
+    sum_shift : int
+        Right shift of the sums, 0 to `SUM_SHIFT_MAX`: `SHORT_SUM_BITS` hold what is left.
+    out_shift : int
+        Right shift after the scales, one of `OUT_SHIFTS`.
     bias : torch.Tensor
         int32 [outputs], of `OUT_BITS` signed bits, in the unit of the output.
     unit : float
@@ -168,17 +172,22 @@ def fit_outputs(
     bias: torch.Tensor | None,
     config: Config,
 ) -> OutputFormat:
-    """Choose shifts such that nothing here saturates, with a factor of 2 in reserve for others."""
-    sums = _sums(inputs, weights, config)
-    scaled = sums * weights.mw.double()
-    sum_shift = _shift(2 * scaled.abs().max().item(), _SCALED_MAX)
-    unit = inputs.unit * weights.unit * 2.0**sum_shift
-    products = scaled * 2.0**-sum_shift * inputs.mx.double().unsqueeze(1)
+    """Choose the shifts of a layer.
+
+    That of the sums holds for any activations. That after the scales is the least one at which
+    nothing here saturates, with a factor of 2 in reserve for other activations.
+    """
+    largest_sum = OPERAND_MAX * tile_values(weights, config).abs().sum(dim=1).max().item()
+    sum_shift = next(s for s in range(SUM_BITS) if int(largest_sum) >> s <= _SHORT_SUM_MAX)
+    products = _short_sums(inputs, weights, sum_shift, config) * _scales(inputs, weights)
     largest = products.abs().max().item()
-    if bias is not None:
-        largest += bias.double().abs().max().item() / unit
-    out_shift = _shift(2 * largest, _OUT_MAX)
-    unit *= 2.0**out_shift
+    step = inputs.unit * weights.unit * 2.0 ** (sum_shift + LAYER_SCALE_SHIFT)
+    largest_bias = 0.0 if bias is None else bias.double().abs().max().item() / step
+    out_shift = next(
+        (s for s in OUT_SHIFTS if 2 * (largest + largest_bias) <= _OUT_MAX * 2.0**s),
+        OUT_SHIFTS[-1],
+    )
+    unit = step * 2.0**out_shift
     outputs = weights.w8.shape[0]
     values = torch.zeros(outputs) if bias is None else bias
     rounded = torch.round(values.double() / unit).clamp(-_OUT_MAX, _OUT_MAX)
@@ -195,11 +204,8 @@ def integer_linear(
     ParoError
         If the codes do not fit weights and configuration.
     """
-    sums = _sums(inputs, weights, config).long()
-    check_width("sums of a layer", sums, SUM_BITS)
-    scaled = rounding_shift(sums * weights.mw.long(), output.sum_shift)
-    scaled = scaled.clamp(-_SCALED_MAX, _SCALED_MAX)
-    words = rounding_shift(scaled * inputs.mx.long().unsqueeze(1), output.out_shift)
+    short = _short_sums(inputs, weights, output.sum_shift, config)
+    words = rounding_shift(short * _scales(inputs, weights), output.out_shift)
     return (words + output.bias.long()).clamp(-_OUT_MAX, _OUT_MAX).to(torch.int16)
 
 
@@ -208,15 +214,18 @@ def dequantize_outputs(words: torch.Tensor, output: OutputFormat) -> torch.Tenso
     return words.double() * output.unit
 
 
-def _sums(inputs: QuantizedInputs, weights: QuantizedWeights, config: Config) -> torch.Tensor:
-    """Exact sums of products in float64, which holds integers of `SUM_BITS`: [tokens, outputs]."""
-    return inputs.x8.double() @ tile_values(weights, config).T
+def _short_sums(
+    inputs: QuantizedInputs, weights: QuantizedWeights, sum_shift: int, config: Config
+) -> torch.Tensor:
+    """Sums of products, cut to `SHORT_SUM_BITS`: int64 [tokens, outputs]."""
+    # Exact in float64, which holds integers of `SUM_BITS`.
+    sums = (inputs.x8.double() @ tile_values(weights, config).T).long()
+    check_width("sums of a layer", sums, SUM_BITS)
+    short = sums >> sum_shift
+    check_width("shifted sums of a layer", short, SHORT_SUM_BITS)
+    return short
 
 
-def _shift(largest: float, limit: int) -> int:
-    """Least right shift that brings a value down to a limit."""
-    shift = 0
-    while largest > limit:
-        largest /= 2
-        shift += 1
-    return shift
+def _scales(inputs: QuantizedInputs, weights: QuantizedWeights) -> torch.Tensor:
+    """Products of the tokens' and the weights' mantissas, int64 [tokens, outputs]."""
+    return rounding_shift(inputs.mx.long().unsqueeze(1) * weights.mw.long(), LAYER_SCALE_SHIFT)

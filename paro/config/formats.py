@@ -35,6 +35,14 @@ QUERY_SCALE_SHIFT = 15
 INPUTS_MAX = 2**15
 #: Width of the signed sum of a linear layer's products, of operands up to 127 and digits up to 128.
 SUM_BITS = 1 + (OPERAND_MAX * (OPERAND_MAX + 1) * INPUTS_MAX).bit_length()
+#: Width of that sum after its first shift: the normaliser's multiplier takes so much.
+SHORT_SUM_BITS = 18
+#: Most places of the first shift of such a sum.
+SUM_SHIFT_MAX = SUM_BITS - SHORT_SUM_BITS
+#: Right shift of the product of a weight's and a token's scale mantissa.
+LAYER_SCALE_SHIFT = KEY_SCALE_BITS
+#: Right shifts, one a layer, of a sum times that product; the last one is that of attention.
+OUT_SHIFTS = (12, 14, 16, 18)
 
 #: Fractional bits of a base-2 logit.
 LOGIT_FRAC = 8
