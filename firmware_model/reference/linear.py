@@ -13,8 +13,8 @@ from paro.config.formats import (
     CODE_BITS,
     INPUTS_MAX,
     KEY_SCALE_BITS,
-    OPERAND_MAX,
     LAYER_SCALE_SHIFT,
+    OPERAND_MAX,
     OUT_BITS,
     OUT_SHIFTS,
     QUERY_SCALE_BITS,
@@ -228,4 +228,4 @@ def _short_sums(
 
 def _scales(inputs: QuantizedInputs, weights: QuantizedWeights) -> torch.Tensor:
     """Products of the tokens' and the weights' mantissas, int64 [tokens, outputs]."""
-    return rounding_shift(inputs.mx.long().unsqueeze(1) * weights.mw.long(), LAYER_SCALE_SHIFT)
+    return inputs.mx.long().unsqueeze(1) * weights.mw.long() >> LAYER_SCALE_SHIFT

@@ -88,8 +88,15 @@ class Operand(IntEnum):
     V = 2
 
 
+class Kind(IntEnum):
+    """Kind of a job."""
+
+    ATTENTION = 0
+    LINEAR = 1
+
+
 class Operation(IntEnum):
-    """Operation of the array on a block."""
+    """Operation of the array on a block; a linear layer is QK of its own blocks."""
 
     QK = 0
     PV = 1
@@ -111,13 +118,13 @@ class Stage(IntEnum):
 #: Meaning of each stage.
 STAGE_MEANINGS = {
     Stage.SCHEDULER: "Block scheduler: reads codes, skips 0-bit blocks, asks for operands.",
-    Stage.LOAD_Q: "Load of Q and its scales into the query buffer.",
-    Stage.LOAD_K: "Load of K and its scales into the key buffer.",
+    Stage.LOAD_Q: "Load of Q (of a layer: its inputs) and its scales into the query buffer.",
+    Stage.LOAD_K: "Load of K (of a layer: its weights) and its scales into the key buffer.",
     Stage.LOAD_V: "Load of V into the value buffer.",
-    Stage.QK: "Array, while it multiplies Q and K, or waits to.",
+    Stage.QK: "Array, while it multiplies Q and K, or a layer's inputs and weights, or waits to.",
     Stage.PV: "Array, while it multiplies P and V, or waits to.",
     Stage.SOFTMAX: "Softmax unit: from logits to the digits of P.",
-    Stage.OUTPUT: "Normaliser: from numerators to the words of O.",
+    Stage.OUTPUT: "Normaliser: from numerators to the words of O, or from sums to a layer's.",
 }
 
 

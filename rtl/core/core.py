@@ -1,6 +1,6 @@
-"""The accelerator core: one attention head under one plan, streams in and out."""
+"""The accelerator core: one attention head under one plan, or one linear layer, as streams."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -11,6 +11,7 @@ from rtl.core.array import PEArray
 from rtl.core.blocks import SLOTS, block_layout
 from rtl.core.digits import KeyEncoder
 from rtl.core.drain import DrainRouter
+from rtl.core.layer_output import LayerOutput
 from rtl.core.logits import LogitBuffer
 from rtl.core.normalizer import Normalizer
 from rtl.core.operand_buffers import KeyBuffer, QueryBuffer, ValueBuffer
@@ -46,7 +47,7 @@ def core_signature(config: Config) -> wiring.Signature:
 
 
 class Core(wiring.Component):
-    """Block-sparse mixed-precision attention: scheduler, array, softmax, output.
+    """Block-sparse mixed-precision attention, and linear layers: scheduler, array, softmax, output.
 
     From the operand buffers to the output stream no stage ever waits for a later one: a block
     enters only when all of them have room for it. The streams may stall at any time; the results do
@@ -92,6 +93,7 @@ class Core(wiring.Component):
         m.submodules.accumulator = accumulator = OutputAccumulator(config)
         m.submodules.reciprocal = reciprocal = ReciprocalUnit(config)
         m.submodules.normalizer = normalizer = Normalizer(config)
+        m.submodules.layer_output = layer_output = LayerOutput(config)
 
         # Boundary.
         for name, port in (
@@ -101,7 +103,6 @@ class Core(wiring.Component):
             ("q", query_buffer.input),
             ("k", key_buffer.input),
             ("v", value_buffer.input),
-            ("o", normalizer.o),
         ):
             connect(m, flipped(getattr(self, name)), port)
 
@@ -176,12 +177,17 @@ class Core(wiring.Component):
             drain.drained_first.eq(array.drained_first),
             logits.input.eq(drain.output),
             logits.input_valid.eq(drain.score_valid),
+            logits.keys_valid.eq(drain.keys_valid),
             key_buffer.scale_address.eq(logits.key_scale_address),
             logits.key_scale.eq(key_buffer.scales[0]),
             query_buffer.scale_address.eq(logits.query_scale_address),
             logits.query_scales.eq(query_buffer.scales),
             accumulator.input.eq(drain.output),
             accumulator.input_valid.eq(drain.partial_valid),
+            layer_output.drained.eq(drain.output),
+            layer_output.drained_valid.eq(drain.keys_valid & drain.partial_valid),
+            layer_output.key_scale.eq(key_buffer.scales[0]),
+            layer_output.query_scales.eq(query_buffer.scales),
         ]
 
         # Softmax.
@@ -202,21 +208,60 @@ class Core(wiring.Component):
         connect(m, softmax.chunks, reciprocal.chunks)
         connect(m, reciprocal.output, prepared.input)
         connect(m, prepared.output, normalizer.queries)
+        # There is always room, see `layer_output.ROWS`.
+        m.d.comb += [
+            layer_output.rows.payload.eq(scheduler.layer_rows.payload),
+            layer_output.rows.valid.eq(scheduler.layer_rows.valid),
+        ]
+        # Output slots are read in the order in which their rows began.
+        read_slot = Signal()
+        of_layer = Signal(SLOTS)  # the slot's row is a layer's
+        reads_layer = of_layer.bit_select(read_slot, 1)
+        row_done = normalizer.row_done | layer_output.row_done
+        with m.If(sequencer.output_started):
+            m.d.sync += of_layer.bit_select(sequencer.output_slot, 1).eq(sequencer.layer_started)
+        m.d.sync += read_slot.eq(read_slot ^ row_done)
         m.d.comb += [
             normalizer.groups_complete.eq(accumulator.groups_complete),
-            accumulator.read_slot.eq(normalizer.read_slot),
-            accumulator.read_query.eq(normalizer.read_query),
-            accumulator.read_part.eq(normalizer.read_part),
+            layer_output.tiles_complete.eq(accumulator.layer_tiles_complete),
+            normalizer.turn.eq(~reads_layer & layer_output.idle),
+            layer_output.turn.eq(reads_layer & normalizer.idle),
+            layer_output.slot.eq(read_slot),
+            accumulator.read_slot.eq(read_slot),
+            accumulator.read_query.eq(
+                Mux(reads_layer, layer_output.read_output, normalizer.read_query)
+            ),
+            accumulator.read_part.eq(
+                Mux(reads_layer, layer_output.read_part, normalizer.read_part)
+            ),
             normalizer.read_ready.eq(accumulator.read_ready),
+            layer_output.read_ready.eq(accumulator.read_ready),
             normalizer.numerators.eq(accumulator.numerators),
-            sequencer.output_free.eq(normalizer.row_done),
+            normalizer.layer.eq(layer_output.scales),
+            layer_output.words.eq(normalizer.layer_words),
+            sequencer.output_free.eq(row_done),
         ]
-        # A row is in flight from its Q fetch until its last word is read.
-        rows = Signal(range(4 * SLOTS + 1))
-        m.d.sync += rows.eq(rows + scheduler.load_valid[Operand.Q] - normalizer.row_done)
+        # Only one of the two has beats.
         m.d.comb += [
-            self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle),
+            self.o.valid.eq(normalizer.o.valid | layer_output.o.valid),
+            self.o.payload.eq(
+                Mux(layer_output.o.valid, layer_output.o.payload, normalizer.o.payload)
+            ),
+            normalizer.o.ready.eq(self.o.ready),
+            layer_output.o.ready.eq(self.o.ready),
+        ]
+        # A row is in flight from its beginning until its last word is read.
+        rows = Signal(range(4 * SLOTS + 1))
+        m.d.sync += rows.eq(rows + scheduler.row_begun - row_done)
+        m.d.comb += [
+            self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle | ~layer_output.idle),
             self.empty_row.eq(scheduler.empty_row),
+        ]
+        output_activity = Signal(interfaces.Activity)
+        m.d.comb += [
+            output_activity.busy.eq(self.o.valid & self.o.ready),
+            output_activity.blocked.eq(self.o.valid & ~self.o.ready),
+            output_activity.starved.eq(~self.o.valid),
         ]
         for stage, activity in (
             (Stage.SCHEDULER, scheduler.activity),
@@ -226,7 +271,7 @@ class Core(wiring.Component):
             (Stage.QK, sequencer.qk_activity),
             (Stage.PV, sequencer.pv_activity),
             (Stage.SOFTMAX, softmax.activity),
-            (Stage.OUTPUT, normalizer.activity),
+            (Stage.OUTPUT, output_activity),
         ):
             m.d.comb += self.activity[stage].eq(activity)
         return m

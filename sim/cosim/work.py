@@ -5,7 +5,7 @@ from math import ceil
 
 import numpy as np
 
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob
 from paro.config import Config
 from sim.cycles import attention_time
 from sim.cycles.cycle_model import CoreWork

@@ -47,7 +47,7 @@ def written_out(inputs, weights, output):
                 bits = CODE_BITS[int(weights.codes[channel // 16, i // 32])]
                 total += x * key_value(w, bits) if bits else 0
             a = total >> output.sum_shift
-            m = rshift(int(inputs.mx[token]) * int(weights.mw[channel]), 8)
+            m = int(inputs.mx[token]) * int(weights.mw[channel]) >> 8
             z = rshift(a * m, output.out_shift) + int(output.bias[channel])
             words.append(max(-(2**15 - 1), min(z, 2**15 - 1)))
     return words
