@@ -1,6 +1,8 @@
 """The accelerator core: one attention head under one plan, or one linear layer, as streams."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from typing import NamedTuple
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -203,65 +205,22 @@ class Core(wiring.Component):
             accumulator.rescale.eq(softmax.rescale),
         ]
 
-        # Output.
         m.submodules.prepared = prepared = StreamFIFO(reciprocal_layout(config), depth=config.block)
         connect(m, softmax.chunks, reciprocal.chunks)
         connect(m, reciprocal.output, prepared.input)
         connect(m, prepared.output, normalizer.queries)
-        # There is always room, see `layer_output.ROWS`.
-        m.d.comb += [
-            layer_output.rows.payload.eq(scheduler.layer_rows.payload),
-            layer_output.rows.valid.eq(scheduler.layer_rows.valid),
-        ]
-        # Output slots are read in the order in which their rows began.
-        read_slot = Signal()
-        of_layer = Signal(SLOTS)  # the slot's row is a layer's
-        reads_layer = of_layer.bit_select(read_slot, 1)
-        row_done = normalizer.row_done | layer_output.row_done
-        with m.If(sequencer.output_started):
-            m.d.sync += of_layer.bit_select(sequencer.output_slot, 1).eq(sequencer.layer_started)
-        m.d.sync += read_slot.eq(read_slot ^ row_done)
-        m.d.comb += [
-            normalizer.groups_complete.eq(accumulator.groups_complete),
-            layer_output.tiles_complete.eq(accumulator.layer_tiles_complete),
-            normalizer.turn.eq(~reads_layer & layer_output.idle),
-            layer_output.turn.eq(reads_layer & normalizer.idle),
-            layer_output.slot.eq(read_slot),
-            accumulator.read_slot.eq(read_slot),
-            accumulator.read_query.eq(
-                Mux(reads_layer, layer_output.read_output, normalizer.read_query)
-            ),
-            accumulator.read_part.eq(
-                Mux(reads_layer, layer_output.read_part, normalizer.read_part)
-            ),
-            normalizer.read_ready.eq(accumulator.read_ready),
-            layer_output.read_ready.eq(accumulator.read_ready),
-            normalizer.numerators.eq(accumulator.numerators),
-            normalizer.layer.eq(layer_output.scales),
-            layer_output.words.eq(normalizer.layer_words),
-            sequencer.output_free.eq(row_done),
-        ]
-        # Only one of the two has beats.
-        m.d.comb += [
-            self.o.valid.eq(normalizer.o.valid | layer_output.o.valid),
-            self.o.payload.eq(
-                Mux(layer_output.o.valid, layer_output.o.payload, normalizer.o.payload)
-            ),
-            normalizer.o.ready.eq(self.o.ready),
-            layer_output.o.ready.eq(self.o.ready),
-        ]
+        output = _Output(accumulator, normalizer, layer_output)
+        row_done = self._share_output(m, output, sequencer)
+        self._send(m, output)
         # A row is in flight from its beginning until its last word is read.
         rows = Signal(range(4 * SLOTS + 1))
         m.d.sync += rows.eq(rows + scheduler.row_begun - row_done)
         m.d.comb += [
             self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle | ~layer_output.idle),
             self.empty_row.eq(scheduler.empty_row),
-        ]
-        output_activity = Signal(interfaces.Activity)
-        m.d.comb += [
-            output_activity.busy.eq(self.o.valid & self.o.ready),
-            output_activity.blocked.eq(self.o.valid & ~self.o.ready),
-            output_activity.starved.eq(~self.o.valid),
+            # There is always room, see `layer_output.ROWS`.
+            layer_output.rows.payload.eq(scheduler.layer_rows.payload),
+            layer_output.rows.valid.eq(scheduler.layer_rows.valid),
         ]
         for stage, activity in (
             (Stage.SCHEDULER, scheduler.activity),
@@ -271,7 +230,59 @@ class Core(wiring.Component):
             (Stage.QK, sequencer.qk_activity),
             (Stage.PV, sequencer.pv_activity),
             (Stage.SOFTMAX, softmax.activity),
-            (Stage.OUTPUT, output_activity),
         ):
             m.d.comb += self.activity[stage].eq(activity)
         return m
+
+    def _share_output(self, m: Module, output: "_Output", sequencer: ArraySequencer) -> Value:
+        """Let normaliser and layer output read the accumulator, row by row as the rows began.
+
+        Returns whether the last word of a row is read.
+        """
+        accumulator, normalizer, layer = output
+        read_slot = Signal()
+        of_layer = Signal(SLOTS)  # the slot's row is a layer's
+        reads_layer = of_layer.bit_select(read_slot, 1)
+        row_done = normalizer.row_done | layer.row_done
+        with m.If(sequencer.output_started):
+            m.d.sync += of_layer.bit_select(sequencer.output_slot, 1).eq(sequencer.layer_started)
+        m.d.sync += read_slot.eq(read_slot ^ row_done)
+        m.d.comb += [
+            normalizer.groups_complete.eq(accumulator.groups_complete),
+            layer.tiles_complete.eq(accumulator.layer_tiles_complete),
+            normalizer.turn.eq(~reads_layer & layer.idle),
+            layer.turn.eq(reads_layer & normalizer.idle),
+            layer.slot.eq(read_slot),
+            accumulator.read_slot.eq(read_slot),
+            accumulator.read_query.eq(Mux(reads_layer, layer.read_output, normalizer.read_query)),
+            accumulator.read_part.eq(Mux(reads_layer, layer.read_part, normalizer.read_part)),
+            normalizer.read_ready.eq(accumulator.read_ready),
+            layer.read_ready.eq(accumulator.read_ready),
+            normalizer.numerators.eq(accumulator.numerators),
+            normalizer.layer.eq(layer.scales),
+            layer.words.eq(normalizer.layer_words),
+            sequencer.output_free.eq(row_done),
+        ]
+        return row_done
+
+    def _send(self, m: Module, output: "_Output") -> None:
+        """Send the beats of normaliser and layer output, of which only one has any."""
+        _, normalizer, layer = output
+        activity = self.activity[Stage.OUTPUT]
+        m.d.comb += [
+            self.o.valid.eq(normalizer.o.valid | layer.o.valid),
+            self.o.payload.eq(Mux(layer.o.valid, layer.o.payload, normalizer.o.payload)),
+            normalizer.o.ready.eq(self.o.ready),
+            layer.o.ready.eq(self.o.ready),
+            activity.busy.eq(self.o.valid & self.o.ready),
+            activity.blocked.eq(self.o.valid & ~self.o.ready),
+            activity.starved.eq(~self.o.valid),
+        ]
+
+
+class _Output(NamedTuple):
+    """Components between the array and the output stream."""
+
+    accumulator: OutputAccumulator
+    normalizer: Normalizer
+    layer: LayerOutput

@@ -1,5 +1,6 @@
 """Block scheduler: reads the codes of a block row, skips 0-bit blocks, issues the live ones."""
 
+from collections.abc import Callable
 from typing import Any
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
@@ -176,6 +177,7 @@ class _PendingBlock:
     def __init__(self, column_bits: int):
         self.valid = Signal(name="pending")
         self.column = Signal(column_bits, name="pending_column")
+        self.keys = Signal(column_bits, name="pending_keys")  # its block of keys
         self.code = Signal(2, name="pending_code")
         self.first = Signal()  # of its row
         self.last = Signal()
@@ -249,21 +251,7 @@ class BlockScheduler(wiring.Component):
         run = _Run(self._config)
         codes = _RowCodes(m, run.column_bits)
         pending = _PendingBlock(run.column_bits)
-        block = self.blocks.payload
-        key_block = Signal(run.column_bits)
-        m.d.comb += [
-            key_block.eq(run.key_block(pending.column)),
-            block.code.eq(pending.code),
-            block.first.eq(pending.first),
-            block.last.eq(pending.last),
-            block.linear.eq(run.linear),
-            block.keys.eq(run.keys(key_block)),
-            block.queries.eq(run.queries()),
-            self.load.tokens.eq(block.keys),
-            self.fetch.payload.chunk.eq(pending.column),
-        ]
-        run.describe_row(m, self.layer_rows.payload)
-
+        self._describe_block(m, run, pending)
         starved = self.idle | (self.codes.ready & ~self.codes.valid)
         blocked = Signal()
         m.d.comb += [
@@ -285,13 +273,10 @@ class BlockScheduler(wiring.Component):
                 m.d.comb += [self.idle.eq(1), self.command.ready.eq(1)]
                 run.begin(m, self.command.payload)
                 with m.If(self.command.valid):
-                    with m.If(self.command.payload.kind == Kind.LINEAR):
-                        m.next = "BEGIN_LAYER_ROW"
-                    with m.Else():
-                        m.next = "FETCH_Q"
+                    self._begin_row(m, self.command.payload.kind == Kind.LINEAR)
             with m.State("FETCH_Q"):
                 offer_fetch(Operand.Q, run.row)
-                m.d.comb += [self.load.tokens.eq(block.queries), self.row_begun.eq(fetched)]
+                m.d.comb += [self.load.tokens.eq(run.queries()), self.row_begun.eq(fetched)]
                 codes.begin_row(m, run.beats)
                 m.d.sync += pending.first.eq(1)
                 with m.If(fetched):
@@ -303,34 +288,67 @@ class BlockScheduler(wiring.Component):
                 m.next = "SCAN"
             with m.State("SCAN"):
                 self._scan(m, codes, pending, run.linear)
-            with m.State("FETCH_INPUTS"):
-                offer_fetch(Operand.Q, run.row)
-                m.d.comb += self.load.tokens.eq(block.queries)
-                with m.If(fetched):
-                    m.next = "FETCH_K"
-            with m.State("FETCH_K"):
-                offer_fetch(Operand.K, key_block)
-                m.d.comb += self.blocks.valid.eq(fetched)
-                with m.If(fetched):
-                    m.d.sync += pending.first.eq(0)
-                    with m.If(~run.linear):
-                        m.next = "FETCH_V"
-                    with m.Else():
-                        self._end_block(m, pending)
-            with m.State("FETCH_V"):
-                offer_fetch(Operand.V, pending.column)
-                with m.If(fetched):
-                    self._end_block(m, pending)
+            self._add_fetches(m, run, pending, offer_fetch)
             with m.State("ROW_END"):
                 with m.If(run.end_row(m)):
                     m.next = "IDLE"
-                with m.Elif(run.linear):
-                    m.next = "BEGIN_LAYER_ROW"
                 with m.Else():
-                    m.next = "FETCH_Q"
+                    self._begin_row(m, run.linear)
             with m.State("EMPTY_ROW"):
                 m.d.comb += self.empty_row.eq(1)
         return m
+
+    def _describe_block(self, m: Module, run: _Run, pending: _PendingBlock) -> None:
+        """Describe the pending block and its row."""
+        block = self.blocks.payload
+        m.d.comb += [
+            pending.keys.eq(run.key_block(pending.column)),
+            block.code.eq(pending.code),
+            block.first.eq(pending.first),
+            block.last.eq(pending.last),
+            block.linear.eq(run.linear),
+            block.keys.eq(run.keys(pending.keys)),
+            block.queries.eq(run.queries()),
+            self.load.tokens.eq(block.keys),
+            self.fetch.payload.chunk.eq(pending.column),
+        ]
+        run.describe_row(m, self.layer_rows.payload)
+
+    def _add_fetches(
+        self,
+        m: Module,
+        run: _Run,
+        pending: _PendingBlock,
+        offer_fetch: Callable[[Operand, Value], None],
+    ) -> None:
+        """Add the states in which the operands of the pending block are fetched."""
+        fetched = self.fetch.valid & self.fetch.ready
+        with m.State("FETCH_INPUTS"):
+            offer_fetch(Operand.Q, run.row)
+            m.d.comb += self.load.tokens.eq(run.queries())
+            with m.If(fetched):
+                m.next = "FETCH_K"
+        with m.State("FETCH_K"):
+            offer_fetch(Operand.K, pending.keys)
+            m.d.comb += self.blocks.valid.eq(fetched)
+            with m.If(fetched):
+                m.d.sync += pending.first.eq(0)
+                with m.If(~run.linear):
+                    m.next = "FETCH_V"
+                with m.Else():
+                    self._end_block(m, pending)
+        with m.State("FETCH_V"):
+            offer_fetch(Operand.V, pending.column)
+            with m.If(fetched):
+                self._end_block(m, pending)
+
+    @staticmethod
+    def _begin_row(m: Module, linear: Value) -> None:
+        """Go to the state in which a row begins."""
+        with m.If(linear):
+            m.next = "BEGIN_LAYER_ROW"
+        with m.Else():
+            m.next = "FETCH_Q"
 
     def _room(self, m: Module, fetched: Value) -> list[Signal]:
         """Count the free slots of each operand's buffer."""

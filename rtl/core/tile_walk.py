@@ -39,10 +39,10 @@ def tile_layout(config: Config) -> data.StructLayout:
 class TileWalk:
     """Walks over the tiles of an operation and the steps of each tile.
 
-    QK of a block (and a block of a linear layer, whose inputs are the queries): for each group of C queries, for each group of R keys, a tile with reduction
-    over head_dim. PV: for each group of R queries, for each group of C channels, a tile
-    with reduction over the block's keys. A step consumes one digit word per row: 1, 2 or 4 elements
-    of the reduction.
+    QK of a block (and a block of a linear layer, whose inputs are the queries): for each group of C
+    queries, for each group of R keys, a tile with reduction over head_dim. PV: for each group of R
+    queries, for each group of C channels, a tile with reduction over the block's keys. A step
+    consumes one digit word per row: 1, 2 or 4 elements of the reduction.
 
     It is no component: its methods add statements to the module of the sequencer, which decides
     when the walk begins, advances and ends.
