@@ -164,9 +164,9 @@ class LayerOutput(wiring.Component):
         m.d.comb += [
             filled.input.valid.eq(place.valid & (place.output == config.block - 1)),
             filled.input.payload.tokens.eq(place.tokens),
-            self.idle.eq(~halves.any()),
         ]
-        self._turn(m, place, filled, half_free)
+        leaving = self._turn(m, place, filled, half_free)
+        m.d.comb += self.idle.eq(~halves.any() & ~leaving)
         return m
 
     def _scale(self, m: Module, row: Any, halves: Signal) -> None:
@@ -211,8 +211,11 @@ class LayerOutput(wiring.Component):
             self.scales.bias.eq(delayed(m, bias, 3, "bias").as_signed()),
         ]
 
-    def _turn(self, m: Module, place: Any, filled: StreamFIFO, half_free: Signal) -> None:
-        """Write the words of a place into the banks, and send the halves that are full."""
+    def _turn(self, m: Module, place: Any, filled: StreamFIFO, half_free: Signal) -> Value:
+        """Write the words of a place into the banks, and send the halves that are full.
+
+        Returns whether beats are on their way out of the banks.
+        """
         config, words = self._config, self._config.output_words
         lane_bits, beats = log2(words), config.block // words
         half = Signal()
@@ -262,3 +265,4 @@ class LayerOutput(wiring.Component):
                 self.o.payload.eq(rotate(read, rotation, words, left=False)),
             ]
         m.d.comb += self.o.valid.eq(valid)
+        return read_valid | valid
