@@ -27,6 +27,8 @@ __all__ = [
     "dequantize_outputs",
     "fit_outputs",
     "integer_linear",
+    "largest_products",
+    "output_format",
     "quantize_inputs",
     "quantize_weights",
     "tile_values",
@@ -169,15 +171,39 @@ def fit_outputs(
     config: Config,
 ) -> OutputFormat:
     """Choose shifts such that nothing here saturates, with a factor of 2 in reserve for others."""
-    sums = _sums(inputs, weights, config)
-    scaled = sums * weights.mw.double()
-    sum_shift = _shift(2 * scaled.abs().max().item(), _SCALED_MAX)
-    unit = inputs.unit * weights.unit * 2.0**sum_shift
-    products = scaled * 2.0**-sum_shift * inputs.mx.double().unsqueeze(1)
-    largest = products.abs().max().item()
+    largest = largest_products(inputs, weights, config)
+    return output_format(largest, inputs.unit, weights, bias)
+
+
+def largest_products(
+    inputs: QuantizedInputs, weights: QuantizedWeights, config: Config
+) -> tuple[float, float]:
+    """Largest magnitude of a sum times its weight's mantissa; and times its token's mantissa too.
+
+    Raises
+    ------
+    ParoError
+        If the codes do not fit weights and configuration.
+    """
+    scaled = (_sums(inputs, weights, config) * weights.mw.double()).abs()
+    products = scaled * inputs.mx.double().unsqueeze(1)
+    return scaled.max().item(), products.max().item()
+
+
+def output_format(
+    largest: tuple[float, float],
+    input_unit: float,
+    weights: QuantizedWeights,
+    bias: torch.Tensor | None,
+) -> OutputFormat:
+    """Output format of a layer whose `largest_products` are known, as `fit_outputs`."""
+    scaled, products = largest
+    sum_shift = _shift(2 * scaled, _SCALED_MAX)
+    unit = input_unit * weights.unit * 2.0**sum_shift
+    products *= 2.0**-sum_shift
     if bias is not None:
-        largest += bias.double().abs().max().item() / unit
-    out_shift = _shift(2 * largest, _OUT_MAX)
+        products += bias.double().abs().max().item() / unit
+    out_shift = _shift(2 * products, _OUT_MAX)
     unit *= 2.0**out_shift
     outputs = weights.w8.shape[0]
     values = torch.zeros(outputs) if bias is None else bias
