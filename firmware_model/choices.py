@@ -11,6 +11,7 @@ from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
 __all__ = [
+    "CAPTURED",
     "FORMAT_NAMES",
     "INTEGER",
     "METHODS",
@@ -27,6 +28,8 @@ __all__ = [
 ORDERS = ("FHW", "FWH", "HWF", "HFW", "WHF", "WFH")
 #: Name of each transform of the channels of Q and K. Plans store the index.
 TRANSFORMS = ("none", "balance", "rotate", "balance-rotate")
+#: What is captured of a model.
+CAPTURED = ("attention", "linear", "both")
 #: Number formats of floating point attention, see `reference.number_formats`.
 FORMAT_NAMES = (
     "float",

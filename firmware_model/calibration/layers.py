@@ -18,6 +18,8 @@ from firmware_model.calibration.allocation import (
 from firmware_model.calibration.feedback import feedback_weights, second_moments
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.layer import Layer, LayerSource, weights_digest
+from firmware_model.parallel import map_rows
+from firmware_model.progress import Progress, Steps
 from firmware_model.reference.linear import (
     QuantizedWeights,
     dequantize_outputs,
@@ -33,8 +35,10 @@ from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS, OPERAND_MAX, QUERY_SCALE_BITS
 
 __all__ = [
+    "LayerCalibration",
     "LayerErrors",
     "LayerReport",
+    "PlannedLayer",
     "allocate_layers",
     "check_weight_bits",
     "measure_layer",
@@ -129,6 +133,28 @@ class LayerReport:
         return 0.0 if self.snr_db == self.eight_bit_snr_db else self.eight_bit_snr_db - self.snr_db
 
 
+@dataclass(frozen=True)
+class PlannedLayer:
+    """A layer's plan, what it does, and where it comes from.
+
+    Parameters
+    ----------
+    model : str
+        `Layer.model`.
+    digests : tuple of str
+        `Layer.digest` of its captures.
+    plan : LayerPlan
+        The plan.
+    report : LayerReport
+        Its errors.
+    """
+
+    model: str
+    digests: tuple[str, ...]
+    plan: LayerPlan
+    report: LayerReport
+
+
 def check_weight_bits(bits: float) -> None:
     """Raise ParoError unless ``bits`` is a legal mean width of weights."""
     if not CODE_BITS[1] <= bits <= CODE_BITS[-1]:
@@ -166,7 +192,81 @@ def plan_layer(
     sources = [layer] if isinstance(layer, LayerSource) else list(layer)
     errors = measure_layer(sources, avg_bits, config, rotate=rotate)
     (codes,) = allocate_layers([errors], avg_bits)
-    return round_layer(sources, errors.rotation, codes, avg_bits, config)[0]
+    return round_layer(sources, errors.rotation, codes, avg_bits, config).plan
+
+
+class LayerCalibration:
+    """Measurements of some layers, from which plans of several widths can be made.
+
+    Parameters
+    ----------
+    sources : sequence of LayerSource
+        At least one. Those of one model and name are captures of one layer.
+    avg_bits : float
+        Mean width at which it is decided whether inputs are rotated.
+    config : Config
+        The core, whose ``block`` and ``head_dim`` are a tile.
+    rotate : bool
+        Whether inputs are rotated where that pays.
+    progress : Progress, optional
+        Called as the work goes on.
+    rounds : int
+        How often `results` will be called: for ``progress`` alone.
+
+    Attributes
+    ----------
+    errors : list of LayerErrors
+        For each layer, in the sequence of their first captures.
+
+    Raises
+    ------
+    ParoError
+        If the mean width is not legal, or captures of a layer differ in their weights.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[LayerSource],
+        avg_bits: float,
+        config: Config,
+        *,
+        rotate: bool = True,
+        progress: Progress | None = None,
+        rounds: int = 1,
+    ) -> None:
+        check_weight_bits(avg_bits)
+        self._config = config
+        groups: dict[tuple[str, str], list[LayerSource]] = {}
+        for source in sources:
+            groups.setdefault((source.model, source.name), []).append(source)
+        self._groups = list(groups.values())
+        self._steps = Steps(progress, (1 + rounds) * len(groups))
+
+        def measure(group: list[LayerSource]) -> LayerErrors:
+            return measure_layer(group, avg_bits, config, rotate=rotate)
+
+        self.errors = map_rows(measure, self._groups, self._steps)
+
+    def results(
+        self, avg_bits: float, codes: Sequence[torch.Tensor] | None = None
+    ) -> list[PlannedLayer]:
+        """Round the weights of every layer, each step on one thread, so that bytes repeat.
+
+        Parameters
+        ----------
+        avg_bits : float
+            Mean width asked for.
+        codes : sequence of torch.Tensor, optional
+            Codes of each layer's tiles; by default those of a budget of the layers alone.
+        """
+        chosen = allocate_layers(self.errors, avg_bits) if codes is None else codes
+
+        def plan(work: tuple[list[LayerSource], LayerErrors, torch.Tensor]) -> PlannedLayer:
+            group, errors, own = work
+            return round_layer(group, errors.rotation, own, avg_bits, self._config)
+
+        work = zip(self._groups, self.errors, chosen, strict=True)
+        return map_rows(plan, work, self._steps)
 
 
 def allocate_layers(layers: Sequence[LayerErrors], avg_bits: float) -> list[torch.Tensor]:
@@ -210,7 +310,7 @@ def round_layer(
     codes: torch.Tensor,
     avg_bits: float,
     config: Config,
-) -> tuple[LayerPlan, LayerReport]:
+) -> PlannedLayer:
     """Round the weights of a layer at given widths, and measure what it does.
 
     Parameters
@@ -255,9 +355,11 @@ def round_layer(
         output=output_format((scaled, products), unit, weights, first.bias),
     )
     signal = noise = 0.0
+    digests = []
     for source in sources:
         layer = source.load()
         exact = layer.reference()
+        digests.append(layer.digest)
         y = dequantize_outputs(plan.words(layer.x, config), plan.output)
         signal += exact.square().sum().item()
         noise += (y - exact).square().sum().item()
@@ -268,7 +370,7 @@ def round_layer(
         _decibels(signal, noise),
         _decibels(signal, eight_noise),
     )
-    return plan, report
+    return PlannedLayer(first.model, tuple(digests), plan, report)
 
 
 @dataclass(frozen=True, eq=False)

@@ -117,9 +117,10 @@ def test_captures_of_one_layer_are_taken_together(tmp_path):
 def test_report_is_that_of_the_plan():
     one = layer()
     codes = torch.full((3, 3), 2, dtype=torch.uint8)
-    plan, report = round_layer([one], 1, codes, 4.0, CONFIG)
+    found = round_layer([one], 1, codes, 4.0, CONFIG)
+    plan, report = found.plan, found.report
     assert report.snr_db == pytest.approx(run_layer(one, plan, CONFIG).snr_db, abs=1e-9)
-    _, eight = round_layer([one], 1, codes + 1, 8.0, CONFIG)
+    eight = round_layer([one], 1, codes + 1, 8.0, CONFIG).report
     assert eight.eight_bit_snr_db == report.eight_bit_snr_db
     assert 0 < eight.snr_db - report.eight_bit_snr_db < 5  # what feedback gains
     assert report.loss_db == report.eight_bit_snr_db - report.snr_db > 1
