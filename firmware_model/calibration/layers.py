@@ -17,6 +17,7 @@ from firmware_model.calibration.allocation import (
 )
 from firmware_model.calibration.feedback import feedback_weights, second_moments
 from firmware_model.calibration.layer_plan import LayerPlan
+from firmware_model.choices import check_weight_bits
 from firmware_model.layer import Layer, LayerSource, weights_digest
 from firmware_model.parallel import map_rows
 from firmware_model.progress import Progress, Steps
@@ -35,21 +36,22 @@ from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS, OPERAND_MAX, QUERY_SCALE_BITS
 
 __all__ = [
+    "BY_LAYER",
     "LayerCalibration",
     "LayerErrors",
     "LayerReport",
     "PlannedLayer",
     "allocate_layers",
-    "check_weight_bits",
     "measure_layer",
     "plan_layer",
     "round_layer",
+    "tile_config",
 ]
 
 #: Mean width from which each layer has one width for all its tiles.
 BY_LAYER = 4.0
 #: A rotation is work for the host: it must lessen the expected error to this share.
-ROTATION_GAIN = 0.8
+ROTATION_GAIN = 0.5
 #: Least channels that are rotated together.
 _LEAST_GROUP = 16
 
@@ -99,6 +101,11 @@ class LayerErrors:
             errors = errors.sum(dim=(1, 2), keepdim=True)
             least = least.new_ones(1, 1)
         return HeadErrors((errors / (cost * tiles)).float(), least, cost * tiles)
+
+    def relative(self, codes: torch.Tensor) -> float:
+        """Error of tiles of some codes, as a share of the signal."""
+        error = self.errors.gather(0, codes.long().unsqueeze(0)).sum().item()
+        return error / (self.signal or 1.0)
 
     def codes(self, allocated: torch.Tensor) -> torch.Tensor:
         """Codes of the tiles from those that were allocated; zero tiles are skipped."""
@@ -155,12 +162,9 @@ class PlannedLayer:
     report: LayerReport
 
 
-def check_weight_bits(bits: float) -> None:
-    """Raise ParoError unless ``bits`` is a legal mean width of weights."""
-    if not CODE_BITS[1] <= bits <= CODE_BITS[-1]:
-        raise ParoError(
-            f"weight_bits = {bits} is not legal; legal: {CODE_BITS[1]} to {CODE_BITS[-1]}"
-        )
+def tile_config(block: int, head_dim: int) -> Config:
+    """Configuration with tiles of ``block`` outputs and ``head_dim`` inputs; the array is any."""
+    return Config(rows=4, cols=4, block=block, head_dim=head_dim)  # type: ignore[arg-type]  # refused
 
 
 def plan_layer(

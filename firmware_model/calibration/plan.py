@@ -182,6 +182,12 @@ class ModelPlan:
         """Mean width over all blocks of attention and all denoising steps."""
         return self._over_steps(mean_bits)
 
+    def weight_bits(self) -> float:
+        """Mean width over all weights of its linear layers."""
+        sizes = [plan.outputs * plan.inputs for plan in self.linear]
+        bits = [plan.mean_bits() for plan in self.linear]
+        return sum(s * b for s, b in zip(sizes, bits, strict=True)) / sum(sizes)
+
     def density(self) -> float:
         """Share of the blocks that are live, over all denoising steps."""
         return self._over_steps(density)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from firmware_model.calibration.layer_plan import LayerPlan
+from firmware_model.calibration.layers import tile_config
 from firmware_model.calibration.plan import ModelPlan
 from firmware_model.calibration.sensitivity import model_config
 from firmware_model.capture import Capture
@@ -24,7 +25,6 @@ from firmware_model.quality.metrics import cosine, snr_db
 from firmware_model.quality.planned import attend_planned
 from firmware_model.reference.linear import dequantize_outputs
 from firmware_model.reference.methods import Method
-from paro.config.config import Config
 from paro.config.errors import ParoError
 
 
@@ -125,7 +125,7 @@ class PlannedLinear:
         if call.name not in self._plans:
             return float_linear(call)
         plan = self._plans[call.name]
-        config = Config(rows=4, cols=4, block=plan.block, head_dim=plan.head_dim)  # type: ignore[arg-type]
+        config = tile_config(plan.block, plan.head_dim)
         words = plan.words(call.x.flatten(0, -2).cpu(), config)
         found = dequantize_outputs(words, plan.output).to(call.x)
         output = found.unflatten(0, call.x.shape[:-1])
