@@ -29,6 +29,8 @@ __all__ = [
     "dequantize_outputs",
     "fit_outputs",
     "integer_linear",
+    "largest_product",
+    "output_format",
     "quantize_inputs",
     "quantize_weights",
     "tile_values",
@@ -177,16 +179,35 @@ def fit_outputs(
     That of the sums holds for any activations. That after the scales is the least one at which
     nothing here saturates, with a factor of 2 in reserve for other activations.
     """
-    largest_sum = OPERAND_MAX * tile_values(weights, config).abs().sum(dim=1).max().item()
-    sum_shift = next(s for s in range(SUM_BITS) if int(largest_sum) >> s <= _SHORT_SUM_MAX)
-    products = _short_sums(inputs, weights, sum_shift, config) * _scales(inputs, weights)
-    largest = products.abs().max().item()
-    step = inputs.unit * weights.unit * 2.0 ** (sum_shift + LAYER_SCALE_SHIFT)
-    largest_bias = 0.0 if bias is None else bias.double().abs().max().item() / step
-    out_shift = next(
-        (s for s in OUT_SHIFTS if 2 * (largest + largest_bias) <= _OUT_MAX * 2.0**s),
-        OUT_SHIFTS[-1],
-    )
+    largest = largest_product(inputs, weights, config)
+    return output_format(largest, inputs.unit, weights, bias, config)
+
+
+def largest_product(inputs: QuantizedInputs, weights: QuantizedWeights, config: Config) -> float:
+    """Largest magnitude of a sum times its scales, before the last shift.
+
+    Raises
+    ------
+    ParoError
+        If the codes do not fit weights and configuration.
+    """
+    short = _short_sums(inputs, weights, _sum_shift(weights, config), config)
+    return (short * _scales(inputs, weights)).abs().max().item()
+
+
+def output_format(
+    largest: float,
+    input_unit: float,
+    weights: QuantizedWeights,
+    bias: torch.Tensor | None,
+    config: Config,
+) -> OutputFormat:
+    """Output format of a layer whose `largest_product` is known, as `fit_outputs`."""
+    sum_shift = _sum_shift(weights, config)
+    step = input_unit * weights.unit * 2.0 ** (sum_shift + LAYER_SCALE_SHIFT)
+    if bias is not None:
+        largest += bias.double().abs().max().item() / step
+    out_shift = next((s for s in OUT_SHIFTS if 2 * largest <= _OUT_MAX * 2.0**s), OUT_SHIFTS[-1])
     unit = step * 2.0**out_shift
     outputs = weights.w8.shape[0]
     values = torch.zeros(outputs) if bias is None else bias
@@ -212,6 +233,12 @@ def integer_linear(
 def dequantize_outputs(words: torch.Tensor, output: OutputFormat) -> torch.Tensor:
     """Values of output words, float64 [tokens, outputs]."""
     return words.double() * output.unit
+
+
+def _sum_shift(weights: QuantizedWeights, config: Config) -> int:
+    """Least shift at which no activations make sums beyond `SHORT_SUM_BITS`."""
+    largest = OPERAND_MAX * int(tile_values(weights, config).abs().sum(dim=1).max().item())
+    return next(shift for shift in range(SUM_BITS) if largest >> shift <= _SHORT_SUM_MAX)
 
 
 def _short_sums(
