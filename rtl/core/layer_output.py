@@ -16,13 +16,24 @@ from rtl.lib.arithmetic import log2, rotate
 from rtl.lib.delay import delayed
 from rtl.lib.stream_fifo import StreamFIFO
 
-__all__ = ["ROWS", "LayerOutput"]
+__all__ = ["PAGES", "ROWS", "LayerOutput"]
 
 #: Rows of layers that are begun and not sent, at most: those of two blocks, of two output slots,
 #: and the one that the scheduler looks at.
 ROWS = 2 * SLOTS + 1
-#: Halves of the corner turn: one is filled while the other is sent.
-_HALVES = 2
+#: Pages of the corner turn, a power of two: one is filled, one is sent, others are on their way.
+PAGES = 4
+
+
+def _in_turn(config: Config, output: Value) -> Value:
+    """Order of the outputs in which reads meet the accumulator's memories in turn with the drain.
+
+    The drain visits them, for an array row of one, two, four reads, as 0101, 0110 or 01011010 (see
+    `rtl.core.output_accumulator`); outputs one after the other as 0101.
+    """
+    if config.cols // config.output_words == 2:
+        return Cat(output[1], output[0], output[2:])
+    return output
 
 
 class LayerOutput(wiring.Component):
@@ -104,15 +115,16 @@ class LayerOutput(wiring.Component):
         connect(m, flipped(self.rows), rows.input)
         row = rows.output.payload
 
-        # Halves of the corner turn that are being filled, wait, or are being sent.
-        halves = Signal(range(_HALVES + 1))
-        half = Signal()
+        # Pages of the corner turn that are being filled, wait, or are being sent.
+        pages = Signal(range(PAGES + 1))
+        page = Signal(range(PAGES))
         # Complete tiles, from the first one of the C tokens that are being read.
         tiles_of_group = config.block // config.rows
         groups = config.layer_tokens // config.cols
         tiles = Signal(range(SLOTS * groups * tiles_of_group + 1))
-        output, part = self.read_output, self.read_part
+        output, part = Signal.like(self.read_output, name="output"), self.read_part
         first_output, last_output = output == 0, output == config.block - 1
+        m.d.comb += self.read_output.eq(_in_turn(config, output))
         tokens_left = Signal.like(row.tokens)
         m.d.comb += tokens_left.eq(row.tokens - (part << log2(words)))
         last_part = tokens_left <= words
@@ -120,35 +132,35 @@ class LayerOutput(wiring.Component):
         last_of_group = part[: log2(parts_of_group)].all() if parts_of_group > 1 else True
         part_done = self.read & last_output
         group_done = part_done & (last_part | last_of_group)
-        half_free = Signal()
+        page_free = Signal()
         m.d.comb += [
             self.read.eq(
                 self.turn
                 & rows.output.valid
                 & (tiles > output[log2(config.rows) :])
                 & self.read_ready
-                & (~first_output | (halves != _HALVES))
+                & (~first_output | (pages != PAGES))
             ),
             self.row_done.eq(part_done & last_part),
             rows.output.ready.eq(self.row_done),
         ]
         m.d.sync += [
             tiles.eq(tiles + self.tiles_complete - Mux(group_done, tiles_of_group, 0)),
-            halves.eq(halves + (self.read & first_output) - half_free),
-            half.eq(half ^ part_done),
+            pages.eq(pages + (self.read & first_output) - page_free),
+            page.eq(page + part_done),
         ]
         with m.If(self.read):
             m.d.sync += output.eq(output + 1)
         with m.If(part_done):
             m.d.sync += part.eq(Mux(last_part, 0, part + 1))
 
-        self._scale(m, row, halves)
+        self._scale(m, row, pages)
         full = data.StructLayout({"tokens": range(words + 1)})
-        m.submodules.full = filled = StreamFIFO(full, depth=_HALVES)
+        m.submodules.full = filled = StreamFIFO(full, depth=PAGES)
         arriving = data.StructLayout(
             {
                 "valid": 1,
-                "half": 1,
+                "page": range(PAGES),
                 "output": range(config.block),
                 "tokens": range(words + 1),
             }
@@ -156,8 +168,8 @@ class LayerOutput(wiring.Component):
         now = Signal(arriving)
         m.d.comb += [
             now.valid.eq(self.read),
-            now.half.eq(half),
-            now.output.eq(output),
+            now.page.eq(page),
+            now.output.eq(self.read_output),
             now.tokens.eq(Mux(last_part, tokens_left, words)),
         ]
         place = delayed(m, now, Normalizer.LAYER_LATENCY, "place")
@@ -165,11 +177,11 @@ class LayerOutput(wiring.Component):
             filled.input.valid.eq(place.valid & (place.output == config.block - 1)),
             filled.input.payload.tokens.eq(place.tokens),
         ]
-        leaving = self._turn(m, place, filled, half_free)
-        m.d.comb += self.idle.eq(~halves.any() & ~leaving)
+        leaving = self._turn(m, place, filled, page_free)
+        m.d.comb += self.idle.eq(~pages.any() & ~leaving)
         return m
 
-    def _scale(self, m: Module, row: Any, halves: Signal) -> None:
+    def _scale(self, m: Module, row: Any, pages: Signal) -> None:
         """Keep the scales of a row as its last block drains, and multiply those that are read."""
         config, words = self._config, self._config.output_words
         drained, tile = self.drained, self.drained.tile
@@ -205,20 +217,20 @@ class LayerOutput(wiring.Component):
             m.d.sync += product.eq(scales[index] * mantissa)
             m.d.comb += self.scales.scales[index].eq(product >> formats.LAYER_SCALE_SHIFT)
         m.d.comb += [
-            self.scales.valid.eq(halves.any()),
+            self.scales.valid.eq(pages.any()),
             self.scales.sum_shift.eq(delayed(m, row.sum_shift, 3, "sum_shift")),
             self.scales.out_shift.eq(delayed(m, row.out_shift, 6, "out_shift")),
             self.scales.bias.eq(delayed(m, bias, 3, "bias").as_signed()),
         ]
 
-    def _turn(self, m: Module, place: Any, filled: StreamFIFO, half_free: Signal) -> Value:
-        """Write the words of a place into the banks, and send the halves that are full.
+    def _turn(self, m: Module, place: Any, filled: StreamFIFO, page_free: Signal) -> Value:
+        """Write the words of a place into the banks, and send the pages that are full.
 
         Returns whether beats are on their way out of the banks.
         """
         config, words = self._config, self._config.output_words
         lane_bits, beats = log2(words), config.block // words
-        half = Signal()
+        page = Signal(range(PAGES))
         token = Signal(range(words))
         beat = Signal(range(beats))
         enable = Signal()
@@ -230,13 +242,13 @@ class LayerOutput(wiring.Component):
         m.d.comb += [
             enable.eq(~valid | self.o.ready),
             filled.output.ready.eq(sending & last_beat & last_token),
-            half_free.eq(filled.output.valid & filled.output.ready),
+            page_free.eq(filled.output.valid & filled.output.ready),
         ]
         with m.If(sending):
             m.d.sync += beat.eq(Mux(last_beat, 0, beat + 1))
             with m.If(last_beat):
                 m.d.sync += token.eq(Mux(last_token, 0, token + 1))
-        m.d.sync += half.eq(half ^ half_free)
+        m.d.sync += page.eq(page + page_free)
 
         written = Signal(formats.OUT_BITS * words)
         m.d.comb += written.eq(
@@ -244,16 +256,16 @@ class LayerOutput(wiring.Component):
         )
         read = Signal(formats.OUT_BITS * words)
         for bank in range(words):
-            memory = Memory(shape=formats.OUT_BITS, depth=_HALVES * config.block, init=[])
+            memory = Memory(shape=formats.OUT_BITS, depth=PAGES * config.block, init=[])
             m.submodules[f"bank_{bank}"] = memory
             write_port, read_port = memory.write_port(), memory.read_port()
             lane = (bank - place.output)[:lane_bits]
             m.d.comb += [
                 write_port.en.eq(place.valid),
-                write_port.addr.eq(Cat(place.output[lane_bits:], lane, place.half)),
+                write_port.addr.eq(Cat(place.output[lane_bits:], lane, place.page)),
                 write_port.data.eq(written.word_select(bank, formats.OUT_BITS)),
                 read_port.en.eq(enable),
-                read_port.addr.eq(Cat(beat, token, half)),
+                read_port.addr.eq(Cat(beat, token, page)),
                 read.word_select(bank, formats.OUT_BITS).eq(read_port.data),
             ]
         rotation = Signal(lane_bits)

@@ -10,6 +10,7 @@ import numpy as np
 
 from paro.config.formats import Operand, Operation, Stage
 from rtl.core.blocks import SLOTS
+from rtl.core.layer_output import PAGES
 from rtl.interfaces import Activity
 from sim.cycles.port_kernel import (
     MemoryPort,
@@ -73,6 +74,7 @@ class CoreTiming(NamedTuple):
     parts: int  # reads of a query's numerators
     output: int  # from such a read to its beat
     words: int  # of a read
+    swapped: int  # whether outputs of a layer are read in the order 0, 2, 1, 3
     layer_output: int  # from the last read of so many tokens of a layer to the read of their beats
     queue: int  # beats that the output queue holds, those that are read for it included
     fifo: int  # through a queue
@@ -173,8 +175,7 @@ class Output(NamedTuple):
     normalizer_free: int = 0
     oldest_pv: int = 0  # that may still drain
     oldest_tile: int = 0  # of a layer, likewise
-    half_free: int = _ALWAYS  # first cycle in which the corner turn has a half for a layer's tokens
-    half_free_next: int = _ALWAYS  # in which it has the half after that
+    pages: int = 0  # of the layers' corner turn that were filled
     turn_read: int = _ALWAYS  # cycle of the last read of a beat from the corner turn
     offered: int = _ALWAYS  # cycle from which on the last beat of a layer was offered
     sent_before: int = _ALWAYS  # cycle of the last beat but one
@@ -244,6 +245,7 @@ class Model(NamedTuple):
     chunk_starts: np.ndarray
     # int64 [ring, tiles]: first cycle in which the sums of each tile of a layer's row can be read.
     tiles_complete: np.ndarray
+    page_free: np.ndarray  # int64: first cycle in which a page of the layers' corner turn is free
     output: Any  # `Output`
     left: np.ndarray  # int64 [block]: cycle in which the last queries left the normaliser's queue
     sent: np.ndarray  # int64 [queue]: cycle in which the last beats left, if the core is paced
@@ -322,6 +324,7 @@ def new_model(
         rows=new_records(Row, [Row()] * _RING),
         chunk_starts=np.zeros((_RING, core.query_groups), np.int64),
         tiles_complete=np.zeros((_RING, tiles), np.int64),
+        page_free=np.full(PAGES, _ALWAYS),
         output=new_record(Output()),
         left=np.full(core.block, _ALWAYS),
         sent=np.full(core.queue, _ALWAYS),
@@ -759,18 +762,20 @@ def _send_layer_row(model, row, complete):
         now = max(now, output.last_sent + 1)
     for part in range((row.queries - 1) // core.words + 1):
         group = part * core.words // core.cols
-        now = max(now, output.half_free)
+        page = output.pages % PAGES
+        now = max(now, model.page_free[page])
         for channel in range(core.block):
             now = max(now, complete[group * core.row_groups + channel // core.rows])
-            memory = (channel if core.parts == 1 else channel ^ part) & 1
+            turn = channel >> core.swapped
+            memory = (turn if core.parts == 1 else turn ^ part) & 1
             while _written_memory(model, now) == memory:
                 now += 1
             now += 1
         tokens = min(core.words, row.queries - part * core.words)
         beats = tokens * (core.block // core.words)
         last = _turn_beats(model, now - 1 + core.layer_output, beats)
-        output.half_free = output.half_free_next
-        output.half_free_next = last + 1
+        model.page_free[page] = last + 1
+        output.pages += 1
         output.beats += beats
     output.normalizer_free = now
     output.linear = 1

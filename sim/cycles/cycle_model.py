@@ -380,6 +380,7 @@ def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = Fal
         parts=config.head_dim // config.drain_words,
         output=Normalizer.LATENCY + StreamFIFO.LATENCY,
         words=config.output_words,
+        swapped=int(config.cols // config.output_words == 2),
         layer_output=Normalizer.LAYER_LATENCY + StreamFIFO.LATENCY,
         queue=Normalizer.QUEUE,
         paced=paced or accelerator,

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from firmware_model.capture import Capture
-from firmware_model.host.jobs import HeadJob
-from firmware_model.reference.jobs import head_job
+from firmware_model.host.jobs import HeadJob, LayerJob
+from firmware_model.reference.jobs import head_job, layer_job
+from firmware_model.reference.linear import fit_outputs, quantize_inputs, quantize_weights
 from firmware_model.reference.quantize import quantize_head
 from paro.config import Config
 from paro.config.formats import CODE_BITS
@@ -86,6 +87,40 @@ class Shape:
         codes = random_codes(config.blocks_of(tokens), self.mean_bits, seed)
         head = quantize_head(capture, 0, order, config)
         return head_job(capture, head, codes, self.rows)
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """A linear layer of any size.
+
+    ``codes``: of all tiles, or None for any, 0 included. ``outliers``: some input channels are a
+    hundred times the others, as in vision transformers, and the tokens' scales differ as much.
+    """
+
+    tokens: int
+    inputs: int
+    outputs: int
+    codes: int | None = None
+    outliers: bool = False
+    biased: bool = True
+
+    def job(self, config: Config, seed: int) -> LayerJob:
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        x, weight = normal(self.tokens, self.inputs), normal(self.outputs, self.inputs)
+        if self.outliers:
+            x[:, ::7] *= 100
+            x *= torch.exp(2 * normal(self.tokens, 1))
+        shape = (config.blocks_of(self.outputs), -(-self.inputs // config.head_dim))
+        codes = torch.randint(0, 4, shape, generator=generator).byte()
+        if self.codes is not None:
+            codes.fill_(self.codes)
+        bias = 10 * normal(self.outputs) if self.biased else None
+        inputs, weights = quantize_inputs(x), quantize_weights(weight, codes)
+        return layer_job(inputs, weights, fit_outputs(inputs, weights, bias, config))
 
 
 def make_jobs(config: Config, shapes: tuple[Shape, ...], seed: int) -> list[HeadJob]:

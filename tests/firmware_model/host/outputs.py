@@ -3,8 +3,14 @@
 import numpy as np
 import torch
 
-from firmware_model.host.jobs import HeadJob, HeadOperands
+from firmware_model.host.jobs import HeadJob, HeadOperands, Job, LayerJob
 from firmware_model.reference.integer import integer_attention
+from firmware_model.reference.linear import (
+    OutputFormat,
+    QuantizedInputs,
+    QuantizedWeights,
+    integer_linear,
+)
 from firmware_model.reference.quantize import QuantizedHead
 from paro.config import Config
 
@@ -20,7 +26,19 @@ def quantized(head: HeadOperands) -> QuantizedHead:
     )
 
 
-def model_outputs(config: Config, job: HeadJob) -> np.ndarray:
-    """int16 [queries, head_dim], in the head's order."""
+def model_outputs(config: Config, job: Job) -> np.ndarray:
+    """int16 [queries, head_dim], in the head's order; of a layer [tokens, outputs]."""
+    if isinstance(job, LayerJob):
+        return _layer_outputs(config, job)
     codes = torch.from_numpy(job.codes)
     return integer_attention(quantized(job.head), codes, config, job.query_blocks).numpy()
+
+
+def _layer_outputs(config: Config, job: LayerJob) -> np.ndarray:
+    x8, mx, w8, mw, codes, bias = (
+        torch.from_numpy(values) for values in (job.x8, job.mx, job.w8, job.mw, job.codes, job.bias)
+    )
+    inputs = QuantizedInputs(x8, mx, unit=1.0)
+    weights = QuantizedWeights(w8, mw, 1.0, codes)
+    output = OutputFormat(job.sum_shift, job.out_shift, bias, unit=1.0)
+    return integer_linear(inputs, weights, output, config).numpy()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from firmware_model.host.jobs import HeadJob
+from firmware_model.host.jobs import Job
 from paro.config import Config
 from sim.cosim.core import CoreTarget
 from sim.cosim.session import Session
@@ -17,7 +17,7 @@ from tests.firmware_model.host.outputs import model_outputs
 def simulate(
     target: CoreTarget,
     config: Config,
-    jobs: Sequence[HeadJob],
+    jobs: Sequence[Job],
     build_dir: Path,
     run_dir: Path,
     simulator: str = "verilator",
@@ -25,7 +25,7 @@ def simulate(
     return target.simulate(config, jobs, Session(get_simulator(simulator), build_dir, run_dir))
 
 
-def assert_exact(config: Config, jobs: Sequence[HeadJob], simulation: Simulation) -> None:
+def assert_exact(config: Config, jobs: Sequence[Job], simulation: Simulation) -> None:
     assert simulation.failure is None
     assert len(simulation.words) == len(jobs) > 0
     for number, (job, words) in enumerate(zip(jobs, simulation.words, strict=True)):
@@ -36,7 +36,7 @@ def assert_exact(config: Config, jobs: Sequence[HeadJob], simulation: Simulation
 
 
 def assert_as_predicted(
-    target: CoreTarget, config: Config, jobs: Sequence[HeadJob], simulation: Simulation
+    target: CoreTarget, config: Config, jobs: Sequence[Job], simulation: Simulation
 ) -> None:
     """The cycles of a simulation are those of the cycle model."""
     prediction = target.predict(config, jobs)
