@@ -24,6 +24,7 @@ from firmware_model.reference.linear import (
 )
 from firmware_model.reference.quantize import round_operands
 from firmware_model.transform import rotate_groups
+from paro.config.config import Config
 from paro.config.errors import ParoError
 from paro.config.formats import QUERY_SCALE_BITS
 
@@ -79,9 +80,7 @@ def layer_study(
     """
     if any(source.model != pipeline.identity for source in sources):
         raise ParoError("captures are of another model; legal: linear layers of this one")
-    config = tile_config(block, head_dim)
-    measured = LayerCalibration(sources, max(widths), config)
-    ways = _ways(pipeline, measured, widths)
+    ways = _ways(pipeline, sources, widths, tile_config(block, head_dim))
     steps = Steps(progress, (len(ways) + 1) * samples)
 
     def videos(linear: Linear | None) -> list[torch.Tensor]:
@@ -113,9 +112,12 @@ def layer_study(
 _Way = tuple[str, str, float | None, Callable[[], Linear]]
 
 
-def _ways(pipeline: Pipeline, measured: LayerCalibration, widths: Sequence[float]) -> list[_Way]:
+def _ways(
+    pipeline: Pipeline, sources: Sequence[LayerSource], widths: Sequence[float], config: Config
+) -> list[_Way]:
     def plan(bits: float) -> ModelPlan:
-        plans = [layer.plan for layer in measured.results(bits)]
+        measured = LayerCalibration(sources, bits, config)
+        plans = [layer.plan for layer in measured.results()]
         return ModelPlan.of_layers(pipeline.identity, (), plans)
 
     ways: list[_Way] = [("float", "INT8 by token", None, lambda: _float_weights)]
