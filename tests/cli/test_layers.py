@@ -47,7 +47,7 @@ def test_a_model_with_attention_and_layers(paro, model, tmp_path):
     assert "written: 8 captures of 4 linear layers in" in outcome.out
     outcome = paro("calibrate", captures, "--weight-bits", "3", "-o", plan)
     assert outcome.status == 0
-    assert "4 linear" in outcome.out
+    assert "4 linear layers, 3.0" in " ".join(outcome.out.split())
     loaded = load_model_plan(plan)
     assert len(loaded.linear) == 4
     assert loaded.mean_bits() == pytest.approx(4.8, abs=0.05)
