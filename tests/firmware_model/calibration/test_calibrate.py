@@ -694,7 +694,7 @@ def test_one_budget_in_cycles(random_capture, linear):
         # A bit more of one tile may be beyond what is left.
         assert 2.6 < mean <= 3.0 + 1e-6
     attention, weights, _ = zip(*found, strict=True)
-    assert weights[0] > weights[1] > weights[2]
+    assert weights[0] > weights[1] >= weights[2]
     assert attention[0] < attention[2]
     # What counts is the error relative to the signal.
     assert shared_means(capture, linear(500, gain=1000.0)) == found[1]
