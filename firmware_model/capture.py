@@ -20,6 +20,8 @@ from paro.config.errors import ParoError
 
 #: Data types a capture may hold.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+#: Metadata ``kind`` of a file that holds a linear layer in place of attention (`layer`).
+LAYER_KIND = "linear"
 #: Tensors of a capture.
 _TENSORS = ("q", "k", "v")
 
@@ -254,8 +256,25 @@ def load_captures(paths: Sequence[Path]) -> list[Capture]:
 
 
 def open_captures(paths: Sequence[Path]) -> list[CaptureFile]:
-    """Read headers of the captures that `source_files` finds; errors of both."""
-    return [open_capture(file) for file in source_files(paths)]
+    """Read headers of what `source_files` finds; linear layers in folders are left out.
+
+    Raises
+    ------
+    ParoError
+        If layers alone are found, or as `source_files` and `open_capture`.
+    """
+    named = set(map(Path, paths))
+    files = [file for file in source_files(paths) if file in named or not is_layer(file)]
+    if not files:
+        raise ParoError(
+            f"folder {paths[0]} holds captures of linear layers alone, none of attention"
+        )
+    return [open_capture(file) for file in files]
+
+
+def is_layer(path: Path) -> bool:
+    """Whether a file says that it holds a linear layer; ParoError if it cannot be read."""
+    return read_header(path, "capture", ())[1].get("kind") == LAYER_KIND
 
 
 def source_files(paths: Sequence[Path]) -> list[Path]:

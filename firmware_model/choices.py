@@ -74,9 +74,7 @@ def check_avg_bits(avg_bits: float) -> None:
         )
 
 
-def check_weight_bits(weight_bits: float) -> None:
-    """Raise ParoError unless ``weight_bits`` is a legal mean width of a linear layer's weights."""
-    if not CODE_BITS[1] <= weight_bits <= CODE_BITS[-1]:
-        raise ParoError(
-            f"weight_bits = {weight_bits} is not legal; legal: {CODE_BITS[1]} to {CODE_BITS[-1]}"
-        )
+def check_weight_bits(bits: float, name: str = "weight_bits") -> None:
+    """Raise ParoError, which names ``name``, unless ``bits`` is a legal mean width of weights."""
+    if not CODE_BITS[1] <= bits <= CODE_BITS[-1]:
+        raise ParoError(f"{name} = {bits} is not legal; legal: {CODE_BITS[1]} to {CODE_BITS[-1]}")

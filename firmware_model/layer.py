@@ -7,7 +7,14 @@ from pathlib import Path
 
 import torch
 
-from firmware_model.capture import CaptureFile, check_values, open_capture, source_files
+from firmware_model.capture import (
+    LAYER_KIND,
+    CaptureFile,
+    check_values,
+    is_layer,
+    open_capture,
+    source_files,
+)
 from firmware_model.tensorfile import (
     parse_integers,
     read_header,
@@ -19,7 +26,6 @@ from paro.config.errors import ParoError
 from paro.config.formats import INPUTS_MAX
 
 __all__ = [
-    "KIND",
     "Layer",
     "LayerFile",
     "LayerSource",
@@ -30,8 +36,6 @@ __all__ = [
     "weights_digest",
 ]
 
-#: Metadata ``kind`` of a file that holds a linear layer.
-KIND = "linear"
 _FILE = "layer"
 _TENSORS = ("x", "weight")
 
@@ -149,7 +153,7 @@ def open_layer(path: Path) -> LayerFile:
     """
     path = Path(path)
     shapes, metadata = read_header(path, _FILE, _TENSORS)
-    if metadata.get("kind") != KIND:
+    if metadata.get("kind") != LAYER_KIND:
         raise ParoError(
             f"{_FILE} {path}: kind = {metadata.get('kind')!r} is not legal; legal: linear"
         )
@@ -187,7 +191,7 @@ def save_layer(layer: Layer) -> None:
     if layer.bias is not None:
         tensors["bias"] = layer.bias
     contiguous = {name: values.contiguous() for name, values in tensors.items()}
-    metadata = {"kind": KIND, "name": layer.name}
+    metadata = {"kind": LAYER_KIND, "name": layer.name}
     if layer.model:
         metadata["model"] = layer.model
     if layer.run_tokens:
@@ -205,8 +209,7 @@ def open_sources(paths: Sequence[Path]) -> tuple[list[CaptureFile], list[LayerFi
     """
     captures, layers = [], []
     for path in source_files(paths):
-        _, metadata = read_header(path, "capture", ())
-        if metadata.get("kind") == KIND:
+        if is_layer(path):
             layers.append(open_layer(path))
         else:
             captures.append(open_capture(path))

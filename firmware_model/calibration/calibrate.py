@@ -181,7 +181,7 @@ def calibrate_models(
         results, shared = Calibration(captures, goal, heads, progress, linear).allocated()
         found = {result.plan.model: result for result in results}
         codes = shared or None
-    planned = measured.results(bits, codes) if measured else []
+    planned = measured.results(codes) if measured else []
     for model in dict.fromkeys(own.model for own in planned):
         own = [layer for layer in planned if layer.model == model]
         found[model] = _with_layers(found.get(model), model, own)

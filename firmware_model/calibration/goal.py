@@ -107,7 +107,9 @@ class Goal:
                 f"relative to {self.relative_to!r} is not legal; legal: {', '.join(RELATIVE_TO)}"
             )
         check_choice("format", self.rounding, ROUNDINGS)
-        check_weight_bits(self.avg_bits if self.shared else self.weight_bits)
+        check_weight_bits(self.weight_bits)
+        if self.shared:
+            check_weight_bits(self.avg_bits, "shared avg_bits")
         if self.shared and (self.relative_to != "signal" or self.per_head or self.density):
             raise ParoError(
                 "a shared budget is not legal with per_head, a density or errors relative to the "

@@ -200,22 +200,20 @@ def plan_layer(
 
 
 class LayerCalibration:
-    """Measurements of some layers, from which plans of several widths can be made.
+    """Measurements of some layers, and the plans that are made of them.
 
     Parameters
     ----------
     sources : sequence of LayerSource
         At least one. Those of one model and name are captures of one layer.
     avg_bits : float
-        Mean width at which it is decided whether inputs are rotated.
+        Mean width of a weight over all layers, by tokens; 2 to 8.
     config : Config
         The core, whose ``block`` and ``head_dim`` are a tile.
     rotate : bool
         Whether inputs are rotated where that pays.
     progress : Progress, optional
-        Called as the work goes on.
-    rounds : int
-        How often `results` will be called: for ``progress`` alone.
+        Called as the work goes on: for each layer when it is measured and when it is planned.
 
     Attributes
     ----------
@@ -236,38 +234,34 @@ class LayerCalibration:
         *,
         rotate: bool = True,
         progress: Progress | None = None,
-        rounds: int = 1,
     ) -> None:
         check_weight_bits(avg_bits)
+        self._avg_bits = avg_bits
         self._config = config
         groups: dict[tuple[str, str], list[LayerSource]] = {}
         for source in sources:
             groups.setdefault((source.model, source.name), []).append(source)
         self._groups = list(groups.values())
-        self._steps = Steps(progress, (1 + rounds) * len(groups))
+        self._steps = Steps(progress, 2 * len(groups))
 
         def measure(group: list[LayerSource]) -> LayerErrors:
             return measure_layer(group, avg_bits, config, rotate=rotate)
 
         self.errors = map_rows(measure, self._groups, self._steps)
 
-    def results(
-        self, avg_bits: float, codes: Sequence[torch.Tensor] | None = None
-    ) -> list[PlannedLayer]:
+    def results(self, codes: Sequence[torch.Tensor] | None = None) -> list[PlannedLayer]:
         """Round the weights of every layer, each step on one thread, so that bytes repeat.
 
         Parameters
         ----------
-        avg_bits : float
-            Mean width asked for.
         codes : sequence of torch.Tensor, optional
             Codes of each layer's tiles; by default those of a budget of the layers alone.
         """
-        chosen = allocate_layers(self.errors, avg_bits) if codes is None else codes
+        chosen = allocate_layers(self.errors, self._avg_bits) if codes is None else codes
 
         def plan(work: tuple[list[LayerSource], LayerErrors, torch.Tensor]) -> PlannedLayer:
             group, errors, own = work
-            return round_layer(group, errors.rotation, own, avg_bits, self._config)
+            return round_layer(group, errors.rotation, own, self._avg_bits, self._config)
 
         work = zip(self._groups, self.errors, chosen, strict=True)
         return map_rows(plan, work, self._steps)

@@ -216,8 +216,7 @@ class ModelPlan:
         ParoError
             If the plan does not hold the layer, or a text as `fit_codes`.
         """
-        if not self.has_attention:
-            raise ParoError("the plan has no attention; legal: one with, or linear layers")
+        self.check_attention()
         if layer not in self.layers:
             legal = ", ".join(map(str, self.layers))
             raise ParoError(f"the plan has no layer {layer}; legal: {legal}")
@@ -244,6 +243,7 @@ class ModelPlan:
         ParoError
             If the capture is of another model, or the plan does not hold its layer.
         """
+        self.check_attention()
         if capture.model != self.model:
             raise ParoError(
                 f"the plan is of another capture or model than {capture.path}; calibrate this one, "
@@ -257,6 +257,11 @@ class ModelPlan:
                 f"to {capture.heads - 1}"
             )
         return self.at(capture.layer, capture.progress, capture.text_tokens)
+
+    def check_attention(self) -> None:
+        """Raise ParoError if it holds linear layers alone."""
+        if not self.has_attention:
+            raise ParoError("the plan has linear layers alone; legal: one with attention")
 
     def for_layer(self, layer: Layer) -> LayerPlan:
         """Select the plan of a linear layer.

@@ -1,4 +1,4 @@
-"""Videos of a model under a planned attention: quality against float attention."""
+"""Videos of a model under a plan: quality against the model in float."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from firmware_model.calibration.plan import ModelPlan
-from firmware_model.choices import ORDERS
+from firmware_model.choices import INTEGER, ORDERS
 from firmware_model.models.pipeline import Pipeline
-from firmware_model.models.replacement import PlannedAttention
+from firmware_model.models.replacement import PlannedAttention, PlannedLinear
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import finite, finite_mean, psnr_db, ssim
 from firmware_model.reference.methods import Method
@@ -17,7 +17,7 @@ from paro.config.errors import ParoError
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """Videos through both attentions, and the report.
+    """Videos of the model in float and under the plan, and the report.
 
     Parameters
     ----------
@@ -39,16 +39,16 @@ def compare_generation(
     samples: int,
     progress: Progress | None = None,
 ) -> Generation:
-    """Generate some samples through the model's own attention and through the planned one.
+    """Generate some samples as the model does, and with what a plan holds as it says.
 
     Parameters
     ----------
     pipeline : Pipeline
         The model.
     plan : ModelPlan
-        Its plan, whole.
+        Its plan: attention, whole, or linear layers, or both.
     method : Method
-        Attention of each head.
+        Attention of each head; the integer model's if the plan has none.
     samples : int
         Samples 0, 1, ...
     progress : Progress, optional
@@ -57,11 +57,19 @@ def compare_generation(
     Raises
     ------
     ParoError
-        If ``samples`` is below 1 or the plan is not one of this model, whole.
+        If ``samples`` is below 1, the plan is not one of this model, or the method is for attention
+        that it does not hold.
     """
     if samples < 1:
         raise ParoError(f"samples = {samples} is not legal; legal: 1 or more")
-    attention = PlannedAttention(pipeline, plan, method, measure=True)
+    if not plan.has_attention and method.name != INTEGER:
+        raise ParoError(
+            f"format = {method.name!r} is for attention, and the plan has none; legal: {INTEGER}"
+        )
+    attention = (
+        PlannedAttention(pipeline, plan, method, measure=True) if plan.has_attention else None
+    )
+    linear = PlannedLinear(pipeline, plan, measure=True) if plan.linear else None
     own, planned = [], []
     quality, likeness = [], []
     steps = Steps(progress, 2 * samples * pipeline.shape.steps)
@@ -71,28 +79,14 @@ def compare_generation(
 
     for sample in range(samples):
         own.append(pipeline.generate(sample, None, count))
-        planned.append(pipeline.generate(sample, attention, count))
-        for video, through in ((own[-1], "its own"), (planned[-1], "the planned")):
+        planned.append(pipeline.generate(sample, attention, count, linear))
+        for video, through in ((own[-1], "the model's own"), (planned[-1], "the planned")):
             if not torch.isfinite(video).all():
-                raise ParoError(f"sample {sample} through {through} attention is not finite")
+                raise ParoError(f"sample {sample} through {through} arithmetic is not finite")
         quality.append(psnr_db(planned[-1], own[-1]))
         likeness.append(ssim(planned[-1], own[-1]))
-    by_step = [
-        {
-            "step": step,
-            "layer": layer,
-            "snr_db": finite_mean(snr for snr, _ in found),
-            "cosine": finite_mean(cosine for _, cosine in found),
-        }
-        for (step, layer), found in sorted(attention.errors.items())
-    ]
     report = {
-        "format": method.name,
-        "groups": method.groups,
-        "avg_bits": plan.avg_bits,
-        "mean_bits": round(plan.mean_bits(), 6),
-        "density": round(plan.density(), 6),
-        "orders": [[ORDERS[order] for order in layer] for layer in plan.orders.tolist()],
+        **_plan_report(plan, method),
         "samples": samples,
         "denoising_steps": pipeline.shape.steps,
         "psnr_db": finite_mean(quality),
@@ -103,6 +97,47 @@ def compare_generation(
             {"sample": sample, "psnr_db": finite(psnr), "ssim": finite(like)}
             for sample, (psnr, like) in enumerate(zip(quality, likeness, strict=True))
         ],
-        "attention": by_step,
+        "attention": _attention_errors(attention) if attention else [],
+        "linear": _linear_errors(linear) if linear else [],
     }
     return Generation(own, planned, report)
+
+
+def _plan_report(plan: ModelPlan, method: Method) -> dict[str, Any]:
+    """Fields about a plan; null for what it does not hold."""
+    report: dict[str, Any] = dict.fromkeys(
+        ("format", "groups", "avg_bits", "mean_bits", "density", "orders", "weight_bits")
+    )
+    if plan.has_attention:
+        report |= {
+            "format": method.name,
+            "groups": method.groups,
+            "avg_bits": plan.avg_bits,
+            "mean_bits": round(plan.mean_bits(), 6),
+            "density": round(plan.density(), 6),
+            "orders": [[ORDERS[order] for order in layer] for layer in plan.orders.tolist()],
+        }
+    if plan.linear:
+        report["weight_bits"] = round(plan.weight_bits(), 6)
+    return report
+
+
+def _attention_errors(attention: PlannedAttention) -> list[dict[str, Any]]:
+    """Errors that were measured, by step and layer."""
+    return [
+        {
+            "step": step,
+            "layer": layer,
+            "snr_db": finite_mean(snr for snr, _ in found),
+            "cosine": finite_mean(cosine for _, cosine in found),
+        }
+        for (step, layer), found in sorted(attention.errors.items())
+    ]
+
+
+def _linear_errors(linear: PlannedLinear) -> list[dict[str, Any]]:
+    """Errors that were measured, by step and name of the layer."""
+    return [
+        {"step": step, "layer": name, "snr_db": finite_mean(found)}
+        for (step, name), found in sorted(linear.errors.items())
+    ]

@@ -298,17 +298,26 @@ def write_outputs(directory: Path, results: Sequence[HeadResult], report: dict[s
     ParoError
         If they cannot be written.
     """
-    content = serialize_tensors(
-        {
-            "o": torch.stack([result.output for result in results]),
-            "token_index": torch.stack([result.token_index for result in results]),
-        },
-        {"heads": ",".join(str(result.head) for result in results)},
-    )
+    tensors = {
+        "o": torch.stack([result.output for result in results]),
+        "token_index": torch.stack([result.token_index for result in results]),
+    }
+    heads = ",".join(str(result.head) for result in results)
+    write_both(directory, tensors, {"heads": heads}, report)
 
-    def write_both(temporary: Path) -> None:
+
+def write_both(
+    directory: Path,
+    tensors: dict[str, torch.Tensor],
+    metadata: dict[str, str],
+    report: dict[str, Any],
+) -> None:
+    """Write the two files of a run, both or neither; `ParoError` if that fails."""
+    content = serialize_tensors(tensors, metadata)
+
+    def write(temporary: Path) -> None:
         temporary.write_bytes(content)
         # The outputs move into place only if the report could be written.
         write_json(directory / REPORT_FILE, report)
 
-    write_atomically(directory / OUTPUTS_FILE, write_both)
+    write_atomically(directory / OUTPUTS_FILE, write)

@@ -23,9 +23,9 @@ from paro.config.formats import CODE_BITS
 from sim.cosim.report import Report
 
 __all__ = [
-    "attention_figure",
     "attention_image",
     "draw_head",
+    "errors_figure",
     "figure_png",
     "format_figure",
     "head_figure",
@@ -186,28 +186,26 @@ def pe_figure(study: dict[str, Any]) -> Figure:
     return figure
 
 
-def attention_figure(report: dict[str, Any]) -> Figure:
-    """Quality of each attention by step and layer, of a report on generated videos."""
-    steps, layers = (1 + max(entry[key] for entry in report["attention"]) for key in _AXES)
+def errors_figure(entries: Sequence[dict[str, Any]], title: str) -> Figure:
+    """Quality by step and layer (a number or a name), of a report on generated videos."""
+    names = list(dict.fromkeys(entry["layer"] for entry in entries))
+    layers, steps = len(names), 1 + max(entry["step"] for entry in entries)
     quality = torch.full((layers, steps), torch.nan)
-    for entry in report["attention"]:
+    for entry in entries:
         if entry["snr_db"] is not None:
-            quality[entry["layer"], entry["step"]] = entry["snr_db"]
+            quality[names.index(entry["layer"]), entry["step"]] = entry["snr_db"]
     figure = Figure(figsize=(7.5, 1.6 + 0.3 * layers), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(quality.numpy(), aspect="auto", interpolation="nearest", cmap="viridis")
     axes.set(
-        title=f"attention against float, format {report['format']}, {report['mean_bits']:.2f} bits",
+        title=title,
         xlabel="denoising step",
         ylabel="layer",
     )
-    axes.set_yticks(range(0, layers, -(-layers // 10)))
+    shown = range(0, layers, -(-layers // 16))
+    axes.set_yticks(shown, [str(names[index]) for index in shown])
     figure.colorbar(image, ax=axes, label="SNR / dB")
     return figure
-
-
-#: Axes of `attention_figure`.
-_AXES = ("step", "layer")
 
 
 def figure_png(figure: Figure) -> bytes:

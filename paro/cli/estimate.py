@@ -189,7 +189,9 @@ def _given_plans(
     from sim.estimate import head_plans
 
     if plan is not None:
-        return head_plans.plans_of(load_model_plan(plan), workload, block, f"plan {plan}")
+        loaded = load_model_plan(plan)
+        loaded.check_attention()
+        return head_plans.plans_of(loaded, workload, block, f"plan {plan}")
     assert density is not None
     return head_plans.assumed_plans(workload, block, density)
 

@@ -1,7 +1,8 @@
-"""`paro evaluate`: quality of captured heads, or of a model's videos, under a plan."""
+"""`paro evaluate`: quality of captured heads and layers, or of a model's videos, under a plan."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,9 +21,14 @@ from paro.cli.options import (
     check_plan,
     parse_heads,
 )
-from paro.cli.results import heads_table
+from paro.cli.results import heads_table, layers_table
 from paro.config import ParoError
 from paro.config.files import check_file
+
+if TYPE_CHECKING:
+    from firmware_model.capture import CaptureFile
+    from firmware_model.layer import LayerFile
+    from paro.cli.inputs import Plans
 
 
 def evaluate(
@@ -76,13 +82,14 @@ def evaluate(
     dtype: DtypeOption = None,
     variant: VariantOption = None,
 ) -> None:
-    """Compute attention as a plan says and score it against the exact one.
+    """Compute attention and linear layers as a plan says and score them against the exact ones.
 
-    Of a capture: whole heads against float64; DIR/report.json and DIR/outputs.safetensors, as `paro
-    cosim` writes them. Of several: a folder in DIR for each, and DIR/report.json over all of them.
-    Of a model: it generates videos through float attention and through the planned one;
-    DIR/report.json (PSNR, SSIM, error of each attention by step and layer), DIR/attention.png,
-    DIR/film.gif (above float, below planned) and DIR/contact_sheet.png.
+    Of a capture: whole heads, or the outputs of a layer, against float64; DIR/report.json and
+    DIR/outputs.safetensors, as `paro cosim` writes them. Of several: a folder in DIR for each, and
+    DIR/report.json over all of them. Of a model: it generates videos in float, and with what the
+    plan holds (attention, linear layers or both) through the integer model; DIR/report.json (PSNR,
+    SSIM, errors by step and layer), DIR/attention.png and DIR/linear.png, DIR/film.gif (above
+    float, below planned) and DIR/contact_sheet.png.
 
     [bold]Examples[/bold]
 
@@ -135,14 +142,71 @@ def evaluate(
 def _evaluate_captures(
     paths: list[Path], plan: Path, method: Any, output: Path, heads: str | None, report: bool
 ) -> None:
+    from firmware_model.choices import INTEGER
+    from firmware_model.layer import open_sources
+    from firmware_model.quality import evaluate as evaluation
+    from paro.cli.inputs import Plans
+    from paro.config.files import write_json
+
+    captures, layers = open_sources(paths)
+    if not captures and (heads is not None or report or method.name != INTEGER):
+        raise ParoError("--heads, --report and --format are for attention; there are layers alone")
+    single = len(captures) + len(layers) == 1
+    summary: dict[str, Any] = {}
+    if layers:
+        summary |= _evaluate_layers(layers, Plans(plan), output, single)
+    if captures:
+        summary |= _evaluate_heads(captures, plan, method, output, heads, report, single)
+    if not single:
+        write_json(output / evaluation.REPORT_FILE, summary)
+
+
+def _evaluate_layers(
+    layers: "Sequence[LayerFile]", plans: "Plans", output: Path, single: bool
+) -> dict[str, Any]:
+    """Score linear layers; returns their part of the report over all."""
+    from firmware_model.calibration.layers import tile_config
+    from firmware_model.quality.layers import (
+        layer_report,
+        layer_summary,
+        run_layer,
+        write_layer_outputs,
+    )
+
+    reports = []
+    with progress_bar("layers") as progress:
+        for index, source in enumerate(layers):
+            layer = source.load()
+            plan = plans.layer(layer)
+            config = tile_config(plan.block, plan.head_dim)
+            result = run_layer(layer, plan, config)
+            report = {"bit_exact": None, "outputs_compared": 0, "mismatches": None}
+            report |= layer_report(layer, plan, config, result)
+            write_layer_outputs(output if single else output / layer.path.stem, result, report)
+            reports.append(report)
+            progress(index + 1, len(layers))
+    summary = layer_summary(reports)
+    stdout.print(layers_table(f"evaluation {output}", reports))
+    table = {name.replace("_", " "): value for name, value in summary.items()}
+    stdout.print(key_value_table("all layers", table))
+    return {"all_layers": summary, "layers": reports}
+
+
+def _evaluate_heads(
+    captures: "Sequence[CaptureFile]",
+    plan: Path,
+    method: Any,
+    output: Path,
+    heads: str | None,
+    report: bool,
+    single: bool,
+) -> dict[str, Any]:
+    """Score heads; returns their part of the report over all."""
     from firmware_model.calibration.sensitivity import model_config
-    from firmware_model.capture import open_captures
     from firmware_model.progress import Steps
     from firmware_model.quality import evaluate as evaluation
     from paro.cli.inputs import find_plans
-    from paro.config.files import write_json
 
-    captures = open_captures(paths)
     plans = find_plans(plan, captures)
     chosen = [
         list(found.heads) if heads is None else parse_heads(heads, capture.heads)
@@ -174,12 +238,10 @@ def _evaluate_captures(
             )
             results.append(result)
     for capture, result in zip(captures, results, strict=True):
-        folder = output if len(captures) == 1 else output / capture.name
+        folder = output if single else output / capture.name
         evaluation.write_outputs(folder, result.results, result.report)
         stdout.print(heads_table(f"evaluation {folder}", result.report))
     summary = evaluation.summary([result.report for result in results])
-    if len(captures) > 1:
-        write_json(output / evaluation.REPORT_FILE, summary)
     table = {name.replace("_", " "): value for name, value in summary["all"].items()}
     stdout.print(key_value_table("all heads", table))
     if report:
@@ -190,6 +252,7 @@ def _evaluate_captures(
             loaded = [capture.load() for capture in captures]
             write_report(path, loaded, plans, results, summary["all"], studied, progress)
         stdout.print(f"drawn: {path}", highlight=False)
+    return summary
 
 
 def _evaluate_model(
@@ -198,7 +261,7 @@ def _evaluate_model(
     from firmware_model.calibration.plan import load_model_plan
     from firmware_model.models.generation import compare_generation
     from firmware_model.models.models import open_model
-    from paro.cli.drawing import attention_figure, save_contact_sheet, save_figure, save_film
+    from paro.cli.drawing import errors_figure, save_contact_sheet, save_figure, save_film
     from paro.config.files import write_json
 
     samples = running.pop("samples")
@@ -210,8 +273,14 @@ def _evaluate_model(
         )
     save_film(result.own, result.planned, output / "film.gif")
     save_contact_sheet(result.own, result.planned, output / "contact_sheet.png")
-    save_figure(attention_figure(result.report), output / "attention.png")
+    for name, bits in (("attention", "mean_bits"), ("linear", "weight_bits")):
+        if result.report[name]:
+            title = f"{name} against float, {result.report[bits]:.2f} bits"
+            save_figure(errors_figure(result.report[name], title), output / f"{name}.png")
     write_json(output / "report.json", {"model": str(path), **result.report})
-    shown = ("format", "mean_bits", "density", "samples", "psnr_db", "ssim", "worst_psnr_db")
+    shown = (
+        *("format", "mean_bits", "density", "weight_bits"),
+        *("samples", "psnr_db", "ssim", "worst_psnr_db"),
+    )
     table = {name.replace("_", " "): result.report[name] for name in shown}
     stdout.print(key_value_table(f"videos {output}", table))

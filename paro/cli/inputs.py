@@ -5,14 +5,16 @@ from pathlib import Path
 
 from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
-from firmware_model.calibration.plan import Plan, load_model_plan, plan_part
+from firmware_model.calibration.layer_plan import LayerPlan
+from firmware_model.calibration.plan import ModelPlan, Plan, load_model_plan, plan_part
 from firmware_model.capture import Capture, CaptureSource
+from firmware_model.layer import Layer, LayerSource
 from paro.cli.console import progress_bar
 from paro.cli.options import ConfigChoice, parse_heads
 from paro.config import Config, ParoError
 from paro.config.config import padded_head_dim
 
-__all__ = ["as_range", "capture_config", "choose_plan", "find_plans"]
+__all__ = ["Plans", "as_range", "capture_config", "choose_plan", "find_plans"]
 
 
 def capture_config(choice: ConfigChoice, capture: Capture, plan: Plan | None) -> Config:
@@ -55,19 +57,41 @@ def choose_plan(
 
 def find_plans(path: Path, captures: Sequence[CaptureSource]) -> list[Plan]:
     """Read the plan for each capture: a file, or those of a folder that are of their models."""
-    if not path.is_dir():
-        plan = load_model_plan(path)
-        return [plan_part(path, plan, capture) for capture in captures]
-    files = sorted(path.glob("*.safetensors"))
-    by_model = {plan.model: (file, plan) for file in files for plan in (load_model_plan(file),)}
+    plans = Plans(path)
     found = []
     for capture in captures:
-        if capture.model not in by_model:
-            raise ParoError(
-                f"folder {path} holds {len(files)} plans, none of the model of {capture.path}"
-            )
-        found.append(plan_part(*by_model[capture.model], capture))
+        file, plan = plans.of(capture)
+        found.append(plan_part(file, plan, capture))
     return found
+
+
+class Plans:
+    """A plan in a file, or the plans of several models in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        self._plans = [(file, load_model_plan(file)) for file in files]
+
+    def of(self, source: CaptureSource | LayerSource) -> tuple[Path, ModelPlan]:
+        """File and plan for a source: the one that there is, or that of its model."""
+        if not self._path.is_dir():
+            return self._plans[0]
+        for file, plan in self._plans:
+            if plan.model == source.model:
+                return file, plan
+        raise ParoError(
+            f"folder {self._path} holds {len(self._plans)} plans, none of the model of "
+            f"{source.path}"
+        )
+
+    def layer(self, layer: Layer) -> LayerPlan:
+        """Plan of a linear layer; errors also name the file."""
+        file, plan = self.of(layer)
+        try:
+            return plan.for_layer(layer)
+        except ParoError as error:
+            raise ParoError(f"plan {file}: {error}") from error
 
 
 def as_range(bounds: tuple[int, int | None] | None, count: int) -> range | None:

@@ -1,12 +1,13 @@
-"""The table of heads in a report of `paro cosim` or `paro evaluate`."""
+"""Tables of heads and of layers in reports of `paro cosim` and `paro evaluate`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
 from paro.cli.console import format_value, header_table
 
-__all__ = ["heads_table"]
+__all__ = ["heads_table", "layers_table"]
 
 
 def heads_table(title: str, report: dict[str, Any]) -> Table:
@@ -22,6 +23,15 @@ def heads_table(title: str, report: dict[str, Any]) -> Table:
     table = header_table(title, [name.replace("_", " ") for name in columns])
     for head in heads:
         table.add_row(*(_cell(name, head[name]) for name in columns))
+    return table
+
+
+def layers_table(title: str, reports: Sequence[dict[str, Any]]) -> Table:
+    """One line for each report of a linear layer."""
+    columns = ("capture", "tokens", "inputs", "outputs", "snr_db", "cosine", "mean_bits", "density")
+    table = header_table(title, [name.replace("_", " ") for name in columns])
+    for report in reports:
+        table.add_row(report["capture"], *(_cell(name, report[name]) for name in columns[1:]))
     return table
 
 

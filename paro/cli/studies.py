@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paro.cli.console import progress_bar
+from paro.config.config import padded_head_dim
 from paro.config.formats import PAPER_BITS
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from firmware_model.calibration.goal import Goal
     from firmware_model.capture import Capture
+    from firmware_model.layer import LayerFile
 
 __all__ = ["STUDIES", "Settings", "Study"]
 
@@ -39,6 +41,8 @@ class Settings:
         Share of the denoising steps at which a plan is calibrated that others take over.
     target_snr_db : float
         Quality that pruning must reach.
+    samples : int
+        Videos of each way to quantise layers.
     place : bool
         Whether processing elements go through place and route.
     folder : Path
@@ -50,6 +54,7 @@ class Settings:
     densities: tuple[float, ...]
     at: float
     target_snr_db: float
+    samples: int
     place: bool
     folder: Path
 
@@ -68,6 +73,8 @@ class Study:
         Mean widths by default.
     needs_captures : bool
         Whether captures must be given; otherwise the one that ships stands in.
+    of_layers : bool
+        Whether the captures are of linear layers, read when they are needed.
     rows : callable
         Rows of its table, from the result.
     tables : callable, optional
@@ -78,10 +85,11 @@ class Study:
         Lines below the tables, from the result and the folder.
     """
 
-    run: Callable[[Sequence["Capture"], Settings], Any]
+    run: Callable[[Sequence[Any], Settings], Any]
     options: tuple[str, ...] = ()
     widths: str = "2,2.5,3,3.5,4,4.8,6"
     needs_captures: bool = True
+    of_layers: bool = False
     rows: Callable[[Any], Rows] = lambda result: result
     tables: Callable[[Any], list[tuple[str, Rows]]] | None = None
     chart: "Callable[[Any], Figure] | None" = None
@@ -170,6 +178,24 @@ def _pruning_closing(result: dict[str, Any], folder: Path) -> Iterator[str]:
     yield f"{result['target_snr_db']:g} dB need {result['equal_density']} of the weights."
 
 
+def _run_layers(layers: Sequence["LayerFile"], settings: Settings) -> Rows:
+    from firmware_model.models.layer_study import layer_study
+    from firmware_model.models.models import open_model
+    from firmware_model.models.names import OWN_MODEL
+
+    pipeline = open_model(Path(OWN_MODEL))
+    with progress_bar("layers") as progress:
+        return layer_study(
+            pipeline,
+            layers,
+            settings.widths,
+            settings.samples,
+            settings.goal.block,
+            padded_head_dim(pipeline.shape.head_dim),
+            progress,
+        )
+
+
 def _run_pe(captures: Sequence["Capture"], settings: Settings) -> dict[str, Any]:
     """Measure the candidates for a processing element, and the quality of their numbers."""
     from firmware_model.quality.study import rounding_study
@@ -252,6 +278,9 @@ STUDIES = {
         options=("target",),
         rows=lambda result: result["rows"],
         closing=_pruning_closing,
+    ),
+    "layers": Study(
+        run=_run_layers, options=("bits", "samples"), widths="8,4,3.5,3,2.64,2", of_layers=True
     ),
     "pe": Study(
         run=_run_pe,

@@ -16,6 +16,8 @@ from paro.config.formats import PAPER_BITS
 _DENSITIES = "0.5,0.3,0.2"
 #: Where the plan of carry-over is calibrated by default, as a share of the denoising steps.
 _AT = 0.7
+#: Videos of the study of layers by default.
+_SAMPLES = 20
 #: Quality that pruning must reach by default: that of the papers' formats at 4.8 bits, by the study
 #: formats over the captures of docs/quality.md.
 _PAPER_SNR_DB = 36.0
@@ -39,7 +41,8 @@ def study(
         typer.Option(
             "--bits",
             metavar="LIST",
-            help="mean widths; formats: default 2,2.5,3,3.5,4,4.8,6, blocks: default 3,4.8",
+            help="mean widths; formats: default 2,2.5,3,3.5,4,4.8,6, blocks: default 3,4.8, "
+            "layers: default 8,4,3.5,3,2.64,2",
         ),
     ] = None,
     density: Annotated[
@@ -73,6 +76,9 @@ def study(
             "--order", metavar="HOW", help="formats, carry-over: as `paro calibrate --order`"
         ),
     ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", metavar="N", help="layers: videos, default 20")
+    ] = None,
     no_place: Annotated[
         bool, typer.Option("--no-place", help="pe: without place and route, so without Fmax")
     ] = False,
@@ -84,8 +90,9 @@ def study(
     cycles, bytes of codes and bytes read of an 8 x 8 core. sparsity: exact attention under masks,
     with and without reorder, head by head. ablation: sparse, INT8, INT4 and both, row or block
     groups, with and without reorder. carry-over: a plan of one noise level at the others. pruning:
-    exact attention on its largest weights alone. pe: processing elements to choose from, their area
-    and speed on an ECP5 and the quality of the numbers they take.
+    exact attention on its largest weights alone. layers: videos of moving-digits, whose linear
+    layers are quantised in many ways (its captures are given). pe: processing elements to choose
+    from, their area and speed on an ECP5 and the quality of the numbers they take.
 
     Writes DIR/WHAT.json; formats and pe also DIR/WHAT.png, pe also DIR/build.
 
@@ -103,6 +110,8 @@ def study(
 
       paro study pruning captures/ -o study --target 36
 
+      paro study layers captures/ -o study --bits 8,4,3.5
+
       paro study pe -o study
     """
     from firmware_model.calibration.goal import Goal
@@ -118,6 +127,7 @@ def study(
         "avg_bits": avg_bits,
         "order": order,
         "target": target,
+        "samples": samples,
         "no_place": no_place or None,
     }
     for name, value in given.items():
@@ -134,6 +144,7 @@ def study(
         at=_AT if at is None else at,
         target_snr_db=_PAPER_SNR_DB if target is None else target,
         place=not no_place,
+        samples=_SAMPLES if samples is None else samples,
         folder=output,
     )
     for width in settings.widths:
@@ -144,8 +155,13 @@ def study(
 
     from firmware_model import DEMO_CAPTURE
     from firmware_model.capture import load_captures
+    from firmware_model.layer import open_sources
 
-    result = chosen.run(load_captures(captures or [DEMO_CAPTURE]), settings)
+    if chosen.of_layers:
+        _, sources = open_sources(captures or [])
+    else:
+        sources = load_captures(captures or [DEMO_CAPTURE])
+    result = chosen.run(sources, settings)
     _show(what, chosen, result, output)
 
 
@@ -187,5 +203,5 @@ def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.4f}" if "cosine" in name else f"{value:.2f}"
+        return f"{value:.4f}" if "cosine" in name or name == "ssim" else f"{value:.2f}"
     return format_value(value)

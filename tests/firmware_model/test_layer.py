@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from firmware_model.layer import Layer, load_layer, save_layer
+from firmware_model.capture import open_captures
+from firmware_model.layer import (
+    Layer,
+    load_layer,
+    open_layer,
+    open_sources,
+    save_layer,
+    weights_digest,
+)
 from firmware_model.tensorfile import write_tensors
 from paro.config import ParoError
 
@@ -58,3 +66,42 @@ def test_what_is_not_legal_is_refused(tmp_path, tensors, kind, sentence):
     write_tensors(path, contiguous, {} if kind is None else {"kind": kind})
     with pytest.raises(ParoError, match=sentence):
         load_layer(path)
+
+
+def test_a_header_tells_what_a_layer_is(tmp_path):
+    path = tmp_path / "layer.safetensors"
+    save_layer(Layer(path, X, WEIGHT, BIAS, "mlp", model="m", run_tokens=77))
+    found = open_layer(path)
+    assert (found.tokens, found.inputs, found.outputs, found.run_tokens) == (5, 7, 3, 77)
+    assert (found.name, found.model, found.biased) == ("mlp", "m", True)
+    layer = found.load()
+    assert (layer.model, layer.run_tokens, len(layer.digest)) == ("m", 77, 64)
+    save_layer(Layer(path, X, WEIGHT, None, "mlp"))
+    assert (open_layer(path).model, open_layer(path).run_tokens) == ("", 5)
+    for text in ("0", "x", "-1"):
+        write_tensors(path, {"x": X, "weight": WEIGHT}, {"kind": "linear", "run_tokens": text})
+        with pytest.raises(ParoError, match=f"run_tokens = '{text}' is not legal; legal: 1 or"):
+            open_layer(path)
+
+
+def test_layers_and_attention_are_told_apart(tmp_path, make_capture):
+    layer = tmp_path / "b.safetensors"
+    save_layer(Layer(layer, X, WEIGHT, BIAS, "mlp"))
+    with pytest.raises(ParoError, match="holds captures of linear layers alone, none of attention"):
+        open_captures([tmp_path])
+    attention = make_capture()
+    captures, layers = open_sources([tmp_path])
+    assert [capture.path for capture in captures] == [attention]
+    assert [found.path for found in layers] == [layer]
+    assert [capture.path for capture in open_captures([tmp_path])] == [attention]
+    with pytest.raises(ParoError, match="has no tensor 'q'"):
+        open_captures([layer])
+
+
+def test_the_digest_is_of_values_and_shape():
+    known = weights_digest(WEIGHT, BIAS)
+    assert known == weights_digest(WEIGHT.clone(), BIAS.double())
+    half = WEIGHT.half()
+    assert weights_digest(half, None) == weights_digest(half.float(), None)
+    others = [(WEIGHT, None), (WEIGHT, BIAS + 1), (WEIGHT + 1e-3, BIAS), (WEIGHT.view(7, 3), BIAS)]
+    assert known not in {weights_digest(*other) for other in others}

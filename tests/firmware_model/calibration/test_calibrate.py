@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from firmware_model.calibration.allocation import text_floor
-from firmware_model.calibration.calibrate import Calibration, calibrate
+from firmware_model.calibration.calibrate import Calibration, calibrate, calibrate_models
 from firmware_model.calibration.goal import Goal, step_group_starts
 from firmware_model.calibration.plan import load_model_plan, save_plan
 from firmware_model.calibration.sensitivity import block_sums, model_config
 from firmware_model.capture import CaptureFile, load_capture, open_captures
 from firmware_model.choices import ORDERS, TRANSFORMS
 from firmware_model.codes import density, mean_bits
+from firmware_model.layer import Layer
 from firmware_model.quality.evaluate import evaluate
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.methods import Method
@@ -658,3 +659,78 @@ def test_captures_are_read_one_at_a_time(make_capture, tmp_path, monkeypatch):
         assert torch.equal(streamed.codes, held.codes)
         assert torch.equal(streamed.transforms, held.transforms)
         assert streamed.calibrated_on == held.calibrated_on
+
+
+@pytest.fixture
+def linear():
+    """A layer of the random captures' model; its tokens are what its tiles cost."""
+
+    def build(run_tokens, gain=1.0):
+        random = torch.Generator().manual_seed(5)
+        x, weight = (torch.randn(shape, generator=random) for shape in ((80, 64), (48, 64)))
+        model = "a" * 64
+        return Layer(Path("linear"), x, gain * weight, None, "mlp", model, run_tokens)
+
+    return build
+
+
+SHARED = Goal(avg_bits=3.0, block=16, order="FHW", relative_to="signal", shared=True)
+
+
+def shared_means(capture, layer, goal=SHARED):
+    """Mean bits of attention and of the layer under one budget, and of all by their cycles."""
+    (found,) = calibrate_models([capture], [layer], goal)
+    attention, weights = found.plan.mean_bits(), found.plan.weight_bits()
+    blocks = found.plan.codes.numel() * 2 * 16
+    tiles = found.plan.linear[0].weights.codes.numel() * layer.run_tokens
+    return attention, weights, (attention * blocks + weights * tiles) / (blocks + tiles)
+
+
+def test_one_budget_in_cycles(random_capture, linear):
+    """It is met whatever the layer costs; the dearer it is, the fewer bits it gets."""
+    capture = random_capture(grid=(4, 4, 8))
+    found = [shared_means(capture, linear(tokens)) for tokens in (20, 500, 20000)]
+    for _, _, mean in found:
+        # A bit more of one tile may be beyond what is left.
+        assert 2.6 < mean <= 3.0 + 1e-6
+    attention, weights, _ = zip(*found, strict=True)
+    assert weights[0] > weights[1] >= weights[2]
+    assert attention[0] < attention[2]
+    # What counts is the error relative to the signal.
+    assert shared_means(capture, linear(500, gain=1000.0)) == found[1]
+    layers = [linear(500)]
+    apart = calibrate_models([capture], layers, Goal(avg_bits=3.0, block=16, order="FHW"))
+    assert apart[0].plan.linear[0].mean_bits() == 4
+
+
+def test_a_shared_budget_spends_better_than_two(random_capture, linear):
+    """The error of both together is below that of the same mean for each."""
+    capture, layer = random_capture(grid=(4, 4, 8)), linear(500)
+    apart = dataclasses.replace(SHARED, shared=False, weight_bits=3.0)
+
+    def error(goal):
+        (found,) = calibrate_models([capture], [layer], goal)
+        heads = [10 ** (-head.snr_db / 10) for head in found.heads]
+        return sum(heads) / len(heads) + 10 ** (-found.layers[0].snr_db / 10)
+
+    assert error(SHARED) < error(apart)
+
+
+def test_a_shared_budget_is_of_widths_for_all(random_capture):
+    for change in ({"relative_to": "best"}, {"per_head": True}, {"density": 0.5}):
+        with pytest.raises(ParoError, match="a shared budget is not legal with per_head, a dens"):
+            dataclasses.replace(SHARED, **change)
+    with pytest.raises(ParoError, match=r"shared avg_bits = 1\.5 is not legal; legal: 2 to 8"):
+        dataclasses.replace(SHARED, avg_bits=1.5)
+
+
+def test_calibrated_on_names_captures_of_both(random_capture, linear):
+    layer = dataclasses.replace(linear(80), digest="c" * 64)
+    capture = random_capture(grid=(2, 4, 4))
+    (found,) = calibrate_models([capture], [layer], Goal(avg_bits=8.0, block=16), head_dim=64)
+    assert found.plan.calibrated_on == (capture.digest, "c" * 64)
+    assert (found.plan.linear[0].head_dim, found.plan.block) == (64, 16)
+    assert len(found.heads) == 2
+    other = dataclasses.replace(layer, model="other")
+    plans = calibrate_models([capture], [other], Goal(avg_bits=8.0, block=16))
+    assert [(p.plan.has_attention, len(p.plan.linear)) for p in plans] == [(True, 0), (False, 1)]

@@ -204,7 +204,7 @@ def test_refuses_truncated_and_missing(capture, plan, tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ParoError, match="is truncated"):
         load_plan(path, capture)
-    with pytest.raises(ParoError, match="has no tensor 'layers'; needed: layers, heads, step_gr"):
+    with pytest.raises(ParoError, match="has format None; legal: 'paro-plan-4'"):
         load_plan(capture.path, capture)
 
 
@@ -215,7 +215,7 @@ def integers(*values):
 @pytest.mark.parametrize(
     ("tensors", "metadata", "sentence"),
     [
-        ({}, {"format": "paro-plan-1"}, "has format 'paro-plan-1'; legal: 'paro-plan-3'"),
+        ({}, {"format": "paro-plan-1"}, "has format 'paro-plan-1'; legal: 'paro-plan-4'"),
         ({}, {"block": "17"}, "block = 17 is not legal"),
         ({}, {"block": ""}, "block = "),
         ({}, {"grid": "6,5,7"}, "another token grid"),

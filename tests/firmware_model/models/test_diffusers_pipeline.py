@@ -25,7 +25,13 @@ from firmware_model.models.diffusers_adapter.families import FAMILIES
 from firmware_model.models.diffusers_adapter.replacement import Replacement, StepCounter
 from firmware_model.models.diffusers_adapter.weights import weights_identity
 from firmware_model.models.models import open_model
-from firmware_model.models.pipeline import AttentionCall, ModelShape, float_attention
+from firmware_model.models.pipeline import (
+    AttentionCall,
+    LinearCall,
+    ModelShape,
+    float_attention,
+    float_linear,
+)
 from paro.config.errors import ParoError
 from tests.firmware_model.models.tiny_pipelines import (
     CASES,
@@ -125,6 +131,25 @@ def test_float_attention_reproduces_the_library(case, folder):
     assert own.max() <= 1
     assert own.std() > 0.01
     torch.testing.assert_close(pipeline.generate(3, float_attention), own, rtol=0, atol=1e-5)
+
+
+def test_layers_of_the_blocks_are_asked_for(case, folder):
+    """Each is one within a block, none is applied to a single vector, and float changes nothing."""
+    pipeline = load_diffusers(folder, steps=STEPS, **case.size)
+    own = pipeline.generate(3)
+    seen: set[str] = set()
+
+    def record(call: LinearCall) -> torch.Tensor:
+        assert pipeline.linears[call.name] is call.layer
+        assert call.x.shape[-2] > 1
+        assert 0 <= call.step < STEPS
+        seen.add(call.name)
+        return float_linear(call)
+
+    assert torch.equal(pipeline.generate(3, linear=record), own)
+    # At least Q, K, V and the projection of every layer of attention.
+    assert len(seen) >= 4 * case.layers
+    assert all(name.startswith("transformer") for name in seen)
 
 
 def test_other_attention_changes_the_output_and_leaves_nothing_behind(case, folder):

@@ -8,10 +8,12 @@ from types import MappingProxyType
 import pytest
 import torch
 
-from firmware_model.calibration.calibrate import calibrate
+from firmware_model.calibration.calibrate import calibrate, calibrate_models
 from firmware_model.calibration.goal import Goal, step_group_starts
 from firmware_model.calibration.plan import step_group
+from firmware_model.layer import Layer
 from firmware_model.models.generation import compare_generation
+from firmware_model.models.layer_study import layer_study
 from firmware_model.models.models import (
     capture_model,
     open_model,
@@ -46,6 +48,14 @@ def captures(pipeline, tmp_path_factory):
     found = []
     folder = tmp_path_factory.mktemp("captures")
     capture_model(pipeline, folder, 1, (0.0, 0.5, 0.75), found.append)
+    return found
+
+
+@pytest.fixture(scope="module")
+def layers(pipeline, tmp_path_factory):
+    found = []
+    folder = tmp_path_factory.mktemp("layers")
+    capture_model(pipeline, folder, 1, (0.0, 0.5), found.append, what="linear", layer_tokens=200)
     return found
 
 
@@ -112,6 +122,73 @@ def test_times_of_captures_reach_into_their_step_groups(pipeline, tmp_path):
     for at in ((0.9,), (0.3, 0.4)):
         with pytest.raises(ParoError, match="no two of them the same step"):
             capture_model(pipeline, tmp_path, 1, at, print)
+
+
+def test_layers_of_a_model(pipeline, layers):
+    names = [
+        f"blocks.{block}.{name}"
+        for block in (0, 1)
+        for name in ("qkv", "projection", "network.0", "network.2")
+    ]
+    assert [layer.name for layer in layers] == 2 * names
+    assert sorted(pipeline.linears) == sorted(names)
+    assert len({layer.path for layer in layers}) == len(layers)
+    for layer in layers:
+        assert layer.x.shape == (200, layer.inputs)
+        assert (layer.model, layer.run_tokens) == (pipeline.identity, TOKENS)
+        assert torch.equal(layer.weight, pipeline.linears[layer.name].weight)
+    assert not torch.equal(layers[0].x, layers[8].x)
+    both = []
+    capture_model(pipeline, layers[0].path.parent, 1, (0.5,), both.append, what="both")
+    assert [isinstance(found, Layer) for found in both] == 2 * [True, False, True, True, True]
+    assert torch.equal(both[0].x[torch.arange(200) * TOKENS // 200], layers[8].x)
+    for options, sentence in (
+        ({"what": "all"}, "what = 'all' is not legal; legal: attention, linear, both"),
+        ({"layer_tokens": 0}, "layer_tokens = 0 is not legal"),
+    ):
+        with pytest.raises(ParoError, match=sentence):
+            capture_model(pipeline, layers[0].path.parent, 1, (0.5,), both.append, **options)
+
+
+def test_generation_through_planned_layers(pipeline, captures, layers):
+    """Each part of a plan takes the place of its own, and more bits are closer."""
+    found = {}
+    for bits in (8, 2):
+        (result,) = calibrate_models([], layers, Goal(weight_bits=bits), head_dim=32)
+        report = compare_generation(pipeline, result.plan, Method(), 1).report
+        assert report["weight_bits"] == bits
+        assert (report["mean_bits"], report["attention"]) == (None, [])
+        places = {(entry["step"], entry["layer"]) for entry in report["linear"]}
+        assert places == {(step, name) for step in range(4) for name in pipeline.linears}
+        found[bits] = report["psnr_db"]
+    assert found[8] > found[2] + 5 > 25
+    with pytest.raises(ParoError, match="format = 'float' is for attention, and the plan has non"):
+        compare_generation(pipeline, result.plan, Method("float"), 1)
+    goal = Goal(avg_bits=8.0, weight_bits=8)
+    (both,) = calibrate_models(captures, layers, goal)
+    report = compare_generation(pipeline, both.plan, Method(), 1).report
+    assert report["attention"]
+    assert report["linear"]
+    assert found[8] - 8 < report["psnr_db"] < found[8] + 3
+
+
+def test_study_of_layers(pipeline, layers):
+    rows = layer_study(pipeline, layers, (8.0, 4.0, 2.0), 1, head_dim=32)
+    found = {(row["weights"], row["inputs"], row["bits"]): row["psnr_db"] for row in rows}
+    token, static = "INT8 by token", "INT8, one scale"
+    assert set(found) == {
+        *(("float", token, None), ("integers, groups of 128", token, 4.0)),
+        *(("digits", token, bits) for bits in (8.0, 4.0, 2.0)),
+        *(("digits", static, bits) for bits in (8.0, 4.0)),
+        ("digits, to nearest", token, 4.0),
+    }
+    assert found["digits", token, 8.0] > found["digits", token, 4.0] > found["digits", token, 2.0]
+    assert found["digits", token, 4.0] > found["digits, to nearest", token, 4.0]
+    assert found["digits", token, 4.0] > found["integers, groups of 128", token, 4.0] + 5
+    assert found["digits", static, 8.0] < found["digits", token, 8.0]
+    assert min(found.values()) > 15
+    with pytest.raises(ParoError, match="captures are of another model; legal: linear layers of"):
+        layer_study(open_model(OWN_CHECKPOINT, 1), layers, (8.0,), 1)
 
 
 def test_generation_through_a_plan(pipeline, captures):

@@ -6,21 +6,29 @@ from types import MappingProxyType
 import pytest
 import torch
 
+from firmware_model.calibration.layers import plan_layer
 from firmware_model.calibration.plan import ModelPlan
 from firmware_model.calibration.sensitivity import model_config
 from firmware_model.models.pipeline import (
     Attention,
     AttentionCall,
     Linear,
+    LinearCall,
     ModelShape,
     Pipeline,
     float_attention,
+    replaced_linears,
 )
-from firmware_model.models.replacement import PlannedAttention, call_capture
+from firmware_model.models.replacement import (
+    PlannedAttention,
+    PlannedLinear,
+    call_capture,
+    call_layer,
+)
 from firmware_model.progress import Progress
 from firmware_model.quality.metrics import snr_db
 from firmware_model.reference.methods import Method
-from paro.config import ParoError
+from paro.config import Config, ParoError
 
 SHAPE = ModelShape(
     layers=2, heads=2, head_dim=16, grid=(2, 3, 4), prefix_tokens=2, suffix_tokens=9, steps=4
@@ -194,3 +202,92 @@ def test_a_plan_of_another_length_of_text(suffix_tokens):
     call = random_call(0, 0)
     output = PlannedAttention(PIPELINE, plan, Method("float"))(call)
     assert torch.allclose(output, float_attention(call), atol=1e-5)
+
+
+@pytest.fixture
+def linear_call():
+    random = torch.Generator().manual_seed(3)
+    layer = torch.nn.Linear(40, 24)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(24, 40, generator=random))
+        layer.bias.copy_(torch.randn(24, generator=random))
+    return LinearCall("a", 2, torch.randn(2, 30, 40, generator=random), layer)
+
+
+class LayeredPipeline(FakePipeline):
+    def __init__(self, call):
+        self.linears = {call.name: call.layer}
+
+
+def layer_plan(call, bits=8):
+    config = Config(rows=4, cols=4, block=16, head_dim=32)
+    plan = plan_layer(call_layer(call, 1000, PIPELINE.identity), bits, config)
+    return ModelPlan.of_layers(PIPELINE.identity, (), [plan])
+
+
+def test_a_linear_call_becomes_a_capture(linear_call):
+    layer = call_layer(linear_call, 7, "m")
+    assert torch.equal(layer.x, linear_call.x[1, torch.arange(7) * 30 // 7])
+    assert torch.equal(layer.weight, linear_call.layer.weight)
+    assert not layer.weight.requires_grad
+    assert (layer.name, layer.model, layer.run_tokens) == ("a", "m", 30)
+    assert layer.path.name == "a_step_002"
+    assert torch.equal(call_layer(linear_call, 30, "m").x, linear_call.x[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_planned_layer_is_close_and_measured(linear_call, dtype):
+    plan = layer_plan(linear_call)
+    call = dataclasses.replace(
+        linear_call, x=linear_call.x.to(dtype), layer=linear_call.layer.to(dtype)
+    )
+    planned = PlannedLinear(LayeredPipeline(call), plan, measure=True)
+    output = planned(call)
+    exact = torch.nn.functional.linear(call.x, call.layer.weight, call.layer.bias)
+    assert (output.dtype, output.shape) == (dtype, exact.shape)
+    assert planned.errors == {(2, "a"): [pytest.approx(snr_db(output, exact))]}
+    assert 35 < planned.errors[2, "a"][0] < 60
+    # Other layers are the model's own.
+    other = dataclasses.replace(call, name="b")
+    assert torch.equal(planned(other), exact)
+
+
+def test_layers_of_another_model_are_refused(linear_call):
+    plan = layer_plan(linear_call)
+    with pytest.raises(ParoError, match="the plan has a layer a of 24 x 40 weights, and the model"):
+        PlannedLinear(PIPELINE, plan)
+    wide = dataclasses.replace(linear_call, layer=torch.nn.Linear(41, 24))
+    with pytest.raises(ParoError, match="the plan has a layer a of 24 x 40 weights"):
+        PlannedLinear(LayeredPipeline(wide), plan)
+    with pytest.raises(ParoError, match="the plan is of another model"):
+        PlannedLinear(LayeredPipeline(linear_call), dataclasses.replace(plan, model="e" * 64))
+
+
+def test_layers_are_replaced_for_a_while(linear_call):
+    layer, x, seen = linear_call.layer, linear_call.x, []
+    own = layer(x)
+
+    def nothing(call):
+        seen.append((call.name, call.step))
+        return torch.zeros(*call.x.shape[:-1], 24)
+
+    with replaced_linears({"a": layer}, nothing, lambda: 5):
+        assert not layer(x).any()
+        # One vector is no token.
+        assert torch.allclose(layer(x[:, :1]), own[:, :1], atol=1e-5)
+        assert torch.allclose(layer(x[0, 0]), own[0, 0], atol=1e-5)
+    assert seen == [("a", 5)]
+    assert torch.equal(layer(x), own)
+
+
+def test_a_replacement_that_fails_leaves_nothing_behind(linear_call):
+    layer, x = linear_call.layer, linear_call.x
+    own = layer(x)
+
+    def run():
+        with replaced_linears({"a": layer}, lambda call: call.x[0, 0, 99], lambda: 5):
+            layer(x)
+
+    with pytest.raises(IndexError):
+        run()
+    assert torch.equal(layer(x), own)
