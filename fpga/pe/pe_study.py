@@ -141,8 +141,13 @@ def report(measured: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]]
     -------
     dict
         ``rows`` with both, and by width ``macs`` and ``area_per_mac``; and how it was measured.
+        What has no number format has null for each figure of quality.
     """
-    by_format = {row["format"]: row for row in quality}
+    by_format: dict[str | None, dict[str, Any]] = {row["format"]: row for row in quality}
+    by_format[None] = {
+        name: dict.fromkeys(figures) if isinstance(figures, dict) else None
+        for name, figures in quality[0].items()
+    }
     rows = []
     for row in measured:
         candidate = CANDIDATES[row["name"]]

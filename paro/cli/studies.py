@@ -180,7 +180,8 @@ def _run_pe(captures: Sequence["Capture"], settings: Settings) -> dict[str, Any]
         measured = pe_study.measure(
             settings.folder / "build", place=settings.place, progress=progress
         )
-    formats = list(dict.fromkeys(CANDIDATES[row["name"]].number_format for row in measured))
+    known = (CANDIDATES[row["name"]].number_format for row in measured)
+    formats = list(dict.fromkeys(name for name in known if name is not None))
     widths, block = (PAPER_BITS, 3.0), settings.goal.block
     with progress_bar("quality") as progress:
         quality = rounding_study(captures, formats, widths, block, progress=progress)
@@ -218,9 +219,12 @@ def _pe_quality(row: dict[str, Any]) -> dict[str, Any]:
         "PE": row["name"],
         "MACs": "/".join(map(str, row["macs"].values())),
         "area a MAC": "/".join(f"{area:.0f}" for area in row["area_per_mac"].values()),
-        "format": row["format"],
+        "format": row["format"] or "-",
         "logit RMSE": "/".join("-" if error is None else f"{error:.3f}" for error in errors),
-        **{f"dB at {width}": snr for width, snr in row["mean_snr_db"].items()},
+        **{
+            f"dB at {width}": "-" if snr is None else snr
+            for width, snr in row["mean_snr_db"].items()
+        },
     }
 
 

@@ -36,6 +36,18 @@ def test_area_without_place_and_route(tmp_path):
     assert (fixed["format"], radix4["format"]) == ("linear", "digit-4")
 
 
+def test_what_has_no_number_format_has_no_quality(tmp_path):
+    measured = measure(tmp_path, ("mac-16", "mac"), place=False)
+    wide, narrow = report(measured, [quality("int8")])["rows"]
+    # A 16-bit product is four of 8 bits: beyond three gates of each one of the narrow MAC, as its
+    # registers grow but twofold.
+    assert 3 < wide["generic_cells"] / narrow["generic_cells"] < 4
+    assert (wide["format"], narrow["format"]) == (None, "int8")
+    assert wide["mean_snr_db"] == {"4.8": None}
+    assert wide["logit_rmse"] == {"8": None, "4": None, "2": None}
+    assert wide["macs"] == {"8": 1, "4": 1, "2": 1}
+
+
 @pytest.mark.slow
 def test_an_array_is_placed(tmp_path):
     """Two minutes: the smallest candidate alone, which stands for all."""
