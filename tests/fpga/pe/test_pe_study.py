@@ -39,8 +39,7 @@ def test_area_without_place_and_route(tmp_path):
 def test_what_has_no_number_format_has_no_quality(tmp_path):
     measured = measure(tmp_path, ("mac-16", "mac"), place=False)
     wide, narrow = report(measured, [quality("int8")])["rows"]
-    # A 16-bit product is four of 8 bits: beyond three gates of each one of the narrow MAC, as its
-    # registers grow but twofold.
+    # Four times the partial products, but not four times the registers.
     assert 3 < wide["generic_cells"] / narrow["generic_cells"] < 4
     assert (wide["format"], narrow["format"]) == (None, "int8")
     assert wide["mean_snr_db"] == {"4.8": None}
