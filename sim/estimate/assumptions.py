@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
-from sim.estimate.gates import FLIP_FLOP_GATES
+from sim.estimate.gates import Measure
 
 __all__ = ["OF_TWO", "PRUNING", "Assumption", "Change", "Counting", "Rival"]
 
@@ -45,7 +45,7 @@ class Assumption(Enum):
     PRUNED_TO_30 = "pruning keeps 30 % of the attention"
     UNPRUNED = "pruning keeps all of the attention"
     NARROWED = "the pruning machines narrowed to 8 bits"
-    FLIP_FLOPS = "a flip-flop counts as {gates:g} gates"
+    CELL_AREAS = "areas of standard cells (130 nm) in place of gates"
     ALONE = "attention alone, no linear layers"
     UNPRUNED_ALONE = "attention alone, pruning keeps all of it"
     UNPRUNED_LINEAR = "pruning keeps all of the attention, linear layers at {other:.2f} bit"
@@ -65,15 +65,15 @@ class Counting:
         Share of the attention weights that pruning keeps; by default that of the comparison.
     bits : {16, 8}
         Of the peer's operands.
-    flip_flop_gates : float
-        Gates that a flip-flop counts as, where gates are equal.
+    measure : Measure
+        What is equal where gates are.
     attention_alone : bool
         Whether linear layers are left out.
     """
 
     density: float | None = None
     bits: int = 16
-    flip_flop_gates: float = 1.0
+    measure: Measure = Measure.GATES
     attention_alone: bool = False
 
 
@@ -82,7 +82,7 @@ PRUNING = {
     Assumption.PRUNED_TO_30: Counting(density=0.3),
     Assumption.UNPRUNED: Counting(density=1.0),
     Assumption.NARROWED: Counting(bits=8),
-    Assumption.FLIP_FLOPS: Counting(flip_flop_gates=FLIP_FLOP_GATES),
+    Assumption.CELL_AREAS: Counting(measure=Measure.CELL_AREA),
     Assumption.ALONE: Counting(attention_alone=True),
     Assumption.UNPRUNED_ALONE: Counting(density=1.0, attention_alone=True),
 }

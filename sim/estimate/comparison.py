@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from sim.estimate.assumptions import OF_TWO, PRUNING, Assumption, Change, Counting, Rival
-from sim.estimate.gates import FLIP_FLOP_GATES, load_multipliers, worth
+from sim.estimate.gates import Measure, load_multipliers, worth
 from sim.estimate.head_plans import HeadPlans
 from sim.estimate.linear_layers import LINEAR_BITS, LinearCycles, linear_cycles
 from sim.estimate.machine import A100_BUFFER_GBS, Machine, Resources
@@ -214,7 +214,7 @@ class Comparison:
         density = self.density if counting.density is None else counting.density
         peer = _PRUNERS[over](density=density, bits=counting.bits)
         if over.equal_gates:
-            resources = _of_equal_gates(peer, resources, counting.flip_flop_gates)
+            resources = _of_equal_gates(peer, resources, counting.measure)
         alone = counting.attention_alone
         return self.over_peer(peer, found, resources, attention_alone=alone)
 
@@ -299,9 +299,9 @@ class Comparison:
         own, resources = self.ours[-1], self.machine.resources
         for assumption, counting in PRUNING.items():
             speedups = self._over_pruners(own, resources, counting)
-            if assumption is Assumption.FLIP_FLOPS:
+            if assumption is Assumption.CELL_AREAS:
                 speedups = {over: speedups[over] for over in speedups if over.equal_gates}
-            yield Change(assumption, speedups, {"gates": FLIP_FLOP_GATES})
+            yield Change(assumption, speedups)
         for other in self.others:
             speedups = self._over_pruners(other, resources, Counting(density=1.0))
             yield Change(Assumption.UNPRUNED_LINEAR, speedups, {"other": other.linear_bits})
@@ -364,9 +364,9 @@ def _deciding(wanted: Wanted, sensitivity: Sequence[Change]) -> tuple[str, ...]:
     return tuple(change.label for change in of_one or enough)
 
 
-def _of_equal_gates(peer: Peer, own: Resources, flip_flop_gates: float = 1.0) -> Resources:
+def _of_equal_gates(peer: Peer, own: Resources, measure: Measure = Measure.GATES) -> Resources:
     """As many of a peer's multipliers as have the gates of our PEs."""
-    return replace(own, macs=own.macs / worth(peer.multiplier, flip_flop_gates))
+    return replace(own, macs=own.macs / worth(peer.multiplier, measure))
 
 
 def compare(

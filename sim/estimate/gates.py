@@ -1,22 +1,29 @@
-"""Gates of multipliers, from the study of processing elements (`paro study pe`, docs/pe.md).
+"""What multipliers cost, from the study of processing elements (`paro study pe`, docs/pe.md).
 
 Peers are compared at equal multipliers, and at equal gates of their multipliers with accumulator
 and drain register: what a peer's multiplier is worth is what the same synthesis makes of it and of
-our PE. Nothing else of a machine is counted.
+our PE. Nothing else of a machine is counted. Gates count a flip-flop as one; areas of standard
+cells say what that hides.
 """
 
 import tomllib
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from pathlib import Path
 
-__all__ = ["FLIP_FLOP_GATES", "OWN", "Multiplier", "load_multipliers", "worth"]
+__all__ = ["OWN", "Measure", "Multiplier", "load_multipliers", "worth"]
 
 _FIGURES = Path(__file__).parent / "data" / "gates.toml"
 #: Our PE's name in the study.
 OWN = "paro"
-#: Gates that a flip-flop takes on silicon; synthesis counts it as one cell.
-FLIP_FLOP_GATES = 6
+
+
+class Measure(Enum):
+    """What multipliers are compared by; the value is the field of `Multiplier`."""
+
+    GATES = "gates"
+    CELL_AREA = "cell_area"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +34,12 @@ class Multiplier:
     ----------
     gates : int
         All its cells: AND, XOR, MUX, NOT and flip-flops, each counted as one.
-    flip_flops : int
-        Those of them that are flip-flops.
+    cell_area : float
+        Its area in standard cells of IHP's sg13g2 (130 nm, typical corner), um2.
     """
 
     gates: int
-    flip_flops: int
-
-    def weighted(self, flip_flop_gates: float) -> float:
-        """Gates, if a flip-flop is as large as ``flip_flop_gates`` of them."""
-        return self.gates + (flip_flop_gates - 1) * self.flip_flops
+    cell_area: float
 
 
 @cache
@@ -46,15 +49,14 @@ def load_multipliers() -> dict[str, Multiplier]:
     return {name: Multiplier(**fields) for name, fields in figures.items()}
 
 
-def worth(name: str, flip_flop_gates: float = 1.0) -> float:
-    """How many of our PEs have as many gates as one multiplier.
+def worth(name: str, measure: Measure = Measure.GATES) -> float:
+    """How many of our PEs are as large as one multiplier.
 
     Parameters
     ----------
     name : str
         Of `load_multipliers`.
-    flip_flop_gates : float
-        Gates that a flip-flop counts as.
+    measure : Measure
     """
     known = load_multipliers()
-    return known[name].weighted(flip_flop_gates) / known[OWN].weighted(flip_flop_gates)
+    return getattr(known[name], measure.value) / getattr(known[OWN], measure.value)

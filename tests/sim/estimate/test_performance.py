@@ -17,7 +17,7 @@ from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes
 from sim.estimate.area import load_area_model
 from sim.estimate.assumptions import Assumption, Counting, Rival
 from sim.estimate.comparison import Comparison, compare
-from sim.estimate.gates import worth
+from sim.estimate.gates import Measure, worth
 from sim.estimate.grid import Grid
 from sim.estimate.head_plans import HeadPlans, assumed_plans, calibrated_plans, plans_of
 from sim.estimate.linear_layers import LINEAR_BITS, linear_cycles
@@ -403,9 +403,9 @@ def test_each_assumption_changes_what_it_says(comparison, monkeypatch):
     assert found[Assumption.NARROWED][Rival.VITCOD_GATES] == pytest.approx(
         worth("mac") * base[Rival.VITCOD]
     )
-    assert found[Assumption.FLIP_FLOPS] == pytest.approx(
+    assert found[Assumption.CELL_AREAS] == pytest.approx(
         {
-            over: worth("mac-16", 6) * base[over.value.split(",")[0]]
+            over: worth("mac-16", Measure.CELL_AREA) * base[over.value.split(",")[0]]
             for over in Rival
             if over.equal_gates
         }
