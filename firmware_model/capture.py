@@ -254,12 +254,17 @@ def load_captures(paths: Sequence[Path]) -> list[Capture]:
 
 
 def open_captures(paths: Sequence[Path]) -> list[CaptureFile]:
-    """Read headers; a folder stands for all ``.safetensors`` files directly in it, by name.
+    """Read headers of the captures that `source_files` finds; errors of both."""
+    return [open_capture(file) for file in source_files(paths)]
+
+
+def source_files(paths: Sequence[Path]) -> list[Path]:
+    """Find files; a folder stands for all ``.safetensors`` files directly in it, by name.
 
     Raises
     ------
     ParoError
-        If a folder holds none or two have one name, or as `open_capture`.
+        If a folder holds none or two have one name.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -271,7 +276,7 @@ def open_captures(paths: Sequence[Path]) -> list[CaptureFile]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ParoError(f"two captures are named {twice}; legal: a name of its own for each")
-    return [open_capture(path) for path in files]
+    return files
 
 
 def _check_shapes(path: Path, shapes: dict[str, list[int]]) -> None:

@@ -11,7 +11,9 @@ from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
 __all__ = [
+    "CAPTURED",
     "FORMAT_NAMES",
+    "INPUT_TRANSFORMS",
     "INTEGER",
     "METHODS",
     "ORDERS",
@@ -21,12 +23,17 @@ __all__ = [
     "check_avg_bits",
     "check_block",
     "check_choice",
+    "check_weight_bits",
 ]
 
 #: Name of each token order: its axes from slowest to fastest. Plans store the index.
 ORDERS = ("FHW", "FWH", "HWF", "HFW", "WHF", "WFH")
 #: Name of each transform of the channels of Q and K. Plans store the index.
 TRANSFORMS = ("none", "balance", "rotate", "balance-rotate")
+#: What is captured of a model.
+CAPTURED = ("attention", "linear", "both")
+#: Ways to choose whether the inputs of a linear layer are rotated.
+INPUT_TRANSFORMS = ("error", "none")
 #: Number formats of floating point attention, see `reference.number_formats`.
 FORMAT_NAMES = (
     "float",
@@ -64,4 +71,12 @@ def check_avg_bits(avg_bits: float) -> None:
     if not 0 < avg_bits <= CODE_BITS[-1]:
         raise ParoError(
             f"avg_bits = {avg_bits} is not legal; legal: above 0, at most {CODE_BITS[-1]}"
+        )
+
+
+def check_weight_bits(weight_bits: float) -> None:
+    """Raise ParoError unless ``weight_bits`` is a legal mean width of a linear layer's weights."""
+    if not CODE_BITS[1] <= weight_bits <= CODE_BITS[-1]:
+        raise ParoError(
+            f"weight_bits = {weight_bits} is not legal; legal: {CODE_BITS[1]} to {CODE_BITS[-1]}"
         )

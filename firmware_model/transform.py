@@ -1,7 +1,8 @@
-"""Channel transforms of Q and K that change no logit, but what rounding loses.
+"""Channel transforms that change no product, but what rounding loses.
 
 A logit is a sum over channels, so an invertible map of Q's channels and its inverse transpose on K
-leave it as it is. Both are applied on the host, before a head is quantised.
+leave it as it is. Both are applied on the host, before a head is quantised. Likewise a rotation of
+a layer's inputs and of its weights leaves the outputs as they are.
 """
 
 import torch
@@ -38,11 +39,19 @@ def transform_channels(
         factor = torch.where(used, (q_max / k_max).sqrt(), 1.0)
         q, k = q / factor, k * factor
     if "rotate" in steps:
-        q, k = _hadamard(q), _hadamard(k)
+        q, k = hadamard(q), hadamard(k)
     return q, k
 
 
-def _hadamard(x: torch.Tensor) -> torch.Tensor:
+def rotate_groups(x: torch.Tensor, group: int) -> torch.Tensor:
+    """Rotate each ``group`` neighbouring channels of x [..., channels] by `hadamard`.
+
+    ``group`` is a power of two that divides the channels; 1 changes nothing.
+    """
+    return x if group == 1 else hadamard(x.unflatten(-1, (-1, group))).flatten(-2)
+
+
+def hadamard(x: torch.Tensor) -> torch.Tensor:
     """Orthonormal Walsh-Hadamard transform of the last dimension, a power of two."""
     channels, half = x.shape[-1], 1
     while half < channels:

@@ -11,7 +11,7 @@ import numpy as np
 from amaranth.lib import crc
 from safetensors.numpy import load_file
 
-from firmware_model.host.image import HeadJob, HeadOperands
+from firmware_model.host.jobs import HeadJob, HeadOperands
 from paro.config import Config
 from paro.config.formats import OUT_BITS, Operand
 from sim.cosim.core_stimulus import make_stimulus

@@ -5,15 +5,18 @@ from amaranth.lib import data, stream
 
 from paro.config import Config, formats
 from paro.config.config import bits_unsigned
+from paro.config.formats import Kind
 
 __all__ = [
     "CODES_PER_BEAT",
     "Activity",
     "activity_layout",
+    "block_index_bits",
     "codes_signature",
     "command_signature",
     "fetch_signature",
     "k_signature",
+    "layer_shifts",
     "o_signature",
     "q_signature",
     "v_signature",
@@ -42,26 +45,63 @@ def token_count_shape(config: Config) -> Shape:
 
 
 def command_signature(config: Config) -> stream.Signature:
-    """One run: ``query_tokens`` rows of the map (from its first), ``key_tokens`` columns."""
+    """One run: attention, or a linear layer.
+
+    Attention has ``query_tokens`` rows of the map (from its first) and ``key_tokens`` columns; the
+    rest is ignored. A layer has ``query_tokens`` tokens, ``key_tokens`` output channels and
+    ``chunks`` times head_dim input channels; ``sum_shift`` and ``out_shift``, an index in
+    `formats.OUT_SHIFTS`, are those of section 7 of `docs/numerics.md`.
+    """
     return stream.Signature(
         data.StructLayout(
-            {"query_tokens": token_count_shape(config), "key_tokens": token_count_shape(config)}
+            {
+                "query_tokens": token_count_shape(config),
+                "key_tokens": token_count_shape(config),
+                "kind": Kind,
+                "chunks": unsigned(bits_unsigned(config.chunks_max)),
+                **layer_shifts(),
+            }
         )
     )
 
 
+def layer_shifts() -> dict[str, Shape]:
+    """Shifts of a linear layer, see `command_signature`."""
+    return {
+        "sum_shift": unsigned(bits_unsigned(formats.SUM_SHIFT_MAX)),
+        "out_shift": unsigned(bits_unsigned(len(formats.OUT_SHIFTS) - 1)),
+    }
+
+
 def codes_signature(config: Config) -> stream.Signature:
-    """Sixteen block codes a beat, lowest key block first; every block row starts a new beat."""
+    """Sixteen block codes a beat, lowest key block first; every block row starts a new beat.
+
+    Of a layer: codes of an output block's tiles, lowest chunk first, for each block of
+    ``layer_tokens`` tokens, for each output block.
+    """
     return stream.Signature(data.ArrayLayout(unsigned(2), CODES_PER_BEAT))
 
 
 def fetch_signature(config: Config) -> stream.Signature:
-    """Request of the core: ``operand`` (`formats.Operand`) of token block ``block``."""
+    """Request of the core: ``operand`` (`formats.Operand`) of token block ``block``.
+
+    Of a layer: chunk ``chunk`` of the inputs (Q) of a block of ``layer_tokens`` tokens, or of the
+    weights (K) of an output block.
+    """
     return stream.Signature(
         data.StructLayout(
-            {"operand": unsigned(2), "block": unsigned(bits_unsigned(config.blocks_max - 1))}
+            {
+                "operand": unsigned(2),
+                "block": unsigned(block_index_bits(config)),
+                "chunk": unsigned(bits_unsigned(config.chunks_max - 1)),
+            }
         )
     )
+
+
+def block_index_bits(config: Config) -> int:
+    """Width of the index of a block of tokens."""
+    return bits_unsigned((config.max_tokens - 1) // config.layer_tokens)
 
 
 def _chunk_signature(config: Config, scale_bits: int) -> stream.Signature:
@@ -87,8 +127,12 @@ def q_signature(config: Config) -> stream.Signature:
 
 
 def k_signature(config: Config) -> stream.Signature:
-    """As `q_signature`, for keys."""
-    return _chunk_signature(config, formats.KEY_SCALE_BITS)
+    """As `q_signature`, for keys.
+
+    A key's scale has `KEY_SCALE_BITS`. Above them, the scale of a layer's output channel has its
+    bias, signed.
+    """
+    return _chunk_signature(config, formats.KEY_SCALE_BITS + formats.OUT_BITS)
 
 
 def v_signature(config: Config) -> stream.Signature:
@@ -97,5 +141,9 @@ def v_signature(config: Config) -> stream.Signature:
 
 
 def o_signature(config: Config) -> stream.Signature:
-    """``output_words`` channels of one query; for each valid query in order, for each group."""
+    """``output_words`` channels of one query; for each valid query in order, for each group.
+
+    Of a layer: for each block of tokens, for each output block, for each valid token, all words of
+    the block; those past the layer's last output are undefined.
+    """
     return stream.Signature(data.ArrayLayout(signed(formats.OUT_BITS), config.output_words))

@@ -7,6 +7,8 @@ share one budget, unless each shall have its own.
 Captures are read when they are needed, one at a time. Only errors stay: of each block at each
 code, and of each block row at 8 bits. Allocation adds the errors of single blocks; the error
 that all of them cause together is measured afterwards, and rows where it is larger are repaired.
+
+Linear layers (`layers`) join in: with budgets of their own, or with one in cycles for all.
 """
 
 import math
@@ -25,16 +27,28 @@ from firmware_model.calibration.cells import (
     row_factors,
 )
 from firmware_model.calibration.goal import Goal
+from firmware_model.calibration.layers import (
+    BY_LAYER,
+    LayerCalibration,
+    LayerErrors,
+    LayerReport,
+    PlannedLayer,
+    tile_config,
+)
 from firmware_model.calibration.plan import ModelPlan, fit_codes, group_shares, step_group
 from firmware_model.calibration.sensitivity import RowErrors, row_errors
 from firmware_model.calibration.trials import Trials
 from firmware_model.capture import Capture, CaptureSource
 from firmware_model.codes import density, mean_bits
+from firmware_model.layer import LayerSource
 from firmware_model.progress import Progress, Steps
 from firmware_model.reference.quantize import BeyondFormatError
+from paro.config.config import padded_head_dim
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
+#: Inputs of a layer's tile if no head tells.
+HEAD_DIM = 64
 #: Times that codes are repaired at most: on 90 heads of four networks three rounds bring every row
 #: near its expected error.
 REPAIRS = 4
@@ -76,11 +90,12 @@ class HeadReport:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A model's plan, a report for each head, and a sentence for each head that it leaves out."""
+    """A model's plan, reports of heads and layers, a sentence for each head that it leaves out."""
 
     plan: ModelPlan
-    heads: tuple[HeadReport, ...]
-    left_out: tuple[str, ...]
+    heads: tuple[HeadReport, ...] = ()
+    left_out: tuple[str, ...] = ()
+    layers: tuple[LayerReport, ...] = ()
 
 
 def calibrate(
@@ -117,10 +132,93 @@ def calibrate(
     return Calibration(captures, goal, heads, progress).plans()
 
 
+def calibrate_models(
+    captures: Sequence[CaptureSource],
+    layers: Sequence[LayerSource],
+    goal: Goal,
+    heads: Sequence[int] | None = None,
+    head_dim: int | None = None,
+    progress: Progress | None = None,
+) -> list[Calibrated]:
+    """Calibrate attention and linear layers of some models.
+
+    Parameters
+    ----------
+    captures : sequence of CaptureSource
+        Of attention; may be empty if ``layers`` is not.
+    layers : sequence of LayerSource
+        Of linear layers; likewise.
+    goal : Goal
+        Budgets, and how to spend them.
+    heads : sequence of int, optional
+        Heads of every layer to calibrate; all by default.
+    head_dim : int, optional
+        Inputs of a tile: 32, 64, 128 or 256; by default that of the heads, and 64 without any.
+    progress : Progress, optional
+        Called as the work goes on: first on layers, then on heads, then on layers.
+
+    Returns
+    -------
+    list of Calibrated
+        One for each model, in the sequence of their first captures.
+
+    Raises
+    ------
+    ParoError
+        As `calibrate` and `LayerCalibration`.
+    """
+    config = tile_config(goal.block, head_dim or _padded_head_dim(captures))
+    bits = goal.avg_bits if goal.shared else goal.weight_bits
+    measured = (
+        LayerCalibration(layers, bits, config, rotate=goal.rotate, progress=progress)
+        if layers
+        else None
+    )
+    found: dict[str, Calibrated] = {}
+    codes = None
+    if captures:
+        linear = measured.errors if measured and goal.shared else ()
+        results, shared = Calibration(captures, goal, heads, progress, linear).allocated()
+        found = {result.plan.model: result for result in results}
+        codes = shared or None
+    planned = measured.results(bits, codes) if measured else []
+    for model in dict.fromkeys(own.model for own in planned):
+        own = [layer for layer in planned if layer.model == model]
+        found[model] = _with_layers(found.get(model), model, own)
+    return list(found.values())
+
+
+def _with_layers(
+    found: Calibrated | None, model: str, planned: Sequence[PlannedLayer]
+) -> Calibrated:
+    """Add layers to what was found of a model's attention."""
+    digests = tuple(digest for layer in planned for digest in layer.digests)
+    plans = tuple(layer.plan for layer in planned)
+    reports = tuple(layer.report for layer in planned)
+    if found is None:
+        return Calibrated(ModelPlan.of_layers(model, digests, plans), layers=reports)
+    plan = replace(found.plan, calibrated_on=(*found.plan.calibrated_on, *digests), linear=plans)
+    return replace(found, plan=plan, layers=reports)
+
+
+def _padded_head_dim(captures: Sequence[CaptureSource]) -> int:
+    return padded_head_dim(captures[0].head_dim) if captures else HEAD_DIM
+
+
 class Calibration:
     """Measurements of some captures, from which plans of several widths can be made.
 
-    Parameters and errors as `calibrate`.
+    Parameters
+    ----------
+    captures, goal, heads, progress
+        As of `calibrate`.
+    linear : sequence of LayerErrors
+        Linear layers that share the budget, in cycles; for a goal that is shared.
+
+    Raises
+    ------
+    ParoError
+        As `calibrate`.
     """
 
     def __init__(
@@ -129,8 +227,10 @@ class Calibration:
         goal: Goal,
         heads: Sequence[int] | None = None,
         progress: Progress | None = None,
+        linear: Sequence[LayerErrors] = (),
     ) -> None:
         self._goal = goal
+        self._linear = linear
         self._models: dict[str, list[CaptureSource]] = {}
         for capture in captures:
             self._models.setdefault(capture.model, []).append(capture)
@@ -163,7 +263,20 @@ class Calibration:
     def results(
         self, avg_bits: float | None = None, density: float | None = None
     ) -> list[Calibrated]:
+        """Make the plans and measure them; parameters and errors as `allocated`."""
+        return self.allocated(avg_bits, density)[0]
+
+    def allocated(
+        self, avg_bits: float | None = None, density: float | None = None
+    ) -> tuple[list[Calibrated], list[torch.Tensor]]:
         """Make the plans and measure them; ``avg_bits`` or ``density`` replace those of the goal.
+
+        Returns
+        -------
+        list of Calibrated
+            One for each model.
+        list of torch.Tensor
+            Codes of the linear layers that share the budget.
 
         Raises
         ------
@@ -178,11 +291,11 @@ class Calibration:
             density=self._goal.density if density is None else density,
         )
         cells = self._all_cells()
-        codes, measured = self._repaired(cells, goal)
+        codes, measured, linear = self._repaired(cells, goal)
         by_cell = {
             id(cell): (own, row) for cell, own, row in zip(cells, codes, measured, strict=True)
         }
-        return [self._assemble(model, goal, by_cell) for model in self._models]
+        return [self._assemble(model, goal, by_cell) for model in self._models], linear
 
     def _check_measured(self, avg_bits: float | None, density: float | None) -> None:
         measured = self._goal
@@ -238,27 +351,29 @@ class Calibration:
 
     def _repaired(
         self, cells: list[Cell], goal: Goal
-    ) -> tuple[list[torch.Tensor], list[RowErrors]]:
-        """Codes of each cell, and the errors of its rows under them.
+    ) -> tuple[list[torch.Tensor], list[RowErrors], list[torch.Tensor]]:
+        """Codes of each cell, the errors of its rows under them, and codes of linear layers.
 
         Errors of blocks that harm only together, as those that share a query's weight, are not the
         sum of the single ones. Rows that cost more than expected count that much more, and
         everything is allocated anew; the best of all rounds is taken.
         """
         errors = [cell.errors for cell in cells]
-        best: tuple[tuple[int, float], list[torch.Tensor], list[RowErrors]] | None = None
+        best: tuple[list[torch.Tensor], list[RowErrors], list[torch.Tensor]] | None = None
+        least: tuple[int, float] = (0, math.inf)
         codes: list[torch.Tensor] = []
         found: list[RowErrors] = []
         for done in range(REPAIRS):
-            before, codes = codes, _allocate(cells, errors, goal)
+            before = codes
+            codes, linear = self._allocate(cells, errors, goal)
             found = self._row_errors(cells, codes, before, found)
             starved = sum(int((rows.kept < LEAST_KEPT).sum()) for rows in found)
             total = sum(
-                cell.weight * rows.error.sum().item() / cell.unit
-                for cell, rows in zip(cells, found, strict=True)
-            )
-            if best is None or (starved, total) < best[0]:
-                best = (starved, total), codes, found
+                share * rows.error.sum().item() / cell.unit
+                for share, cell, rows in zip(self._shares(cells), cells, found, strict=True)
+            ) + sum(map(LayerErrors.relative, self._linear, linear))
+            if best is None or (starved, total) < least:
+                least, best = (starved, total), (codes, found, linear)
             factors = [
                 row_factors(cell, own, chosen, rows)
                 for cell, own, chosen, rows in zip(cells, errors, codes, found, strict=True)
@@ -270,7 +385,33 @@ class Calibration:
                 break
             errors = [own.scaled(factor) for own, factor in zip(errors, factors, strict=True)]
         assert best is not None
-        return best[1], best[2]
+        return best
+
+    def _shares(self, cells: Sequence[Cell]) -> list[float]:
+        """Weight of the relative error of each cell."""
+        if not self._linear:
+            return [cell.weight for cell in cells]
+        # The heads of a layer together count as much as a linear layer does.
+        groups = len(self._goal.step_groups)
+        return [cell.weight / groups / len(self._heads[cell.group[0].model]) for cell in cells]
+
+    def _allocate(
+        self, cells: Sequence[Cell], errors: Sequence[HeadErrors], goal: Goal
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Codes of each cell and of each linear layer that shares the budget."""
+        if not self._linear:
+            return _allocate(cells, errors, goal), []
+        heads = []
+        groups = len(goal.step_groups)
+        for cell, own, share in zip(cells, errors, self._shares(cells), strict=True):
+            # QK and PV of a block, by tokens: a tile of a layer has as many for each of its own.
+            weight = cell.weight / groups * 2 * goal.block
+            heads.append(replace(own.scaled(share / weight), weight=weight))
+        by_layer = goal.avg_bits >= BY_LAYER
+        heads += [layer.head_errors(layer.tokens, by_layer) for layer in self._linear]
+        codes = allocate(heads, goal)
+        linear = zip(self._linear, codes[len(cells) :], strict=True)
+        return codes[: len(cells)], [layer.codes(own) for layer, own in linear]
 
     def _row_errors(
         self,

@@ -12,7 +12,7 @@ from firmware_model.reference.linear import QuantizedWeights, quantize_weights
 from paro.config.config import Config
 from paro.config.formats import CODE_BITS, OPERAND_MAX
 
-__all__ = ["DAMPING", "feedback_weights"]
+__all__ = ["DAMPING", "feedback_weights", "second_moments"]
 
 #: Ridge on the second moments, as a share of their mean.
 DAMPING = 0.01
@@ -20,15 +20,21 @@ DAMPING = 0.01
 _COLUMNS = 128
 
 
+def second_moments(x: torch.Tensor) -> torch.Tensor:
+    """Sums over tokens of products of channels, of x [tokens, inputs]: float64 [inputs, inputs]."""
+    x = x.double()
+    return x.T @ x
+
+
 def feedback_weights(
-    x: torch.Tensor,
+    moments: torch.Tensor,
     weight: torch.Tensor,
     codes: torch.Tensor,
     config: Config,
     *,
     damping: float = DAMPING,
 ) -> QuantizedWeights:
-    """Quantise the weights of a layer, so that its outputs for ``x`` change little.
+    """Quantise the weights of a layer, so that its outputs change little.
 
     Columns (input channels) are rounded one after the other, those of the largest second moment
     first. What a column is off by is taken from the columns that are not rounded yet, by least
@@ -36,8 +42,9 @@ def feedback_weights(
 
     Parameters
     ----------
-    x : torch.Tensor
-        [tokens, inputs]: activations as the layer will see them, quantised ones included.
+    moments : torch.Tensor
+        float64 [inputs, inputs]: `second_moments` of activations as the layer will see them, in any
+        unit.
     weight : torch.Tensor
         [outputs, inputs].
     codes : torch.Tensor
@@ -54,7 +61,7 @@ def feedback_weights(
     """
     plain = quantize_weights(weight, codes)
     target = weight.double() / (plain.mw.double().unsqueeze(1) * plain.unit)
-    factor, order = _inverse_factor(x, damping)
+    factor, order = _inverse_factor(moments, damping)
     target = target[:, order]
     each = codes.repeat_interleave(config.block, 0)[: len(weight)]
     stored = torch.empty_like(target, dtype=torch.int8)
@@ -73,10 +80,8 @@ def feedback_weights(
     return QuantizedWeights(w8, plain.mw, plain.unit, codes)
 
 
-def _inverse_factor(x: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _inverse_factor(moments: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Upper Cholesky factor of the inverse second moments, and the columns' order: [inputs]."""
-    x = x.double()
-    moments = x.T @ x / len(x)
     order = moments.diagonal().argsort(descending=True, stable=True)
     moments = moments[order][:, order]
     # Without any activation every order and every rounding is as good.

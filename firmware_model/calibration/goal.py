@@ -15,10 +15,13 @@ from firmware_model.choices import (
     check_avg_bits,
     check_block,
     check_choice,
+    check_weight_bits,
 )
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS, PAPER_BITS
 
+#: Mean width of the weights of linear layers by default.
+WEIGHT_BITS = 4.0
 #: Divisors of a head's errors before heads share a budget.
 RELATIVE_TO = ("best", "signal")
 #: Ways to choose a head's order: least error after an allocation of its own (for masks: most weight
@@ -60,6 +63,13 @@ class Goal:
         Divisor of a head's errors before heads share a budget. "best": its own error at 8
         bits, so that no head loses much against its best. "signal": the error of skipping it, which
         is about the power of its output, so that the model's output is closest to the exact one.
+    weight_bits : float
+        Mean width of the weights of linear layers, 2 to 8.
+    shared : bool
+        Whether attention and linear layers have one budget in cycles, ``avg_bits``: the mean width
+        of all products of a denoising step. ``weight_bits`` is not used then.
+    rotate : bool
+        Whether the inputs of linear layers are rotated where that pays.
 
     Raises
     ------
@@ -78,6 +88,9 @@ class Goal:
     floor_bits: float = 0.0
     text_bits: int = 0
     relative_to: Literal["best", "signal"] = "best"
+    weight_bits: float = WEIGHT_BITS
+    shared: bool = False
+    rotate: bool = True
 
     def __post_init__(self) -> None:
         check_block(self.block)
@@ -94,6 +107,12 @@ class Goal:
                 f"relative to {self.relative_to!r} is not legal; legal: {', '.join(RELATIVE_TO)}"
             )
         check_choice("format", self.rounding, ROUNDINGS)
+        check_weight_bits(self.avg_bits if self.shared else self.weight_bits)
+        if self.shared and (self.relative_to != "signal" or self.per_head or self.density):
+            raise ParoError(
+                "a shared budget is not legal with per_head, a density or errors relative to the "
+                "best; legal: relative to the signal, and widths for all together"
+            )
         starts = self.step_groups
         ascending = all(a < b for a, b in pairwise((*starts, 1.0)))
         if not starts or starts[0] != 0 or not ascending:

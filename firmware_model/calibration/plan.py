@@ -1,27 +1,40 @@
-"""Calibration plans: for each head its token order and the 2-bit code of every block.
+"""Calibration plans: for each head its token order and the 2-bit code of every block; layers.
 
 A `ModelPlan` holds all layers, heads and step groups of a model and is what plan files store; a
-`Plan` is the part of it that one capture needs.
+`Plan` is the part of it that one capture needs, a `LayerPlan` that of one linear layer.
 """
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from firmware_model.calibration.layer_plan import (
+    TENSORS,
+    LayerPlan,
+    layer_fields,
+    layer_tensors,
+    read_layer_plan,
+)
 from firmware_model.capture import CaptureSource
 from firmware_model.choices import ORDERS, TRANSFORMS, check_block
 from firmware_model.codes import CODES_PER_BYTE, density, mean_bits, pack_codes, unpack_codes
-from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
+from firmware_model.layer import Layer
+from firmware_model.tensorfile import parse_integers, read_header, read_tensors, write_tensors
 from paro.config.config import BLOCKS, blocks_of
 from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
 #: Version of the file format; a plan of another version is refused.
-VERSION = "paro-plan-3"
+VERSION = "paro-plan-4"
+#: Layers that a message names at most.
+_NAMED = 8
+_ATTENTION = ("layers", "heads", "step_groups", "orders", "transforms", "codes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +90,9 @@ class Plan:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ModelPlan:
-    """Orders and codes of a whole model.
+    """Orders and codes of a whole model's attention, and plans of its linear layers.
+
+    One may be missing: see `of_layers`.
 
     Parameters
     ----------
@@ -107,6 +122,8 @@ class ModelPlan:
     codes : torch.Tensor
         uint8 [step groups, layers, heads, blocks, blocks]. A head of a layer whose codes are all 0
         is left out: the number format does not hold its logits.
+    linear : tuple of LayerPlan
+        Linear layers that it holds, each of another name.
     """
 
     model: str
@@ -122,6 +139,34 @@ class ModelPlan:
     orders: torch.Tensor
     transforms: torch.Tensor
     codes: torch.Tensor
+    linear: tuple[LayerPlan, ...] = ()
+
+    @classmethod
+    def of_layers(
+        cls, model: str, calibrated_on: tuple[str, ...], linear: Sequence[LayerPlan]
+    ) -> "ModelPlan":
+        """Make a plan of linear layers alone, one or more; its attention is empty."""
+        return cls(
+            model=model,
+            calibrated_on=calibrated_on,
+            block=linear[0].block,
+            grid=(0, 0, 0),
+            prefix_tokens=0,
+            suffix_tokens=0,
+            avg_bits=0.0,
+            layers=(),
+            heads=(),
+            step_groups=(0.0,),
+            orders=torch.zeros(0, 0, dtype=torch.uint8),
+            transforms=torch.zeros(0, 0, dtype=torch.uint8),
+            codes=torch.zeros(1, 0, 0, 0, 0, dtype=torch.uint8),
+            linear=tuple(linear),
+        )
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether it holds attention, and not linear layers alone."""
+        return bool(self.layers)
 
     @property
     def text_tokens(self) -> int:
@@ -134,8 +179,14 @@ class ModelPlan:
         return (self.codes != 0).flatten(3).any(dim=3).any(dim=0)
 
     def mean_bits(self) -> float:
-        """Mean width over all blocks and all denoising steps."""
+        """Mean width over all blocks of attention and all denoising steps."""
         return self._over_steps(mean_bits)
+
+    def weight_bits(self) -> float:
+        """Mean width over all weights of its linear layers."""
+        sizes = [plan.outputs * plan.inputs for plan in self.linear]
+        bits = [plan.mean_bits() for plan in self.linear]
+        return sum(s * b for s, b in zip(sizes, bits, strict=True)) / sum(sizes)
 
     def density(self) -> float:
         """Share of the blocks that are live, over all denoising steps."""
@@ -165,6 +216,8 @@ class ModelPlan:
         ParoError
             If the plan does not hold the layer, or a text as `fit_codes`.
         """
+        if not self.has_attention:
+            raise ParoError("the plan has no attention; legal: one with, or linear layers")
         if layer not in self.layers:
             legal = ", ".join(map(str, self.layers))
             raise ParoError(f"the plan has no layer {layer}; legal: {legal}")
@@ -204,6 +257,24 @@ class ModelPlan:
                 f"to {capture.heads - 1}"
             )
         return self.at(capture.layer, capture.progress, capture.text_tokens)
+
+    def for_layer(self, layer: Layer) -> LayerPlan:
+        """Select the plan of a linear layer.
+
+        Raises
+        ------
+        ParoError
+            If it holds none of that name, or one of other weights.
+        """
+        for plan in self.linear:
+            if plan.name == layer.name:
+                plan.check(layer)
+                return plan
+        legal = ", ".join(plan.name for plan in self.linear[:_NAMED])
+        more = ", ..." if len(self.linear) > _NAMED else ""
+        raise ParoError(
+            f"the plan has no linear layer {layer.name}; legal: {legal or 'none'}{more}"
+        )
 
 
 def fit_codes(
@@ -312,24 +383,33 @@ def save_plan(plan: ModelPlan, path: Path) -> None:
     ParoError
         If the file cannot be written.
     """
-    tensors = {
-        "layers": torch.tensor(plan.layers, dtype=torch.int32),
-        "heads": torch.tensor(plan.heads, dtype=torch.int32),
-        "step_groups": torch.tensor(plan.step_groups, dtype=torch.float64),
-        "orders": plan.orders,
-        "transforms": plan.transforms,
-        "codes": torch.from_numpy(pack_codes(plan.codes)),
-    }
+    tensors: dict[str, torch.Tensor] = {}
     metadata = {
         "format": VERSION,
         "model": plan.model,
         "calibrated_on": ",".join(plan.calibrated_on),
-        "block": str(plan.block),
-        "grid": ",".join(map(str, plan.grid)),
-        "prefix_tokens": str(plan.prefix_tokens),
-        "suffix_tokens": str(plan.suffix_tokens),
-        "avg_bits": repr(plan.avg_bits),
     }
+    if plan.has_attention:
+        tensors |= {
+            "layers": torch.tensor(plan.layers, dtype=torch.int32),
+            "heads": torch.tensor(plan.heads, dtype=torch.int32),
+            "step_groups": torch.tensor(plan.step_groups, dtype=torch.float64),
+            "orders": plan.orders,
+            "transforms": plan.transforms,
+            "codes": torch.from_numpy(pack_codes(plan.codes)),
+        }
+        metadata |= {
+            "block": str(plan.block),
+            "grid": ",".join(map(str, plan.grid)),
+            "prefix_tokens": str(plan.prefix_tokens),
+            "suffix_tokens": str(plan.suffix_tokens),
+            "avg_bits": repr(plan.avg_bits),
+        }
+    if plan.linear:
+        metadata["linear"] = json.dumps([layer_fields(own) for own in plan.linear])
+    for index, own in enumerate(plan.linear):
+        for name, values in layer_tensors(own).items():
+            tensors[_layer_tensor(index, name)] = values
     write_tensors(path, tensors, metadata)
 
 
@@ -356,12 +436,19 @@ def load_model_plan(path: Path) -> ModelPlan:
         `ModelPlan` states.
     """
     path = Path(path)
-    tensors, metadata, _ = read_tensors(
-        path, "plan", ("layers", "heads", "step_groups", "orders", "transforms", "codes")
-    )
+    _, metadata = read_header(path, "plan", ())
     version = metadata.get("format")
     if version != VERSION:
         raise ParoError(f"plan {path} has format {version!r}; legal: {VERSION!r}")
+    model = metadata.get("model", "")
+    calibrated_on = tuple(metadata.get("calibrated_on", "").split(","))
+    entries = _layer_entries(path, metadata)
+    attention = () if entries and "block" not in metadata else _ATTENTION
+    of_layers = [_layer_tensor(index, name) for index in range(len(entries)) for name in TENSORS]
+    tensors, _, _ = read_tensors(path, "plan", (*attention, *of_layers))
+    linear = _layer_plans(path, entries, tensors)
+    if not attention:
+        return ModelPlan.of_layers(model, calibrated_on, linear)
     block = _integers(path, metadata, "block", 1)[0]
     if block not in BLOCKS:
         raise ParoError(f"plan {path}: block = {block} is not legal")
@@ -403,8 +490,8 @@ def load_model_plan(path: Path) -> ModelPlan:
             "live block"
         )
     return ModelPlan(
-        model=metadata.get("model", ""),
-        calibrated_on=tuple(metadata.get("calibrated_on", "").split(",")),
+        model=model,
+        calibrated_on=calibrated_on,
         block=block,
         grid=(frames, height, width),
         prefix_tokens=prefix_tokens,
@@ -416,7 +503,41 @@ def load_model_plan(path: Path) -> ModelPlan:
         orders=tensors["orders"],
         transforms=tensors["transforms"],
         codes=codes,
+        linear=linear,
     )
+
+
+def _layer_tensor(index: int, name: str) -> str:
+    return f"linear.{index}.{name}"
+
+
+def _layer_entries(path: Path, metadata: dict[str, str]) -> list[Any]:
+    """`layer_fields` of each linear layer of a file, not checked yet."""
+    try:
+        entries = json.loads(metadata.get("linear", "[]"))
+    except ValueError:
+        entries = None
+    if not isinstance(entries, list):
+        raise ParoError(f"plan {path}: linear is not legal; legal: a list in JSON")
+    return entries
+
+
+def _layer_plans(
+    path: Path, entries: list[Any], tensors: dict[str, torch.Tensor]
+) -> tuple[LayerPlan, ...]:
+    """Linear layers of a file."""
+    found = []
+    for index, fields in enumerate(entries):
+        own = {name: tensors[_layer_tensor(index, name)] for name in TENSORS}
+        try:
+            plan = read_layer_plan(fields, own)
+        except ParoError as error:
+            raise ParoError(f"plan {path}: {error}") from error
+        found.append(plan)
+    named = [plan.name for plan in found]
+    if len(set(named)) < len(named):
+        raise ParoError(f"plan {path}: two layers have one name; legal: a name of its own for each")
+    return tuple(found)
 
 
 def _integers(path: Path, metadata: dict[str, str], name: str, count: int) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from firmware_model.choices import ORDERS
-from firmware_model.codes import check_codes, checked_query_blocks, pack_codes
+from firmware_model.codes import check_codes, pack_codes
+from firmware_model.host.jobs import HeadJob
 from firmware_model.reorder import token_permutation
 from paro.config import files
 from paro.config.config import Config
@@ -23,8 +24,6 @@ from paro.config.registers import (
 )
 
 __all__ = [
-    "HeadJob",
-    "HeadOperands",
     "Image",
     "PlacedHead",
     "load_image",
@@ -32,71 +31,6 @@ __all__ = [
     "place_heads",
     "save_image",
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class HeadOperands:
-    """One head as the accelerator reads it; tokens stand in the head's order.
-
-    Parameters
-    ----------
-    q8, k8, v8 : np.ndarray
-        int8 [tokens, head_dim].
-    mq, mk : np.ndarray
-        int32 [tokens]: scale mantissas of queries and keys.
-    permutation : np.ndarray
-        int64 [tokens]: natural token at each position.
-    order : int
-        Index in `reorder.ORDERS`.
-    """
-
-    q8: np.ndarray
-    k8: np.ndarray
-    v8: np.ndarray
-    mq: np.ndarray
-    mk: np.ndarray
-    permutation: np.ndarray
-    order: int
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens."""
-        return len(self.q8)
-
-
-@dataclass(frozen=True, eq=False)
-class HeadJob:
-    """One head to compute, or some block rows of it.
-
-    Parameters
-    ----------
-    head : HeadOperands
-        The head.
-    codes : np.ndarray
-        uint8 [blocks, blocks], of the whole head.
-    grid : (int, int, int)
-        Frames, height, width.
-    prefix_tokens, suffix_tokens : int
-        Tokens before and after the grid.
-    query_blocks : range, optional
-        Block rows to compute, contiguous; all by default.
-    """
-
-    head: HeadOperands
-    codes: np.ndarray
-    grid: tuple[int, int, int]
-    prefix_tokens: int
-    suffix_tokens: int = 0
-    query_blocks: range | None = None
-
-    def queries(self, config: Config) -> range:
-        """Positions of the queries, in the head's order."""
-        rows = self.rows(config)
-        return range(rows.start * config.block, min(rows.stop * config.block, self.head.tokens))
-
-    def rows(self, config: Config) -> range:
-        """Block rows to compute."""
-        return checked_query_blocks(self.query_blocks, config.blocks_of(self.head.tokens))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Opening a generating model: the project's own, or a folder that diffusers wrote."""
+"""Opening a generating model, the project's own or a folder of diffusers', and capturing it."""
 
 import math
 from collections.abc import Callable
@@ -8,15 +8,25 @@ from pathlib import Path
 import torch
 
 from firmware_model.capture import Capture
+from firmware_model.choices import CAPTURED, check_choice
+from firmware_model.layer import Layer
 from firmware_model.models.diffusers_adapter import load_diffusers
 from firmware_model.models.names import OWN_CHECKPOINT, OWN_MODEL
-from firmware_model.models.pipeline import AttentionCall, Pipeline, float_attention
-from firmware_model.models.replacement import call_capture
+from firmware_model.models.pipeline import (
+    AttentionCall,
+    LinearCall,
+    Pipeline,
+    float_attention,
+    float_linear,
+)
+from firmware_model.models.replacement import call_capture, call_layer
 from firmware_model.models.video.pipeline import STEPS, VideoPipeline
 from firmware_model.progress import Progress, Steps
 from paro.config.config import HEAD_DIMS
 from paro.config.errors import ParoError
 
+#: Tokens that are kept of a linear layer at a time, unless the user says otherwise.
+LAYER_TOKENS = 1024
 #: Types of number that a model may compute in.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -112,10 +122,12 @@ def capture_model(
     folder: Path,
     samples: int,
     at: tuple[float, ...],
-    keep: Callable[[Capture], object],
+    keep: Callable[[Capture | Layer], object],
     progress: Progress | None = None,
+    what: str = "attention",
+    layer_tokens: int = LAYER_TOKENS,
 ) -> None:
-    """Run a model and keep the inputs of its attention.
+    """Run a model and keep the inputs of its attention, of its linear layers, or of both.
 
     Of a batch (the halves of guidance) the last item is kept, of several runs of the model in one
     step the first.
@@ -135,38 +147,63 @@ def capture_model(
         Called with each capture, one for each sample, time and layer.
     progress : Progress, optional
         Called after each denoising step.
+    what : str
+        One of `choices.CAPTURED`.
+    layer_tokens : int
+        Tokens that are kept of a linear layer at most, evenly spread over all.
 
     Raises
     ------
     ParoError
-        If ``samples`` or ``at`` is not legal.
+        If ``samples``, ``at``, ``what`` or ``layer_tokens`` is not legal.
     """
-    if samples < 1:
-        raise ParoError(f"samples = {samples} is not legal; legal: 1 or more")
+    check_choice("what", what, CAPTURED)
+    for name, count in (("samples", samples), ("layer_tokens", layer_tokens)):
+        if count < 1:
+            raise ParoError(f"{name} = {count} is not legal; legal: 1 or more")
+    wanted = _steps_wanted(at, pipeline.shape.steps)
+    shape = pipeline.shape
+    steps = Steps(progress, samples * shape.steps)
+    kept: set[Path] = set()
+
+    def take(capture: Capture | Layer) -> None:
+        path = folder / f"sample_{sample:02}_{capture.path.name}.safetensors"
+        if path not in kept:
+            kept.add(path)
+            copies = {
+                name: getattr(capture, name).clone()
+                for name in ("q", "k", "v", "x")
+                if hasattr(capture, name)
+            }
+            keep(replace(capture, path=path, **copies))
+
+    def attend(call: AttentionCall) -> torch.Tensor:
+        if call.last and call.step in wanted:
+            take(call_capture(call, len(call.q) - 1, shape, pipeline.identity))
+        return float_attention(call)
+
+    def multiply(call: LinearCall) -> torch.Tensor:
+        if call.step in wanted:
+            take(call_layer(call, layer_tokens, pipeline.identity))
+        return float_linear(call)
+
+    attention = None if what == "linear" else attend
+    linear = None if what == "attention" else multiply
+    for sample in range(samples):
+        pipeline.generate(sample, attention, lambda _done, _total: steps.advance(), linear)
+
+
+def _steps_wanted(at: tuple[float, ...], steps: int) -> set[int]:
+    """Steps at which to capture; `ParoError` if the shares of the steps are not legal."""
     if not at or not all(0 <= share < 1 for share in at):
         raise ParoError(
             f"at = {','.join(map(str, at))} is not legal; legal: shares of the steps, 0 or more, "
             "below 1"
         )
-    shape = pipeline.shape
-    wanted = {math.ceil(share * shape.steps - 1e-9) for share in at}
-    if len(wanted) < len(at) or max(wanted) >= shape.steps:
+    wanted = {math.ceil(share * steps - 1e-9) for share in at}
+    if len(wanted) < len(at) or max(wanted) >= steps:
         raise ParoError(
-            f"at = {','.join(map(str, at))} is not legal with {shape.steps} steps; legal: shares "
+            f"at = {','.join(map(str, at))} is not legal with {steps} steps; legal: shares "
             "at or after which a step begins, no two of them the same step"
         )
-    steps = Steps(progress, samples * shape.steps)
-    kept: set[Path] = set()
-
-    def record(call: AttentionCall) -> torch.Tensor:
-        if call.last and call.step in wanted:
-            capture = call_capture(call, len(call.q) - 1, shape, pipeline.identity)
-            path = folder / f"sample_{sample:02}_{capture.path.name}.safetensors"
-            if path not in kept:
-                kept.add(path)
-                copies = {name: getattr(capture, name).clone() for name in ("q", "k", "v")}
-                keep(replace(capture, path=path, **copies))
-        return float_attention(call)
-
-    for sample in range(samples):
-        pipeline.generate(sample, record, lambda _done, _total: steps.advance())
+    return wanted

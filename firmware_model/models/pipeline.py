@@ -1,12 +1,14 @@
-"""The interface of a generating model, whose attention can be watched or replaced.
+"""The interface of a generating model, whose attention and layers can be watched or replaced.
 
 The project's own video transformer (`firmware_model.models.video`) and pipelines of the diffusers
 library (`firmware_model.models.diffusers_adapter`) both are a `Pipeline`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -45,6 +47,32 @@ class AttentionCall:
 
 #: Computes an attention: returns [batch, heads, tokens, head_dim], dtype of ``q``.
 Attention = Callable[[AttentionCall], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearCall:
+    """One linear layer of a running model, applied to its tokens.
+
+    Parameters
+    ----------
+    name : str
+        Name of the layer in the model.
+    step : int
+        Which denoising step, from 0.
+    x : torch.Tensor
+        [..., tokens, inputs], two tokens or more, any float type.
+    layer : torch.nn.Linear
+        Its weights, and what it computes.
+    """
+
+    name: str
+    step: int
+    x: torch.Tensor
+    layer: torch.nn.Linear
+
+
+#: Computes a linear layer: returns [..., tokens, outputs], dtype of ``x``.
+Linear = Callable[[LinearCall], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +114,20 @@ class Pipeline(Protocol):
         Digest of the model's weights, hexadecimal, which plans refer to.
     shape : ModelShape
         Its attention.
+    linears : Mapping
+        Name to linear layer, of all within its transformer blocks.
     """
 
     identity: str
     shape: ModelShape
+    linears: Mapping[str, torch.nn.Linear]
 
     def generate(
-        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+        self,
+        sample: int,
+        attention: Attention | None = None,
+        progress: Progress | None = None,
+        linear: Linear | None = None,
     ) -> torch.Tensor:
         """Generate one video or image.
 
@@ -104,6 +139,9 @@ class Pipeline(Protocol):
             Takes the place of every self-attention over all tokens; by default the model's own.
         progress : Progress, optional
             Called after each denoising step.
+        linear : Linear, optional
+            Takes the place of every layer of ``linears`` that is applied to tokens (and not to one
+            vector, as those that scale and shift by the noise level); by default the layer itself.
 
         Returns
         -------
@@ -113,8 +151,45 @@ class Pipeline(Protocol):
         ...
 
 
+def float_linear(call: LinearCall) -> torch.Tensor:
+    """A layer as torch computes it."""
+    return torch.nn.functional.linear(call.x, call.layer.weight, call.layer.bias)
+
+
 def float_attention(call: AttentionCall) -> torch.Tensor:
     """Softmax attention as torch computes it."""
     return torch.nn.functional.scaled_dot_product_attention(
         call.q, call.k, call.v, scale=call.scale
     )
+
+
+@contextmanager
+def replaced_linears(
+    linears: Mapping[str, torch.nn.Linear], linear: Linear | None, step: Callable[[], int]
+) -> Iterator[None]:
+    """For a while, have ``linear`` compute what layers do to tokens; ``step`` tells the step."""
+    if linear is None:
+        yield
+        return
+
+    def forward(name: str, layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        if x.dim() < 3 or x.shape[-2] == 1:
+            return torch.nn.Linear.forward(layer, x)
+        return linear(LinearCall(name, step(), x, layer))
+
+    try:
+        for name, layer in linears.items():
+            vars(layer)["forward"] = partial(forward, name, layer)
+        yield
+    finally:
+        for layer in linears.values():
+            vars(layer).pop("forward", None)
+
+
+def block_linears(blocks: torch.nn.Module, prefix: str) -> dict[str, torch.nn.Linear]:
+    """Linear layers within some blocks, by name below ``prefix``, in their sequence."""
+    return {
+        f"{prefix}.{name}": module
+        for name, module in blocks.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }

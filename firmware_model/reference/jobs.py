@@ -1,12 +1,13 @@
-"""Quantised heads as jobs of the host, which knows no torch."""
+"""Quantised heads and layers as jobs of the host, which knows no torch."""
 
 import torch
 
 from firmware_model.capture import Capture
-from firmware_model.host.image import HeadJob, HeadOperands
+from firmware_model.host.jobs import HeadJob, HeadOperands, LayerJob
+from firmware_model.reference.linear import OutputFormat, QuantizedInputs, QuantizedWeights
 from firmware_model.reference.quantize import QuantizedHead
 
-__all__ = ["head_job", "head_operands"]
+__all__ = ["head_job", "head_operands", "layer_job"]
 
 
 def head_operands(head: QuantizedHead) -> HeadOperands:
@@ -45,4 +46,18 @@ def head_job(
         prefix_tokens=capture.prefix_tokens,
         suffix_tokens=capture.suffix_tokens,
         query_blocks=query_blocks,
+    )
+
+
+def layer_job(inputs: QuantizedInputs, weights: QuantizedWeights, output: OutputFormat) -> LayerJob:
+    """Return a quantised layer as a job, which shares its memory."""
+    return LayerJob(
+        x8=inputs.x8.numpy(),
+        mx=inputs.mx.numpy(),
+        w8=weights.w8.numpy(),
+        mw=weights.mw.numpy(),
+        bias=output.bias.numpy(),
+        codes=weights.codes.numpy(),
+        sum_shift=output.sum_shift,
+        out_shift=output.out_shift,
     )

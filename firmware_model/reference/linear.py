@@ -13,10 +13,12 @@ from paro.config.formats import (
     CODE_BITS,
     INPUTS_MAX,
     KEY_SCALE_BITS,
+    LAYER_SCALE_SHIFT,
     OPERAND_MAX,
     OUT_BITS,
+    OUT_SHIFTS,
     QUERY_SCALE_BITS,
-    SCALED_SCORE_BITS,
+    SHORT_SUM_BITS,
     SUM_BITS,
 )
 
@@ -27,13 +29,15 @@ __all__ = [
     "dequantize_outputs",
     "fit_outputs",
     "integer_linear",
+    "largest_product",
+    "output_format",
     "quantize_inputs",
     "quantize_weights",
     "tile_values",
 ]
 
 _OUT_MAX = 2 ** (OUT_BITS - 1) - 1
-_SCALED_MAX = 2 ** (SCALED_SCORE_BITS - 1) - 1
+_SHORT_SUM_MAX = 2 ** (SHORT_SUM_BITS - 1) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +88,10 @@ class OutputFormat:
 
     Parameters
     ----------
-    sum_shift, out_shift : int
-        Right shifts after the weight's and after the token's mantissa, 0 or more.
+    sum_shift : int
+        Right shift of the sums, 0 to `SUM_SHIFT_MAX`: `SHORT_SUM_BITS` hold what is left.
+    out_shift : int
+        Right shift after the scales, one of `OUT_SHIFTS`.
     bias : torch.Tensor
         int32 [outputs], of `OUT_BITS` signed bits, in the unit of the output.
     unit : float
@@ -168,17 +174,41 @@ def fit_outputs(
     bias: torch.Tensor | None,
     config: Config,
 ) -> OutputFormat:
-    """Choose shifts such that nothing here saturates, with a factor of 2 in reserve for others."""
-    sums = _sums(inputs, weights, config)
-    scaled = sums * weights.mw.double()
-    sum_shift = _shift(2 * scaled.abs().max().item(), _SCALED_MAX)
-    unit = inputs.unit * weights.unit * 2.0**sum_shift
-    products = scaled * 2.0**-sum_shift * inputs.mx.double().unsqueeze(1)
-    largest = products.abs().max().item()
+    """Choose the shifts of a layer.
+
+    That of the sums holds for any activations. That after the scales is the least one at which
+    nothing here saturates, with a factor of 2 in reserve for other activations.
+    """
+    largest = largest_product(inputs, weights, config)
+    return output_format(largest, inputs.unit, weights, bias, config)
+
+
+def largest_product(inputs: QuantizedInputs, weights: QuantizedWeights, config: Config) -> float:
+    """Largest magnitude of a sum times its scales, before the last shift.
+
+    Raises
+    ------
+    ParoError
+        If the codes do not fit weights and configuration.
+    """
+    short = _short_sums(inputs, weights, _sum_shift(weights, config), config)
+    return (short * _scales(inputs, weights)).abs().max().item()
+
+
+def output_format(
+    largest: float,
+    input_unit: float,
+    weights: QuantizedWeights,
+    bias: torch.Tensor | None,
+    config: Config,
+) -> OutputFormat:
+    """Output format of a layer whose `largest_product` is known, as `fit_outputs`."""
+    sum_shift = _sum_shift(weights, config)
+    step = input_unit * weights.unit * 2.0 ** (sum_shift + LAYER_SCALE_SHIFT)
     if bias is not None:
-        largest += bias.double().abs().max().item() / unit
-    out_shift = _shift(2 * largest, _OUT_MAX)
-    unit *= 2.0**out_shift
+        largest += bias.double().abs().max().item() / step
+    out_shift = next((s for s in OUT_SHIFTS if 2 * largest <= _OUT_MAX * 2.0**s), OUT_SHIFTS[-1])
+    unit = step * 2.0**out_shift
     outputs = weights.w8.shape[0]
     values = torch.zeros(outputs) if bias is None else bias
     rounded = torch.round(values.double() / unit).clamp(-_OUT_MAX, _OUT_MAX)
@@ -195,11 +225,8 @@ def integer_linear(
     ParoError
         If the codes do not fit weights and configuration.
     """
-    sums = _sums(inputs, weights, config).long()
-    check_width("sums of a layer", sums, SUM_BITS)
-    scaled = rounding_shift(sums * weights.mw.long(), output.sum_shift)
-    scaled = scaled.clamp(-_SCALED_MAX, _SCALED_MAX)
-    words = rounding_shift(scaled * inputs.mx.long().unsqueeze(1), output.out_shift)
+    short = _short_sums(inputs, weights, output.sum_shift, config)
+    words = rounding_shift(short * _scales(inputs, weights), output.out_shift)
     return (words + output.bias.long()).clamp(-_OUT_MAX, _OUT_MAX).to(torch.int16)
 
 
@@ -208,15 +235,24 @@ def dequantize_outputs(words: torch.Tensor, output: OutputFormat) -> torch.Tenso
     return words.double() * output.unit
 
 
-def _sums(inputs: QuantizedInputs, weights: QuantizedWeights, config: Config) -> torch.Tensor:
-    """Exact sums of products in float64, which holds integers of `SUM_BITS`: [tokens, outputs]."""
-    return inputs.x8.double() @ tile_values(weights, config).T
+def _sum_shift(weights: QuantizedWeights, config: Config) -> int:
+    """Least shift at which no activations make sums beyond `SHORT_SUM_BITS`."""
+    largest = OPERAND_MAX * int(tile_values(weights, config).abs().sum(dim=1).max().item())
+    return next(shift for shift in range(SUM_BITS) if largest >> shift <= _SHORT_SUM_MAX)
 
 
-def _shift(largest: float, limit: int) -> int:
-    """Least right shift that brings a value down to a limit."""
-    shift = 0
-    while largest > limit:
-        largest /= 2
-        shift += 1
-    return shift
+def _short_sums(
+    inputs: QuantizedInputs, weights: QuantizedWeights, sum_shift: int, config: Config
+) -> torch.Tensor:
+    """Sums of products, cut to `SHORT_SUM_BITS`: int64 [tokens, outputs]."""
+    # Exact in float64, which holds integers of `SUM_BITS`.
+    sums = (inputs.x8.double() @ tile_values(weights, config).T).long()
+    check_width("sums of a layer", sums, SUM_BITS)
+    short = sums >> sum_shift
+    check_width("shifted sums of a layer", short, SHORT_SUM_BITS)
+    return short
+
+
+def _scales(inputs: QuantizedInputs, weights: QuantizedWeights) -> torch.Tensor:
+    """Products of the tokens' and the weights' mantissas, int64 [tokens, outputs]."""
+    return inputs.mx.long().unsqueeze(1) * weights.mw.long() >> LAYER_SCALE_SHIFT

@@ -1,6 +1,6 @@
-"""`paro calibrate`: order, transform and block widths of each head of a model."""
+"""`paro calibrate`: order, transform and block widths of each head; widths of linear layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,15 +16,18 @@ from paro.cli.options import (
     writable_file,
 )
 from paro.config import ParoError
+from paro.config.config import HEAD_DIMS
 from paro.config.formats import PAPER_BITS
 
 if TYPE_CHECKING:
     from firmware_model.calibration.calibrate import Calibrated
     from firmware_model.calibration.goal import Goal
+    from firmware_model.capture import CaptureFile
+    from firmware_model.layer import LayerFile
 
 #: Longest table of heads that is printed; a plan of more is summed up by layer.
 _HEADS_SHOWN = 64
-#: Heads that lose much, named one by one.
+#: Heads and layers that lose much, named one by one.
 _LOSERS_NAMED = 8
 #: Share by which a mean may exceed the one asked for: the rounding of sums.
 _MEAN_SLACK = 1e-4
@@ -95,7 +98,9 @@ def calibrate(
     max_loss: Annotated[
         float,
         typer.Option(
-            "--max-loss", metavar="DB", help="warn of heads that lose more against their 8 bits"
+            "--max-loss",
+            metavar="DB",
+            help="warn of heads and layers that lose more against their 8 bits",
         ),
     ] = 4.0,
     format_: Annotated[
@@ -114,6 +119,36 @@ def calibrate(
             help="sets of codes: N - 1 for the first half of the steps, one for the second",
         ),
     ] = 1,
+    weight_bits: Annotated[
+        float | None,
+        typer.Option(
+            "--weight-bits",
+            metavar="BITS",
+            help="linear layers: mean width of a weight, 2 to 8, default 4",
+        ),
+    ] = None,
+    shared: Annotated[
+        bool,
+        typer.Option(
+            "--shared", help="one budget in cycles for attention and linear layers: --avg-bits"
+        ),
+    ] = False,
+    input_transform: Annotated[
+        str,
+        typer.Option(
+            "--input-transform",
+            metavar="HOW",
+            help="of the inputs of linear layers: error (rotate where that pays), none",
+        ),
+    ] = "error",
+    head_dim: Annotated[
+        int | None,
+        typer.Option(
+            "--head-dim",
+            metavar="D",
+            help="inputs of a layer's tile: 32, 64, 128, 256; by default that of the heads, or 64",
+        ),
+    ] = None,
 ) -> None:
     """Choose the token order of every head and the width (0, 2, 4 or 8 bit) of every block.
 
@@ -122,9 +157,15 @@ def calibrate(
     its times, prompts of any length) make one plan; with captures of several models PLAN is a
     folder, with a plan for each. Captures are read one at a time.
 
-    The table shows the loss of each head against its own 8 bits. A warning names each head that
-    loses more than --max-loss or whose logits the format does not hold, and a mean that cannot be
-    met.
+    Captures of linear layers join the plan: their weights are rounded with error feedback, at
+    --weight-bits in the mean over all layers, by tokens. From 4 bits on a layer has one width,
+    below each tile of --block outputs times --head-dim inputs its own. With --shared heads and
+    layers have one budget, --avg-bits over all cycles of the array; that needs --relative-to
+    signal.
+
+    The tables show the loss of each head and layer against its own 8 bits (a layer's: weights
+    rounded to nearest). A warning names each that loses more than --max-loss, each head whose
+    logits the format does not hold, and a mean that cannot be met.
 
     [bold]Examples[/bold]
 
@@ -134,12 +175,22 @@ def calibrate(
 
       paro calibrate captures/ -o plan.safetensors --step-groups 5 --relative-to signal
 
+      paro calibrate captures/ -o plan.safetensors --avg-bits 4.8 --weight-bits 3.5
+
+      paro calibrate captures/ -o plan.safetensors --shared --avg-bits 4 --relative-to signal
+
       paro calibrate capture.safetensors -o plan.safetensors --order metric --transform none
 
       paro calibrate one.safetensors other.safetensors -o plans/ --density 0.3 --order FHW
     """
     from firmware_model.calibration import goal as goals
+    from firmware_model.choices import INPUT_TRANSFORMS, check_choice
 
+    if shared and weight_bits is not None:
+        raise ParoError("--weight-bits is not for --shared, which has one budget: --avg-bits")
+    check_choice("input_transform", input_transform, INPUT_TRANSFORMS)
+    if head_dim is not None:
+        check_choice("head_dim", head_dim, HEAD_DIMS)
     goal = goals.Goal(
         avg_bits=avg_bits,
         density=density,
@@ -152,39 +203,73 @@ def calibrate(
         floor_bits=floor_bits,
         text_bits=text_bits,
         relative_to=relative_to,  # type: ignore[arg-type]  # refused if not legal
+        weight_bits=goals.WEIGHT_BITS if weight_bits is None else weight_bits,
+        shared=shared,
+        rotate=input_transform == "error",
     )
     check_captures(captures)
 
-    from firmware_model.calibration.calibrate import Calibration
+    from firmware_model.calibration.calibrate import calibrate_models
     from firmware_model.calibration.plan import save_plan
-    from firmware_model.capture import open_captures
+    from firmware_model.layer import open_sources
 
-    sources = open_captures(captures)
+    attention, layers = open_sources(captures)
+    names = _plan_names([*attention, *layers], output)
+    if not attention and (heads is not None or density is not None or shared):
+        raise ParoError("--heads, --density and --shared are for attention; there are layers alone")
+    if shared and not layers:
+        raise ParoError("--shared is for attention and linear layers; there is attention alone")
+    fewest = min((source.heads for source in attention), default=0)
+    chosen = None if heads is None else parse_heads(heads, fewest)
+    with progress_bar("calibrate") as progress:
+        results = calibrate_models(attention, layers, goal, chosen, head_dim, progress)
+    for result in results:
+        plan = result.plan
+        path = output if len(results) == 1 else output / f"{names[plan.model]}.safetensors"
+        save_plan(plan, path)
+        if plan.has_attention:
+            stdout.print(_table(path, result))
+        if plan.linear:
+            stdout.print(_layer_table(path, result))
+        for sentence in _warnings(result, goal, max_loss):
+            warn(sentence)
+
+
+def _plan_names(sources: "Sequence[CaptureFile | LayerFile]", output: Path) -> dict[str, str]:
+    """Name of the plan of each model; `ParoError` if ``output`` does not suit them."""
     names = {}
     for source in sources:
-        names.setdefault(source.model, source.name)
+        names.setdefault(source.model, source.path.stem)
     if len(names) > 1 and output.suffix == ".safetensors":
         raise ParoError(
             f"the captures are of {len(names)} models, but {output} is a file; legal: a folder"
         )
     if len(set(names.values())) < len(names):
         raise ParoError("captures of different models have one name; give them names of their own")
-    fewest = min(source.heads for source in sources)
-    chosen = None if heads is None else parse_heads(heads, fewest)
-    with progress_bar("calibrate") as progress:
-        results = Calibration(sources, goal, chosen, progress).results()
-    for result in results:
-        plan = result.plan
-        path = output if len(results) == 1 else output / f"{names[plan.model]}.safetensors"
-        save_plan(plan, path)
-        stdout.print(_table(path, result))
-        for sentence in _warnings(result, goal, max_loss):
-            warn(sentence)
+    return names
 
 
 def _warnings(result: "Calibrated", goal: "Goal", max_loss: float) -> Iterator[str]:
     """Warnings about a plan, a sentence each."""
     yield from (f"{sentence}; the plan leaves it out" for sentence in result.left_out)
+    if result.plan.has_attention and not goal.shared:
+        yield from _missed_means(result, goal)
+    losers = [
+        (head.loss_db, f"head {head.head} of layer {head.layer}", head) for head in result.heads
+    ]
+    losers += [(layer.loss_db, f"layer {layer.name}", layer) for layer in result.layers]
+    losers = sorted((one for one in losers if one[0] > max_loss), key=lambda one: -one[0])
+    for loss, name, report in losers[:_LOSERS_NAMED]:
+        yield (
+            f"{name} loses {loss:.1f} dB against its own 8 bits ({report.snr_db:.1f} of "
+            f"{report.eight_bit_snr_db:.1f} dB), more than {max_loss:g}"
+        )
+    if len(losers) > _LOSERS_NAMED:
+        yield f"{len(losers) - _LOSERS_NAMED} more lose more than {max_loss:g} dB"
+
+
+def _missed_means(result: "Calibrated", goal: "Goal") -> Iterator[str]:
+    """Say it where a plan has more than was asked for."""
     if goal.density is None:
         asked, met, unit = goal.avg_bits, result.plan.mean_bits(), "bits"
     else:
@@ -194,14 +279,33 @@ def _warnings(result: "Calibrated", goal: "Goal", max_loss: float) -> Iterator[s
             f"{asked:.2f} {unit} were asked for and the plan has {met:.2f}: every row keeps a live "
             "block, and floors hold"
         )
-    losers = [head for head in result.heads if head.loss_db > max_loss]
-    for head in sorted(losers, key=lambda head: -head.loss_db)[:_LOSERS_NAMED]:
-        yield (
-            f"head {head.head} of layer {head.layer} loses {head.loss_db:.1f} dB against its own 8 "
-            f"bits ({head.snr_db:.1f} of {head.eight_bit_snr_db:.1f} dB), more than {max_loss:g}"
+
+
+def _layer_table(path: Path, result: "Calibrated") -> Table:
+    """Table of the linear layers of a plan."""
+    layers = result.layers
+    table = header_table(
+        f"plan {path}: {len(layers)} linear layers, {result.plan.weight_bits():.2f} bits a weight",
+        ("layer", "outputs", "inputs", "transform", "bits", "dB", "8-bit dB", "loss"),
+        boxed=True,
+    )
+    for plan, layer in zip(result.plan.linear, layers, strict=True):
+        table.add_row(
+            layer.name,
+            str(plan.outputs),
+            str(plan.inputs),
+            "none" if layer.rotation == 1 else f"rotate {layer.rotation}",
+            f"{layer.mean_bits:.2f}",
+            f"{layer.snr_db:.1f}",
+            f"{layer.eight_bit_snr_db:.1f}",
+            f"{layer.loss_db:.1f}",
         )
-    if len(losers) > _LOSERS_NAMED:
-        yield f"{len(losers) - _LOSERS_NAMED} more heads lose more than {max_loss:g} dB"
+    losses = [layer.loss_db for layer in layers]
+    table.caption = (
+        f"loss against 8 bits: {sum(losses) / len(losses):.1f} dB in the mean, {max(losses):.1f} "
+        "at most"
+    )
+    return table
 
 
 def _table(path: Path, result: "Calibrated") -> Table:

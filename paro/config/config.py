@@ -136,6 +136,16 @@ class Config(BaseModel):
         return self.drain_words
 
     @property
+    def layer_tokens(self) -> int:
+        """Tokens of a linear layer that the array works on together."""
+        return min(self.block, self.head_dim)
+
+    @property
+    def chunks_max(self) -> int:
+        """Most chunks of `head_dim` input channels of a linear layer."""
+        return formats.INPUTS_MAX // self.head_dim
+
+    @property
     def reciprocal_lanes(self) -> int:
         """Dividers that work side by side: enough for rows of a single 2-bit block."""
         cycles = 2 * self.block * self.head_dim // (formats.LANES * self.rows * self.cols)
@@ -192,9 +202,12 @@ class Config(BaseModel):
 
     @property
     def numerator_bits(self) -> int:
-        """Width of a signed output accumulator, rounding of every rescale included."""
+        """Width of a signed output accumulator: numerators, rounding of every rescale included.
+
+        It holds the sums of a linear layer too.
+        """
         largest = (formats.OPERAND_MAX << formats.P_FRAC) * self.max_tokens + self.blocks_max
-        return bits_signed(largest)
+        return max(bits_signed(largest), formats.SUM_BITS)
 
     # -- identity --------------------------------------------------------------------------------
 

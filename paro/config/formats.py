@@ -35,6 +35,14 @@ QUERY_SCALE_SHIFT = 15
 INPUTS_MAX = 2**15
 #: Width of the signed sum of a linear layer's products, of operands up to 127 and digits up to 128.
 SUM_BITS = 1 + (OPERAND_MAX * (OPERAND_MAX + 1) * INPUTS_MAX).bit_length()
+#: Width of that sum after its first shift: the normaliser's multiplier takes so much.
+SHORT_SUM_BITS = 18
+#: Most places of the first shift of such a sum.
+SUM_SHIFT_MAX = SUM_BITS - SHORT_SUM_BITS
+#: Right shift of the product of a weight's and a token's scale mantissa.
+LAYER_SCALE_SHIFT = KEY_SCALE_BITS
+#: Right shifts, one a layer, of a sum times that product; the last one is that of attention.
+OUT_SHIFTS = (12, 14, 16, 18)
 
 #: Fractional bits of a base-2 logit.
 LOGIT_FRAC = 8
@@ -80,8 +88,15 @@ class Operand(IntEnum):
     V = 2
 
 
+class Kind(IntEnum):
+    """Kind of a job."""
+
+    ATTENTION = 0
+    LINEAR = 1
+
+
 class Operation(IntEnum):
-    """Operation of the array on a block."""
+    """Operation of the array on a block; a linear layer is QK of its own blocks."""
 
     QK = 0
     PV = 1
@@ -103,13 +118,13 @@ class Stage(IntEnum):
 #: Meaning of each stage.
 STAGE_MEANINGS = {
     Stage.SCHEDULER: "Block scheduler: reads codes, skips 0-bit blocks, asks for operands.",
-    Stage.LOAD_Q: "Load of Q and its scales into the query buffer.",
-    Stage.LOAD_K: "Load of K and its scales into the key buffer.",
+    Stage.LOAD_Q: "Load of Q (of a layer: its inputs) and its scales into the query buffer.",
+    Stage.LOAD_K: "Load of K (of a layer: its weights) and its scales into the key buffer.",
     Stage.LOAD_V: "Load of V into the value buffer.",
-    Stage.QK: "Array, while it multiplies Q and K, or waits to.",
+    Stage.QK: "Array, while it multiplies Q and K, or a layer's inputs and weights, or waits to.",
     Stage.PV: "Array, while it multiplies P and V, or waits to.",
     Stage.SOFTMAX: "Softmax unit: from logits to the digits of P.",
-    Stage.OUTPUT: "Normaliser: from numerators to the words of O.",
+    Stage.OUTPUT: "Normaliser: from numerators to the words of O, or from sums to a layer's.",
 }
 
 

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from paro.config import Config, formats
 from paro.config.config import bits_unsigned
 from rtl.core.blocks import SLOTS
-from rtl.lib.arithmetic import log2
+from rtl.lib.arithmetic import log2, rotate
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["CornerTurn", "turn_request_layout", "turned_layout"]
@@ -44,16 +44,6 @@ def _group_layout(config: Config) -> data.StructLayout:
     return data.StructLayout(
         {"scale": turned_layout(config)["scale"].shape, "operand": unsigned(2)}
     )
-
-
-def rotate(vector: Value, amount: Value, places: int, *, left: bool) -> Value:
-    """Rotate ``vector``, made of ``places`` equal parts, by ``amount`` parts."""
-    part = len(vector) // places
-    for stage in range(log2(places)):
-        distance = part << stage
-        rotated = vector.rotate_left(distance) if left else vector.rotate_right(distance)
-        vector = Mux(amount[stage], rotated, vector)
-    return vector
 
 
 class CornerTurn(wiring.Component):

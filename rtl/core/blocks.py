@@ -5,8 +5,15 @@ from amaranth.lib import data
 
 from paro.config import Config
 from paro.config.config import bits_unsigned
+from rtl import interfaces
 
-__all__ = ["SLOTS", "block_layout", "load_layout", "weighted_chunk_layout"]
+__all__ = [
+    "SLOTS",
+    "block_layout",
+    "layer_row_layout",
+    "load_layout",
+    "weighted_chunk_layout",
+]
 
 #: Slots of each operand buffer: one is filled while the other is used.
 SLOTS = 2
@@ -16,15 +23,25 @@ def block_layout(config: Config) -> data.StructLayout:
     """A live block of the map, as it goes from the scheduler through QK, softmax and PV.
 
     ``code`` 1 .. 3; ``first`` and ``last`` live block of its row; ``keys`` and ``queries`` valid
-    tokens, 1 .. block.
+    tokens, 1 .. block. A block of a linear layer (``linear``), whose keys are output channels and
+    whose columns are chunks of inputs, goes through QK alone.
     """
     count = unsigned(bits_unsigned(config.block))
-    return data.StructLayout({"code": 2, "first": 1, "last": 1, "keys": count, "queries": count})
+    return data.StructLayout(
+        {"code": 2, "first": 1, "last": 1, "linear": 1, "keys": count, "queries": count}
+    )
 
 
 def load_layout(config: Config) -> data.StructLayout:
     """Load of a block: its number of tokens."""
     return data.StructLayout({"tokens": unsigned(bits_unsigned(config.block))})
+
+
+def layer_row_layout(config: Config) -> data.StructLayout:
+    """A block row of a linear layer: ``tokens`` that are valid, and the layer's shifts."""
+    return data.StructLayout(
+        {"tokens": unsigned(bits_unsigned(config.layer_tokens)), **interfaces.layer_shifts()}
+    )
 
 
 def weighted_chunk_layout(config: Config) -> data.StructLayout:

@@ -1,6 +1,8 @@
-"""The accelerator core: one attention head under one plan, streams in and out."""
+"""The accelerator core: one attention head under one plan, or one linear layer, as streams."""
 
-from amaranth.hdl import Cat, Module, Signal
+from typing import NamedTuple
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -11,6 +13,7 @@ from rtl.core.array import PEArray
 from rtl.core.blocks import SLOTS, block_layout
 from rtl.core.digits import KeyEncoder
 from rtl.core.drain import DrainRouter
+from rtl.core.layer_output import LayerOutput
 from rtl.core.logits import LogitBuffer
 from rtl.core.normalizer import Normalizer
 from rtl.core.operand_buffers import KeyBuffer, QueryBuffer, ValueBuffer
@@ -46,7 +49,7 @@ def core_signature(config: Config) -> wiring.Signature:
 
 
 class Core(wiring.Component):
-    """Block-sparse mixed-precision attention: scheduler, array, softmax, output.
+    """Block-sparse mixed-precision attention, and linear layers: scheduler, array, softmax, output.
 
     From the operand buffers to the output stream no stage ever waits for a later one: a block
     enters only when all of them have room for it. The streams may stall at any time; the results do
@@ -92,6 +95,7 @@ class Core(wiring.Component):
         m.submodules.accumulator = accumulator = OutputAccumulator(config)
         m.submodules.reciprocal = reciprocal = ReciprocalUnit(config)
         m.submodules.normalizer = normalizer = Normalizer(config)
+        m.submodules.layer_output = layer_output = LayerOutput(config)
 
         # Boundary.
         for name, port in (
@@ -101,7 +105,6 @@ class Core(wiring.Component):
             ("q", query_buffer.input),
             ("k", key_buffer.input),
             ("v", value_buffer.input),
-            ("o", normalizer.o),
         ):
             connect(m, flipped(getattr(self, name)), port)
 
@@ -176,12 +179,17 @@ class Core(wiring.Component):
             drain.drained_first.eq(array.drained_first),
             logits.input.eq(drain.output),
             logits.input_valid.eq(drain.score_valid),
+            logits.keys_valid.eq(drain.keys_valid),
             key_buffer.scale_address.eq(logits.key_scale_address),
             logits.key_scale.eq(key_buffer.scales[0]),
             query_buffer.scale_address.eq(logits.query_scale_address),
             logits.query_scales.eq(query_buffer.scales),
             accumulator.input.eq(drain.output),
             accumulator.input_valid.eq(drain.partial_valid),
+            layer_output.drained.eq(drain.output),
+            layer_output.drained_valid.eq(drain.keys_valid & drain.partial_valid),
+            layer_output.key_scale.eq(key_buffer.scales[0]),
+            layer_output.query_scales.eq(query_buffer.scales),
         ]
 
         # Softmax.
@@ -197,26 +205,22 @@ class Core(wiring.Component):
             accumulator.rescale.eq(softmax.rescale),
         ]
 
-        # Output.
         m.submodules.prepared = prepared = StreamFIFO(reciprocal_layout(config), depth=config.block)
         connect(m, softmax.chunks, reciprocal.chunks)
         connect(m, reciprocal.output, prepared.input)
         connect(m, prepared.output, normalizer.queries)
-        m.d.comb += [
-            normalizer.groups_complete.eq(accumulator.groups_complete),
-            accumulator.read_slot.eq(normalizer.read_slot),
-            accumulator.read_query.eq(normalizer.read_query),
-            accumulator.read_part.eq(normalizer.read_part),
-            normalizer.read_ready.eq(accumulator.read_ready),
-            normalizer.numerators.eq(accumulator.numerators),
-            sequencer.output_free.eq(normalizer.row_done),
-        ]
-        # A row is in flight from its Q fetch until its last word is read.
+        output = _Output(accumulator, normalizer, layer_output)
+        row_done = self._share_output(m, output, sequencer)
+        self._send(m, output)
+        # A row is in flight from its beginning until its last word is read.
         rows = Signal(range(4 * SLOTS + 1))
-        m.d.sync += rows.eq(rows + scheduler.load_valid[Operand.Q] - normalizer.row_done)
+        m.d.sync += rows.eq(rows + scheduler.row_begun - row_done)
         m.d.comb += [
-            self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle),
+            self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle | ~layer_output.idle),
             self.empty_row.eq(scheduler.empty_row),
+            # There is always room, see `layer_output.ROWS`.
+            layer_output.rows.payload.eq(scheduler.layer_rows.payload),
+            layer_output.rows.valid.eq(scheduler.layer_rows.valid),
         ]
         for stage, activity in (
             (Stage.SCHEDULER, scheduler.activity),
@@ -226,7 +230,59 @@ class Core(wiring.Component):
             (Stage.QK, sequencer.qk_activity),
             (Stage.PV, sequencer.pv_activity),
             (Stage.SOFTMAX, softmax.activity),
-            (Stage.OUTPUT, normalizer.activity),
         ):
             m.d.comb += self.activity[stage].eq(activity)
         return m
+
+    def _share_output(self, m: Module, output: "_Output", sequencer: ArraySequencer) -> Value:
+        """Let normaliser and layer output read the accumulator, row by row as the rows began.
+
+        Returns whether the last word of a row is read.
+        """
+        accumulator, normalizer, layer = output
+        read_slot = Signal()
+        of_layer = Signal(SLOTS)  # the slot's row is a layer's
+        reads_layer = of_layer.bit_select(read_slot, 1)
+        row_done = normalizer.row_done | layer.row_done
+        with m.If(sequencer.output_started):
+            m.d.sync += of_layer.bit_select(sequencer.output_slot, 1).eq(sequencer.layer_started)
+        m.d.sync += read_slot.eq(read_slot ^ row_done)
+        m.d.comb += [
+            normalizer.groups_complete.eq(accumulator.groups_complete),
+            layer.tiles_complete.eq(accumulator.layer_tiles_complete),
+            normalizer.turn.eq(~reads_layer & layer.idle),
+            layer.turn.eq(reads_layer & normalizer.idle),
+            layer.slot.eq(read_slot),
+            accumulator.read_slot.eq(read_slot),
+            accumulator.read_query.eq(Mux(reads_layer, layer.read_output, normalizer.read_query)),
+            accumulator.read_part.eq(Mux(reads_layer, layer.read_part, normalizer.read_part)),
+            normalizer.read_ready.eq(accumulator.read_ready),
+            layer.read_ready.eq(accumulator.read_ready),
+            normalizer.numerators.eq(accumulator.numerators),
+            normalizer.layer.eq(layer.scales),
+            layer.words.eq(normalizer.layer_words),
+            sequencer.output_free.eq(row_done),
+        ]
+        return row_done
+
+    def _send(self, m: Module, output: "_Output") -> None:
+        """Send the beats of normaliser and layer output, of which only one has any."""
+        _, normalizer, layer = output
+        activity = self.activity[Stage.OUTPUT]
+        m.d.comb += [
+            self.o.valid.eq(normalizer.o.valid | layer.o.valid),
+            self.o.payload.eq(Mux(layer.o.valid, layer.o.payload, normalizer.o.payload)),
+            normalizer.o.ready.eq(self.o.ready),
+            layer.o.ready.eq(self.o.ready),
+            activity.busy.eq(self.o.valid & self.o.ready),
+            activity.blocked.eq(self.o.valid & ~self.o.ready),
+            activity.starved.eq(~self.o.valid),
+        ]
+
+
+class _Output(NamedTuple):
+    """Components between the array and the output stream."""
+
+    accumulator: OutputAccumulator
+    normalizer: Normalizer
+    layer: LayerOutput

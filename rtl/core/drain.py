@@ -39,7 +39,9 @@ class DrainRouter(wiring.Component):
     output : Out, `drained_layout`
         One cycle after ``drained``; ``last`` marks the last words of a tile.
     score_valid, partial_valid : Out, 1
-        ``output`` belongs to QK, to PV.
+        ``output`` belongs to QK, to PV or a linear layer.
+    keys_valid : Out, 1
+        ``output`` belongs to QK or a linear layer: it was multiplied by keys.
     """
 
     #: Cycles from the sequencer's ``tile`` to the array's ``drained_first``.
@@ -58,6 +60,7 @@ class DrainRouter(wiring.Component):
                 "output": Out(drained_layout(config)),
                 "score_valid": Out(1),
                 "partial_valid": Out(1),
+                "keys_valid": Out(1),
             }
         )
 
@@ -84,6 +87,8 @@ class DrainRouter(wiring.Component):
             last.eq(now == config.drain_cycles - 1),
         ]
         m.d.sync += [index.eq(now + 1), draining.eq(valid & ~last)]
+        of_values = is_operation(tile.operation, Operation.PV)
+        partial = of_values | tile.block.linear
         part_bits = len(self.output.part)
         m.d.sync += [
             self.output.words.eq(self.drained),
@@ -91,7 +96,8 @@ class DrainRouter(wiring.Component):
             self.output.row.eq(now[part_bits:]),
             self.output.last.eq(last),
             self.output.tile.eq(tile),
-            self.score_valid.eq(valid & is_operation(tile.operation, Operation.QK)),
-            self.partial_valid.eq(valid & is_operation(tile.operation, Operation.PV)),
+            self.score_valid.eq(valid & ~partial),
+            self.partial_valid.eq(valid & partial),
+            self.keys_valid.eq(valid & ~of_values),
         ]
         return m

@@ -134,6 +134,8 @@ class LogitBuffer(wiring.Component):
     -------
     input, input_valid : In
         Scores from the drain router.
+    keys_valid : In, 1
+        ``input`` was multiplied by K or by a layer's weights.
     key_scale_address, query_scale_address : Out
     key_scale, query_scales : In
         Read ports of the operand buffers' scales (latency 1).
@@ -164,6 +166,7 @@ class LogitBuffer(wiring.Component):
             {
                 "input": In(drained_layout(config)),
                 "input_valid": In(1),
+                "keys_valid": In(1),
                 "key_scale_address": Out(range(SLOTS * config.block)),
                 "key_scale": In(unsigned(formats.KEY_SCALE_BITS)),
                 "query_scale_address": Out(range(SLOTS * config.block // config.drain_words)),
@@ -197,10 +200,10 @@ class LogitBuffer(wiring.Component):
                 )
             ),
         ]
-        block_done = self.input_valid & self.input.last & tile.last
+        block_done = self.keys_valid & self.input.last & tile.last
         m.d.sync += [
             self.key_release.eq(block_done),
-            self.query_release.eq(block_done & tile.block.last),
+            self.query_release.eq(block_done & (tile.block.last | tile.block.linear)),
         ]
 
         # The place of the scores travels beside the lanes.

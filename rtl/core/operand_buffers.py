@@ -218,7 +218,7 @@ class KeyBuffer(_TokenBuffer):
             config,
             interfaces.k_signature(config),
             side=config.rows,
-            scale_bits=formats.KEY_SCALE_BITS,
+            scale_bits=formats.KEY_SCALE_BITS + formats.OUT_BITS,
             scales_read=1,
         )
 

@@ -1,4 +1,4 @@
-"""Output accumulator: joins each block's P x V to the sums of its rows."""
+"""Output accumulator: joins each block's P x V, or products of a layer, to sums of its rows."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
@@ -76,15 +76,20 @@ class OutputLane(wiring.Component):
 class OutputAccumulator(wiring.Component):
     """Numerators of two block rows: one is accumulated, one (or the same) is normalised.
 
+    A row of a linear layer has output channels in place of queries, and tokens in place of
+    channels. Its sums are joined as they are.
+
     Members
     -------
     input, input_valid : In
-        Partial outputs from the drain router.
+        Partial outputs, or sums of a layer, from the drain router.
     rescale_slot, rescale_query : Out
     rescale : In, `rescale_layout`
         Read port of the row state (`RowState.READ_LATENCY`).
     groups_complete : Out, 1
         A last block's PV has completed a group of R queries of which at least one is valid.
+    layer_tiles_complete : Out, 1
+        A layer's last block has completed a tile of R outputs and C tokens, at least one valid.
     read_slot, read_query, read_part : In
         Numerators to be read, ``drain_words`` channels at a time.
     read_ready : Out, 1
@@ -108,6 +113,7 @@ class OutputAccumulator(wiring.Component):
                 "rescale_query": Out(range(config.block)),
                 "rescale": In(rescale_layout()),
                 "groups_complete": Out(1),
+                "layer_tiles_complete": Out(1),
                 "read_slot": In(1),
                 "read_query": In(range(config.block)),
                 "read_part": In(range(self._parts)),
@@ -131,12 +137,17 @@ class OutputAccumulator(wiring.Component):
                 "part": range(self._parts),
                 "slot": 1,
                 "first": 1,
+                "linear": 1,
                 "group_complete": 1,
+                "layer_tile_complete": 1,
             }
         )
         place = Signal(beside, name="place_0")
+        linear = tile.block.linear
         last_channels = tile.col_group == config.head_dim // config.cols - 1
         has_queries = (tile.row_group << log2(config.rows)) < tile.block.queries
+        has_tokens = (tile.col_group << log2(config.cols)) < tile.block.queries
+        tile_ends_row = self.input_valid & self.input.last & tile.block.last
         m.d.comb += [
             self.rescale_slot.eq(tile.slot),
             self.rescale_query.eq(query),
@@ -145,13 +156,18 @@ class OutputAccumulator(wiring.Component):
             place.part.eq(part),
             place.slot.eq(tile.output_slot),
             place.first.eq(tile.block.first),
-            place.group_complete.eq(
-                self.input_valid & self.input.last & tile.block.last & last_channels & has_queries
-            ),
+            place.linear.eq(linear),
+            place.group_complete.eq(tile_ends_row & ~linear & last_channels & has_queries),
+            place.layer_tile_complete.eq(tile_ends_row & linear & has_tokens),
         ]
         places = delay_line(m, place, RowState.READ_LATENCY + OutputLane.LATENCY, "place")
         arriving, leaving = places[RowState.READ_LATENCY], places[-1]
-        words = delayed(m, self.input.words, RowState.READ_LATENCY, "words")
+        # In 2-bit blocks K comes out of the array four times too large (rtl/core/digits.py).
+        times_four = linear & (tile.block.code == 1)
+        partials = Signal.like(self.input.words)
+        for partial, word in zip(partials, self.input.words, strict=True):
+            m.d.comb += partial.eq(Mux(times_four, word >> 2, word))
+        words = delayed(m, partials, RowState.READ_LATENCY, "words")
 
         # Two memories, like the squares of a chessboard, of one read port each: PV goes first, but
         # visits them in turn, so that the normaliser finds one free in every other cycle.
@@ -170,6 +186,7 @@ class OutputAccumulator(wiring.Component):
         m.d.comb += [
             self.read_ready.eq(~(place.valid & (old_place[0] == read_place[0]))),
             self.groups_complete.eq(leaving.group_complete),
+            self.layer_tiles_complete.eq(leaving.layer_tile_complete),
         ]
         memories = []
         for number in range(2):
@@ -204,7 +221,8 @@ class OutputAccumulator(wiring.Component):
             replicate(m, platform, "output_lane", lambda: OutputLane(config), config.drain_words)
         ):
             m.d.comb += [
-                lane.rescale.eq(self.rescale),
+                lane.rescale.shift.eq(Mux(arriving.linear, 0, self.rescale.shift)),
+                lane.rescale.shift_old.eq(self.rescale.shift_old),
                 lane.first.eq(arriving.first),
                 lane.old.eq(old[index]),
                 lane.partial.eq(words[index]),

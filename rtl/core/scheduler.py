@@ -1,5 +1,6 @@
 """Block scheduler: reads the codes of a block row, skips 0-bit blocks, issues the live ones."""
 
+from collections.abc import Callable
 from typing import Any
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
@@ -7,9 +8,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
-from paro.config.formats import Operand
+from paro.config.formats import Kind, Operand
 from rtl import interfaces
-from rtl.core.blocks import SLOTS, block_layout, load_layout
+from rtl.core.blocks import SLOTS, block_layout, layer_row_layout, load_layout
 from rtl.lib.arithmetic import log2
 
 __all__ = ["BlockScheduler"]
@@ -18,48 +19,101 @@ __all__ = ["BlockScheduler"]
 class _Run:
     """Tokens of the run in progress, and its block row.
 
-    Tokens are kept as the index of the last one, whose low bits size the partial block.
+    Tokens are kept as the index of the last one, whose low bits size the partial block. A layer has
+    a row for each output block of each block of tokens.
 
     Members
     -------
+    linear : Signal
+        It is a linear layer.
     row : Signal
-        Block row.
-    at_last_row : Value
-        It is the last one of the run.
+        Block of queries.
+    output_block : Signal
+        Of a layer.
+    at_last_queries, at_last_output : Value
+        Either of them is the run's last one.
     beats : Value
         Beats of codes of a row.
+    column_bits : int
+        Width of the index of a block column.
     """
 
     def __init__(self, config: Config):
         tokens_shape = interfaces.token_count_shape(config)
         self._block = config.block
-        self._block_bits = bits = log2(config.block)
+        self._layer_tokens = config.layer_tokens
+        bits = log2(config.block)
         self._last_query = Signal(tokens_shape, name="last_query")
         self._last_key = Signal(tokens_shape, name="last_key")
-        self.row = Signal(len(self._last_query) - bits)
-        self.at_last_row = self.row == self._last_query[bits:]
-        self.beats = (self._last_key >> (bits + log2(interfaces.CODES_PER_BEAT))) + 1
+        self._last_chunk = Signal(range(config.chunks_max), name="last_chunk")
+        self._shifts = {
+            name: Signal(shape, name=name) for name, shape in interfaces.layer_shifts().items()
+        }
+        self.linear = Signal()
+        self.row = Signal(len(self._last_query) - log2(config.layer_tokens))
+        self.output_block = Signal(len(self._last_query) - bits)
+        self.column_bits = max(len(self.output_block), len(self._last_chunk))
+        at_last = self.row == self._last_query[bits:]
+        if config.layer_tokens < config.block:
+            of_layer = self.row == self._last_query[log2(config.layer_tokens) :]
+            at_last = Mux(self.linear, of_layer, at_last)
+        self.at_last_queries = at_last
+        self.at_last_output = self.output_block == self._last_key[bits:]
+        beat_bits = log2(interfaces.CODES_PER_BEAT)
+        self.beats = (
+            Mux(self.linear, self._last_chunk >> beat_bits, self._last_key >> (bits + beat_bits))
+            + 1
+        )
 
     def begin(self, m: Module, command: Any) -> None:
         """Begin the run of a command, at its first row."""
         m.d.sync += [
             self._last_query.eq(command.query_tokens - 1),
             self._last_key.eq(command.key_tokens - 1),
+            self._last_chunk.eq(command.chunks - 1),
+            self.linear.eq(command.kind == Kind.LINEAR),
+            *(register.eq(command[name]) for name, register in self._shifts.items()),
             self.row.eq(0),
         ]
 
+    def end_row(self, m: Module) -> Value:
+        """Go on to the next row; returns whether there is none."""
+        last_output = ~self.linear | self.at_last_output
+        m.d.sync += self.row.eq(self.row + last_output)
+        with m.If(self.linear):
+            m.d.sync += self.output_block.eq(Mux(last_output, 0, self.output_block + 1))
+        return last_output & self.at_last_queries
+
     def queries(self) -> Value:
         """Return how many queries the block row has."""
-        return Mux(self.at_last_row, self._tokens_up_to(self._last_query), self._block)
+        tokens = self._tokens_up_to(self._last_query, self._block)
+        full: Any = self._block
+        if self._layer_tokens < self._block:
+            of_layer = self._tokens_up_to(self._last_query, self._layer_tokens)
+            tokens = Mux(self.linear, of_layer, tokens)
+            full = Mux(self.linear, self._layer_tokens, full)
+        return Mux(self.at_last_queries, tokens, full)
 
-    def keys(self, column: Value) -> Value:
-        """Return how many keys a block column has."""
-        at_last_column = column == self._last_key[self._block_bits :]
-        return Mux(at_last_column, self._tokens_up_to(self._last_key), self._block)
+    def key_block(self, column: Value) -> Value:
+        """Return the block of keys that belongs to a block column."""
+        return Mux(self.linear, self.output_block, column)
 
-    def _tokens_up_to(self, last: Value) -> Value:
+    def keys(self, block: Value) -> Value:
+        """Return how many keys a block of them has."""
+        at_last = block == self._last_key[log2(self._block) :]
+        return Mux(at_last, self._tokens_up_to(self._last_key, self._block), self._block)
+
+    def describe_row(self, m: Module, row: Any) -> None:
+        """Drive a `layer_row_layout` with the row."""
+        m.d.comb += [
+            row.tokens.eq(self.queries()),
+            *(row[name].eq(register) for name, register in self._shifts.items()),
+        ]
+
+    @staticmethod
+    def _tokens_up_to(last: Value, block: int) -> Value:
         """Tokens of the block that ``last`` ends."""
-        bits = self._block_bits
+        bits = log2(block)
         return (last[:bits] + 1)[: bits + 1]
 
 
@@ -123,6 +177,7 @@ class _PendingBlock:
     def __init__(self, column_bits: int):
         self.valid = Signal(name="pending")
         self.column = Signal(column_bits, name="pending_column")
+        self.keys = Signal(column_bits, name="pending_keys")  # its block of keys
         self.code = Signal(2, name="pending_code")
         self.first = Signal()  # of its row
         self.last = Signal()
@@ -147,6 +202,10 @@ class BlockScheduler(wiring.Component):
         See `rtl.interfaces`. A fetch is only offered when the core has a free buffer for it.
     blocks : Out, stream of `block_layout`
         Live blocks in order; always accepted. At most ``SLOTS`` have a slot of K that is not free.
+    row_begun : Out, 1
+        A block row begins.
+    layer_rows : Out, stream of `layer_row_layout`
+        Those of layers; always accepted.
     load : Out, `load_layout`
     load_valid : Out, 3
         ``load`` goes to the buffer of operand i (`formats.Operand`) in this cycle.
@@ -173,6 +232,8 @@ class BlockScheduler(wiring.Component):
                 "codes": In(interfaces.codes_signature(config)),
                 "fetch": Out(interfaces.fetch_signature(config)),
                 "blocks": Out(stream.Signature(block_layout(config), always_ready=True)),
+                "row_begun": Out(1),
+                "layer_rows": Out(stream.Signature(layer_row_layout(config), always_ready=True)),
                 "load": Out(load_layout(config)),
                 "load_valid": Out(3),
                 "release": In(3),
@@ -188,18 +249,9 @@ class BlockScheduler(wiring.Component):
         room = self._room(m, fetched)
 
         run = _Run(self._config)
-        codes = _RowCodes(m, len(run.row))
-        pending = _PendingBlock(len(run.row))
-        block = self.blocks.payload
-        m.d.comb += [
-            block.code.eq(pending.code),
-            block.first.eq(pending.first),
-            block.last.eq(pending.last),
-            block.keys.eq(run.keys(pending.column)),
-            block.queries.eq(run.queries()),
-            self.load.tokens.eq(block.keys),
-        ]
-
+        codes = _RowCodes(m, run.column_bits)
+        pending = _PendingBlock(run.column_bits)
+        self._describe_block(m, run, pending)
         starved = self.idle | (self.codes.ready & ~self.codes.valid)
         blocked = Signal()
         m.d.comb += [
@@ -221,39 +273,82 @@ class BlockScheduler(wiring.Component):
                 m.d.comb += [self.idle.eq(1), self.command.ready.eq(1)]
                 run.begin(m, self.command.payload)
                 with m.If(self.command.valid):
-                    m.next = "FETCH_Q"
+                    self._begin_row(m, self.command.payload.kind == Kind.LINEAR)
             with m.State("FETCH_Q"):
                 offer_fetch(Operand.Q, run.row)
-                m.d.comb += self.load.tokens.eq(block.queries)
+                m.d.comb += [self.load.tokens.eq(run.queries()), self.row_begun.eq(fetched)]
                 codes.begin_row(m, run.beats)
                 m.d.sync += pending.first.eq(1)
                 with m.If(fetched):
                     m.next = "SCAN"
+            with m.State("BEGIN_LAYER_ROW"):
+                m.d.comb += [self.row_begun.eq(1), self.layer_rows.valid.eq(1)]
+                codes.begin_row(m, run.beats)
+                m.d.sync += pending.first.eq(1)
+                m.next = "SCAN"
             with m.State("SCAN"):
-                self._scan(m, codes, pending)
-            with m.State("FETCH_K"):
-                offer_fetch(Operand.K, pending.column)
-                m.d.comb += self.blocks.valid.eq(fetched)
-                with m.If(fetched):
-                    m.d.sync += pending.first.eq(0)
-                    m.next = "FETCH_V"
-            with m.State("FETCH_V"):
-                offer_fetch(Operand.V, pending.column)
-                with m.If(fetched):
-                    m.d.sync += pending.valid.eq(0)
-                    with m.If(pending.last):
-                        m.next = "ROW_END"
-                    with m.Else():
-                        m.next = "SCAN"
+                self._scan(m, codes, pending, run.linear)
+            self._add_fetches(m, run, pending, offer_fetch)
             with m.State("ROW_END"):
-                m.d.sync += run.row.eq(run.row + 1)
-                with m.If(run.at_last_row):
+                with m.If(run.end_row(m)):
                     m.next = "IDLE"
                 with m.Else():
-                    m.next = "FETCH_Q"
+                    self._begin_row(m, run.linear)
             with m.State("EMPTY_ROW"):
                 m.d.comb += self.empty_row.eq(1)
         return m
+
+    def _describe_block(self, m: Module, run: _Run, pending: _PendingBlock) -> None:
+        """Describe the pending block and its row."""
+        block = self.blocks.payload
+        m.d.comb += [
+            pending.keys.eq(run.key_block(pending.column)),
+            block.code.eq(pending.code),
+            block.first.eq(pending.first),
+            block.last.eq(pending.last),
+            block.linear.eq(run.linear),
+            block.keys.eq(run.keys(pending.keys)),
+            block.queries.eq(run.queries()),
+            self.load.tokens.eq(block.keys),
+            self.fetch.payload.chunk.eq(pending.column),
+        ]
+        run.describe_row(m, self.layer_rows.payload)
+
+    def _add_fetches(
+        self,
+        m: Module,
+        run: _Run,
+        pending: _PendingBlock,
+        offer_fetch: Callable[[Operand, Value], None],
+    ) -> None:
+        """Add the states in which the operands of the pending block are fetched."""
+        fetched = self.fetch.valid & self.fetch.ready
+        with m.State("FETCH_INPUTS"):
+            offer_fetch(Operand.Q, run.row)
+            m.d.comb += self.load.tokens.eq(run.queries())
+            with m.If(fetched):
+                m.next = "FETCH_K"
+        with m.State("FETCH_K"):
+            offer_fetch(Operand.K, pending.keys)
+            m.d.comb += self.blocks.valid.eq(fetched)
+            with m.If(fetched):
+                m.d.sync += pending.first.eq(0)
+                with m.If(~run.linear):
+                    m.next = "FETCH_V"
+                with m.Else():
+                    self._end_block(m, pending)
+        with m.State("FETCH_V"):
+            offer_fetch(Operand.V, pending.column)
+            with m.If(fetched):
+                self._end_block(m, pending)
+
+    @staticmethod
+    def _begin_row(m: Module, linear: Value) -> None:
+        """Go to the state in which a row begins."""
+        with m.If(linear):
+            m.next = "BEGIN_LAYER_ROW"
+        with m.Else():
+            m.next = "FETCH_Q"
 
     def _room(self, m: Module, fetched: Value) -> list[Signal]:
         """Count the free slots of each operand's buffer."""
@@ -264,15 +359,31 @@ class BlockScheduler(wiring.Component):
             m.d.sync += room[operand].eq(room[operand] + self.release[operand] - taken)
         return room
 
-    def _scan(self, m: Module, codes: _RowCodes, pending: _PendingBlock) -> None:
+    @staticmethod
+    def _end_block(m: Module, pending: _PendingBlock) -> None:
+        """Leave the pending block, all of whose operands are asked for."""
+        m.d.sync += pending.valid.eq(0)
+        with m.If(pending.last):
+            m.next = "ROW_END"
+        with m.Else():
+            m.next = "SCAN"
+
+    def _scan(self, m: Module, codes: _RowCodes, pending: _PendingBlock, linear: Value) -> None:
         """Look for the next live block; the pending one is fetched once that, or the end, is found.
 
         Adds the statements of the state SCAN.
         """
+
+        def fetch_pending() -> None:
+            with m.If(linear):
+                m.next = "FETCH_INPUTS"
+            with m.Else():
+                m.next = "FETCH_K"
+
         with m.If(codes.live.any()):
             with m.If(pending.valid):
                 m.d.sync += pending.last.eq(0)
-                m.next = "FETCH_K"
+                fetch_pending()
             with m.Else():
                 m.d.sync += [
                     pending.valid.eq(1),
@@ -286,6 +397,6 @@ class BlockScheduler(wiring.Component):
                 codes.take_beat(m, self.codes.payload)
         with m.Elif(pending.valid):
             m.d.sync += pending.last.eq(1)
-            m.next = "FETCH_K"
+            fetch_pending()
         with m.Else():
             m.next = "EMPTY_ROW"

@@ -69,6 +69,9 @@ class ArraySequencer(wiring.Component):
     and the weight buffer have room for these two, so that nothing after the array ever has to stop
     it. The steps of an operation are those of `TileWalk`.
 
+    A block of a linear layer waits until no other is between the two, since its sums go where those
+    of PV go; what comes after it does not wait.
+
     QK starts when the first groups of its operands are there, and each tile waits for its own.
 
     Parameters
@@ -84,13 +87,17 @@ class ArraySequencer(wiring.Component):
     weighted : In, stream of `block_layout`
         Blocks whose P lies in the weight buffer.
     started : Out, stream of `block_layout`
-        Block whose QK starts; always accepted.
+        Block whose QK starts, none of a layer; always accepted.
     query_load, key_load, value_load : In, `load_state_layout`
         State of the operand buffers.
     value_release : Out, 1
         The oldest V slot is free.
     output_started : Out, 1
-        A row's first PV starts: one output slot is taken.
+        A row's first PV, or first block of a layer, starts: one output slot is taken.
+    layer_started : Out, 1
+        That row is a layer's.
+    output_slot : Out, 1
+        That slot.
     output_free : In, 1
         An output slot is free.
     key_address : Out
@@ -138,6 +145,8 @@ class ArraySequencer(wiring.Component):
                 "value_load": In(load_state_layout(config, config.block)),
                 "value_release": Out(1),
                 "output_started": Out(1),
+                "layer_started": Out(1),
+                "output_slot": Out(1),
                 "output_free": In(1),
                 "query_address": Out(range(SLOTS * config.block // config.cols * chunks)),
                 "key_address": Out(range(SLOTS * config.block // config.rows * config.head_dim)),
@@ -207,19 +216,21 @@ class ArraySequencer(wiring.Component):
         can_start = ~walk.active | ending
         start_qk = Signal()
         start_pv = Signal()
-        qk = self._qk_candidate(m, walk, ending, lead)
+        qk = self._qk_candidate(m, walk, ending, lead, outputs)
         pv = self._pv_candidate(m, walk, ending, outputs)
         m.d.comb += [
             start_qk.eq(can_start & qk.loaded & qk.room),
             start_pv.eq(can_start & ~start_qk & pv.loaded & pv.room),
             self.scheduled.ready.eq(start_qk),
             self.weighted.ready.eq(start_pv),
-            self.started.valid.eq(start_qk),
+            self.started.valid.eq(start_qk & ~qk.block.linear),
             self.started.payload.eq(qk.block),
-            self.output_started.eq(start_pv & pv.block.first),
+            self.layer_started.eq(start_qk & qk.block.linear & qk.block.first),
+            self.output_started.eq((start_pv & pv.block.first) | self.layer_started),
+            self.output_slot.eq(walk.slot_of_next_output(ending)),
         ]
         m.d.sync += [
-            lead.eq(lead + start_qk - start_pv),
+            lead.eq(lead + self.started.valid - start_pv),
             outputs.eq(outputs + self.output_started - self.output_free),
         ]
         with m.If(start_qk | start_pv):
@@ -230,7 +241,9 @@ class ArraySequencer(wiring.Component):
             )
         return {Operation.QK: qk, Operation.PV: pv}
 
-    def _qk_candidate(self, m: Module, walk: TileWalk, ending: Value, lead: Value) -> _Candidate:
+    def _qk_candidate(
+        self, m: Module, walk: TileWalk, ending: Value, lead: Value, outputs: Value
+    ) -> _Candidate:
         """QK of the next scheduled block, once the first groups of its operands are there."""
         block = self.scheduled.payload
         # Slots that hold a first group, a cycle late: a released slot is filled again later still.
@@ -241,7 +254,8 @@ class ArraySequencer(wiring.Component):
 
         def operands(key_slot: Value, query_slot: Value) -> Value:
             queries = queries_begun.bit_select(query_slot, 1)
-            return keys_begun.bit_select(key_slot, 1) & (~block.first | queries)
+            has_own = block.first | block.linear
+            return keys_begun.bit_select(key_slot, 1) & (~has_own | queries)
 
         # The end of an operation moves its slots on: both cases are looked at beside each other.
         qk_loaded = Signal()
@@ -251,11 +265,17 @@ class ArraySequencer(wiring.Component):
                 self.scheduled.valid
                 & Mux(
                     ending & is_operation(walk.operation, Operation.QK),
-                    operands(~walk.key_slot, walk.query_slot ^ walk.block.last),
+                    operands(~walk.key_slot, walk.next_query_slot()),
                     operands(walk.key_slot, walk.query_slot),
                 )
             ),
-            qk_room.eq(lead != SLOTS),
+            qk_room.eq(
+                Mux(
+                    block.linear,
+                    ~lead.any() & (~block.first | (outputs != SLOTS)),
+                    lead != SLOTS,
+                )
+            ),
         ]
         return _Candidate(block, qk_loaded, qk_room)
 

@@ -39,10 +39,10 @@ def tile_layout(config: Config) -> data.StructLayout:
 class TileWalk:
     """Walks over the tiles of an operation and the steps of each tile.
 
-    QK of a block: for each group of C queries, for each group of R keys, a tile with reduction
-    over head_dim. PV: for each group of R queries, for each group of C channels, a tile
-    with reduction over the block's keys. A step consumes one digit word per row: 1, 2 or 4 elements
-    of the reduction.
+    QK of a block (and a block of a linear layer, whose inputs are the queries): for each group of C
+    queries, for each group of R keys, a tile with reduction over head_dim. PV: for each group of R
+    queries, for each group of C channels, a tile with reduction over the block's keys. A step
+    consumes one digit word per row: 1, 2 or 4 elements of the reduction.
 
     It is no component: its methods add statements to the module of the sequencer, which decides
     when the walk begins, advances and ends.
@@ -93,10 +93,13 @@ class TileWalk:
         self._second_last_step = Signal(range(longest), name="second_last_step")
         self.at_last_step = Signal()
         self._at_last_row = self.row_group == row_groups - 1
-        self._at_last_col = self.col_group == by_operation(
+        last_col = by_operation(
             self.operation,
             {operation: groups - 1 for operation, groups in self._col_groups.items()},
         )
+        if config.layer_tokens < config.block:
+            last_col = Mux(self.block.linear, config.layer_tokens // config.cols - 1, last_col)
+        self._at_last_col = self.col_group == last_col
         self.at_last_tile = self._at_last_row & self._at_last_col
 
         self.chunk = Signal(range(longest // formats.LANES))
@@ -156,8 +159,18 @@ class TileWalk:
             with m.Default():  # QK
                 m.d.sync += [
                     self.key_slot.eq(~self.key_slot),
-                    self.query_slot.eq(self.query_slot ^ self.block.last),
+                    self.query_slot.eq(self.next_query_slot()),
+                    self.output_slot.eq(self.output_slot ^ (self.block.linear & self.block.last)),
                 ]
+
+    def slot_of_next_output(self, ending: Value) -> Value:
+        """Return the slot of a row whose first output starts, while an operation may be ending."""
+        of_row = (self.operation == Operation.PV) | self.block.linear
+        return self.output_slot ^ (ending & of_row & self.block.last)
+
+    def next_query_slot(self) -> Value:
+        """Return the slot of the queries after the block: inputs of a layer serve one block."""
+        return self.query_slot ^ (self.block.last | self.block.linear)
 
     def place_in_reduction(self, m: Module) -> None:
         """Find ``chunk`` and ``phase`` of the step."""

@@ -1,8 +1,8 @@
 """Small arithmetic that several components share."""
 
-from amaranth.hdl import Cat, Const, Module, Shape, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value
 
-__all__ = ["log2", "round_shift", "round_shift_by"]
+__all__ = ["log2", "rotate", "round_shift", "round_shift_by"]
 
 
 def log2(value: int) -> int:
@@ -32,3 +32,13 @@ def round_shift_by(m: Module, value: Value, places: Value) -> tuple[Value, Value
     ]
     shifted = coarse >> fine
     return shifted >> 1, shifted[0]
+
+
+def rotate(vector: Value, amount: Value, places: int, *, left: bool) -> Value:
+    """Rotate ``vector``, made of ``places`` equal parts, by ``amount`` parts."""
+    part = len(vector) // places
+    for stage in range(log2(places)):
+        distance = part << stage
+        rotated = vector.rotate_left(distance) if left else vector.rotate_right(distance)
+        vector = Mux(amount[stage], rotated, vector)
+    return vector

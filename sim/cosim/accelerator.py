@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from safetensors.numpy import load_file
 
-from firmware_model.host.image import HeadJob, Image, place_heads, save_image
+from firmware_model.host.image import Image, place_heads, save_image
+from firmware_model.host.jobs import HeadJob
 from gen.names import ACCELERATOR
 from paro.config import Config
 from sim.cosim.accelerator_harness import BENCH_TOP, harness_verilog, visible_ports

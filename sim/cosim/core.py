@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import Job, LayerJob
 from gen.names import CORE
 from paro.config import Config
 from paro.config.formats import Operand, Stage
@@ -63,7 +63,7 @@ class CoreTarget:
     stall_seed: int | None = None
     reset_at: int | None = None
 
-    def simulate(self, config: Config, jobs: Sequence[HeadJob], session: Session) -> Simulation:
+    def simulate(self, config: Config, jobs: Sequence[Job], session: Session) -> Simulation:
         """See `Target`; progress counts block rows begun."""
         stimulus = make_stimulus(config, jobs)
         depth = max(DEPTH_MIN, 1 << (stimulus.depth - 1).bit_length())
@@ -86,11 +86,11 @@ class CoreTarget:
             harness,
             prepare,
             lambda: rows.stat().st_size if rows.exists() else 0,
-            sum(len(job.rows(config)) for job in jobs),
+            sum(job.query_loads(config) for job in jobs),
         )
-        return _simulation(stimulus, session, seconds)
+        return _simulation(config, jobs, stimulus, session, seconds)
 
-    def predict(self, config: Config, jobs: Sequence[HeadJob]) -> Prediction:
+    def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """See `Target`."""
         return predict(
             config,
@@ -103,9 +103,7 @@ class CoreTarget:
         """Whether every job took just the cycles of the model."""
         return simulation.cycles == prediction.cycles
 
-    def memory_report(
-        self, config: Config, jobs: Sequence[HeadJob], simulation: Simulation
-    ) -> None:
+    def memory_report(self, config: Config, jobs: Sequence[Job], simulation: Simulation) -> None:
         """Nothing: the core has no memory port."""
 
     def _scenario(self, config: Config, stimulus: Stimulus) -> Scenario:
@@ -118,12 +116,15 @@ class CoreTarget:
             idle_limit=IDLE_LIMIT,
             status_bits=status_bits(config),
             operands=[operand.name for operand in Operand],
-            fetch_block_offset=request["block"].offset,
+            fetch_block=(request["block"].offset, request["block"].width),
+            fetch_chunk=(request["chunk"].offset, request["chunk"].width),
             counter_bits=COUNTER_BITS,
         )
 
 
-def _simulation(stimulus: Stimulus, session: Session, seconds: float) -> Simulation:
+def _simulation(
+    config: Config, jobs: Sequence[Job], stimulus: Stimulus, session: Session, seconds: float
+) -> Simulation:
     """Read the files of bench and harness."""
     result_file, output_file = session.run_dir / RESULT_FILE, session.run_dir / "o.hex"
     result = (
@@ -132,8 +133,9 @@ def _simulation(stimulus: Stimulus, session: Session, seconds: float) -> Simulat
     lines = output_file.read_text().split() if output_file.exists() else []
     lines = lines[result.outputs_discarded :]
     words, first = [], 0
-    for command in stimulus.commands:
-        words.append(unpack_words(lines[first : first + command.output_beats]))
+    for job, command in zip(jobs, stimulus.commands, strict=True):
+        streamed = unpack_words(lines[first : first + command.output_beats])
+        words.append(_layer_words(config, job, streamed) if isinstance(job, LayerJob) else streamed)
         first += command.output_beats
     cycles = [_cycles(command, command) for command in result.commands]
     ended = [command for command in result.commands if command.end is not None]
@@ -147,6 +149,16 @@ def _simulation(stimulus: Stimulus, session: Session, seconds: float) -> Simulat
         seconds=seconds,
         waves=session.waves_path,
     )
+
+
+def _layer_words(config: Config, job: LayerJob, streamed: np.ndarray) -> np.ndarray:
+    """Outputs of a layer, [tokens, outputs] flattened, if all of them came."""
+    places = job.stream_order(config)
+    if len(streamed) < len(places):
+        return np.zeros(0, np.int16)
+    words = np.zeros(job.tokens * job.outputs, np.int16)
+    words[places[places >= 0]] = streamed[places >= 0]
+    return words
 
 
 def _cycles(first: CommandResult, last: CommandResult) -> int | None:

@@ -181,11 +181,18 @@ class CoreBench:
 
     def fetch(self, request: int, cycle: int) -> None:
         """Queue the block that the core asks for."""
-        operand, block = request & 3, request >> self.scenario.fetch_block_offset
+        operand = request & 3
+        block, chunk = (
+            request >> low & (1 << width) - 1
+            for low, width in (self.scenario.fetch_block, self.scenario.fetch_chunk)
+        )
         names = self.scenario.operands
         if self.accepted < 0 or operand >= len(names):
             raise CheckFailed(f"fetch of operand {operand}, block {block} in no run")
-        blocks = self.commands[self.accepted].fetch[names[operand]]
+        command = self.commands[self.accepted]
+        blocks = command.fetch[names[operand]]
+        if command.chunks:
+            block = block * command.chunks + chunk
         if block >= len(blocks):
             raise CheckFailed(
                 f"run {self.accepted}: fetch of {names[operand]} block {block} of {len(blocks)}"

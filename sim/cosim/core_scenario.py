@@ -27,13 +27,17 @@ class CommandBeats:
     codes : (int, int)
         First beat, count.
     fetch : dict of str to list of (int, int)
-        By name of the operand, for each block its first beat and their count.
+        By name of the operand, for each block (of a layer: for each chunk of each block) its first
+        beat and their count.
+    chunks : int
+        Chunks of a layer's blocks; 0 for attention.
     output_beats : int
         Beats that the core answers with.
     """
 
     codes: tuple[int, int]
     fetch: dict[str, list[tuple[int, int]]]
+    chunks: int
     output_beats: int
 
 
@@ -57,8 +61,8 @@ class Scenario:
         See `sim.cosim.core_harness.status_bits`.
     operands : list of str
         Names of the operands, in the order of their numbers in a fetch.
-    fetch_block_offset : int
-        Lowest bit of the block's number in a fetch.
+    fetch_block, fetch_chunk : (int, int)
+        Lowest bit and width of the numbers of block and chunk in a fetch.
     counter_bits : int
         Width of each counter of the stages' activities.
     """
@@ -70,7 +74,8 @@ class Scenario:
     idle_limit: int
     status_bits: dict[str, int]
     operands: list[str]
-    fetch_block_offset: int
+    fetch_block: tuple[int, int]
+    fetch_chunk: tuple[int, int]
     counter_bits: int
 
 

@@ -1,4 +1,4 @@
-"""From quantised heads to the beats that the core reads."""
+"""From quantised heads and layers to the beats that the core reads."""
 
 import re
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ import numpy as np
 from amaranth.hdl import Shape
 from amaranth.lib import data
 
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from paro.config import Config, files
-from paro.config.formats import LANES, Operand
+from paro.config.config import blocks_of
+from paro.config.formats import KEY_SCALE_BITS, LANES, OUT_BITS, OUT_SHIFTS, Kind, Operand
 from rtl import interfaces
 from sim.cosim.core_scenario import CommandBeats
 
@@ -20,6 +21,7 @@ __all__ = ["Stimulus", "make_stimulus", "pack_beats", "unpack_words"]
 
 #: Fills the places that the core must ignore.
 _ANYTHING = 0x55
+_STREAMS = ("command", "codes", "q", "k", "v")
 
 
 @dataclass(frozen=True)
@@ -49,44 +51,96 @@ class Stimulus:
             files.write_text(folder / f"{name}.hex", "\n".join(lines) + "\n")
 
 
-def make_stimulus(config: Config, jobs: Sequence[HeadJob]) -> Stimulus:
+class _Beats:
+    """Beats of all streams, as they are placed one after the other."""
+
+    def __init__(self, config: Config) -> None:
+        self._parts = {name: [_no_beats(config, name)] for name in _STREAMS}
+        self._placed = dict.fromkeys(_STREAMS, 0)
+
+    def place(self, stream: str, rows: np.ndarray) -> tuple[int, int]:
+        """Append beats; returns the first one's number, and how many they are."""
+        first = self._placed[stream]
+        self._parts[stream].append(rows)
+        self._placed[stream] += len(rows)
+        return first, len(rows)
+
+    def joined(self) -> dict[str, np.ndarray]:
+        return {name: np.concatenate(rows) for name, rows in self._parts.items()}
+
+
+def make_stimulus(config: Config, jobs: Sequence[Job]) -> Stimulus:
     """Turn jobs into beats, as `rtl.interfaces` describes them."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("command", "codes", "q", "k", "v")}
-    placed = dict.fromkeys(parts, 0)
+    beats = _Beats(config)
+    commands = [
+        _place_layer(config, job, beats)
+        if isinstance(job, LayerJob)
+        else _place_head(config, job, beats)
+        for job in jobs
+    ]
+    return Stimulus(beats.joined(), commands)
 
-    def place(name: str, rows: np.ndarray) -> int:
-        first = placed[name]
-        parts[name].append(rows)
-        placed[name] += len(rows)
-        return first
 
+def _place_head(config: Config, job: HeadJob, beats: _Beats) -> CommandBeats:
+    head, queries = job.head, job.queries(config)
+    window = slice(queries.start, queries.stop)
+    command = {"query_tokens": len(queries), "key_tokens": head.tokens}
+    beats.place("command", _command_beat(config, Kind.ATTENTION, command))
+    codes = _code_beats(config, job.codes[list(job.rows(config))])
     # Beats of a whole block.
     chunks = config.block // config.load_tokens * config.head_dim // LANES
     groups = config.block * config.head_dim // config.load_bytes
-    commands = []
-    for job in jobs:
-        head, queries = job.head, job.queries(config)
-        window = slice(queries.start, queries.stop)
-        place("command", _command_beat(config, len(queries), head.tokens))
-        codes = _code_beats(config, job.codes[list(job.rows(config))])
-        fetch = {}
-        for operand, rows, size in (
-            (Operand.Q, _chunk_beats(config, "q", head.q8[window], head.mq[window]), chunks),
-            (Operand.K, _chunk_beats(config, "k", head.k8, head.mk), chunks),
-            (Operand.V, _value_beats(config, head.v8), groups),
-        ):
-            first = place(operand.name.lower(), rows)
-            fetch[operand.name] = [
-                (first + start, min(size, len(rows) - start)) for start in range(0, len(rows), size)
-            ]
-        commands.append(
-            CommandBeats(
-                codes=(place("codes", codes), len(codes)),
-                fetch=fetch,
-                output_beats=len(queries) * config.head_dim // config.output_words,
-            )
-        )
-    return Stimulus({name: np.concatenate(rows) for name, rows in parts.items()}, commands)
+    fetch = {}
+    for operand, rows, size in (
+        (Operand.Q, _chunk_beats(config, "q", head.q8[window], head.mq[window]), chunks),
+        (Operand.K, _chunk_beats(config, "k", head.k8, _key_scales(head.mk)), chunks),
+        (Operand.V, _value_beats(config, head.v8), groups),
+    ):
+        first, count = beats.place(operand.name.lower(), rows)
+        fetch[operand.name] = [
+            (first + start, min(size, count - start)) for start in range(0, count, size)
+        ]
+    return CommandBeats(
+        codes=beats.place("codes", codes),
+        fetch=fetch,
+        chunks=0,
+        output_beats=len(queries) * config.head_dim // config.output_words,
+    )
+
+
+def _place_layer(config: Config, job: LayerJob, beats: _Beats) -> CommandBeats:
+    chunks, codes = job.codes.shape[1], _code_beats(config, job.device_codes())
+    command = {
+        "query_tokens": job.tokens,
+        "key_tokens": job.outputs,
+        "chunks": chunks,
+        "sum_shift": job.sum_shift,
+        "out_shift": OUT_SHIFTS.index(job.out_shift),
+    }
+    beats.place("command", _command_beat(config, Kind.LINEAR, command))
+    weight_scales = _key_scales(job.mw, job.bias)
+    fetch = {}
+    for stream, values, scales, block in (
+        ("q", job.device_inputs(config), job.mx, config.layer_tokens),
+        ("k", job.device_weights(config), weight_scales, config.block),
+    ):
+        fetch[stream.upper()] = [
+            beats.place(stream, _chunk_beats(config, stream, tile, scales[first : first + block]))
+            for first in range(0, len(values), block)
+            for tile in np.split(values[first : first + block], chunks, axis=1)
+        ]
+    token_blocks = blocks_of(job.tokens, config.layer_tokens)
+    return CommandBeats(
+        codes=beats.place("codes", np.tile(codes, (token_blocks, 1))),
+        fetch=fetch,
+        chunks=chunks,
+        output_beats=len(job.stream_order(config)) // config.output_words,
+    )
+
+
+def _key_scales(mantissas: np.ndarray, bias: np.ndarray | int = _ANYTHING) -> np.ndarray:
+    """Scales of the K stream: the mantissa, and above it a layer's bias."""
+    return mantissas | (np.asarray(bias) & (1 << OUT_BITS) - 1) << KEY_SCALE_BITS
 
 
 def pack_beats(layout: Any, values: Any) -> np.ndarray:
@@ -134,9 +188,19 @@ def _payload(signature: Any) -> Any:
     return signature.members["payload"].shape
 
 
-def _command_beat(config: Config, query_tokens: int, key_tokens: int) -> np.ndarray:
-    values = {"query_tokens": np.array([query_tokens]), "key_tokens": np.array([key_tokens])}
-    return pack_beats(_payload(interfaces.command_signature(config)), values)
+def _command_beat(config: Config, kind: Kind, given: dict[str, int]) -> np.ndarray:
+    """Return a command; what it is not given is anything."""
+    layout = _payload(interfaces.command_signature(config))
+    values = {
+        name: np.array([given.get(name, _ANYTHING & (1 << field.width) - 1)])
+        for name, field in layout
+    }
+    return pack_beats(layout, values | {"kind": np.array([kind])})
+
+
+def _no_beats(config: Config, stream: str) -> np.ndarray:
+    layout = _payload(getattr(interfaces, f"{stream}_signature")(config))
+    return np.zeros((0, -(-Shape.cast(layout).width // 8)), np.uint8)
 
 
 def _code_beats(config: Config, codes: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
 from firmware_model.codes import checked_query_blocks
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob
 from firmware_model.parallel import thread_pool
 from firmware_model.progress import Progress
 from firmware_model.quality.evaluate import (

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from firmware_model.host.driver import Counters
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import Job
 from paro.config import Config
 from sim.cosim.report import MemoryReport
 from sim.cosim.session import Session
@@ -24,7 +24,8 @@ class Simulation:
     Parameters
     ----------
     words : list of np.ndarray
-        int16 [words], for each job its output words, in order; fewer than expected after a failure.
+        int16 [words], for each job its output words: of a head in order, fewer than expected after
+        a failure; of a layer [tokens, outputs], or none after one.
     cycles : list of int or None
         For each job, cycles from its command to its last output beat; ``None`` if it did not end,
         or if the accelerator does not count them.
@@ -67,7 +68,7 @@ class Target(Protocol):
         """Seed of random stalls on every stream or channel; ``None`` for none."""
         ...
 
-    def simulate(self, config: Config, jobs: Sequence[HeadJob], session: Session) -> Simulation:
+    def simulate(self, config: Config, jobs: Sequence[Job], session: Session) -> Simulation:
         """Simulate some jobs, one directly after the other.
 
         Raises
@@ -78,7 +79,7 @@ class Target(Protocol):
         """
         ...
 
-    def predict(self, config: Config, jobs: Sequence[HeadJob]) -> Prediction:
+    def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """Predict by the cycle model the cycles that `simulate` finds."""
         ...
 
@@ -87,7 +88,7 @@ class Target(Protocol):
         ...
 
     def memory_report(
-        self, config: Config, jobs: Sequence[HeadJob], simulation: Simulation
+        self, config: Config, jobs: Sequence[Job], simulation: Simulation
     ) -> MemoryReport | None:
         """Traffic of the memory port; ``None`` if there is none, or nothing was counted."""
         ...

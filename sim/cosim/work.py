@@ -5,21 +5,31 @@ from math import ceil
 
 import numpy as np
 
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from paro.config import Config
+from paro.config.formats import CODE_DIGITS, LANES
 from sim.cycles import attention_time
-from sim.cycles.cycle_model import CoreWork
+from sim.cycles.cycle_model import CoreWork, LayerWork, Work
 
 __all__ = ["ideal_cycles", "job_work", "wanted_bytes"]
 
 
-def job_work(config: Config, job: HeadJob) -> CoreWork:
+def job_work(config: Config, job: Job) -> Work:
     """A job as the cycle model takes it."""
+    if isinstance(job, LayerJob):
+        return LayerWork(job.device_codes(), job.tokens, job.outputs)
     return CoreWork(_computed_codes(config, job), len(job.queries(config)), job.head.tokens)
 
 
-def ideal_cycles(config: Config, job: HeadJob) -> int:
-    """Cycles of a job if every lane of the array worked in every one, on valid tokens only."""
+def ideal_cycles(config: Config, job: Job) -> int:
+    """Cycles of a job if every lane of the array worked in every one, on valid tokens only.
+
+    Of a layer, on valid outputs only too, and not on tiles of code 0.
+    """
+    if isinstance(job, LayerJob):
+        digits = np.array(CODE_DIGITS)[job.codes].repeat(config.block, 0)[: job.outputs]
+        products = job.tokens * int(digits.sum()) * config.head_dim
+        return ceil(products / (LANES * config.rows * config.cols))
     codes = _computed_codes(config, job)[None]
     cycles = attention_time.ideal_cycles(config, codes, job.head.tokens, job.rows(config))
     return ceil(cycles[0])

@@ -45,6 +45,8 @@ class CoreTiming(NamedTuple):
     row_groups: int  # groups of R tokens in a block
     query_groups: int  # groups of C queries in a block
     channel_groups: int  # groups of C channels
+    layer_tokens: int  # tokens of a layer that share a block
+    layer_groups: int  # groups of C of them
     begun: int  # from the arrival of a block's first groups to the start of its QK
     # Beats of the streams.
     beat_shift: int  # log2 of the codes in a beat
@@ -70,6 +72,8 @@ class CoreTiming(NamedTuple):
     pv_tiles: int
     parts: int  # reads of a query's numerators
     output: int  # from such a read to its beat
+    words: int  # of a read
+    layer_output: int  # from the last read of so many tokens of a layer to the read of their beats
     queue: int  # beats that the output queue holds, those that are read for it included
     fifo: int  # through a queue
     # Shell.
@@ -77,13 +81,15 @@ class CoreTiming(NamedTuple):
 
 
 class Command(NamedTuple):
-    """Record of a command: some rows of a head."""
+    """Record of a command: some rows of a head, or a layer."""
 
     codes: int  # index of its first code
     rows: int
     columns: int
     query_tokens: int
     key_tokens: int
+    linear: int = 0  # whether it is a layer
+    key_blocks: int = 0  # of a layer: rows of each block of tokens
 
 
 class Span(NamedTuple):
@@ -111,6 +117,8 @@ class Scheduler(NamedTuple):
     first: int = 1  # whether it is the first live block of its row
     last: int = 1  # whether it is the last one
     following: int = 0  # index of the next live block's code
+    linear: int = 0  # whether it is one of a layer
+    query_loads: int = 0  # blocks of queries that were asked for
     key_fetch: int = 0  # cycle in which its K was asked for
     value_fetch: int = -2  # cycle in which V of the block before was asked for
     known: int = _NEVER  # first cycle in which the sequencer knows of it
@@ -125,8 +133,10 @@ class Array(NamedTuple):
     steps: int = 1  # of a tile of that product
     period: int = 1  # cycles from a tile of it to the next
     qk: int = 0  # blocks whose QK has begun
-    pv: int = 0  # blocks whose PV has begun
-    pv_rows: int = 0  # rows whose last PV has begun
+    pv: int = 0  # blocks whose PV has begun, and all of layers
+    layers: int = 0  # blocks of layers that have begun
+    layer_tiles: int = 0  # tiles of these
+    pv_rows: int = 0  # rows whose last PV, or last block of a layer, has begun
     softmax_free: int = 0  # first cycle in which the softmax unit is free
 
 
@@ -145,6 +155,7 @@ class Row(NamedTuple):
 
     command: int = 0
     queries: int = 0
+    linear: int = 0
     complete: int = 0  # cycle in which the numerators of its first R queries are complete
     complete_step: int = 0  # cycles until those of the next R queries are
 
@@ -154,10 +165,19 @@ class Output(NamedTuple):
 
     rows: int = 0  # so far
     queries: int = 0  # so far
+    beats: int = 0  # so far
+    linear: int = 0  # whether the last row was one of a layer
+    last_sent: int = _ALWAYS  # cycle of its last beat
     slot_free: int = _ALWAYS  # first cycle in which the next row's PV has an output slot
     reciprocal_free: int = 0
     normalizer_free: int = 0
     oldest_pv: int = 0  # that may still drain
+    oldest_tile: int = 0  # of a layer, likewise
+    half_free: int = _ALWAYS  # first cycle in which the corner turn has a half for a layer's tokens
+    half_free_next: int = _ALWAYS  # in which it has the half after that
+    turn_read: int = _ALWAYS  # cycle of the last read of a beat from the corner turn
+    offered: int = _ALWAYS  # cycle from which on the last beat of a layer was offered
+    sent_before: int = _ALWAYS  # cycle of the last beat but one
 
 
 class LoadState(NamedTuple):
@@ -195,6 +215,13 @@ class PvDrains(NamedTuple):
     shift: np.ndarray  # uint8: log2 of the cycles from a tile to the next
 
 
+class LayerDrains(NamedTuple):
+    """Drains of the last tiles of layers, in a ring."""
+
+    first: np.ndarray  # int64: cycle of a tile's first drained words
+    odd: np.ndarray  # uint8: whether its group of tokens is odd
+
+
 class Model(NamedTuple):
     """Commands that are predicted, the state of the core, and the results."""
 
@@ -209,11 +236,14 @@ class Model(NamedTuple):
     array: Any  # `Array`
     pv_shifts: np.ndarray  # uint8 [4]: log2 of the cycles from a tile of a PV to the next, by code
     pv_drains: PvDrains
+    layer_drains: LayerDrains
     blocks: np.ndarray  # `Block` [ring]
     rows: np.ndarray  # `Row` [ring]
     # int64 [ring, query_groups]: cycle in which the softmax unit begins with a group of C queries
     # in the last block of a row.
     chunk_starts: np.ndarray
+    # int64 [ring, tiles]: first cycle in which the sums of each tile of a layer's row can be read.
+    tiles_complete: np.ndarray
     output: Any  # `Output`
     left: np.ndarray  # int64 [block]: cycle in which the last queries left the normaliser's queue
     sent: np.ndarray  # int64 [queue]: cycle in which the last beats left, if the core is paced
@@ -263,7 +293,11 @@ def new_model(
         )
 
     tile_cycles = [max(core.block >> 3 - code, core.drain_cycles) for code in range(4)]
-    drains = 1 << (_RING * int(commands["columns"].max()) - 1).bit_length()
+    drains = _power_of_two(_RING * int(commands["columns"].max()))
+    layers = commands[commands["linear"] != 0]
+    tiles = core.row_groups * core.layer_groups if len(layers) else 1
+    # Rows of both output slots, and the next one.
+    layer_drains = _power_of_two((SLOTS + 1) * tiles * max(layers["columns"], default=1))
     return Model(
         core=core,
         codes=codes,
@@ -281,9 +315,13 @@ def new_model(
         array=new_record(Array(step=-core.drain_cycles)),
         pv_shifts=np.array([(cycles - 1).bit_length() for cycles in tile_cycles], np.uint8),
         pv_drains=PvDrains(np.zeros(drains, np.int64), np.zeros(drains, np.uint8)),
+        layer_drains=LayerDrains(
+            np.zeros(layer_drains, np.int64), np.zeros(layer_drains, np.uint8)
+        ),
         blocks=new_records(Block, [Block()] * _RING),
         rows=new_records(Row, [Row()] * _RING),
         chunk_starts=np.zeros((_RING, core.query_groups), np.int64),
+        tiles_complete=np.zeros((_RING, tiles), np.int64),
         output=new_record(Output()),
         left=np.full(core.block, _ALWAYS),
         sent=np.full(core.queue, _ALWAYS),
@@ -291,6 +329,10 @@ def new_model(
         row_ends=np.empty(commands["rows"].sum(), np.int64),
         stages=stages,
     )
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (int(least) - 1).bit_length()
 
 
 @inlined
@@ -390,13 +432,14 @@ def _next_live(codes, column, end):
 def _load_values(model):
     """Load V of the block whose QK has just begun."""
     scheduler, array, load = model.scheduler, model.array, model.loads.v
-    free = load.free[(array.qk - 1) % SLOTS]
+    number = array.qk - array.layers - 1  # of the blocks that have V
+    free = load.free[number % SLOTS]
     scheduler.value_fetch = _load(
         model, load, scheduler.column, scheduler.keys, scheduler.key_fetch + 1, free
     )
     model.blocks[(array.qk - 1) % _RING].values_there = load.state.end
-    if array.pv >= array.qk - 1 and array.qk > 1:
-        load.stage.blocked += max(0, load.free[array.qk % SLOTS] - load.state.end)
+    if array.pv >= array.qk - 1 and number > 0:
+        load.stage.blocked += max(0, load.free[(number + 1) % SLOTS] - load.state.end)
 
 
 @inlined
@@ -421,31 +464,51 @@ def _next_command(model, idle):
         scheduler.codes_there = scheduler.codes_taken + model.answer
     scheduler.row_end = model.commands[number].codes
     scheduler.rows_left = model.commands[number].rows
+    scheduler.linear = model.commands[number].linear
     return start + 1
+
+
+@inlined
+def _load_queries(model, row, block, wanted):
+    """Load a block of queries for a row; returns the cycle in which the fetch is taken."""
+    scheduler, load = model.scheduler, model.loads.q
+    slot = scheduler.query_loads % SLOTS
+    fetch = _load(model, load, block, row.queries, wanted, load.free[slot])
+    scheduler.query_loads += 1
+    load.stage.blocked += max(0, load.free[1 - slot] - load.state.end)
+    return fetch
 
 
 @inlined
 def _next_row(model, begin):
     """Load the queries of the next row, from a cycle on, and scan to its first live block.
 
-    Returns the scheduler's next cycle.
+    A layer's inputs are loaded with each block. Returns the scheduler's next cycle.
     """
-    core, scheduler, load = model.core, model.scheduler, model.loads.q
+    core, scheduler = model.core, model.scheduler
     command = model.commands[scheduler.command]
     scheduler.row += 1
     scheduler.rows_left -= 1
-    scheduler.row_begin = scheduler.row_end
-    scheduler.row_end += command.columns
+    number = command.rows - scheduler.rows_left - 1
     row = model.rows[scheduler.row % _RING]
     row.command = scheduler.command
-    row.queries = core.block
-    if scheduler.rows_left == 0:
-        row.queries = (command.query_tokens - 1) % core.block + 1
-    block = command.rows - scheduler.rows_left - 1
-    if model.port.present:
-        block += model.port.heads[scheduler.command].first_row
-    fetch = _load(model, load, block, row.queries, begin, load.free[scheduler.row % SLOTS])
-    load.stage.blocked += max(0, load.free[(scheduler.row + 1) % SLOTS] - load.state.end)
+    row.linear = command.linear
+    fetch = begin
+    if command.linear:
+        row.queries = core.layer_tokens
+        if scheduler.rows_left < command.key_blocks:
+            row.queries = (command.query_tokens - 1) % core.layer_tokens + 1
+        scheduler.row_begin = command.codes + number % command.key_blocks * command.columns
+        scheduler.row_end = scheduler.row_begin + command.columns
+    else:
+        row.queries = core.block
+        if scheduler.rows_left == 0:
+            row.queries = (command.query_tokens - 1) % core.block + 1
+        scheduler.row_begin = scheduler.row_end
+        scheduler.row_end += command.columns
+        if model.port.present:
+            number += model.port.heads[scheduler.command].first_row
+        fetch = _load_queries(model, row, number, begin)
     scheduler.following = _next_live(model.codes, scheduler.row_begin, scheduler.row_end)
     beat = (scheduler.following - scheduler.row_begin) >> core.beat_shift
     return _take_codes(model, fetch + 1, beat + 1)
@@ -462,28 +525,39 @@ def _next_block(model, scan):
     scheduler.following = _next_live(model.codes, at + 1, end)
     scheduler.first = scheduler.last
     scheduler.last = scheduler.following == end
+    command = model.commands[scheduler.command]
+    key_block, key_blocks, number = scheduler.column, end - begin, 0
+    if scheduler.linear:
+        number = command.rows - scheduler.rows_left - 1
+        key_block, key_blocks = number % command.key_blocks, command.key_blocks
     scheduler.keys = core.block
-    if at == end - 1:
-        scheduler.keys = (model.commands[scheduler.command].key_tokens - 1) % core.block + 1
+    if key_block == key_blocks - 1:
+        scheduler.keys = (command.key_tokens - 1) % core.block + 1
     scanned = min(scheduler.following, end - 1)
     beats = ((scanned - begin) >> core.beat_shift) - (scheduler.column >> core.beat_shift)
     scan = _take_codes(model, scan + 1, beats)
     queries, keys = model.loads.q, model.loads.k
     free = keys.free[array.qk % SLOTS]
-    fetch = _load(model, keys, scheduler.column, scheduler.keys, scan + 1, free)
+    wanted = scan + 1
+    if scheduler.linear:
+        row = model.rows[scheduler.row % _RING]
+        wanted = _load_queries(model, row, number // command.key_blocks, wanted) + 1
+    fetch = _load(model, keys, key_block, scheduler.keys, wanted, free)
     keys.stage.blocked += max(0, keys.free[(array.qk + 1) % SLOTS] - keys.state.end)
     scheduler.key_fetch = fetch
     scheduler.known = fetch + core.fifo
     scheduler.loaded = max(scheduler.known, keys.arrived[0] + core.begun)
-    if scheduler.first:
+    if scheduler.first or scheduler.linear:
         scheduler.loaded = max(scheduler.loaded, queries.arrived[0] + core.begun)
+    if scheduler.linear:
+        scheduler.value_fetch = fetch  # no V is asked for
 
 
 @inlined
 def _schedule(model):
     """Follow the scheduler to the next block: of this row, the next one, the next command."""
     scheduler = model.scheduler
-    if model.array.qk > 0:
+    if model.array.qk > 0 and not scheduler.linear:
         _load_values(model)
     scan = scheduler.value_fetch + 1
     if scheduler.last and scheduler.rows_left == 0 and scheduler.command + 1 == len(model.commands):
@@ -501,10 +575,35 @@ def _schedule(model):
 
 @inlined
 def _written_memory(model, now):
-    """Memory of partial outputs, 0 or 1, that a PV writes to in this cycle, or `_NO_MEMORY`.
+    """Memory of partial outputs, 0 or 1, that is written to in this cycle, or `_NO_MEMORY`.
 
     Calls must ask for cycles in ascending order.
     """
+    memory = _memory_of_layer(model, now)
+    return memory if memory != _NO_MEMORY else _memory_of_pv(model, now)
+
+
+@inlined
+def _memory_of_layer(model, now):
+    """Memory that a tile of a layer writes to."""
+    core, drains, output = model.core, model.layer_drains, model.output
+    mask = len(drains.first) - 1
+    tiles = model.array.layer_tiles
+    while output.oldest_tile < tiles:
+        word = now - drains.first[output.oldest_tile & mask]
+        if word < 0:
+            return _NO_MEMORY
+        if word < core.drain_cycles:
+            row = word >> core.drain_shift
+            part = word if core.drain_shift else drains.odd[output.oldest_tile & mask]
+            return (row if core.parts == 1 else row ^ part) & 1
+        output.oldest_tile += 1
+    return _NO_MEMORY
+
+
+@inlined
+def _memory_of_pv(model, now):
+    """Memory that a PV writes to."""
     core, drains, output = model.core, model.pv_drains, model.output
     mask = len(drains.first) - 1
     last_tile = core.pv_tiles - 1
@@ -533,12 +632,18 @@ def _send_beat(model, beat, offered):
     """Follow a beat of the output, of all the model's beats, from the cycle in which it is read."""
     core, sent = model.core, model.sent
     offered = max(offered, sent[(beat - 1) % core.queue] + 1)
+    sent[beat % core.queue] = _leave(model, offered)
+
+
+@inlined
+def _leave(model, offered):
+    """Cycle in which a beat leaves that is offered from this cycle on."""
     if model.port.present:
         leaves = write_unit(model.port, offered)
     else:
         leaves = unstalled(model.stalls.o, offered - 1)
-    sent[beat % core.queue] = leaves
     model.stages.output.blocked += leaves - offered
+    return leaves
 
 
 @inlined
@@ -579,6 +684,8 @@ def _send_row(model, row, chunk_starts):
     """
     core, output = model.core, model.output
     complete, free = row.complete, output.normalizer_free
+    if output.linear:
+        free = max(free, output.last_sent + 1)
     reciprocal = output.reciprocal_free
     for query in range(core.block):
         if query & (core.softmax_lanes - 1) == 0:
@@ -599,9 +706,75 @@ def _send_row(model, row, chunk_starts):
         reciprocal += 1
     output.reciprocal_free = reciprocal
     output.normalizer_free = free
+    output.beats += row.queries * core.parts
+    output.linear = 0
+    output.last_sent = free - 1 + core.output
     if core.paced:
-        return model.sent[(output.queries * core.parts - 1) % core.queue]
-    return free - 1 + core.output
+        output.last_sent = model.sent[(output.queries * core.parts - 1) % core.queue]
+    return output.last_sent
+
+
+@inlined
+def _turn_beats(model, ready, beats):
+    """Follow beats of a layer out of the corner turn, whose words are there from a cycle on.
+
+    Reads of the corner turn and beats that were read move on together, unless a beat is offered
+    and does not leave. Returns the cycle of the last read.
+    """
+    core, output = model.core, model.output
+    read = ready
+    for _ in range(beats):
+        read = max(read, output.turn_read + 1, output.sent_before)
+        if output.offered <= read:
+            read = max(read, output.last_sent)
+        output.offered = max(read + 1, output.last_sent) + 1
+        output.sent_before = output.last_sent
+        output.last_sent = output.offered
+        if core.paced:
+            output.last_sent = _leave(model, output.offered)
+        output.turn_read = read
+    return read
+
+
+@compiled
+def _send_layer_row(model, row, complete):
+    """Follow a row of a layer from its sums to its last output.
+
+    Parameters
+    ----------
+    model : Model
+    row : np.record
+        `Row`.
+    complete : np.ndarray
+        For each tile of the row, the first cycle in which its sums can be read.
+
+    Returns
+    -------
+    int
+        Cycle of the row's last beat.
+    """
+    core, output = model.core, model.output
+    now = output.normalizer_free
+    if not output.linear:
+        now = max(now, output.last_sent + 1)
+    for part in range((row.queries - 1) // core.words + 1):
+        group = part * core.words // core.cols
+        now = max(now, output.half_free)
+        for channel in range(core.block):
+            now = max(now, complete[group * core.row_groups + channel // core.rows])
+            memory = (channel if core.parts == 1 else channel ^ part) & 1
+            while _written_memory(model, now) == memory:
+                now += 1
+            now += 1
+        tokens = min(core.words, row.queries - part * core.words)
+        beats = tokens * (core.block // core.words)
+        last = _turn_beats(model, now - 1 + core.layer_output, beats)
+        output.half_free = output.half_free_next
+        output.half_free_next = last + 1
+        output.beats += beats
+    output.normalizer_free = now
+    output.linear = 1
+    return output.last_sent
 
 
 @inlined
@@ -611,15 +784,22 @@ def _send_due_rows(model):
     A row's first PV needs the output slot of the row before the last one. At the end, all rows are
     due.
     """
-    array, output = model.array, model.output
+    array, output, scheduler = model.array, model.output, model.scheduler
     due = 0
-    if array.pv < array.qk and model.blocks[array.pv % _RING].first:
-        due = array.pv_rows + 1 - SLOTS
-    elif array.pv == array.qk and not model.scheduler.more:
+    if array.pv < array.qk:
+        if model.blocks[array.pv % _RING].first:
+            due = array.pv_rows + 1 - SLOTS
+    elif not scheduler.more:
         due = len(model.row_ends)
+    elif scheduler.linear and scheduler.first:
+        due = array.pv_rows + 1 - SLOTS
     while output.rows < due:
         place = output.rows % _RING
-        end = _send_row(model, model.rows[place], model.chunk_starts[place])
+        row = model.rows[place]
+        if row.linear:
+            end = _send_layer_row(model, row, model.tiles_complete[place])
+        else:
+            end = _send_row(model, row, model.chunk_starts[place])
         if model.port.present:
             end = model.port.writes.state.answer_taken + 1
         model.row_ends[output.rows] = end
@@ -651,8 +831,12 @@ def _choose(model):
     scheduler, array = model.scheduler, model.array
     known = loaded = values_loaded = _NEVER
     room = _ALWAYS
-    if scheduler.more and array.qk - array.pv < SLOTS:
+    lead = array.qk - array.pv
+    if scheduler.more and (lead == 0 if scheduler.linear else lead < SLOTS):
         known, loaded = scheduler.known, scheduler.loaded
+        if scheduler.linear and scheduler.first:
+            known = max(known, model.output.slot_free)
+            loaded = max(loaded, known)
     if array.pv < array.qk:
         block = model.blocks[array.pv % _RING]
         values_loaded = max(block.weighted, block.values_there)
@@ -714,6 +898,51 @@ def _multiply_loading(model, now, chunk_starts):
 
 
 @inlined
+def _release_keys(model):
+    """Release the keys of a block once it has drained, and queries that no other block needs."""
+    core, scheduler, array = model.core, model.scheduler, model.array
+    released = array.step + core.drained + core.key_release + 1
+    model.loads.k.free[array.qk % SLOTS] = released
+    if scheduler.last or scheduler.linear:
+        model.loads.q.free[(scheduler.query_loads - 1) % SLOTS] = released
+
+
+@inlined
+def _multiply_layer(model, now):
+    """Follow a block of a layer, chosen in this cycle, whose tiles wait for their operands."""
+    core, scheduler, array, drains = model.core, model.scheduler, model.array, model.layer_drains
+    queries, keys = model.loads.q, model.loads.k
+    steps = core.head_dim >> (3 - scheduler.code)
+    array.steps = steps
+    array.period = max(steps, core.drain_cycles)
+    stage = model.stages.qk
+    stage.busy += core.row_groups * core.layer_groups * steps
+    complete = model.tiles_complete[scheduler.row % _RING]
+    mask = len(drains.first) - 1
+    step, begin, tile = array.step, now + 1, 0
+    for group in range(core.layer_groups):
+        for row_group in range(core.row_groups):
+            ready = max(begin, queries.arrived[group], keys.arrived[row_group])
+            step = max(ready + steps - 1, step + core.drain_cycles)
+            stage.starved += ready - begin
+            stage.blocked += step + 1 - ready - steps
+            begin = step + 1
+            place = array.layer_tiles & mask
+            drains.first[place] = step + core.drain
+            drains.odd[place] = group & 1
+            array.layer_tiles += 1
+            complete[tile] = step + core.drained + core.groups + 1
+            tile += 1
+    array.step = step
+    _release_keys(model)
+    if scheduler.last:
+        array.pv_rows += 1
+    array.qk += 1
+    array.pv += 1
+    array.layers += 1
+
+
+@inlined
 def _multiply_keys(model, now):
     """Follow a QK, chosen in this cycle, and its groups of C queries into the softmax unit."""
     core, scheduler, array = model.core, model.scheduler, model.array
@@ -726,10 +955,7 @@ def _multiply_keys(model, now):
         _multiply_loaded(model, now)
     else:
         _multiply_loading(model, now, model.chunk_starts[scheduler.row % _RING])
-    released = array.step + core.drained + core.key_release + 1
-    keys.free[array.qk % SLOTS] = released
-    if scheduler.last:
-        queries.free[scheduler.row % SLOTS] = released
+    _release_keys(model)
     block = model.blocks[array.qk % _RING]
     block.code = scheduler.code
     block.first = scheduler.first
@@ -744,6 +970,7 @@ def _multiply_values(model, now):
     core, array, load, drains = model.core, model.array, model.loads.v, model.pv_drains
     block = model.blocks[array.pv % _RING]
     shift = model.pv_shifts[block.code]
+    number = array.pv - array.layers
     array.steps = core.block >> (3 - block.code)
     array.period = 1 << shift
     first = max(now + array.steps, array.step + core.drain_cycles)
@@ -754,7 +981,7 @@ def _multiply_values(model, now):
     drains.first[place] = first + core.drain
     drains.shift[place] = shift
     free = array.step + core.value_release + 1
-    load.free[array.pv % SLOTS] = free
+    load.free[number % SLOTS] = free
     if array.pv + 1 < array.qk:
         # V of the next block has been asked for already.
         there = model.blocks[(array.pv + 1) % _RING].values_there
@@ -773,19 +1000,22 @@ def _count_rest(model):
     """Complete the counts when all is done."""
     core, array, stages = model.core, model.array, model.stages
     total, step = model.spans[-1].end, array.step
-    # The array may still work for queries that are none.
-    for _ in range(core.pv_tiles):
+    # The array may still work for queries, or tokens of a layer, that are none.
+    stage, tiles = stages.pv, core.pv_tiles
+    if model.output.linear:
+        stage, tiles = stages.qk, core.row_groups * core.layer_groups
+    for _ in range(tiles):
         after = min(step + 1 - total, array.period)
         if after > 0:
             blocked = min(after - 1, array.period - array.steps)
-            stages.pv.busy -= after - blocked
-            stages.pv.blocked -= blocked
+            stage.busy -= after - blocked
+            stage.blocked -= blocked
             step -= array.period
     stages.pv.starved += max(0, total - array.idle)
     stages.scheduler.starved += total
     stages.scheduler.busy = total - stages.scheduler.starved - stages.scheduler.blocked
     stages.softmax.starved = total - stages.softmax.busy
-    stages.output.busy = model.output.queries * core.parts - 1
+    stages.output.busy = model.output.beats - 1
     stages.output.starved = total - stages.output.busy - stages.output.blocked
 
 
@@ -802,7 +1032,9 @@ def predict_cycles(model):
         if array.pv == array.qk and not model.scheduler.more:
             break
         operation, now = _choose(model)
-        if operation == Operation.QK:
+        if operation == Operation.QK and model.scheduler.linear:
+            _multiply_layer(model, now)
+        elif operation == Operation.QK:
             _multiply_keys(model, now)
         else:
             _multiply_values(model, now)

@@ -20,6 +20,7 @@ import numpy as np
 from firmware_model.host.image import Image
 from firmware_model.parallel import thread_pool
 from paro.config import Config, ParoError
+from paro.config.config import blocks_of
 from paro.config.formats import LANES
 from rtl import interfaces
 from rtl.accelerator.accelerator import Accelerator
@@ -44,7 +45,9 @@ from sim.cycles.stalls import STREAMS
 __all__ = [
     "BatchPrediction",
     "CoreWork",
+    "LayerWork",
     "Prediction",
+    "Work",
     "compile_model",
     "predict",
     "predict_accelerator",
@@ -54,7 +57,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class CoreWork:
-    """Work of one command of the core.
+    """Work of one command of the core, for a head.
 
     Parameters
     ----------
@@ -67,6 +70,27 @@ class CoreWork:
     codes: np.ndarray
     query_tokens: int
     key_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWork:
+    """Work of one command of the core, for a linear layer.
+
+    Parameters
+    ----------
+    codes : np.ndarray
+        uint8 [blocks of outputs, chunks of inputs]: codes of the tiles.
+    tokens, outputs : int
+        Tokens and output channels; the last block of either may be partial.
+    """
+
+    codes: np.ndarray
+    tokens: int
+    outputs: int
+
+
+#: Work of one command.
+Work = CoreWork | LayerWork
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +148,7 @@ def _run(model: Model) -> Model:
 
 def predict(
     config: Config,
-    works: Sequence[CoreWork],
+    works: Sequence[Work],
     *,
     memory_latency: int = 0,
     stall_seed: int | None = None,
@@ -135,7 +159,7 @@ def predict(
     ----------
     config : Config
         The core.
-    works : sequence of CoreWork
+    works : sequence of Work
         One for each command.
     memory_latency : int
         Cycles from a fetch (for codes and commands: from those before) to the first beat; one beat
@@ -157,19 +181,50 @@ def predict(
 
 
 def _joined(
-    config: Config, works: Sequence[CoreWork], memory_latency: int
+    config: Config, works: Sequence[Work], memory_latency: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Codes of all works one after the other, and a `Command` for each."""
     if not works:
         raise ParoError("cycle model: there is nothing to compute")
     _check_latency(memory_latency)
-    codes = [_checked_codes(config, work.codes[None], work)[0] for work in works]
-    commands, first = [], 0
-    for work, part in zip(works, codes, strict=True):
-        rows, columns = part.shape
-        commands.append(Command(first, rows, columns, work.query_tokens, work.key_tokens))
+    codes, commands, first = [], [], 0
+    for work in works:
+        if isinstance(work, LayerWork):
+            part = _layer_codes(config, work)
+            token_blocks = blocks_of(work.tokens, config.layer_tokens)
+            blocks, columns = part.shape
+            command = Command(
+                first, token_blocks * blocks, columns, work.tokens, work.outputs, 1, blocks
+            )
+        else:
+            part = _checked_codes(config, work.codes[None], work)[0]
+            command = Command(first, *part.shape, work.query_tokens, work.key_tokens)
+        codes.append(part.ravel())
+        commands.append(command)
         first += part.size
-    return np.concatenate([part.ravel() for part in codes]), new_records(Command, commands)
+    return np.concatenate(codes), new_records(Command, commands)
+
+
+def _layer_codes(config: Config, work: LayerWork) -> np.ndarray:
+    """Codes of a layer as the model takes them; `ParoError` if they do not fit."""
+    for name, count in (("tokens", work.tokens), ("outputs", work.outputs)):
+        if not 1 <= count <= config.max_tokens:
+            raise ParoError(f"cycle model: {count} {name}; legal: 1 to {config.max_tokens}")
+    codes = np.ascontiguousarray(work.codes, np.uint8)
+    if codes.ndim != 2 or len(codes) != config.blocks_of(work.outputs):
+        raise ParoError(
+            f"cycle model: {work.outputs} outputs do not make codes of shape {codes.shape}"
+        )
+    if not 1 <= codes.shape[1] <= config.chunks_max:
+        raise ParoError(
+            f"cycle model: {codes.shape[1]} chunks of inputs; legal: 1 to {config.chunks_max}"
+        )
+    if codes.max() > 3:
+        raise ParoError("cycle model: codes of tiles must be 0, 1, 2 or 3")
+    if not codes.any(axis=1).all():
+        row = int((~codes.any(axis=1)).argmax())
+        raise ParoError(f"cycle model: output block {row} has no live tile")
+    return codes
 
 
 def _prediction(model: Model) -> Prediction:
@@ -187,7 +242,7 @@ def _prediction(model: Model) -> Prediction:
 
 
 def predict_accelerator(
-    config: Config, works: Sequence[CoreWork], image: Image, memory: Memory
+    config: Config, works: Sequence[Work], image: Image, memory: Memory
 ) -> Prediction:
     """Predict the accelerator's cycles for a queue of heads.
 
@@ -300,6 +355,8 @@ def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = Fal
         row_groups=config.block // config.rows,
         query_groups=config.block // config.cols,
         channel_groups=config.head_dim // config.cols,
+        layer_tokens=config.layer_tokens,
+        layer_groups=config.layer_tokens // config.cols,
         begun=ArraySequencer.BEGUN_LATENCY,
         beat_shift=log2(interfaces.CODES_PER_BEAT),
         load_tokens=config.load_tokens,
@@ -322,6 +379,8 @@ def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = Fal
         pv_tiles=config.block // config.rows * (config.head_dim // config.cols),
         parts=config.head_dim // config.drain_words,
         output=Normalizer.LATENCY + StreamFIFO.LATENCY,
+        words=config.output_words,
+        layer_output=Normalizer.LAYER_LATENCY + StreamFIFO.LATENCY,
         queue=Normalizer.QUEUE,
         paced=paced or accelerator,
         fifo=StreamFIFO.LATENCY,

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from firmware_model.host.driver import Counters
-from firmware_model.host.image import HeadJob, Image
+from firmware_model.host.image import Image
+from firmware_model.host.jobs import HeadJob
 from paro.config import Config
 from sim.cosim.accelerator import AcceleratorRun, play_steps
 from sim.cosim.accelerator_scenario import Step, StepResult

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from firmware_model.capture import Capture
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import Config

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from firmware_model.models.pipeline import block_linears
 from paro.config.errors import ParoError
 
 
@@ -279,6 +280,17 @@ def attention_layers(pipe: Any, family: Family) -> list[torch.nn.Module]:
         for blocks, attention in family.blocks
         for block in getattr(transformer, blocks)
     ]
+
+
+def linear_layers(pipe: Any, family: Family) -> dict[str, torch.nn.Linear]:
+    """Linear layers within the blocks, by name, in their sequence."""
+    found = {}
+    for name in family.transformers:
+        transformer = getattr(pipe, name)
+        if transformer is not None:
+            for blocks, _ in family.blocks:
+                found |= block_linears(getattr(transformer, blocks), f"{name}.{blocks}")
+    return found
 
 
 def random_text(pipe: Any, family: Family, generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -3,15 +3,20 @@
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from firmware_model.models.diffusers_adapter.families import Family, attention_layers, random_text
+from firmware_model.models.diffusers_adapter.families import (
+    Family,
+    attention_layers,
+    linear_layers,
+    random_text,
+)
 from firmware_model.models.diffusers_adapter.replacement import Replacement, StepCounter
-from firmware_model.models.pipeline import Attention, ModelShape
+from firmware_model.models.pipeline import Attention, Linear, ModelShape, replaced_linears
 from firmware_model.progress import Progress
 
 
@@ -46,6 +51,7 @@ class DiffusersPipeline:
     ) -> None:
         self.identity = identity
         self.shape = shape
+        self.linears: Mapping[str, torch.nn.Linear] = linear_layers(pipe, family)
         self._pipe = pipe
         self._family = family
         self._size = size
@@ -53,7 +59,11 @@ class DiffusersPipeline:
         self._parameters = inspect.signature(type(pipe).__call__).parameters
 
     def generate(
-        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+        self,
+        sample: int,
+        attention: Attention | None = None,
+        progress: Progress | None = None,
+        linear: Linear | None = None,
     ) -> torch.Tensor:
         """Generate one video or image, as `firmware_model.models.pipeline.Pipeline.generate`.
 
@@ -74,6 +84,7 @@ class DiffusersPipeline:
             stack.enter_context(torch.random.fork_rng(devices))
             torch.manual_seed(sample)
             stack.enter_context(_after(pipe.scheduler, "step", counter.advance))
+            stack.enter_context(replaced_linears(self.linears, linear, lambda: counter.step))
             if attention is not None:
                 dispatch = importlib.import_module("diffusers.models.attention_dispatch")
                 stack.enter_context(dispatch.attention_backend("native"))

@@ -1,12 +1,20 @@
 """Generating moving digits: the video transformer as a `Pipeline` of `firmware_model.models`."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from firmware_model.models.pipeline import Attention, AttentionCall, ModelShape
+from firmware_model.models.pipeline import (
+    Attention,
+    AttentionCall,
+    Linear,
+    ModelShape,
+    block_linears,
+    replaced_linears,
+)
 from firmware_model.models.video.checkpoint import load_model
 from firmware_model.models.video.dataset import CLASSES, FRAMES, HEIGHT, WIDTH
 from firmware_model.models.video.transformer import GRID, NO_CLASS, plain_attention
@@ -53,6 +61,7 @@ class VideoPipeline:
             raise ParoError(f"steps = {steps} is not legal; legal: 1 or more")
         model, self.identity = load_model(path)
         self._model = model.to(device, dtype)
+        self.linears: Mapping[str, torch.nn.Linear] = block_linears(self._model.blocks, "blocks")
         shape = model.shape
         self.shape = ModelShape(
             layers=shape.layers,
@@ -64,7 +73,11 @@ class VideoPipeline:
 
     @torch.no_grad()
     def generate(
-        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+        self,
+        sample: int,
+        attention: Attention | None = None,
+        progress: Progress | None = None,
+        linear: Linear | None = None,
     ) -> torch.Tensor:
         """Generate a video of the digit ``sample`` modulo 10; as `Pipeline.generate`."""
         # On the CPU, so that a sample starts from the same noise on every device.
@@ -74,7 +87,10 @@ class VideoPipeline:
         levels = torch.linspace(1, 0, self.shape.steps + 1)
         steps = Steps(progress, self.shape.steps)
         for step, (level, following) in enumerate(pairwise(levels)):
-            classless, velocity = self._velocities(video, level, classes, _hook(attention, step))
+            with replaced_linears(self.linears, linear, lambda step=step: step):
+                classless, velocity = self._velocities(
+                    video, level, classes, _hook(attention, step)
+                )
             velocity = classless + GUIDANCE * (velocity - classless)
             video = video + (following - level) * velocity
             steps.advance()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from firmware_model.calibration.feedback import feedback_weights
+from firmware_model.calibration.feedback import feedback_weights, second_moments
 from firmware_model.quality.metrics import snr_db
 from firmware_model.reference.digits import key_value
 from firmware_model.reference.linear import quantize_weights, tile_values
@@ -35,7 +35,7 @@ def quality(x, weight, weights):
 def test_outputs_are_nearer_than_by_rounding(code, gain, seed):
     x, weight = layer(seed)
     codes = codes_of(code)
-    fed = feedback_weights(x, weight, codes, CONFIG)
+    fed = feedback_weights(second_moments(x), weight, codes, CONFIG)
     plain = quantize_weights(weight, codes)
     assert quality(x, weight, fed) > quality(x, weight, plain) + gain
     assert torch.equal(fed.mw, plain.mw)
@@ -47,7 +47,7 @@ def test_outputs_are_nearer_than_by_rounding(code, gain, seed):
 def test_without_correlation_it_is_rounding_to_the_nearest_value(code, seed):
     _, weight = layer(seed)
     codes = codes_of(code)
-    fed = feedback_weights(torch.eye(200), weight, codes, CONFIG)
+    fed = feedback_weights(second_moments(torch.eye(200)), weight, codes, CONFIG)
     target = weight.double() / (fed.mw.double().unsqueeze(1) * fed.unit)
     bits = (0, 2, 4, 8)[code]
     levels = torch.tensor([key_value(value, bits) for value in range(-127, 128)]).double()
@@ -59,11 +59,11 @@ def test_tiles_of_width_0_hold_nothing(seed):
     x, weight = layer(seed)
     codes = codes_of(2)
     codes[1, 2] = 0
-    fed = feedback_weights(x, weight, codes, CONFIG)
+    fed = feedback_weights(second_moments(x), weight, codes, CONFIG)
     assert not fed.w8[16:32, 64:96].any()
 
 
 def test_no_activation_at_all(seed):
     _, weight = layer(seed)
-    fed = feedback_weights(torch.zeros(5, 200), weight, codes_of(3), CONFIG)
+    fed = feedback_weights(torch.zeros(200, 200, dtype=torch.float64), weight, codes_of(3), CONFIG)
     assert torch.equal(fed.w8, quantize_weights(weight, codes_of(3)).w8)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from firmware_model.host.image import HeadJob, HeadOperands
+from firmware_model.host.jobs import HeadJob, HeadOperands
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.quantize import QuantizedHead
 from paro.config import Config

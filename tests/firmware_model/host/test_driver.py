@@ -16,7 +16,8 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.choices import ORDERS
 from firmware_model.host.driver import AcceleratorError, Driver, run_sync
-from firmware_model.host.image import HeadJob, HeadOperands, Image, order_axes, place_heads
+from firmware_model.host.image import Image, order_axes, place_heads
+from firmware_model.host.jobs import HeadJob, HeadOperands
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
@@ -522,7 +523,8 @@ import sys
 import numpy as np
 
 from firmware_model.host.driver import Driver, run_sync
-from firmware_model.host.image import HeadJob, HeadOperands, place_heads
+from firmware_model.host.image import place_heads
+from firmware_model.host.jobs import HeadJob, HeadOperands
 from paro.config import PRESETS
 from paro.config.registers import find_register
 

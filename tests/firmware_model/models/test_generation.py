@@ -1,7 +1,9 @@
 """Models as they are opened, captured and compared."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from firmware_model.models.models import (
     open_model,
 )
 from firmware_model.models.names import OWN_CHECKPOINT, OWN_MODEL, is_model
-from firmware_model.models.pipeline import Attention, AttentionCall, ModelShape
+from firmware_model.models.pipeline import Attention, AttentionCall, Linear, ModelShape
 from firmware_model.models.video.checkpoint import save_model
 from firmware_model.models.video.transformer import TOKENS, Shape, VideoTransformer
 from firmware_model.progress import Progress
@@ -78,9 +80,14 @@ class ItemByItem:
 
     identity = "f" * 64
     shape = ModelShape(layers=1, heads=1, head_dim=4, grid=(1, 1, 2), steps=1)
+    linears: Mapping[str, torch.nn.Linear] = MappingProxyType({})
 
     def generate(
-        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+        self,
+        sample: int,
+        attention: Attention | None = None,
+        progress: Progress | None = None,
+        linear: Linear | None = None,
     ) -> torch.Tensor:
         assert attention is not None
         for value, last in ((1.0, False), (2.0, True), (3.0, False), (4.0, True)):

@@ -1,5 +1,7 @@
 import dataclasses
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from firmware_model.calibration.sensitivity import model_config
 from firmware_model.models.pipeline import (
     Attention,
     AttentionCall,
+    Linear,
     ModelShape,
     Pipeline,
     float_attention,
@@ -27,9 +30,14 @@ SHAPE = ModelShape(
 class FakePipeline:
     identity = "f" * 64
     shape = SHAPE
+    linears: Mapping[str, torch.nn.Linear] = MappingProxyType({})
 
     def generate(
-        self, sample: int, attention: Attention | None = None, progress: Progress | None = None
+        self,
+        sample: int,
+        attention: Attention | None = None,
+        progress: Progress | None = None,
+        linear: Linear | None = None,
     ) -> torch.Tensor:
         raise NotImplementedError
 

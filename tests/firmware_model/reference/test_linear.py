@@ -17,7 +17,7 @@ from firmware_model.reference.linear import (
     tile_values,
 )
 from paro.config import Config, ParoError
-from paro.config.formats import CODE_BITS, INPUTS_MAX, SUM_BITS
+from paro.config.formats import CODE_BITS, INPUTS_MAX, SUM_BITS, SUM_SHIFT_MAX
 
 CONFIG = Config(rows=4, cols=4, block=16, head_dim=32)
 #: Tokens, inputs and outputs: no multiples of a tile, one of each, many inputs.
@@ -46,9 +46,9 @@ def written_out(inputs, weights, output):
             for i, (x, w) in enumerate(zip(row, operands, strict=True)):
                 bits = CODE_BITS[int(weights.codes[channel // 16, i // 32])]
                 total += x * key_value(w, bits) if bits else 0
-            y = rshift(total * int(weights.mw[channel]), output.sum_shift)
-            y = max(-(2**17 - 1), min(y, 2**17 - 1))
-            z = rshift(y * int(inputs.mx[token]), output.out_shift) + int(output.bias[channel])
+            a = total >> output.sum_shift
+            m = int(inputs.mx[token]) * int(weights.mw[channel]) >> 8
+            z = rshift(a * m, output.out_shift) + int(output.bias[channel])
             words.append(max(-(2**15 - 1), min(z, 2**15 - 1)))
     return words
 
@@ -72,8 +72,8 @@ def test_everything_saturates_where_the_page_says_so(seed):
     torch.manual_seed(seed)
     quantized = quantize_inputs(torch.randn(4, 64))
     weights = quantize_weights(torch.randn(16, 64), uniform_codes(16, 64, 3))
-    for shifts in ((0, 0), (0, 20), (8, 0)):
-        output = OutputFormat(*shifts, bias=torch.full((16,), 2**15 - 1).int(), unit=1.0)
+    for bias in (2**15 - 1, 1 - 2**15):
+        output = OutputFormat(3, 12, bias=torch.full((16,), bias).int(), unit=1.0)
         words = integer_linear(quantized, weights, output, CONFIG)
         assert words.flatten().tolist() == written_out(quantized, weights, output)
         assert words.abs().max() == 2**15 - 1
@@ -105,18 +105,19 @@ def test_a_zero_layer(seed):
 def test_the_bound_of_the_sums_is_reached_and_held():
     """The most inputs, all of them as large as they can be, at the width that makes 128 of 127."""
     quantized = QuantizedInputs(
-        torch.full((1, INPUTS_MAX), -127, dtype=torch.int8), torch.ones(1).int(), 1.0
+        torch.full((1, INPUTS_MAX), -127, dtype=torch.int8), torch.full((1,), 2**16).int(), 1.0
     )
     weights = QuantizedWeights(
         torch.full((1, INPUTS_MAX), 127, dtype=torch.int8),
-        torch.ones(1).int(),
+        torch.full((1,), 64).int(),
         1.0,
         uniform_codes(1, INPUTS_MAX, 1),
     )
     assert (tile_values(weights, CONFIG) == 128).all()
-    output = OutputFormat(15, 0, torch.zeros(1).int(), 1.0)
+    output = fit_outputs(quantized, weights, None, CONFIG)
+    assert output.sum_shift == SUM_SHIFT_MAX
     words = integer_linear(quantized, weights, output, CONFIG)
-    assert words.tolist() == [[-127 * 128]]
+    assert words.tolist() == [[-(127 * 128 * INPUTS_MAX >> 12 << 14 >> output.out_shift)]]
     assert 2 ** (SUM_BITS - 2) < 127 * 128 * INPUTS_MAX < 2 ** (SUM_BITS - 1)
 
 

@@ -1,4 +1,4 @@
-"""The normaliser: a lane against section 6 of docs/numerics.md, the whole under stalls."""
+"""The normaliser: a lane against sections 6, 7 of docs/numerics.md, the whole under stalls."""
 
 import random
 from collections import deque
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from paro.config import PRESETS, Config
+from paro.config.formats import OUT_SHIFTS, SUM_SHIFT_MAX
 from rtl.core.blocks import SLOTS
 from rtl.core.normalizer import Normalizer, NormalizerLane
 from rtl.core.output_accumulator import OutputAccumulator
@@ -53,6 +54,50 @@ def test_lane(config: Config, seed: int) -> None:
     want = [normalised(*case)[2] for case in cases]
     assert max(want) == 2**15 - 1
     assert min(want) == -(2**15)
+    assert got == want
+
+
+def scaled(total: int, sum_shift: int, scale: int, out_shift: int, bias: int) -> int:
+    """Word of a layer."""
+    product = (total >> sum_shift) * scale
+    word = (product + (1 << out_shift - 1) >> out_shift) + bias
+    return max(-(2**15) + 1, min(word, 2**15 - 1))
+
+
+@pytest.mark.parametrize("config", [Config(), PRESETS["tiny"]])
+def test_lane_of_a_layer(config: Config, seed: int) -> None:
+    """Every input comes in the cycle of its stage, and other ones in the cycles around it."""
+    rng = random.Random(seed)
+    lane = NormalizerLane(config)
+    cases = []
+    for sum_shift in range(SUM_SHIFT_MAX + 1):
+        largest = (2**17 << sum_shift) - 1
+        for index, out_shift in enumerate(OUT_SHIFTS):
+            for total in (largest, -largest - 1, 0, rng.randint(-largest, largest)):
+                scale = rng.choice((2**17 - 1, 0, rng.randrange(2**17)))
+                bias = rng.choice((2**15 - 1, -(2**15) + 1, 0, rng.randrange(-99, 99)))
+                cases.append((total, sum_shift, scale, out_shift, bias, index))
+    rng.shuffle(cases)
+    got: list[int] = []
+
+    async def testbench(ctx: Any) -> None:
+        def give(cycle: int, later: int, port: Any, value: Any) -> None:
+            if 0 <= cycle - later < len(cases):
+                ctx.set(port, value(cases[cycle - later]))
+
+        for cycle in range(len(cases) + lane.LAYER_LATENCY):
+            if cycle >= lane.LAYER_LATENCY:
+                got.append(ctx.get(lane.layer_word))
+            give(cycle, 0, lane.numerator, lambda case: case[0])
+            give(cycle, 0, lane.places, lambda case: case[1] + 1)
+            give(cycle, 2, lane.reciprocal, lambda case: case[2])
+            give(cycle, 3, lane.out_shift, lambda case: case[5])
+            give(cycle, 4, lane.bias, lambda case: case[4])
+            await ctx.tick()
+
+    simulate(lane, testbench)
+    want = [scaled(*case[:5]) for case in cases]
+    assert {2**15 - 1, -(2**15) + 1} < set(want)
     assert got == want
 
 
@@ -120,19 +165,19 @@ class Bench:
                 normalizer.queries.payload,
                 {"last": last, "places": places, "reciprocal": reciprocal},
             )
-        free = self.happens("memory")
+        free, turn = self.happens("memory"), self.happens("turn")
         ctx.set(normalizer.read_ready, free)
+        ctx.set(normalizer.turn, turn)
         beat = self.arriving.popleft()
         if beat is None:
             beat = [self.rng.getrandbits(config.numerator_bits - 1) for _ in range(self.words)]
         ctx.set(normalizer.numerators, beat)
-        return group, free
+        return group, free and turn
 
-    def check_read(self, slot: int, query: int, part: int, free: bool) -> None:
+    def check_read(self, query: int, part: int, free: bool) -> None:
         row = len(self.done)
-        assert free, "another reads"
+        assert free, "another reads, or a layer has its turn"
         assert self.offered, "without a reciprocal"
-        assert slot == row % SLOTS
         assert (row, query // self.config.rows) in self.complete, "not complete"
         self.reads.append((row, query, part))
         self.arriving[-1] = self.numerators[row][query][part]
@@ -141,9 +186,8 @@ class Bench:
         normalizer = self.normalizer
         while len(self.receiver.items) < sum(self.rows) * self.parts:
             group, free = self.drive(ctx)
-            _, _, read, slot, query, part, *others = await ctx.tick().sample(
+            _, _, read, query, part, *others = await ctx.tick().sample(
                 normalizer.read,
-                normalizer.read_slot,
                 normalizer.read_query,
                 normalizer.read_part,
                 normalizer.queries.ready,
@@ -157,7 +201,7 @@ class Bench:
             self.sent += valid and ready
             self.arriving.append(None)
             if read:
-                self.check_read(slot, query, part, free)
+                self.check_read(query, part, free)
             if group:
                 self.complete.add(self.groups.popleft())
             if taken and self.offered:
@@ -173,10 +217,10 @@ class Bench:
 @pytest.mark.parametrize(
     "config", [PRESETS["tiny"], Config(rows=4, cols=16, block=16, head_dim=32)]
 )
-@pytest.mark.parametrize("slow", ["nothing", "o", "queries", "groups", "memory", "all"])
+@pytest.mark.parametrize("slow", ["nothing", "o", "queries", "groups", "memory", "turn", "all"])
 def test_rows(config: Config, slow: str, seed: int) -> None:
     """Every word once and in order; none is read before it is complete or while another reads."""
-    slowest = {"o": 0.2, "queries": 0.1, "groups": 0.05, "memory": 0.3}
+    slowest = {"o": 0.2, "queries": 0.1, "groups": 0.05, "memory": 0.3, "turn": 0.3}
     rates = {name: rate if slow in (name, "all") else 1.0 for name, rate in slowest.items()}
     bench = Bench(config, rates, random.Random(seed))
     simulate(bench.normalizer, bench.run, bench.take)

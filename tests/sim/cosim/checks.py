@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob
 from paro.config import Config
 from sim.cosim.core import CoreTarget
 from sim.cosim.session import Session

@@ -19,7 +19,7 @@ from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.plan import uniform_plan
 from firmware_model.capture import load_capture
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head

@@ -6,7 +6,7 @@ import torch
 from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.capture import load_capture
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from firmware_model.calibration.plan import uniform_plan
-from firmware_model.host.image import HeadJob, Image, place_heads
+from firmware_model.host.image import Image, place_heads
+from firmware_model.host.jobs import HeadJob
 from paro.config import Config
 from paro.config.formats import OUT_BITS
 from rtl.accelerator.accelerator import Accelerator

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from firmware_model.host.image import HeadJob
+from firmware_model.host.jobs import HeadJob
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
