@@ -28,16 +28,18 @@ class _CandidatePE(wiring.Component):
     """Common part of the candidates; members and latency are those of `rtl.core.pe.PE`.
 
     A subclass has the shapes ``OPERANDS``, ``WORD`` and ``PRODUCT`` and forms the product from its
-    lanes' registers; with ``CLEARED`` the first step of a tile begins at zero.
+    lanes' registers; with ``CLEARED`` the first step of a tile begins at zero. ``ACCUMULATOR_BITS``
+    stands in place of the configuration's.
     """
 
     OPERANDS: Any = _FourOperands
     WORD: Any
     PRODUCT: Shape
     CLEARED = True
+    ACCUMULATOR_BITS: int | None = None
 
     def __init__(self, config: Config):
-        self._bits = config.accumulator_bits
+        self._bits = self.ACCUMULATOR_BITS or config.accumulator_bits
         super().__init__(
             {
                 "operands": In(self.OPERANDS),
@@ -74,19 +76,34 @@ class _CandidatePE(wiring.Component):
 
 
 class PlainMAC(_CandidatePE):
-    """One product of two INT8 numbers, in two halves that are added after their registers."""
+    """One product of two numbers of `BITS`, in two halves that are added after their registers."""
 
-    OPERANDS = signed(8)
-    WORD = signed(8)
-    PRODUCT = signed(16)
+    BITS = 8
+    OPERANDS = signed(BITS)
+    WORD = signed(BITS)
+    PRODUCT = signed(2 * BITS)
 
     def _product(self, m: Module) -> tuple[Value, Value | None]:
-        lower, upper = Signal(signed(12)), Signal(signed(12))
+        half = self.BITS // 2
+        lower, upper = Signal(signed(self.BITS + half)), Signal(signed(self.BITS + half))
         m.d.sync += [
-            lower.eq(self.operands * self.word[:4]),
-            upper.eq(self.operands * self.word[4:].as_signed()),
+            lower.eq(self.operands * self.word[:half]),
+            upper.eq(self.operands * self.word[half:].as_signed()),
         ]
-        return add_with_carry(lower, upper.shift_left(4), Const(0, 1), 16), None
+        return add_with_carry(lower, upper.shift_left(half), Const(0, 1), 2 * self.BITS), None
+
+
+class WideMAC(PlainMAC):
+    """`PlainMAC` of 16 bits, as Sanger and ViTCoD have it, for sums of 511 products and more.
+
+    It fits no array of ours, whose accumulators and drain are those of the configuration.
+    """
+
+    BITS = 16
+    OPERANDS = signed(BITS)
+    WORD = signed(BITS)
+    PRODUCT = signed(2 * BITS)
+    ACCUMULATOR_BITS = 40
 
 
 class FourMACs(_CandidatePE):
@@ -319,8 +336,9 @@ class Candidate:
         Component with the members of `rtl.core.pe.PE`.
     macs : tuple of int
         Products in a cycle with a narrow operand of 8, 4 and 2 bits.
-    number_format : str
-        Name in `firmware_model.reference.number_formats.FORMATS` of its arithmetic.
+    number_format : str, optional
+        Name in `firmware_model.reference.number_formats.FORMATS` of its arithmetic; none for what
+        stands here for its cost alone.
     placed : bool
         Whether the study places an array of it; of others it knows the area alone.
     """
@@ -328,7 +346,7 @@ class Candidate:
     summary: str
     pe: type[Any]
     macs: tuple[int, int, int]
-    number_format: str
+    number_format: str | None
     placed: bool = True
 
 
@@ -337,6 +355,9 @@ _ONE, _FOUR, _LANED = (1, 1, 1), (4, 4, 4), (1, 2, 4)
 #: The candidates by name.
 CANDIDATES: dict[str, Candidate] = {
     "mac": Candidate("plain 8 x 8 MAC", PlainMAC, _ONE, "int8"),
+    "mac-16": Candidate(
+        "plain 16 x 16 MAC, accumulator of 40 bits", WideMAC, _ONE, None, placed=False
+    ),
     "4-mac": Candidate("four plain 8 x 8 MACs", FourMACs, _FOUR, "int8"),
     "fixed": Candidate("four 8 x 2 lanes, fixed weights", FixedLanes, _LANED, "linear"),
     "shift": Candidate("four lanes of 0..3, sign, shift by 0..6", ShiftLanes, _LANED, "paper"),

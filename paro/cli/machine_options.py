@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 DEFAULT_ARRAY = {"rows": 16, "cols": 32, "axi_bits": 512}
 #: Mean width at which our formats are as good as the papers' at theirs, by `paro study formats`.
 EQUAL_QUALITY_BITS = 2.64
-#: Share of weights that pruning must keep for the same quality, by `paro study pruning`.
+#: Mean widths of linear layers: two digits for every weight, W8A8, and mixed by tile.
+LINEAR_BITS = "4,8,3.5,3,2.64"
+#: Share of attention weights that pruning must keep for the same quality, by `paro study pruning`.
 PRUNED_DENSITY = 0.51
 
 MODEL_OPTION = typer.Option(

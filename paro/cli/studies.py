@@ -45,6 +45,8 @@ class Settings:
         Videos of each way to quantise layers.
     place : bool
         Whether processing elements go through place and route.
+    liberty : Path, optional
+        Standard cells for the areas of processing elements.
     folder : Path
         For the results.
     """
@@ -56,6 +58,7 @@ class Settings:
     target_snr_db: float
     samples: int
     place: bool
+    liberty: Path | None
     folder: Path
 
 
@@ -204,19 +207,25 @@ def _run_pe(captures: Sequence["Capture"], settings: Settings) -> dict[str, Any]
 
     with progress_bar("area and speed" if settings.place else "area") as progress:
         measured = pe_study.measure(
-            settings.folder / "build", place=settings.place, progress=progress
+            settings.folder / "build",
+            place=settings.place,
+            liberty=settings.liberty,
+            progress=progress,
         )
-    formats = list(dict.fromkeys(CANDIDATES[row["name"]].number_format for row in measured))
+    known = (CANDIDATES[row["name"]].number_format for row in measured)
+    formats = list(dict.fromkeys(name for name in known if name is not None))
     widths, block = (PAPER_BITS, 3.0), settings.goal.block
     with progress_bar("quality") as progress:
         quality = rounding_study(captures, formats, widths, block, progress=progress)
-    return pe_study.report(measured, quality)
+    return pe_study.report(measured, quality, settings.liberty)
 
 
 def _pe_tables(result: dict[str, Any]) -> list[tuple[str, Rows]]:
     rows = result["rows"]
     placed = any(row["fmax_mhz"] is not None for row in rows)
     area = f"one PE, accumulator of {result['accumulator_bits']} bits, area = LUT4 + 2 CCU2C"
+    if rows[0]["cell_area"] is not None:
+        area += f", cells = area in {result['liberty']}"
     quality = "by width of a block (8/4/2 bit), and attention at two mean widths"
     return [
         (area, [_pe_area(row, placed) for row in rows]),
@@ -234,6 +243,7 @@ def _pe_area(row: dict[str, Any], placed: bool) -> dict[str, Any]:
         "area": row["area"],
         "4-LUTs only": row["narrow_area"],
         "gates": row["generic_cells"],
+        **({} if row["cell_area"] is None else {"cells": f"{row['cell_area']:,.0f}"}),
         **({"4x4 MHz": "-" if fmax is None else f"{fmax:.1f}"} if placed else {}),
     }
 
@@ -243,10 +253,15 @@ def _pe_quality(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "PE": row["name"],
         "MACs": "/".join(map(str, row["macs"].values())),
-        "area a MAC": "/".join(f"{area:.0f}" for area in row["area_per_mac"].values()),
-        "format": row["format"],
+        "area a MAC": "/".join(
+            dict.fromkeys(f"{area:.0f}" for area in row["area_per_mac"].values())
+        ),
+        "format": row["format"] or "-",
         "logit RMSE": "/".join("-" if error is None else f"{error:.3f}" for error in errors),
-        **{f"dB at {width}": snr for width, snr in row["mean_snr_db"].items()},
+        **{
+            f"dB at {width}": "-" if snr is None else snr
+            for width, snr in row["mean_snr_db"].items()
+        },
     }
 
 
@@ -284,7 +299,7 @@ STUDIES = {
     ),
     "pe": Study(
         run=_run_pe,
-        options=("no_place",),
+        options=("no_place", "liberty"),
         needs_captures=False,
         tables=_pe_tables,
         chart=_pe_chart,

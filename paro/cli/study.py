@@ -10,6 +10,7 @@ from paro.cli.console import format_value, header_table, stdout
 from paro.cli.options import OutputDirectory, check_captures, parse_numbers
 from paro.cli.studies import STUDIES, Settings, Study
 from paro.config import ParoError
+from paro.config.files import check_file
 from paro.config.formats import PAPER_BITS
 
 #: Shares of live blocks by default.
@@ -82,6 +83,12 @@ def study(
     no_place: Annotated[
         bool, typer.Option("--no-place", help="pe: without place and route, so without Fmax")
     ] = False,
+    liberty: Annotated[
+        Path | None,
+        typer.Option(
+            "--liberty", metavar="FILE", help="pe: standard cells, for areas on silicon too"
+        ),
+    ] = None,
 ) -> None:
     """Calibrate captures in many ways and tabulate the quality.
 
@@ -113,6 +120,8 @@ def study(
       paro study layers captures/ -o study --bits 8,4,3.5
 
       paro study pe -o study
+
+      paro study pe --no-place --liberty cells.lib -o study
     """
     from firmware_model.calibration.goal import Goal
     from firmware_model.choices import check_avg_bits
@@ -129,6 +138,7 @@ def study(
         "target": target,
         "samples": samples,
         "no_place": no_place or None,
+        "liberty": liberty,
     }
     for name, value in given.items():
         if value is not None and name not in chosen.options:
@@ -145,6 +155,7 @@ def study(
         target_snr_db=_PAPER_SNR_DB if target is None else target,
         place=not no_place,
         samples=_SAMPLES if samples is None else samples,
+        liberty=liberty,
         folder=output,
     )
     for width in settings.widths:
@@ -152,6 +163,8 @@ def study(
     if captures is None and chosen.needs_captures:
         raise ParoError(f"the study {what!r} needs captures: give one or more, or folders of them")
     check_captures(captures or [])
+    if liberty is not None:
+        check_file(liberty, "cell library")
 
     from firmware_model import DEMO_CAPTURE
     from firmware_model.capture import load_captures

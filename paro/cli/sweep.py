@@ -39,6 +39,10 @@ def sweep(
     bits: Annotated[
         str, typer.Option("--bits", metavar="LIST", help="mean widths of a block")
     ] = f"2,{EQUAL_QUALITY_BITS},4,{PAPER_BITS},6",
+    linear_bits: Annotated[
+        float,
+        typer.Option("--linear-bits", metavar="BITS", help="mean width of linear layers, 2 to 8"),
+    ] = 4.0,
     cores: CoresOption = 1.0,
     buffer: BufferOption = 0.0,
     buffer_bandwidth: BufferBandwidthOption = 0.0,
@@ -77,6 +81,7 @@ def sweep(
     """
     from paro.config.config import padded_head_dim
     from sim.estimate.grid import Grid, check_sweep
+    from sim.estimate.linear_layers import check_linear_bits
     from sim.estimate.workloads import load_workload
 
     workload = load_workload(model)
@@ -95,6 +100,7 @@ def sweep(
         buffer_gbs=buffer_bandwidth,
     )
     check_sweep(workload, grid, jobs)
+    check_linear_bits(linear_bits)
     widths = parse_numbers("bits", bits)
     check_sources(captures or [], widths)
 
@@ -107,7 +113,15 @@ def sweep(
 
     plans = calibrated_plans(workload, block, widths, captures or [], output)
     with progress_bar("points") as progress:
-        points = run(workload, grid, plans, output / "points", jobs=jobs, progress=progress)
+        points = run(
+            workload,
+            grid,
+            plans,
+            output / "points",
+            linear_bits=linear_bits,
+            jobs=jobs,
+            progress=progress,
+        )
     snr = _quality(captures or [], widths, block, output) if quality else {}
     by_width = {
         round(plan.mean_bits, 4): snr.get(width) for plan, width in zip(plans, widths, strict=True)

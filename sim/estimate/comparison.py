@@ -1,147 +1,39 @@
 """Our accelerator beside its peers on one model, the targets, and the assumptions they rest on.
 
-Two comparisons. *Equal resources*: array machines get our multipliers (one for one, whatever their
-width), clock, bandwidth and buffer. *A100's peak*: as many of our cores as reach the A100's INT8
-peak at our clock, with its bandwidth and a buffer of its cache's size that gives what they read.
+Three comparisons. *Equal multipliers*: array machines get as many multipliers as we have, whatever
+their width, our clock, bandwidth and buffer. *Equal gates*: the same with as many of their
+multipliers as our PEs' gates make (`sim.estimate.gates`). *A100's peak*: as many of our cores as
+reach the A100's INT8 peak at our clock, with its bandwidth and a buffer of its cache's size that
+gives what they read.
+
+Ours has linear layers at several mean widths. All speed-ups are of the last plan at the first of
+them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum, StrEnum
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
+from sim.estimate.assumptions import OF_TWO, PRUNING, Assumption, Change, Counting, Rival
+from sim.estimate.gates import Measure, load_multipliers, worth
 from sim.estimate.head_plans import HeadPlans
+from sim.estimate.linear_layers import LINEAR_BITS, LinearCycles, linear_cycles
 from sim.estimate.machine import A100_BUFFER_GBS, Machine, Resources
 from sim.estimate.paper_figures import peak_speedup
 from sim.estimate.peers import A100, LayerWork, Peer, Sanger, ViTCoD, array_peers, gpu_peers
 from sim.estimate.performance import Estimate, HeadCycles, estimate, head_cycles
+from sim.estimate.targets import WANTED, Target, Wanted, width_limit
 from sim.estimate.workloads import Workload
 
-__all__ = ["Assumption", "Change", "Comparison", "Rival", "Target", "compare"]
+__all__ = ["Comparison", "compare"]
 
-#: Multipliers of 8 x 8 bits that one of 16 x 16 is made of.
-_WIDE = 4
-
-
-class Rival(StrEnum):
-    """A machine that a speed-up is wanted over; the value is its name in tables and reports."""
-
-    A100 = "A100"
-    SANGER = "Sanger"
-    VITCOD = "ViTCoD"
-
-
-class Assumption(Enum):
-    """The assumption that is changed; the value is the change in words, with figures to fill in."""
-
-    NONE = "as assumed"
-    MEAN_WIDTH = "mean width {other:.2f} in place of {own:.2f} bit"
-    FULL_LANES = "every lane works in every cycle"
-    MODELLED_SHARE = "attention's share of FP16 time by the A100's model: {share:.1%}"
-    COUNTED_SHARE = "attention's share of FP16 time by multiply-accumulates alone: {share:.1%}"
-    OWN_EFFICIENCY = "the A100 at its own efficiency"
-    NO_BUFFER = "no buffer at the A100's peak"
-    SLOW_BUFFER = "the buffer at the A100's peak gives what its cache does, {gbs:,.0f} GB/s"
-    HALF_BANDWIDTH = "half the bandwidth, of ours and of the other arrays"
-    TWICE_BANDWIDTH = "twice the bandwidth, of ours and of the other arrays"
-    PRUNED_TO_30 = "pruning keeps 30 % of the weights"
-    UNPRUNED = "pruning keeps all weights"
-    WIDE = "a multiplier of 16 bits counts as four of 8"
-    ALONE = "attention alone, no linear layers"
-    ALONE_WIDE = "attention alone, and 16 bits count as four of 8"
-    UNPRUNED_WIDE = "all weights kept, and 16 bits count as four of 8"
-    UNPRUNED_ALONE_WIDE = "attention alone, all weights kept, 16 bits count as four of 8"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Counting:
-    """How the work of a pruning peer is counted.
-
-    Parameters
-    ----------
-    density : float, optional
-        Share of the weights that pruning keeps; by default that of the comparison.
-    wide : bool
-        Whether a multiplier of 16 bits counts as the four of 8 bits that it is made of.
-    attention_alone : bool
-        Whether linear layers are left out.
-    """
-
-    density: float | None = None
-    wide: bool = False
-    attention_alone: bool = False
-
-
-#: Assumptions on pruning peers alone.
-_PRUNING = {
-    Assumption.PRUNED_TO_30: _Counting(density=0.3),
-    Assumption.UNPRUNED: _Counting(density=1.0),
-    Assumption.WIDE: _Counting(wide=True),
-    Assumption.ALONE: _Counting(attention_alone=True),
-    Assumption.ALONE_WIDE: _Counting(wide=True, attention_alone=True),
-    Assumption.UNPRUNED_WIDE: _Counting(density=1.0, wide=True),
-    Assumption.UNPRUNED_ALONE_WIDE: _Counting(density=1.0, wide=True, attention_alone=True),
+#: Pruning machines, each at equal multipliers and at equal gates.
+_PRUNERS = {
+    Rival.SANGER: Sanger,
+    Rival.VITCOD: ViTCoD,
+    Rival.SANGER_GATES: Sanger,
+    Rival.VITCOD_GATES: ViTCoD,
 }
-
-
-@dataclass(frozen=True)
-class Change:
-    """Speed-ups of the last plan with one assumption changed.
-
-    Parameters
-    ----------
-    assumption : Assumption
-        The one that is changed.
-    speedups : mapping of Rival to float
-        Over each machine that it touches.
-    figures : mapping of str to float
-        Figures that the assumption's words contain.
-    """
-
-    assumption: Assumption
-    speedups: Mapping[Rival, float]
-    figures: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """The change, in words."""
-        return self.assumption.value.format(**self.figures)
-
-    def report(self) -> dict[str, Any]:
-        """Entry of ``sensitivity`` in the report; null for machines that it does not touch."""
-        return {"assumption": self.label} | {str(over): self.speedups.get(over) for over in Rival}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A speed-up that is wanted.
-
-    Parameters
-    ----------
-    over : Rival
-        The machine.
-    bits : float
-        Our mean width.
-    wanted, found : float
-        The speed-up wanted, and that of the estimate.
-    decided_by : tuple of str
-        If it fails: changes of one assumption that would let it hold, as in the sensitivity table.
-    """
-
-    over: Rival
-    bits: float
-    wanted: float
-    found: float
-    decided_by: tuple[str, ...] = ()
-
-    @property
-    def holds(self) -> bool:
-        """Whether the speed-up is reached."""
-        return self.found >= self.wanted
-
-
-#: Speed-ups that are wanted.
-_WANTED = {Rival.A100: 3.2, Rival.SANGER: 7.05, Rival.VITCOD: 7.05}
 
 
 class Comparison:
@@ -156,7 +48,15 @@ class Comparison:
     plans : sequence of HeadPlans
         Plans to compare; the last is that of equal quality.
     density : float
-        Share of weights that pruning peers must keep.
+        Share of attention weights that pruning peers must keep.
+    linear_bits : sequence of float
+        Mean widths of linear layers; the first is that of all plans, the last plan has the others
+        too.
+
+    Raises
+    ------
+    ParoError
+        If a width is not legal, or model, plans and configuration do not fit each other.
     """
 
     def __init__(
@@ -165,9 +65,11 @@ class Comparison:
         machine: Machine,
         plans: Sequence[HeadPlans],
         density: float,
+        linear_bits: Sequence[float] = LINEAR_BITS,
     ) -> None:
         self.workload, self.machine, self.plans = workload, machine, tuple(plans)
-        self.density = density
+        self.density, self.linear_bits = density, tuple(linear_bits)
+        self._layers: dict[float, LinearCycles] = {}
         gpu = A100.resources()
         at_clock = replace(
             gpu,
@@ -176,12 +78,26 @@ class Comparison:
         )
         self.gpu_machine = machine.with_resources(at_clock)
         self._cycles = [head_cycles(workload, machine, plan) for plan in self.plans]
-        self.ours = self._estimates(machine)
-        self.ours_at_peak = self._estimates(self.gpu_machine)
+        own, *others = self.linear_bits
+        self.ours, self.ours_at_peak = (
+            [self._estimate(at, own, index) for index in range(len(plans))]
+            for at in (machine, self.gpu_machine)
+        )
+        #: The last plan with linear layers at other widths.
+        self.others, self.others_at_peak = (
+            [self._estimate(at, bits) for bits in others] for at in (machine, self.gpu_machine)
+        )
 
-    def _estimates(self, machine: Machine) -> list[Estimate]:
-        pairs = zip(self.plans, self._cycles, strict=True)
-        return [estimate(self.workload, machine, plan, cycles) for plan, cycles in pairs]
+    def _linear(self, bits: float) -> LinearCycles:
+        """Cycles of linear layers at a mean width; computed once."""
+        if bits not in self._layers:
+            self._layers[bits] = linear_cycles(self.workload, self.machine.config, bits)
+        return self._layers[bits]
+
+    def _estimate(self, machine: Machine, bits: float | None = None, index: int = -1) -> Estimate:
+        """Estimate a plan with linear layers at a mean width, by default that of comparisons."""
+        linear = self._linear(self.linear_bits[0] if bits is None else bits)
+        return estimate(self.workload, machine, self.plans[index], linear, self._cycles[index])
 
     # -- rows of the tables ---------------------------------------------------------------------
 
@@ -206,23 +122,45 @@ class Comparison:
         )
 
     def _our_row(self, found: Estimate) -> dict[str, Any]:
-        label = f"PARO at {found.mean_bits:.2f} bit" + (", assumed" if found.assumed else "")
+        label = f"PARO at {found.mean_bits:.2f} / {found.linear_bits:.2f} bit"
+        label += ", assumed" if found.assumed else ""
         return self._row(label, found.attention_seconds, found.linear_seconds)
 
     def _work(self) -> LayerWork:
         return LayerWork(workload=self.workload, shares=self.plans[-1].shares)
 
+    def _rows(self, ours: Sequence[Estimate], peers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Ours and peers, with the speed-up of the last plan over each."""
+        rows = [self._our_row(found) for found in ours] + peers
+        best = rows[len(self.plans) - 1]
+        return [
+            row
+            | {
+                "speedup": row["step_seconds"] / best["step_seconds"],
+                "attention_speedup": row["attention_seconds"] / best["attention_seconds"],
+            }
+            for row in rows
+        ]
+
     def equal_rows(self) -> list[dict[str, Any]]:
         """Ours and array machines at equal multipliers, clock, bandwidth and buffer."""
-        rows = [self._our_row(found) for found in self.ours]
-        rows += [self._peer_row(peer, self.machine.resources) for peer in array_peers(self.density)]
-        return _with_speedups(rows, len(self.ours))
+        peers = array_peers(self.density)
+        rows = [self._peer_row(peer, self.machine.resources) for peer in peers]
+        return self._rows([*self.ours, *self.others], rows)
+
+    def gate_rows(self) -> list[dict[str, Any]]:
+        """The same at equal gates of the multipliers; each with its number of ``multipliers``."""
+        own, rows = self.machine.resources, []
+        for peer in array_peers(self.density):
+            resources = _of_equal_gates(peer, own)
+            rows.append(self._peer_row(peer, resources) | {"multipliers": resources.macs})
+        ours = self._rows([*self.ours, *self.others], rows)
+        return [{"multipliers": own.macs} | row for row in ours]
 
     def peak_rows(self) -> list[dict[str, Any]]:
         """Ours and GPUs at the A100's peak and bandwidth; GPUs at their stated efficiency."""
-        rows = [self._our_row(found) for found in self.ours_at_peak]
-        rows += [self._peer_row(peer, A100.resources()) for peer in gpu_peers()]
-        return _with_speedups(rows, len(self.ours))
+        rows = [self._peer_row(peer, A100.resources()) for peer in gpu_peers()]
+        return self._rows([*self.ours_at_peak, *self.others_at_peak], rows)
 
     # -- speed-ups and what decides them ---------------------------------------------------------
 
@@ -249,7 +187,6 @@ class Comparison:
         found: Estimate,
         resources: Resources,
         *,
-        wide: bool = False,
         attention_alone: bool = False,
     ) -> float:
         """Speed-up over an array machine.
@@ -258,15 +195,12 @@ class Comparison:
         ----------
         peer : Peer
         found : Estimate
-            Ours, on the same resources.
+            Ours.
         resources : Resources
-        wide : bool
-            Count a multiplier of 16 bits as the four of 8 bits that it is made of.
+            The peer's.
         attention_alone : bool
             Leave linear layers out.
         """
-        if wide and peer.bits > 8:
-            resources = replace(resources, macs=resources.macs / _WIDE)
         theirs = peer.attention_seconds(self._work(), resources)
         own = found.attention_seconds
         if not attention_alone:
@@ -274,28 +208,27 @@ class Comparison:
             own += found.linear_seconds
         return theirs * self.workload.layers / own
 
-    def _over_pruners(
-        self, found: Estimate, resources: Resources, counting: _Counting
-    ) -> dict[Rival, float]:
+    def _over_pruner(
+        self, over: Rival, found: Estimate, resources: Resources, counting: Counting
+    ) -> float:
         density = self.density if counting.density is None else counting.density
-        pruners = {Rival.SANGER: Sanger(density=density), Rival.VITCOD: ViTCoD(density=density)}
-        return {
-            over: self.over_peer(
-                peer,
-                found,
-                resources,
-                wide=counting.wide,
-                attention_alone=counting.attention_alone,
-            )
-            for over, peer in pruners.items()
-        }
+        peer = _PRUNERS[over](density=density, bits=counting.bits)
+        if over.equal_gates:
+            resources = _of_equal_gates(peer, resources, counting.measure)
+        alone = counting.attention_alone
+        return self.over_peer(peer, found, resources, attention_alone=alone)
+
+    def _over_pruners(
+        self, found: Estimate, resources: Resources, counting: Counting
+    ) -> dict[Rival, float]:
+        return {over: self._over_pruner(over, found, resources, counting) for over in _PRUNERS}
 
     def _speedups(
         self, found: Estimate, at_peak: Estimate, resources: Resources
     ) -> dict[Rival, float]:
         return {
             Rival.A100: self.over_a100(at_peak),
-            **self._over_pruners(found, resources, _Counting()),
+            **self._over_pruners(found, resources, Counting()),
         }
 
     def sensitivity(self) -> list[Change]:
@@ -307,32 +240,29 @@ class Comparison:
         return self._speedups(self.ours[index], self.ours_at_peak[index], self.machine.resources)
 
     def _changes(self) -> Iterator[Change]:
-        yield from self._changes_of_plan()
+        yield from self._changes_of_width()
         yield from self._changes_at_peak()
         yield from self._changes_of_bandwidth()
-        for assumption, counting in _PRUNING.items():
-            speedups = self._over_pruners(self.ours[-1], self.machine.resources, counting)
-            yield Change(assumption, speedups)
+        yield from self._changes_of_pruning()
 
-    def _estimate_last(self, machine: Machine, cycles: HeadCycles | None = None) -> Estimate:
-        """Estimate the last plan on another machine, or with other cycles."""
-        known = self._cycles[-1] if cycles is None else cycles
-        return estimate(self.workload, machine, self.plans[-1], known)
-
-    def _changes_of_plan(self) -> Iterator[Change]:
+    def _changes_of_width(self) -> Iterator[Change]:
         """Other mean widths, and cores without a lane that waits."""
-        own = self.ours[-1].mean_bits
+        own = self.ours[-1]
         for index, other in enumerate(self.ours[:-1]):
-            widths = {"other": other.mean_bits, "own": own}
+            widths = {"other": other.mean_bits, "own": own.mean_bits}
             yield Change(Assumption.MEAN_WIDTH, self._plan_speedups(index), widths)
-        cycles = self._cycles[-1]
-        ideal = HeadCycles(cycles.ideal, cycles.ideal, 1.0)
-        speedups = self._speedups(
-            self._estimate_last(self.machine, ideal),
-            self._estimate_last(self.gpu_machine, ideal),
-            self.machine.resources,
+        resources = self.machine.resources
+        for other, at_peak in zip(self.others, self.others_at_peak, strict=True):
+            widths = {"other": other.linear_bits, "own": own.linear_bits}
+            speedups = self._speedups(other, at_peak, resources)
+            yield Change(Assumption.LINEAR_WIDTH, speedups, widths)
+        cycles, linear = self._cycles[-1], self._linear(self.linear_bits[0])
+        ideal = HeadCycles(cycles.ideal, cycles.ideal)
+        full, full_at_peak = (
+            estimate(self.workload, machine, self.plans[-1], linear.full(), ideal)
+            for machine in (self.machine, self.gpu_machine)
         )
-        yield Change(Assumption.FULL_LANES, speedups)
+        yield Change(Assumption.FULL_LANES, self._speedups(full, full_at_peak, resources))
 
     def _changes_at_peak(self) -> Iterator[Change]:
         """The comparison at the A100's peak: its share of attention, efficiency and cache."""
@@ -346,9 +276,9 @@ class Comparison:
         theirs = self._peer_row(A100(), A100.resources())["step_seconds"]
         own_efficiency = theirs / self._our_row(at_peak)["step_seconds"]
         yield Change(Assumption.OWN_EFFICIENCY, {Rival.A100: own_efficiency})
-        bare = self._estimate_last(replace(gpu, buffer_mib=0))
+        bare = self._estimate(replace(gpu, buffer_mib=0))
         yield Change(Assumption.NO_BUFFER, {Rival.A100: self.over_a100(bare)})
-        cached = self._estimate_last(replace(gpu, buffer_gbs=A100_BUFFER_GBS))
+        cached = self._estimate(replace(gpu, buffer_gbs=A100_BUFFER_GBS))
         speedups = {Rival.A100: self.over_a100(cached)}
         yield Change(Assumption.SLOW_BUFFER, speedups, {"gbs": A100_BUFFER_GBS})
 
@@ -361,50 +291,82 @@ class Comparison:
             changed = replace(machine, bandwidth_gbs=machine.bandwidth_gbs * factor)
             peak_changed = replace(gpu, bandwidth_gbs=gpu.bandwidth_gbs * factor)
             speedups = self._speedups(
-                self._estimate_last(changed), self._estimate_last(peak_changed), changed.resources
+                self._estimate(changed), self._estimate(peak_changed), changed.resources
             )
             yield Change(assumption, speedups)
 
+    def _changes_of_pruning(self) -> Iterator[Change]:
+        own, resources = self.ours[-1], self.machine.resources
+        for assumption, counting in PRUNING.items():
+            speedups = self._over_pruners(own, resources, counting)
+            if assumption is Assumption.CELL_AREAS:
+                speedups = {over: speedups[over] for over in speedups if over.equal_gates}
+            yield Change(assumption, speedups)
+        for other in self.others:
+            speedups = self._over_pruners(other, resources, Counting(density=1.0))
+            yield Change(Assumption.UNPRUNED_LINEAR, speedups, {"other": other.linear_bits})
+
+    # -- targets ----------------------------------------------------------------------------------
+
+    def _found(self, wanted: Wanted, index: int) -> tuple[float, float]:
+        """Speed-up of a plan where one is wanted, and if our linear layers took no time."""
+        at = self.gpu_machine if wanted.over is Rival.A100 else self.machine
+        with_linear = self._estimate(at, wanted.linear_bits, index)
+        counting = Counting(density=1.0 if wanted.keeps_all else None)
+
+        def speedup(ours: Estimate) -> float:
+            if wanted.over is Rival.A100:
+                return self.over_a100(ours)
+            return self._over_pruner(wanted.over, ours, self.machine.resources, counting)
+
+        return speedup(with_linear), speedup(replace(with_linear, linear_seconds=0.0))
+
+    def _assumed(self, wanted: Wanted) -> str:
+        """What a target rests on, in words."""
+        if wanted.over is Rival.A100:
+            return (
+                "papers' convention: equal INT8 peak and efficiency, attention "
+                f"{self.attention_share:.1%} of the FP16 time"
+            )
+        kept = "all" if wanted.keeps_all else f"{self.density:.0%}"
+        peer = _PRUNERS[wanted.over]()
+        each = f"{worth(peer.multiplier):.2f} PEs" if wanted.over.equal_gates else "one PE"
+        return f"a {peer.bits}-bit multiplier for {each}, pruning keeps {kept} of the attention"
+
     def targets(self, sensitivity: Sequence[Change]) -> list[Target]:
         """The speed-ups that are wanted, for every plan; ``sensitivity`` as of `sensitivity`."""
-        last = self._plan_speedups(-1)
-        found = []
-        for index, ours in enumerate(self.ours):
-            speedups = self._plan_speedups(index)
-            for over, wanted in _WANTED.items():
+        targets, last = [], len(self.plans) - 1
+        for index, plan in enumerate(self.plans):
+            for wanted in WANTED:
+                found, without_linear = self._found(wanted, index)
                 decided: tuple[str, ...] = ()
-                if speedups[over] < wanted <= last[over]:
-                    decided = (f"mean width {self.ours[-1].mean_bits:.2f} bit",)
-                elif speedups[over] < wanted and ours is self.ours[-1]:
-                    decided = tuple(
-                        change.label
-                        for change in sensitivity
-                        if change.speedups.get(over, 0) >= wanted
-                    )
-                found.append(
+                if found < wanted.speedup and index == last:
+                    decided = _deciding(wanted, sensitivity)
+                elif found < wanted.speedup <= self._found(wanted, last)[0]:
+                    decided = (f"attention at {self.plans[last].mean_bits:.2f} bit",)
+                targets.append(
                     Target(
-                        over=over,
-                        bits=ours.mean_bits,
                         wanted=wanted,
-                        found=speedups[over],
+                        bits=plan.mean_bits,
+                        found=found,
+                        assumption=self._assumed(wanted),
+                        linear_bits_limit=width_limit(wanted, found, without_linear),
                         decided_by=decided,
                     )
                 )
-        return found
+        return targets
 
 
-def _with_speedups(rows: list[dict[str, Any]], ours: int) -> list[dict[str, Any]]:
-    """Add to each row the speed-up of our last plan over it."""
-    best = rows[ours - 1]["step_seconds"]
-    attention = rows[ours - 1]["attention_seconds"]
-    return [
-        row
-        | {
-            "speedup": row["step_seconds"] / best,
-            "attention_speedup": row["attention_seconds"] / attention,
-        }
-        for row in rows
-    ]
+def _deciding(wanted: Wanted, sensitivity: Sequence[Change]) -> tuple[str, ...]:
+    """Changes that reach a speed-up: of one assumption, or if none does, of two."""
+    enough = [c for c in sensitivity if c.speedups.get(wanted.over, 0) >= wanted.speedup]
+    of_one = [change for change in enough if change.assumption not in OF_TWO]
+    return tuple(change.label for change in of_one or enough)
+
+
+def _of_equal_gates(peer: Peer, own: Resources, measure: Measure = Measure.GATES) -> Resources:
+    """As many of a peer's multipliers as have the gates of our PEs."""
+    return replace(own, macs=own.macs / worth(peer.multiplier, measure))
 
 
 def compare(
@@ -412,6 +374,7 @@ def compare(
     machine: Machine,
     plans: Sequence[HeadPlans],
     density: float,
+    linear_bits: Sequence[float] = LINEAR_BITS,
 ) -> dict[str, Any]:
     """Compare a model on our machine with its peers; parameters as `Comparison`.
 
@@ -423,9 +386,9 @@ def compare(
     Raises
     ------
     ParoError
-        If model, plans and configuration do not fit each other.
+        As `Comparison`.
     """
-    found = Comparison(workload, machine, plans, density)
+    found = Comparison(workload, machine, plans, density, linear_bits)
     sensitivity = found.sensitivity()
     return {
         "model": workload.model_dump(),
@@ -442,21 +405,16 @@ def compare(
         },
         "pruned_density": density,
         "attention_share": found.attention_share,
-        "ours": [one.report(workload) for one in found.ours],
-        "ours_at_a100_peak": [one.report(workload) for one in found.ours_at_peak],
+        "linear_bits": list(found.linear_bits),
+        "multipliers": {name: asdict(one) for name, one in load_multipliers().items()},
+        "ours": [one.report(workload) for one in (*found.ours, *found.others)],
+        "ours_at_a100_peak": [
+            one.report(workload) for one in (*found.ours_at_peak, *found.others_at_peak)
+        ],
         "a100_peak_cores": found.gpu_machine.cores,
         "equal_resources": found.equal_rows(),
+        "equal_gates": found.gate_rows(),
         "a100_peak": found.peak_rows(),
-        "targets": [
-            {
-                "over": str(target.over),
-                "mean_bits": round(target.bits, 4),
-                "wanted": target.wanted,
-                "found": target.found,
-                "holds": target.holds,
-                "decided_by": list(target.decided_by),
-            }
-            for target in found.targets(sensitivity)
-        ],
+        "targets": [target.report() for target in found.targets(sensitivity)],
         "sensitivity": [change.report() for change in sensitivity],
     }

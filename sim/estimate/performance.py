@@ -12,9 +12,9 @@ counts, head by head:
 A buffer holds K and V of all heads that have a row in work; where it has room for fewer, these
 heads are finished before the next ones begin, and cores without a row wait.
 
-Linear layers run in W8A8 on the same arrays with the utilisation of 8-bit blocks, under the traffic
-rule of `sim.estimate.traffic`. Not counted: norms, activations, residuals, the quantisation between
-layers, text encoder and image decoder.
+Linear layers run on the same arrays (`sim.estimate.linear_layers`), under the traffic rule of
+`sim.estimate.traffic`; a weight is a byte in memory, whatever its width. Not counted: norms,
+activations, residuals, the quantisation between layers, text encoder and image decoder.
 """
 
 from collections.abc import Mapping
@@ -28,11 +28,11 @@ from paro.config.errors import ParoError
 from sim.cycles.attention_time import (
     attention_cycles,
     ideal_cycles,
-    linear_utilisation,
     read_bytes,
     written_bytes,
 )
 from sim.estimate.head_plans import HeadPlans
+from sim.estimate.linear_layers import LinearCycles, token_group
 from sim.estimate.machine import Machine
 from sim.estimate.traffic import heads_held, linear_bytes, linear_reads, linear_tile
 from sim.estimate.workloads import Workload, check_fits
@@ -51,13 +51,10 @@ class HeadCycles:
     ----------
     measured, ideal : np.ndarray
         float64 [maps].
-    linear_utilisation : float
-        Share of the lanes that work in a linear layer.
     """
 
     measured: np.ndarray
     ideal: np.ndarray
-    linear_utilisation: float
 
 
 def head_cycles(workload: Workload, machine: Machine, plans: HeadPlans) -> HeadCycles:
@@ -76,7 +73,6 @@ def head_cycles(workload: Workload, machine: Machine, plans: HeadPlans) -> HeadC
     return HeadCycles(
         measured=attention_cycles(config, plans.codes, tokens, machine.latency).astype(np.float64),
         ideal=ideal_cycles(config, plans.codes, tokens),
-        linear_utilisation=linear_utilisation(config),
     )
 
 
@@ -94,14 +90,16 @@ class Estimate:
         The same of linear layers.
     mean_bits, density : float
         Of the plans.
+    linear_bits : float
+        Mean width of the weights of linear layers.
     attention_bounds : dict of str to float
         Share of the attention's seconds that each of `BOUNDS` takes.
     linear_bound : str
         The bound of linear layers.
     moved_bytes : float
         Between memory and chip.
-    core_reads : float
-        Bytes that all cores read in a second of attention.
+    core_reads, linear_core_reads : float
+        Bytes that all cores read in a second of attention, and of linear layers.
     plans : str
         Where the plans come from.
     assumed : bool
@@ -114,10 +112,12 @@ class Estimate:
     linear_utilisation: float
     mean_bits: float
     density: float
+    linear_bits: float
     attention_bounds: Mapping[str, float]
     linear_bound: str
     moved_bytes: float
     core_reads: float
+    linear_core_reads: float
     plans: str
     assumed: bool
 
@@ -131,6 +131,7 @@ class Estimate:
         return {
             "mean_bits": round(self.mean_bits, 4),
             "density": round(self.density, 4),
+            "linear_bits": round(self.linear_bits, 4),
             "plans": self.plans,
             "assumed": self.assumed,
             "utilisation": round(self.utilisation, 4),
@@ -145,6 +146,7 @@ class Estimate:
             "linear_bound": self.linear_bound,
             "gigabytes_per_step": self.moved_bytes * workload.guidance_passes / 1e9,
             "core_reads_gbs": self.core_reads / 1e9,
+            "linear_core_reads_gbs": self.linear_core_reads / 1e9,
         }
 
 
@@ -152,6 +154,7 @@ def estimate(
     workload: Workload,
     machine: Machine,
     plans: HeadPlans,
+    linear: LinearCycles,
     cycles: HeadCycles | None = None,
 ) -> Estimate:
     """Estimate a pass through a model.
@@ -164,6 +167,8 @@ def estimate(
         Our accelerator.
     plans : HeadPlans
         Codes of its heads.
+    linear : LinearCycles
+        Of its linear layers, by `linear_layers.linear_cycles`.
     cycles : HeadCycles, optional
         If they are known from a machine of the same configuration and latency.
 
@@ -192,27 +197,31 @@ def estimate(
     bound = parts.argmax(axis=0)
     total = float(seconds.sum())
 
-    macs, tile = workload.linear_macs, linear_tile(config.block, resources.buffer)
-    moved, read = linear_bytes(workload, 1, tile), linear_reads(workload, 1, config.block)
-    linear = [
-        macs / resources.macs_per_second / known.linear_utilisation,
+    group = token_group(config)
+    tiles = (linear_tile(side, resources.buffer) for side in (config.block, group))
+    moved = linear_bytes(workload, 1, *tiles)
+    read = linear_reads(workload, 1, config.block, group)
+    layers = [
+        linear.shared(machine.cores) / resources.clock_hz,
         read / machine.port_bandwidth,
         read / from_buffer,
         moved / resources.bandwidth,
     ]
     return Estimate(
         attention_seconds=total,
-        linear_seconds=workload.layers * max(linear),
+        linear_seconds=workload.layers * max(layers),
         utilisation=float(plans.counts @ known.ideal / (plans.counts @ known.measured)),
-        linear_utilisation=known.linear_utilisation,
+        linear_utilisation=linear.utilisation,
         mean_bits=plans.mean_bits,
         density=plans.density,
+        linear_bits=linear.mean_bits,
         attention_bounds={
             name: float(seconds[bound == index].sum() / total) for index, name in enumerate(BOUNDS)
         },
-        linear_bound=BOUNDS[int(np.argmax(linear))],
+        linear_bound=BOUNDS[int(np.argmax(layers))],
         moved_bytes=float(plans.counts @ from_memory) + workload.layers * moved,
         core_reads=float(plans.counts @ through_port) / total,
+        linear_core_reads=read / max(layers),
         plans=plans.source,
         assumed=plans.assumed,
     )

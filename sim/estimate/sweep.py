@@ -25,6 +25,7 @@ from sim.cycles.cycle_model import compile_model
 from sim.estimate.area import load_area_model
 from sim.estimate.grid import Grid, check_sweep
 from sim.estimate.head_plans import HeadPlans
+from sim.estimate.linear_layers import LINEAR_BITS, check_linear_bits, linear_cycles
 from sim.estimate.machine import Machine
 from sim.estimate.pareto import mark_best
 from sim.estimate.performance import estimate, head_cycles
@@ -37,18 +38,21 @@ __all__ = ["captured_quality", "sweep", "sweep_report"]
 _POINT = ("rows", "cols", "cores", "clock_mhz", "bandwidth_gbs", "avg_bits", "luts")
 
 
-def _path(folder: Path, workload: Workload, machine: Machine, digest: str) -> Path:
+def _path(folder: Path, workload: Workload, machine: Machine, digest: str, bits: float) -> Path:
     fields = asdict(machine) | {"config": machine.config.model_dump()}
-    return kept_path(folder, workload.model_dump(), fields, digest)
+    return kept_path(folder, workload.model_dump(), fields, digest, bits)
 
 
-def _job(workload: Workload, machines: list[tuple[Machine, Path]], plans: HeadPlans) -> int:
+def _job(
+    workload: Workload, machines: list[tuple[Machine, Path]], plans: HeadPlans, bits: float
+) -> int:
     """Compute and write the points of one array under one plan; their number."""
     area = load_area_model()
     cycles = head_cycles(workload, machines[0][0], plans)
+    linear = linear_cycles(workload, machines[0][0].config, bits)
     for machine, path in machines:
         config = machine.config
-        found = estimate(workload, machine, plans, cycles)
+        found = estimate(workload, machine, plans, linear, cycles)
         point = {
             "rows": config.rows,
             "cols": config.cols,
@@ -69,6 +73,7 @@ def sweep(
     plans: Sequence[HeadPlans],
     folder: Path,
     *,
+    linear_bits: float = LINEAR_BITS[0],
     jobs: int = -1,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
@@ -84,6 +89,8 @@ def sweep(
         One for each mean width.
     folder : Path
         Keeps the points.
+    linear_bits : float
+        Mean width of linear layers.
     jobs : int
         Processes; all cores by default.
     progress : Progress, optional
@@ -103,10 +110,14 @@ def sweep(
     if not (plans and grid.configs and grid.clocks_mhz and grid.bandwidths_gbs):
         raise ParoError("the sweep has no point; legal: one value or more of each")
     check_sweep(workload, grid, jobs)
+    check_linear_bits(linear_bits)
     paths, missing = [], []
     for plan, config in product(plans, grid.configs):
         digest = plan.digest()
-        points = [(m, _path(folder, workload, m, digest)) for m in grid.machines(config)]
+        points = [
+            (machine, _path(folder, workload, machine, digest, linear_bits))
+            for machine in grid.machines(config)
+        ]
         paths += [path for _, path in points]
         absent = [(machine, path) for machine, path in points if not path.exists()]
         if absent:
@@ -118,7 +129,9 @@ def sweep(
         compile_model()  # once, and not in each process without a word
     # `Parallel` of one job gives results as they are made, not as a list.
     with deaf_processes():
-        results: Any = run(joblib.delayed(_job)(workload, absent, plan) for absent, plan in missing)
+        results: Any = run(
+            joblib.delayed(_job)(workload, absent, plan, linear_bits) for absent, plan in missing
+        )
     for done in results:
         steps.advance(done)
     return [read_kept(path, {*_POINT, "sample_seconds"}) for path in paths]

@@ -43,24 +43,33 @@ def linear_tile(tile: int, buffer: float) -> float:
     return max(tile, sqrt(buffer / _ACCUMULATOR))
 
 
-def linear_reads(workload: Workload, operand_bytes: float, tile: float) -> float:
-    """Bytes that the linear layers of a layer read."""
+def linear_reads(
+    workload: Workload, operand_bytes: float, tile: float, tokens: float | None = None
+) -> float:
+    """Bytes that the linear layers of a layer read.
+
+    Parameters
+    ----------
+    workload : Workload
+    operand_bytes : float
+        Of a weight and of an activation.
+    tile : float
+        Outputs of a tile.
+    tokens : float, optional
+        Tokens of a tile; as many as outputs by default.
+    """
+    group = tile if tokens is None else tokens
     return sum(
         operand_bytes
         * inputs
-        * (workload.tokens * ceil(outputs / tile) + outputs * ceil(workload.tokens / tile))
-        for inputs, outputs in _products(workload)
+        * (workload.tokens * ceil(outputs / tile) + outputs * ceil(workload.tokens / group))
+        for inputs, outputs in workload.linear_layers
     )
 
 
-def linear_bytes(workload: Workload, operand_bytes: float, tile: float) -> float:
-    """Bytes that they read and write."""
-    written = sum(_OUTPUT * workload.tokens * outputs for _, outputs in _products(workload))
-    return linear_reads(workload, operand_bytes, tile) + written
-
-
-def _products(workload: Workload) -> list[tuple[int, int]]:
-    """Channels in and out of QKV, output projection and feed-forward network."""
-    width, ffn = workload.width, workload.ffn
-    products = ((width, 3 * width), (width, width), (width, ffn), (ffn, width))
-    return [(inputs, outputs) for inputs, outputs in products if inputs and outputs]
+def linear_bytes(
+    workload: Workload, operand_bytes: float, tile: float, tokens: float | None = None
+) -> float:
+    """Bytes that they read and write; parameters as of `linear_reads`."""
+    written = sum(_OUTPUT * workload.tokens * outputs for _, outputs in workload.linear_layers)
+    return linear_reads(workload, operand_bytes, tile, tokens) + written

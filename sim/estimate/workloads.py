@@ -79,9 +79,16 @@ class Workload(BaseModel):
         return 2 * self.tokens**2 * self.width
 
     @property
+    def linear_layers(self) -> tuple[tuple[int, int], ...]:
+        """Channels in and out of QKV, output projection and feed-forward network."""
+        width, ffn = self.width, self.ffn
+        layers = ((width, 3 * width), (width, width), (width, ffn), (ffn, width))
+        return tuple(layer for layer in layers if all(layer))
+
+    @property
     def weights(self) -> int:
         """Weights of a layer: four projections of attention, two of the feed-forward network."""
-        return 4 * self.width**2 + 2 * self.width * self.ffn
+        return sum(inputs * outputs for inputs, outputs in self.linear_layers)
 
     @property
     def linear_macs(self) -> int:

@@ -44,10 +44,27 @@ def test_estimate_writes_report_and_chart(paro, model, tmp_path):
     assert "calibrated: 16 captured heads (tiny_video_dit_t03)" in outcome.out
     assert "would hold if" in outcome.out
     report = json.loads((out / "estimate.json").read_text())
-    assert [round(one["mean_bits"], 1) for one in report["ours"]] == [4.8, 4.0]
+    widths = [(round(one["mean_bits"], 1), round(one["linear_bits"])) for one in report["ours"]]
+    assert widths == [(4.8, 4), (4.0, 4), (4.0, 8), (4.0, 4), (4.0, 3), (4.0, 3)]
     assert report["machine"]["macs"] == 64
     assert report["ours"][1]["step_seconds"] < report["ours"][0]["step_seconds"]
     assert (out / "estimate.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_linear_layers_have_the_widths_asked_for(paro, model, tmp_path):
+    arguments = ("estimate", "--model", model, *CORE, "--assume-density", 0.5)
+    out = tmp_path / "out"
+    outcome = paro(*arguments, "--linear-bits", "8,2", "-o", out)
+    assert outcome.status == 0, outcome.err
+    wide, narrow = json.loads((out / "estimate.json").read_text())["ours"]
+    assert (wide["linear_bits"], narrow["linear_bits"]) == (8, 2)
+    assert wide["linear_seconds"] == pytest.approx(4 * narrow["linear_seconds"])
+    assert wide["attention_seconds"] == narrow["attention_seconds"]
+    found = json.loads(paro(*arguments, "--linear-bits", "8", "--json", "-o", out).out)
+    assert len(found["ours"]) == 1
+    assert found["equal_gates"][0]["machine"] == found["equal_resources"][0]["machine"]
+    # Targets are of their own widths.
+    assert {target["linear_bits"] for target in found["targets"]} == {8, 4, 3.5}
 
 
 def test_names_are_printed_as_they_are(paro, model, tmp_path):
@@ -101,6 +118,14 @@ def test_a_plan_stands_for_the_model(paro, model, tmp_path):
     [
         ("there is no model 'sora'; legal: cogvideox-2b", ["--model", "sora"]),
         ("give --model and -o, or --checkpoints", []),
+        (
+            "linear bits = 9 is not legal; legal: 2 to 8",
+            ["--model", "cogvideox-5b", "--linear-bits", "4,9"],
+        ),
+        (
+            "linear bits = 'few' is not a list of numbers",
+            ["--model", "flux.1-dev", "--linear-bits", "few"],
+        ),
         ("clock_mhz = 0 is not legal", ["--model", "cogvideox-5b", "--clock", "0"]),
         ("bandwidth_gbs = -1 is not legal", ["--model", "cogvideox-5b", "--bandwidth", "-1"]),
         ("avg_bits = 9.0 is not legal", ["--model", "cogvideox-5b", "--avg-bits", "9"]),
@@ -181,6 +206,7 @@ def test_a_sweep_writes_points_and_plots_and_is_resumed(paro, model, tmp_path, m
         ("clocks = 'fast' is not a list of numbers", ["--clocks", "fast"]),
         ("bandwidth_gbs = 0 is not legal", ["--bandwidths", "0"]),
         ("avg_bits = 0.0 is not legal", ["--bits", "0"]),
+        ("linear bits = 1 is not legal; legal: 2 to 8", ["--linear-bits", "1"]),
         ("jobs = 0 is not legal", ["--jobs", "0"]),
         ("max_tokens = 64 does not fit the 17776 tokens", ["--max-tokens", "64"]),
     ],

@@ -146,6 +146,7 @@ def test_study_of_processing_elements(paro, tmp_path, monkeypatch):
     assert str(own["area"]) in outcome.out
     assert "MHz" not in outcome.out
     assert own["mean_snr_db"]["4.8"] > fixed["mean_snr_db"]["4.8"]
+    assert own["cell_area"] is None
 
 
 def test_bad_input(refused, model, tmp_path):
@@ -170,6 +171,9 @@ def test_bad_input(refused, model, tmp_path):
     refused("the study 'formats' needs captures", "study", "formats", *output)
     refused("--no-place is not for the study 'formats'", "study", "formats", capture, "--no-place",
             *output)  # fmt: skip
+    refused("--liberty is not for the study 'formats'", "study", "formats", capture, "--liberty",
+            capture, *output)  # fmt: skip
+    refused("cell library none does not exist", "study", "pe", "--liberty", "none", *output)
     refused("--bits is not for the study 'pe'", "study", "pe", "--bits", "3", *output)
     refused("does not exist", "capture", tmp_path / "none", *output)
     refused("at = 1.5 is not legal", "capture", model, "--at", "1.5", *output)

@@ -6,7 +6,9 @@ Source: abstract and artifact page: a fusion unit of 16 bricks makes 1 product o
 Assumptions: a unit counts as one multiply-accumulate unit. PV takes our plan's widths of P (its
 narrowest is 2 bits, so skipped blocks are computed at 2). QK runs at the width of its inputs, 8 by
 8 bits: before the product the width of the block's weights means nothing to it. Dense, every brick
-works in every cycle. Linear layers are W8A8.
+works in every cycle. Linear layers are W8A8: integers of 4 bits err about three times as much as
+our two digits (docs/pe.md), so they are no equal. In gates a unit counts as four 8 x 2 lanes
+(`fixed` in `paro study pe`); with both sides variable, which nothing here uses, it would be larger.
 
 Check: its speed-up over Eyeriss (168 units of 16 bits, same clock and area) is of networks whose
 widths the abstract does not give. At 8 bits the units alone make 512 / 168 = 3.05x, 22 % below.
@@ -33,6 +35,11 @@ class BitFusion(Peer):
     """A dense machine whose PV follows the width of P."""
 
     name: str = "Bit Fusion-like"
+
+    @property
+    def multiplier(self) -> str:
+        """Its lanes, in the study of processing elements."""
+        return "fixed"
 
     def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention."""

@@ -23,6 +23,10 @@ _PRODUCT = Workload(
 )
 
 
+#: Multipliers by the bits of their operands, by their names in the study of processing elements.
+_MACS = {8: "mac", 16: "mac-16"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerWork:
     """One layer of a model, as a peer sees it.
@@ -76,6 +80,11 @@ class Peer(ABC):
     name: str
     #: Bits of its multipliers' operands.
     bits: int = 8
+
+    @property
+    def multiplier(self) -> str:
+        """Its multiplier's name in the study of processing elements (`sim.estimate.gates`)."""
+        return _MACS[self.bits]
 
     @abstractmethod
     def attention_seconds(self, work: LayerWork, resources: Resources) -> float:

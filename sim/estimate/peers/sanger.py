@@ -41,6 +41,8 @@ class Sanger(Peer):
 
     Parameters
     ----------
+    bits : {16, 8}
+        Of its operands; 8 is a Sanger that was never built.
     density : float
         Share of the weights that live.
     """
@@ -52,7 +54,7 @@ class Sanger(Peer):
     def attention_seconds(self, work: LayerWork, resources: Resources) -> float:
         """Seconds of attention, prediction included."""
         workload = work.workload
-        prediction = workload.attention_macs / 2 * (_PREDICTION_BITS / _BITS) ** 2
+        prediction = workload.attention_macs / 2 * (_PREDICTION_BITS / self.bits) ** 2
         moved = attention_bytes(workload, self.bits / 8, resources.buffer)
         return resources.seconds(workload.attention_macs * self.density + prediction, moved)
 

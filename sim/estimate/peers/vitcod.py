@@ -34,6 +34,8 @@ class ViTCoD(Peer):
 
     Parameters
     ----------
+    bits : {16, 8}
+        Of its operands; 8 is a ViTCoD that was never built.
     density : float
         Share of the weights that live.
     """

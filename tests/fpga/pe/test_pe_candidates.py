@@ -112,9 +112,12 @@ def windowed(rng, bits):
 
 
 WINDOWED = ("paro", "reordered", "running")
+#: Bits of the operands of those that have one width.
+PLAIN = {"mac": 8, "4-mac": 8, "mac-16": 16}
 #: How values become a word, and what values are tried.
 ENCODERS = {
     "mac": [(lambda values, bits: values[0], any_integer)],
+    "mac-16": [(lambda values, bits: values[0], any_integer)],
     "4-mac": [(lambda values, bits: values, any_integer)],
     "fixed": [(two_bits, any_integer)],
     "shift": [(shifted_pairs, leading_bits)],
@@ -126,7 +129,7 @@ ENCODERS = {
 
 def operand_lanes(name, operands, bits):
     """Each operand in all lanes of its element."""
-    if name == "mac":
+    if name in ("mac", "mac-16"):
         return operands[0]
     lanes = [operand for operand in operands for _ in range(4 // len(operands))]
     if name not in WINDOWED:
@@ -141,17 +144,27 @@ def test_products_are_exact_at_each_width(name, seed):
     for encode, draw in ENCODERS[name]:
         steps, expected = [], []
         for width, macs in zip((8, 4, 2), candidate.macs, strict=True):
-            bits = 8 if candidate.number_format == "int8" else width
+            bits = PLAIN.get(name, width)
+            wide = PLAIN.get(name, 8)
+            largest = 2 ** (wide - 1) - 1
             for length in TILES:
                 total = 0
                 for step in range(length):
-                    operands = [rng.choice((-127, 127, any_integer(rng, 8))) for _ in range(macs)]
+                    operands = [
+                        rng.choice((-largest, largest, any_integer(rng, wide))) for _ in range(macs)
+                    ]
                     values = [draw(rng, bits) for _ in range(macs)]
                     total += sum(a * b for a, b in zip(operands, values, strict=True))
                     lanes, word = operand_lanes(name, operands, bits), encode(values, bits)
                     steps.append((lanes, word, step == 0, step == length - 1))
                 expected.append(total)
         assert drained_tiles(candidate.pe, steps) == expected
+
+
+def test_a_wide_mac_holds_sums_beyond_32_bits():
+    lowest = -(2**15)
+    steps = [(lowest, lowest, step == 0, step == 510) for step in range(511)]
+    assert drained_tiles(CANDIDATES["mac-16"].pe, steps) == [511 * lowest**2]
 
 
 def test_the_reordered_lane_equals_the_lane_of_the_core(seed):

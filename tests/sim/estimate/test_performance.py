@@ -15,14 +15,19 @@ from paro.config import Config, ParoError
 from paro.config.formats import CODE_BITS
 from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes, written_bytes
 from sim.estimate.area import load_area_model
-from sim.estimate.comparison import Assumption, Comparison, Rival, compare
+from sim.estimate.assumptions import Assumption, Counting, Rival
+from sim.estimate.comparison import Comparison, compare
+from sim.estimate.gates import Measure, worth
 from sim.estimate.grid import Grid
 from sim.estimate.head_plans import HeadPlans, assumed_plans, calibrated_plans, plans_of
+from sim.estimate.linear_layers import LINEAR_BITS, linear_cycles
 from sim.estimate.machine import Machine
 from sim.estimate.paper_figures import checkpoints, peak_speedup
-from sim.estimate.peers import DenseInt8, Sanger
-from sim.estimate.performance import HeadCycles, estimate
+from sim.estimate.peers import DenseInt8, Sanger, ViTCoD
+from sim.estimate.performance import HeadCycles
+from sim.estimate.performance import estimate as estimate_pass
 from sim.estimate.sweep import sweep
+from sim.estimate.targets import WANTED, width_limit
 from sim.estimate.traffic import linear_bytes, linear_reads
 from sim.estimate.workloads import Workload, load_workload
 from tests.places import ROOT
@@ -40,6 +45,11 @@ TINY = Workload(
     steps=5,
     guidance_passes=2,
 )
+
+
+def estimate(workload, machine, plans, cycles=None, bits=8.0):
+    linear = linear_cycles(workload, machine.config, bits)
+    return estimate_pass(workload, machine, plans, linear, cycles)
 
 
 def full_plans(code=3):
@@ -93,8 +103,13 @@ def test_a_fast_memory_leaves_the_array_alone():
     cycles = attention_cycles(CONFIG, plans.codes, 72)[0]
     assert found.attention_bounds == {"array": 1.0, "port": 0.0, "buffer": 0.0, "memory": 0.0}
     assert found.attention_seconds == pytest.approx(6 * cycles / (2 * 100e6))
-    linear = 3 * 72 * (4 * 64 * 64 + 2 * 64 * 64) / (2 * 16 * 100e6)
-    assert found.linear_seconds == pytest.approx(linear / found.linear_utilisation)
+    # 80 tokens are computed for 72.
+    linear = 3 * 80 * (4 * 64 * 64 + 2 * 64 * 64) / (2 * 16 * 100e6)
+    assert found.linear_seconds == pytest.approx(linear)
+    assert found.linear_utilisation == pytest.approx(72 / 80)
+    halved = estimate(TINY, machine, plans, bits=4.0)
+    assert halved.linear_seconds == pytest.approx(linear / 2)
+    assert halved.attention_seconds == found.attention_seconds
     assert found.utilisation == pytest.approx(ideal_cycles(CONFIG, plans.codes, 72)[0] / cycles)
 
 
@@ -111,7 +126,7 @@ def test_a_slow_memory_counts_alone():
 
 def test_cores_beyond_the_rows_wait():
     # Three layers of two heads of five rows; a core of seven has no row of the last round.
-    plans, cycles = full_plans(), HeadCycles(np.array([5e6]), np.array([5e6]), 1.0)
+    plans, cycles = full_plans(), HeadCycles(np.array([5e6]), np.array([5e6]))
 
     def seconds(cores, **fields):
         machine = Machine(config=CONFIG, clock_mhz=1, bandwidth_gbs=1e6, cores=cores, **fields)
@@ -136,6 +151,8 @@ def test_a_slow_buffer_counts_alone():
     assert found.attention_seconds == pytest.approx(6 * port[0] / 1e6)
     assert found.core_reads == pytest.approx(1e6)
     assert found.linear_bound == "buffer"
+    assert found.linear_core_reads == pytest.approx(1e6)
+    assert found.linear_seconds == pytest.approx(3 * linear_reads(TINY, 1, 16) / 1e6)
     # Without a buffer there is none to wait for.
     bare = replace(machine, buffer_mib=0)
     assert estimate(TINY, bare, plans).attention_bounds["buffer"] == 0.0
@@ -149,6 +166,9 @@ def test_linear_traffic_by_hand():
     reads = read(192) + 3 * read(64)
     assert linear_reads(TINY, 1, 32) == reads
     assert linear_bytes(TINY, 1, 32) == reads + 2 * 72 * (192 + 3 * 64)
+    # Tiles of 32 outputs and 16 tokens: weights are read for five groups of tokens.
+    narrow = sum(64 * (72 * math.ceil(outputs / 32) + outputs * 5) for outputs in (192, 64, 64, 64))
+    assert linear_reads(TINY, 1, 32, 16) == narrow
     without = TINY.model_copy(update={"ffn": 0})
     assert linear_reads(without, 1, 32) == read(192) + read(64)
     assert linear_bytes(without, 1, 32) == linear_reads(without, 1, 32) + 2 * 72 * (192 + 64)
@@ -330,53 +350,127 @@ def test_speed_ups_by_hand(comparison):
     )
     assert comparison.over_a100(found, 0.6) == pytest.approx(1 / (0.3 * 0.5 + 0.2 * 0.25))
     resources = comparison.machine.resources
+    over = comparison.over_peer
     dense = 3 * (TINY.attention_macs + TINY.linear_macs) / (32 * 500e6)
     own = replace(found, attention_seconds=dense / 8, linear_seconds=dense / 8)
     peer = DenseInt8(bits=16)
-    assert comparison.over_peer(peer, own, resources) == pytest.approx(4)
-    assert comparison.over_peer(peer, own, resources, wide=True) == pytest.approx(16)
+    assert over(peer, own, resources) == pytest.approx(4)
     alone = 8 * TINY.attention_macs / (TINY.attention_macs + TINY.linear_macs)
-    assert comparison.over_peer(peer, own, resources, attention_alone=True) == pytest.approx(alone)
-    eight = comparison.over_peer(DenseInt8(), own, resources, wide=True)
-    assert eight == pytest.approx(4)
+    assert over(peer, own, resources, attention_alone=True) == pytest.approx(alone)
+
+
+def test_equal_gates_leave_a_peer_what_its_multipliers_are_worth(comparison):
+    many, few = comparison.equal_rows(), comparison.gate_rows()
+    assert [row["machine"] for row in many] == [row["machine"] for row in few]
+    names = {"ITA-like, dense INT8": "mac", "Bit Fusion-like": "fixed", "Sanger": "mac-16"}
+    for before, row in zip(many, few, strict=True):
+        part = worth(names.get(row["machine"], "mac-16"))
+        if row["machine"].startswith("PARO"):
+            part = 1
+        assert row["multipliers"] == pytest.approx(32 / part)
+        assert row["step_seconds"] == pytest.approx(before["step_seconds"] * part)
+    assert few[-1]["machine"] == "ViTCoD"
+
+
+def test_rows_are_of_every_width_and_speed_ups_of_the_first(comparison):
+    rows = comparison.equal_rows()
+    assert [row["machine"] for row in rows[: 1 + len(LINEAR_BITS)]] == [
+        "PARO at 8.00 / 4.00 bit",
+        "PARO at 2.00 / 4.00 bit",
+        "PARO at 2.00 / 8.00 bit",
+        "PARO at 2.00 / 3.50 bit",
+        "PARO at 2.00 / 3.00 bit",
+        "PARO at 2.00 / 2.71 bit",
+    ]
+    assert rows[1]["speedup"] == 1
+    assert rows[2]["speedup"] > 1 > rows[3]["speedup"] > rows[4]["speedup"]
+    assert rows[2]["linear_seconds"] == pytest.approx(2 * rows[1]["linear_seconds"])
 
 
 def test_each_assumption_changes_what_it_says(comparison, monkeypatch):
     monkeypatch.setattr("sim.estimate.comparison.A100_BUFFER_GBS", 1e-3)
     changes = comparison.sensitivity()
-    assert [change.assumption for change in changes] == list(Assumption)
-    found = {change.assumption: change.speedups for change in changes}
+    assert list(dict.fromkeys(change.assumption for change in changes)) == list(Assumption)
+    found = {change.assumption: change.speedups for change in reversed(changes)}
     base = found[Assumption.NONE]
     assert base[Rival.SANGER] == pytest.approx(
         comparison.over_peer(Sanger(density=0.5), comparison.ours[-1], comparison.machine.resources)
     )
     assert found[Assumption.UNPRUNED][Rival.SANGER] > base[Rival.SANGER]
     assert found[Assumption.PRUNED_TO_30][Rival.VITCOD] < base[Rival.VITCOD]
-    assert found[Assumption.WIDE][Rival.SANGER] == pytest.approx(4 * base[Rival.SANGER])
+    assert base[Rival.SANGER_GATES] == pytest.approx(worth("mac-16") * base[Rival.SANGER])
+    assert found[Assumption.NARROWED][Rival.VITCOD] == pytest.approx(base[Rival.VITCOD])
+    assert found[Assumption.NARROWED][Rival.VITCOD_GATES] == pytest.approx(
+        worth("mac") * base[Rival.VITCOD]
+    )
+    assert found[Assumption.CELL_AREAS] == pytest.approx(
+        {
+            over: worth("mac-16", Measure.CELL_AREA) * base[over.value.split(",")[0]]
+            for over in Rival
+            if over.equal_gates
+        }
+    )
+    for over in Rival:
+        # The first of the other widths is 8 bits, in place of 4.
+        assert found[Assumption.LINEAR_WIDTH][over] < base[over]
+    assert found[Assumption.UNPRUNED_LINEAR].keys() == set(Rival) - {Rival.A100}
     assert found[Assumption.FULL_LANES][Rival.A100] > base[Rival.A100]
+    assert found[Assumption.FULL_LANES][Rival.SANGER] > base[Rival.SANGER]
     assert found[Assumption.SLOW_BUFFER][Rival.A100] < base[Rival.A100]
-    targets = comparison.targets(changes)
-    assert {str(target.over): target.wanted for target in targets} == {
-        "A100": 3.2,
-        "Sanger": 7.05,
-        "ViTCoD": 7.05,
-    }
 
 
-def test_a_change_says_in_words_what_it_is(comparison):
-    labels = {change.assumption: change.label for change in comparison.sensitivity()}
-    assert labels[Assumption.MEAN_WIDTH] == "mean width 8.00 in place of 2.00 bit"
-    assert labels[Assumption.SLOW_BUFFER].endswith("gives what its cache does, 7,219 GB/s")
-    report = comparison.sensitivity()[-1].report()
-    assert report["assumption"] == Assumption.UNPRUNED_ALONE_WIDE.value
-    assert report["A100"] is None
-    assert report["Sanger"] > 0
+def test_a_target_is_of_its_own_width_and_accounting(comparison):
+    targets = comparison.targets(comparison.sensitivity())
+    assert [target.wanted for target in targets] == [*WANTED, *WANTED]
+    assert [target.bits for target in targets] == [8.0] * len(WANTED) + [2.0] * len(WANTED)
+    machine, plans = comparison.machine, comparison.plans[-1]
+    for target in targets[len(WANTED) :]:
+        wanted = target.wanted
+        if wanted.over is Rival.A100:
+            own = estimate(TINY, comparison.gpu_machine, plans, bits=wanted.linear_bits)
+            assert target.found == pytest.approx(comparison.over_a100(own))
+            assert "papers' convention" in target.assumption
+            continue
+        own = estimate(TINY, machine, plans, bits=wanted.linear_bits)
+        kind = Sanger if wanted.over.startswith("Sanger") else ViTCoD
+        peer = kind(density=1.0 if wanted.keeps_all else 0.5)
+        found = comparison.over_peer(peer, own, machine.resources)
+        part = worth("mac-16") if wanted.over.equal_gates else 1
+        assert target.found == pytest.approx(part * found)
+        kept = "all" if wanted.keeps_all else "50%"
+        each = f"{worth('mac-16'):.2f} PEs" if wanted.over.equal_gates else "one PE"
+        assert target.assumption == (
+            f"a 16-bit multiplier for {each}, pruning keeps {kept} of the attention"
+        )
+
+
+def test_at_its_limit_a_target_is_just_reached(comparison):
+    plans, machine = comparison.plans[-1], comparison.machine
+    targets = comparison.targets(comparison.sensitivity())
+    limits = [(target.wanted, target.linear_bits_limit) for target in targets[len(WANTED) :]]
+    inner = [(wanted, limit) for wanted, limit in limits if limit is not None and limit < 8]
+    assert inner
+    for wanted, limit in inner:
+        own = estimate(TINY, machine, plans, bits=wanted.linear_bits)
+        at_limit = replace(own, linear_seconds=own.linear_seconds * limit / wanted.linear_bits)
+        counting = Counting(density=1.0 if wanted.keeps_all else 0.5)
+        found = comparison._over_pruners(at_limit, machine.resources, counting)[wanted.over]
+        assert found == pytest.approx(wanted.speedup)
+
+
+def test_limits_beyond_all_widths():
+    wanted = WANTED[1]
+    assert wanted.speedup == 5
+    assert width_limit(wanted, 4.9, 5.01) is None
+    assert width_limit(wanted, 40, 1e9) == 8
+    # All but linear layers takes a tenth of the peer's time, these a sixth at 4 bits.
+    assert width_limit(wanted, 1 / (1 / 10 + 1 / 6), 10) == pytest.approx(4 * 6 / 10)
 
 
 def test_a_comparison_names_what_decides():
     plans = [full_plans(3), full_plans(1)]
     report = compare(TINY, Machine(config=CONFIG, bandwidth_gbs=1e3), plans, 0.5)
-    json.dumps(report)
+    assert json.loads(json.dumps(report))["multipliers"]["paro"]["gates"] > 0
     ours = report["equal_resources"][1]
     assert ours["speedup"] == 1.0
     dense = next(row for row in report["equal_resources"] if "ITA" in row["machine"])
@@ -402,7 +496,7 @@ def test_doubling_cores_and_memory_halves_the_time():
 
 def test_known_cycles_are_not_computed_again():
     plans = full_plans()
-    known = HeadCycles(np.array([1e6]), np.array([9e5]), 0.5)
+    known = HeadCycles(np.array([1e6]), np.array([9e5]))
     machine = Machine(config=CONFIG, clock_mhz=1, bandwidth_gbs=1e6)
     found = estimate(TINY, machine, plans, known)
     assert found.attention_seconds == pytest.approx(6)

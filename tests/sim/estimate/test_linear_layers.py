@@ -1,0 +1,84 @@
+"""Cycles of linear layers: by hand, and against what they must not depend on."""
+
+import numpy as np
+import pytest
+
+from paro.config import Config, ParoError
+from paro.config.formats import CODE_BITS
+from sim.estimate.linear_layers import (
+    LINEAR_BITS,
+    LinearCycles,
+    layer_codes,
+    layer_cycles,
+    linear_cycles,
+)
+from sim.estimate.workloads import WORKLOADS, Workload, load_workload
+
+CONFIG = Config(rows=4, cols=4, block=16, head_dim=32)
+
+
+@pytest.mark.parametrize(("code", "digits"), [(0, 0), (1, 1), (2, 2), (3, 4)])
+def test_a_tile_by_hand(code, digits):
+    # 16 outputs x 32 inputs x 16 tokens, four digits a cycle in each of 16 PEs.
+    codes = np.array([[code]], np.uint8)
+    assert layer_cycles(CONFIG, 16, codes) == 16 * 32 * 16 * digits / (4 * 16)
+
+
+def test_whole_tiles_are_computed():
+    # 17 tokens are two groups of 16; a group is as long as a head is wide where that is less.
+    codes = np.array([[1, 3], [2, 0]], np.uint8)
+    assert layer_cycles(CONFIG, 17, codes) == 16 * 32 * 32 * (1 + 4 + 2) / (4 * 16)
+    wide = Config(rows=4, cols=4, block=64, head_dim=32)
+    assert layer_cycles(wide, 33, codes) == 64 * 32 * 64 * (1 + 4 + 2) / (4 * 16)
+
+
+@pytest.mark.parametrize("bits", [2, 2.64, 3, 3.5, 4, 4.8, 6.1, 8])
+def test_codes_have_their_mean_width_everywhere(bits):
+    codes = layer_codes(640, 1000, CONFIG, bits)
+    assert codes.shape == (40, 32)
+    assert codes.dtype == np.uint8
+    widths = np.array(CODE_BITS)[codes]
+    assert widths.mean() == pytest.approx(bits, abs=4 / codes.size)
+    # Each row of tiles has about the mean, and no width but the two next to it.
+    assert np.abs(widths.mean(axis=1) - bits).max() <= 4 / 32
+    assert set(np.unique(widths)) <= ({2, 4} if bits <= 4 else {4, 8})
+    assert len(np.unique(widths)) == (1 if bits in (2, 4, 8) else 2)
+
+
+@pytest.mark.parametrize("bits", [1.99, 8.01, 0, float("nan")])
+def test_widths_that_cannot_be_are_refused(bits):
+    with pytest.raises(ParoError, match=r"linear bits = \S+ is not legal; legal: 2 to 8"):
+        layer_codes(64, 64, CONFIG, bits)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("bits", LINEAR_BITS)
+def test_ideal_cycles_are_products_times_width(name, bits):
+    workload = load_workload(name)
+    config = Config(rows=16, cols=32, block=64, head_dim=workload.head_dim)
+    found = linear_cycles(workload, config, bits)
+    assert found.mean_bits == pytest.approx(bits, abs=1e-3)
+    assert sum(found.ideal) == pytest.approx(workload.linear_macs * bits / 8 / 512, rel=1e-3)
+    assert 0.95 < found.utilisation <= 1
+    assert found.full().utilisation == 1
+
+
+def test_ideal_cycles_count_valid_tokens_and_channels_alone():
+    # QKV 24 -> 72 and output 24 -> 24: chunks of 32 inputs, blocks of 16 outputs, groups of 16.
+    workload = Workload(
+        title="odd", layers=1, heads=1, head_dim=24, ffn=0, grid=(1, 3, 3), steps=1,
+        guidance_passes=1,
+    )  # fmt: skip
+    found = linear_cycles(workload, CONFIG, 8)
+    assert found.ideal == (9 * 24 * 72 / 16, 9 * 24 * 24 / 16)
+    assert found.measured == (16 * 32 * 80 / 16, 16 * 32 * 32 / 16)
+    assert found.parts == (5, 2)
+
+
+def test_cores_beyond_the_last_part_wait():
+    work = LinearCycles(mean_bits=8, measured=(60.0, 20.0), ideal=(60.0, 20.0), parts=(6, 2))
+    assert work.shared(1) == 80
+    assert work.shared(2) == 40
+    assert work.shared(4) == 2 * 10 + 10
+    assert work.shared(100) == 20
+    assert work.shared(0.5) == 160
