@@ -62,8 +62,9 @@ def benchmark(
     from firmware_model.capture import load_capture
     from firmware_model.quality.evaluate import evaluate
     from paro.cli.inputs import as_range, capture_config, choose_plan
-    from sim.cosim.cosim import Heads, Setup
+    from sim.cosim.cosim import Heads
     from sim.cosim.cosim import benchmark as time_cosim
+    from sim.cosim.run import Setup
 
     source = load_capture(capture or DEMO_CAPTURE)
     started = time.perf_counter()

@@ -21,11 +21,14 @@ from paro.cli.options import (
     parse_range,
     with_config,
 )
-from paro.cli.results import heads_table
+from paro.cli.results import heads_table, layers_table
 from paro.config import ParoError, files
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sim.cosim.report import Report
+    from sim.cosim.run import Setup
     from sim.cosim.target import Target
 
 _PICTURE = "stages.png"
@@ -39,7 +42,9 @@ def cosim(
     plan: Annotated[
         Path | None,
         typer.Option(
-            "--plan", metavar="PLAN", help="plan; without one, the heads are calibrated at 4.8 bit"
+            "--plan",
+            metavar="PLAN",
+            help="plan; without one, heads are calibrated at 4.8 bit, a layer at 4",
         ),
     ] = None,
     heads: HeadsOption = None,
@@ -79,9 +84,10 @@ def cosim(
 ) -> None:
     """Run the generated Verilog under cocotb and compare every output word with the model.
 
-    The core's head_dim follows the capture and its block follows the plan, unless an option or a
-    configuration file says otherwise; a preset gives way to both. Without --plan, the heads are
-    calibrated first, at a mean of 4.8 bit.
+    The capture is one of attention or of a linear layer. The core's head_dim follows the capture
+    (of a layer: the plan) and its block follows the plan, unless an option or a configuration file
+    says otherwise; a preset gives way to both. Without --plan, heads are calibrated first, at a
+    mean of 4.8 bit, or the layer, at 4 bit.
 
     The compiled simulator is kept for later runs, wherever their -o is, in the folder paro of
     XDG_CACHE_HOME or ~/.cache (the environment variable PARO_CACHE_DIR names another); it holds at
@@ -102,6 +108,8 @@ def cosim(
       paro cosim capture.safetensors --top accelerator --latency 1:200 --stalls 7 -o cosim
 
       paro cosim capture.safetensors --heads 2 --query-blocks 0:1 --waves -o cosim
+
+      paro cosim layer.safetensors --plan plan.safetensors --preset ulx3s -o cosim
     """
     check_captures([capture])
     if plan is not None:
@@ -117,24 +125,24 @@ def cosim(
     get_simulator(sim)
     cache_folder()
 
-    from firmware_model.capture import load_capture
-    from paro.cli.inputs import as_range, capture_config, choose_plan
-    from sim.cosim.cosim import Heads, Setup
-    from sim.cosim.cosim import cosim as simulate
+    from firmware_model.capture import is_layer
+    from sim.cosim.run import Setup
 
     target = _target(top, cycles, stalls, interleaved)
-    source = load_capture(capture)
-    chosen_plan, chosen = choose_plan(plan, source, heads, config)
-    core = capture_config(config, source, chosen_plan)
-    rows = as_range(bounds, chosen_plan.blocks)
+    report: Report
+    if is_layer(capture):
+        if heads is not None or query_blocks is not None or interleaved:
+            raise ParoError("--heads, --query-blocks and --interleaved are for attention")
+        simulate = _prepare_layer(capture, plan, config)
+    else:
+        simulate = _prepare_heads(capture, plan, config, heads, bounds)
     files.remove_files(output / _PICTURE)  # of an earlier run
     with progress_bar(sim) as progress:
-        report = simulate(
-            Heads(source, chosen_plan, chosen, core, rows),
-            target,
-            Setup(sim, output, waves=waves, progress=progress),
-        )
-    stdout.print(heads_table(f"co-simulation {output}", report.to_dict()))
+        report = simulate(target, Setup(sim, output, waves=waves, progress=progress))
+    title, content = f"co-simulation {output}", report.to_dict()
+    stdout.print(
+        heads_table(title, content) if "heads" in content else layers_table(title, [content])
+    )
     if report.stages:
         # Only now: it takes a second, and the simulation shall begin.
         from paro.cli.drawing import save_figure, stages_figure
@@ -144,6 +152,44 @@ def cosim(
     stdout.print(_verdict(report))
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _prepare_heads(
+    capture: Path,
+    plan: Path | None,
+    config: ConfigChoice,
+    heads: str | None,
+    bounds: tuple[int, int | None] | None,
+) -> "Callable[[Target, Setup], Report]":
+    """Read heads and plan, or make one; returns what simulates them."""
+    from firmware_model.capture import load_capture
+    from paro.cli.inputs import as_range, capture_config, choose_plan
+    from sim.cosim.cosim import Heads, cosim
+
+    source = load_capture(capture)
+    chosen_plan, chosen = choose_plan(plan, source, heads, config)
+    core = capture_config(config, source, chosen_plan)
+    work = Heads(source, chosen_plan, chosen, core, as_range(bounds, chosen_plan.blocks))
+    return lambda target, setup: cosim(work, target, setup)
+
+
+def _prepare_layer(
+    path: Path, plan: Path | None, config: ConfigChoice
+) -> "Callable[[Target, Setup], Report]":
+    """As `_prepare_heads`, of a linear layer."""
+    from firmware_model.calibration.layers import BY_LAYER, plan_layer
+    from firmware_model.layer import load_layer
+    from paro.cli.inputs import Plans
+    from sim.cosim.cosim import LayerWork, cosim_layer
+
+    layer = load_layer(path)
+    if plan is None:
+        core = config.build()
+        chosen = plan_layer(layer, BY_LAYER, core)
+    else:
+        chosen = Plans(plan).layer(layer)
+        core = config.build(block=chosen.block, head_dim=chosen.head_dim)
+    return lambda target, setup: cosim_layer(LayerWork(layer, chosen, core), target, setup)
 
 
 def _target(

@@ -1,43 +1,38 @@
 """Co-simulation: the generated Verilog against the integer model, word for word."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.calibration.plan import Plan
 from firmware_model.capture import Capture
 from firmware_model.codes import checked_query_blocks
 from firmware_model.host.jobs import HeadJob
-from firmware_model.parallel import thread_pool
-from firmware_model.progress import Progress
+from firmware_model.layer import Layer
 from firmware_model.quality.evaluate import (
-    OUTPUTS_FILE,
-    REPORT_FILE,
     HeadResult,
     check_plan_config,
     common_report,
     score_words,
     write_outputs,
 )
+from firmware_model.quality.layers import layer_report, score_layer, write_layer_outputs
 from firmware_model.reference.integer import integer_attention
-from firmware_model.reference.jobs import head_job
+from firmware_model.reference.jobs import head_job, layer_job
+from firmware_model.reference.linear import integer_linear
 from firmware_model.reference.quantize import QuantizedHead, quantize_head
-from paro.config import Config, files
-from sim.cache import cache_folder
+from paro.config import Config
 from sim.cosim.core import CoreTarget
-from sim.cosim.report import Mismatch, Report
-from sim.cosim.session import Session
-from sim.cosim.simulators import SIMULATORS, get_simulator
-from sim.cosim.target import Simulation, Target
+from sim.cosim.report import HeadsReport, LayerReport, Mismatch
+from sim.cosim.run import Run, Setup, run_jobs, utilisation
+from sim.cosim.target import Target
 from sim.cosim.work import ideal_cycles
-from sim.cycles.cycle_model import compile_model
 
-__all__ = ["Heads", "Setup", "Timing", "benchmark", "cosim"]
+__all__ = ["Heads", "LayerWork", "Timing", "benchmark", "cosim", "cosim_layer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,42 +64,6 @@ class Heads:
         return checked_query_blocks(self.query_blocks, self.plan.blocks)
 
 
-@dataclass(frozen=True)
-class Setup:
-    """Where and how to simulate.
-
-    Parameters
-    ----------
-    simulator : str
-        Name in `sim.cosim.simulators.SIMULATORS`.
-    out_dir : Path
-        Receives ``report.json``, ``outputs.safetensors`` and, if asked for, the waveforms.
-    build_dir : Path, optional
-        Where Verilog and compiled simulators are kept; the user's `sim.cache.cache_folder` by
-        default.
-    waves : bool
-        Record waveforms.
-    progress : Progress, optional
-        Called with (work done, work in all); a target says which work.
-    """
-
-    simulator: str
-    out_dir: Path
-    build_dir: Path | None = None
-    waves: bool = False
-    progress: Progress | None = None
-
-    def session(self) -> Session:
-        """Where the simulation runs; ParoError if the simulator is missing."""
-        return Session(
-            simulator=get_simulator(self.simulator),
-            build_dir=self.build_dir or cache_folder(),
-            run_dir=self.out_dir / "simulation",
-            waves=self.waves,
-            progress=self.progress,
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class _Task:
     """One of the heads, for the integer model and for the target."""
@@ -115,23 +74,7 @@ class _Task:
     job: HeadJob
 
 
-@dataclass(frozen=True, eq=False)
-class _Comparison:
-    """Output words against those of the integer model, and against float64 attention."""
-
-    compared: int
-    mismatches: int
-    first_mismatch: Mismatch | None
-    #: Whether every word came out.
-    complete: bool
-    scored: list[HeadResult]
-
-    @property
-    def exact(self) -> bool:
-        return self.complete and self.mismatches == 0
-
-
-def cosim(heads: Heads, target: Target, setup: Setup) -> Report:
+def cosim(heads: Heads, target: Target, setup: Setup) -> HeadsReport:
     """Simulate some heads, compare every output word with the integer model, write the results.
 
     Parameters
@@ -145,7 +88,7 @@ def cosim(heads: Heads, target: Target, setup: Setup) -> Report:
 
     Returns
     -------
-    Report
+    HeadsReport
         As written. The check holds if it has ``passed``.
 
     Raises
@@ -153,20 +96,21 @@ def cosim(heads: Heads, target: Target, setup: Setup) -> Report:
     ParoError
         If inputs do not fit each other, the simulator is missing or the folders cannot be written.
     """
-    session = setup.session()
+    setup.session()  # refuses what cannot be simulated before anything is computed
     check_plan_config(heads.plan, heads.config)
     tasks = _tasks(heads)
-    # Nothing of an earlier run may be taken for this one's.
-    results = (REPORT_FILE, OUTPUTS_FILE, *(cls.waves_file for cls in SIMULATORS.values()))
-    files.remove_files(*(setup.out_dir / name for name in results))
-    simulation, expected = _simulate(heads, tasks, target, session)
-    comparison = _compare(heads, tasks, simulation.words, expected)
-    report = _report(heads, tasks, target, session, simulation, comparison)
-    if simulation.waves is not None:
-        shutil.move(simulation.waves, setup.out_dir / simulation.waves.name)
-    write_outputs(setup.out_dir, comparison.scored, report.to_dict())
-    if report.bit_exact:
-        shutil.rmtree(session.run_dir)
+
+    def model() -> list[np.ndarray]:
+        return [
+            integer_attention(task.quantized, task.codes, heads.config, heads.rows()).numpy()
+            for task in tasks
+        ]
+
+    run = run_jobs(heads.config, [task.job for task in tasks], model, target, setup)
+    scored = [_score(heads, task, run.filled(number)) for number, task in enumerate(tasks)]
+    report = _report(heads, tasks, run, scored)
+    write_outputs(setup.out_dir, scored, report.to_dict())
+    run.finish(setup.out_dir, keep=not report.bit_exact)
     return report
 
 
@@ -180,111 +124,117 @@ def _tasks(heads: Heads) -> list[_Task]:
     return tasks
 
 
-def _simulate(
-    heads: Heads, tasks: Sequence[_Task], target: Target, session: Session
-) -> tuple[Simulation, list[np.ndarray]]:
-    """Simulate the heads; also gives the words that the integer model has for each."""
-
-    def model() -> list[np.ndarray]:
-        return [
-            integer_attention(task.quantized, task.codes, heads.config, heads.rows()).numpy()
-            for task in tasks
-        ]
-
-    # The integer model works while the simulator does.
-    with thread_pool(1) as pool:
-        expected = pool.submit(model)
-        compiled = pool.submit(compile_model)
-        simulation = target.simulate(heads.config, [task.job for task in tasks], session)
-        words = expected.result()
-        compiled.result()
-    return simulation, words
-
-
-def _compare(
-    heads: Heads,
-    tasks: Sequence[_Task],
-    words: Sequence[np.ndarray],
-    expected: Sequence[np.ndarray],
-) -> _Comparison:
-    scored, compared, mismatches, first_mismatch = [], 0, 0, None
-    for task, got, want in zip(tasks, words, expected, strict=True):
-        differs = got != want.ravel()[: len(got)]
-        compared += len(got)
-        mismatches += int(differs.sum())
-        if first_mismatch is None and differs.any():
-            first_mismatch = _mismatch(heads.config, task, got, want, int(differs.argmax()))
-        filled = np.zeros_like(want)
-        filled.ravel()[: len(got)] = got
-        scored.append(
-            score_words(
-                heads.capture,
-                task.head,
-                task.quantized,
-                task.codes,
-                torch.from_numpy(filled),
-                heads.config,
-                heads.rows(),
-            )
-        )
-    complete = compared == sum(want.size for want in expected) > 0
-    return _Comparison(compared, mismatches, first_mismatch, complete, scored)
-
-
-def _mismatch(config: Config, task: _Task, got: np.ndarray, want: np.ndarray, at: int) -> Mismatch:
-    row, channel = divmod(at, config.head_dim)
-    position = task.job.queries(config)[row]
-    return Mismatch(
-        head=task.head,
-        token=int(task.job.head.permutation[position]),
-        position=position,
-        channel=channel,
-        got=int(got[at]),
-        expected=int(want[row, channel]),
+def _score(heads: Heads, task: _Task, words: np.ndarray) -> HeadResult:
+    return score_words(
+        heads.capture,
+        task.head,
+        task.quantized,
+        task.codes,
+        torch.from_numpy(words),
+        heads.config,
+        heads.rows(),
     )
 
 
 def _report(
-    heads: Heads,
-    tasks: Sequence[_Task],
-    target: Target,
-    session: Session,
-    simulation: Simulation,
-    comparison: _Comparison,
-) -> Report:
-    config, jobs, rows = heads.config, [task.job for task in tasks], heads.rows()
-    common = common_report(heads.capture, config, heads.plan.avg_bits, comparison.scored)
-    ideal = [ideal_cycles(config, job) for job in jobs]
-    for entry, cycles, best in zip(common["heads"], simulation.cycles, ideal, strict=False):
-        entry |= {"cycles": cycles, "ideal_cycles": best, "utilisation": _ratio(best, cycles)}
-    prediction = target.predict(config, jobs) if simulation.failure is None else None
-    simulator, waves = session.simulator, simulation.waves
-    return Report(
-        bit_exact=comparison.exact and simulation.failure is None,
-        outputs_compared=comparison.compared,
-        mismatches=comparison.mismatches,
-        first_mismatch=comparison.first_mismatch,
-        failure=simulation.failure,
-        cycles=simulation.total_cycles,
-        predicted_cycles=prediction and prediction.total_cycles,
-        cycles_as_predicted=prediction and target.is_as_predicted(prediction, simulation),
-        ideal_cycles=sum(ideal),
-        utilisation=_ratio(sum(ideal), simulation.total_cycles),
-        stages=simulation.stages,
-        top=target.name,
-        memory=target.memory_report(config, jobs, simulation),
-        simulator=f"{simulator.name} ({simulator.version()})",
-        stall_seed=target.stall_seed,
+    heads: Heads, tasks: Sequence[_Task], run: Run, scored: list[HeadResult]
+) -> HeadsReport:
+    config, rows = heads.config, heads.rows()
+    common = common_report(heads.capture, config, heads.plan.avg_bits, scored)
+    for entry, job, cycles in zip(common["heads"], run.jobs, run.simulation.cycles, strict=False):
+        best = ideal_cycles(config, job)
+        entry |= {
+            "cycles": cycles,
+            "ideal_cycles": best,
+            "utilisation": utilisation(best, cycles),
+        }
+    return HeadsReport(
+        **run.report(),
+        first_mismatch=_first_mismatch(tasks, run),
         query_blocks=[rows.start, rows.stop],
-        simulation_seconds=round(simulation.seconds, 2),
-        cycles_per_second=round(simulation.simulated_cycles / simulation.seconds),
         **common,
-        waves=waves and waves.name,
     )
 
 
-def _ratio(ideal: int, cycles: int | None) -> float | None:
-    return round(ideal / cycles, 4) if cycles else None
+def _first_mismatch(tasks: Sequence[_Task], run: Run) -> Mismatch | None:
+    found = run.first_mismatch()
+    if found is None:
+        return None
+    number, at = found
+    task, expected = tasks[number], run.expected[number]
+    row, channel = divmod(at, run.config.head_dim)
+    position = task.job.queries(run.config)[row]
+    return Mismatch(
+        token=int(task.job.head.permutation[position]),
+        channel=channel,
+        got=int(run.simulation.words[number][at]),
+        expected=int(expected[row, channel]),
+        head=task.head,
+        position=position,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LayerWork:
+    """A linear layer to compute.
+
+    Parameters
+    ----------
+    layer : Layer
+        Weights, and the inputs that it was captured with.
+    plan : LayerPlan
+        Its plan.
+    config : Config
+        The core.
+    """
+
+    layer: Layer
+    plan: LayerPlan
+    config: Config
+
+
+def cosim_layer(work: LayerWork, target: Target, setup: Setup) -> LayerReport:
+    """Simulate a linear layer, and compare and write as `cosim` does.
+
+    Parameters
+    ----------
+    work : LayerWork
+        The layer.
+    target, setup
+        As of `cosim`.
+
+    Returns
+    -------
+    LayerReport
+        As written. The check holds if it has ``passed``.
+
+    Raises
+    ------
+    ParoError
+        If inputs do not fit each other, the simulator is missing or the folders cannot be written.
+    """
+    layer, plan, config = work.layer, work.plan, work.config
+    setup.session()
+    plan.check(layer)
+    plan.check_config(config)
+    inputs = plan.quantized(layer.x)
+    job = layer_job(inputs, plan.weights, plan.output)
+
+    def model() -> list[np.ndarray]:
+        return [integer_linear(inputs, plan.weights, plan.output, config).numpy()]
+
+    run = run_jobs(config, [job], model, target, setup)
+    result = score_layer(layer, plan, torch.from_numpy(run.filled(0)))
+    mismatch, found = None, run.first_mismatch()
+    if found is not None:
+        token, channel = divmod(found[1], layer.outputs)
+        got, expected = run.simulation.words[0][found[1]], run.expected[0][token, channel]
+        mismatch = Mismatch(token=token, channel=channel, got=int(got), expected=int(expected))
+    common = layer_report(layer, plan, config, result)
+    report = LayerReport(**run.report(), first_mismatch=mismatch, **common)
+    write_layer_outputs(setup.out_dir, result, report.to_dict())
+    run.finish(setup.out_dir, keep=not report.bit_exact)
+    return report
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["MemoryReport", "Mismatch", "Report", "Traffic"]
+__all__ = ["HeadsReport", "LayerReport", "MemoryReport", "Mismatch", "Report", "Traffic"]
 
 
 @dataclass(frozen=True)
@@ -12,22 +12,22 @@ class Mismatch:
 
     Parameters
     ----------
-    head : int
-        Index in the capture.
-    token, position : int
-        Index in the capture's order, and in the head's.
+    token : int
+        Index in the capture's order.
     channel : int
         Index in the row.
     got, expected : int
         The words.
+    head, position : int, optional
+        Of a head: its index in the capture, and the token's in the head's order.
     """
 
-    head: int
     token: int
-    position: int
     channel: int
     got: int
     expected: int
+    head: int | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class MemoryReport:
     write: Traffic
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """Content of ``report.json``, in its order.
+    """What the reports of heads and of layers share; content of ``report.json``, in its order.
 
     Parameters
     ----------
@@ -103,16 +103,12 @@ class Report:
         Name and version.
     stall_seed : int or None
         Seed of random stalls.
-    query_blocks : list of int
-        First block row, and the end of them.
     simulation_seconds : float
         Wall-clock time without builds.
     cycles_per_second : int
         Cycles simulated in one of them.
-    capture, capture_sha256, layer, progress, config, avg_bits, tokens, rows, mean_bits, density, \
-worst_head, worst_snr_db, heads
-        See `firmware_model.quality.evaluate.common_report`; heads also have ``cycles``,
-        ``ideal_cycles`` and ``utilisation``.
+    capture, capture_sha256, config, avg_bits, tokens, mean_bits, density
+        See `firmware_model.quality.evaluate.common_report` and `.layers.layer_report`.
     waves : str, optional
         Name of the file with the waveforms; there only if it is.
     """
@@ -132,22 +128,15 @@ worst_head, worst_snr_db, heads
     memory: MemoryReport | None
     simulator: str
     stall_seed: int | None
-    query_blocks: list[int]
     simulation_seconds: float
     cycles_per_second: int
     capture: str
     capture_sha256: str
-    layer: int
-    progress: float
     config: dict[str, Any]
     avg_bits: float
     tokens: int
-    rows: int
     mean_bits: float
     density: float
-    worst_head: int | None
-    worst_snr_db: float | None
-    heads: list[dict[str, Any]]
     waves: str | None = None
 
     @property
@@ -161,3 +150,45 @@ worst_head, worst_snr_db, heads
         if self.waves is None:
             del content["waves"]
         return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsReport(Report):
+    """Report of heads.
+
+    Parameters
+    ----------
+    query_blocks : list of int
+        First block row, and the end of them.
+    layer, progress, rows, worst_head, worst_snr_db, heads
+        See `firmware_model.quality.evaluate.common_report`; heads also have ``cycles``,
+        ``ideal_cycles`` and ``utilisation``.
+    """
+
+    query_blocks: list[int]
+    layer: int
+    progress: float
+    rows: int
+    worst_head: int | None
+    worst_snr_db: float | None
+    heads: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport(Report):
+    """Report of a linear layer.
+
+    Parameters
+    ----------
+    layer, inputs, outputs, rotation, snr_db, cosine, relative_l1, rmse
+        See `firmware_model.quality.layers.layer_report`.
+    """
+
+    layer: str
+    inputs: int
+    outputs: int
+    rotation: int
+    snr_db: float | None
+    cosine: float
+    relative_l1: float | None
+    rmse: float | None

@@ -7,7 +7,15 @@ import numpy as np
 
 from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from paro.config import Config
-from paro.config.formats import CODE_DIGITS, LANES
+from paro.config.config import blocks_of
+from paro.config.formats import (
+    CODE_DIGITS,
+    CODE_WORD_BYTES,
+    CODES_PER_WORD,
+    LANES,
+    OUT_BYTES,
+    SCALE_BYTES,
+)
 from sim.cycles import attention_time
 from sim.cycles.cycle_model import CoreWork, LayerWork, Work
 
@@ -35,17 +43,33 @@ def ideal_cycles(config: Config, job: Job) -> int:
     return ceil(cycles[0])
 
 
-def wanted_bytes(config: Config, jobs: Sequence[HeadJob]) -> dict[str, int]:
+def wanted_bytes(config: Config, jobs: Sequence[Job]) -> dict[str, int]:
     """Bytes that some jobs must read and write: live blocks with their scales, codes, outputs."""
-    read = 0.0
+    read, written = 0.0, 0
     for job in jobs:
+        if isinstance(job, LayerJob):
+            read += _layer_bytes(config, job)
+            written += OUT_BYTES * job.tokens * job.outputs
+            continue
         codes = _computed_codes(config, job)[None]
         through_port, _ = attention_time.read_bytes(
             config, codes, job.head.tokens, job.rows(config)
         )
         read += through_port[0]
-    queries = sum(len(job.queries(config)) for job in jobs)
-    return {"read": int(read), "write": attention_time.written_bytes(config, queries)}
+        written += attention_time.written_bytes(config, len(job.queries(config)))
+    return {"read": int(read), "write": written}
+
+
+def _layer_bytes(config: Config, job: LayerJob) -> int:
+    """Bytes that a layer reads: inputs and weights of each live tile, with their scales; codes."""
+    codes = job.device_codes()
+    token_blocks = blocks_of(job.tokens, config.layer_tokens)
+    live = np.count_nonzero(codes, axis=1)
+    outputs = np.full(len(codes), config.block)
+    outputs[-1] = job.outputs - (len(codes) - 1) * config.block
+    rows = token_blocks * int(live @ outputs) + job.tokens * int(live.sum())
+    code_words = token_blocks * len(codes) * blocks_of(codes.shape[1], CODES_PER_WORD)
+    return rows * (config.head_dim + SCALE_BYTES) + code_words * CODE_WORD_BYTES
 
 
 def _computed_codes(config: Config, job: HeadJob) -> np.ndarray:

@@ -216,9 +216,9 @@ def test_bad_usage_is_status_2(paro, arguments):
 
 def cosim_report(**changes):
     """Report of a co-simulation of one head, in which nothing is wrong."""
-    from sim.cosim.report import Report
+    from sim.cosim.report import HeadsReport
 
-    report = Report(
+    report = HeadsReport(
         bit_exact=True,
         outputs_compared=512,
         mismatches=0,

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from firmware_model.host.jobs import HeadJob, HeadOperands, Job, LayerJob
+from firmware_model.host.jobs import HeadOperands, Job, LayerJob
 from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.linear import (
     OutputFormat,

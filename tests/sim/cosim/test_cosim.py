@@ -26,7 +26,8 @@ from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
 from rtl.core.normalizer import Normalizer
 from sim.cosim.core import CoreTarget
-from sim.cosim.cosim import Heads, Setup, cosim
+from sim.cosim.cosim import Heads, cosim
+from sim.cosim.run import Setup
 from sim.cosim.simulators import get_simulator
 from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import ideal_cycles

@@ -21,8 +21,9 @@ from rtl.bus.read_master import ReadMaster
 from rtl.bus.write_master import WriteMaster
 from sim.cosim.accelerator import ACCELERATOR_TOLERANCE, AcceleratorTarget
 from sim.cosim.accelerator_scenario import Step
-from sim.cosim.cosim import Heads, Setup, cosim
+from sim.cosim.cosim import Heads, cosim
 from sim.cosim.report import Report
+from sim.cosim.run import Setup
 from sim.cosim.work import job_work
 from sim.cycles.bursts import block_bursts, head_outputs
 from sim.cycles.cycle_model import predict_accelerator

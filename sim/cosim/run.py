@@ -1,0 +1,191 @@
+"""One co-simulation: jobs through a target, and their words against those of the integer model."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firmware_model.host.jobs import Job
+from firmware_model.parallel import thread_pool
+from firmware_model.progress import Progress
+from firmware_model.quality.evaluate import OUTPUTS_FILE, REPORT_FILE
+from paro.config import Config, files
+from sim.cache import cache_folder
+from sim.cosim.session import Session
+from sim.cosim.simulators import SIMULATORS, get_simulator
+from sim.cosim.target import Simulation, Target
+from sim.cosim.work import ideal_cycles
+from sim.cycles.cycle_model import compile_model
+
+__all__ = ["Run", "Setup", "run_jobs", "utilisation"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where and how to simulate.
+
+    Parameters
+    ----------
+    simulator : str
+        Name in `sim.cosim.simulators.SIMULATORS`.
+    out_dir : Path
+        Receives ``report.json``, ``outputs.safetensors`` and, if asked for, the waveforms.
+    build_dir : Path, optional
+        Where Verilog and compiled simulators are kept; the user's `sim.cache.cache_folder` by
+        default.
+    waves : bool
+        Record waveforms.
+    progress : Progress, optional
+        Called with (work done, work in all); a target says which work.
+    """
+
+    simulator: str
+    out_dir: Path
+    build_dir: Path | None = None
+    waves: bool = False
+    progress: Progress | None = None
+
+    def session(self) -> Session:
+        """Where the simulation runs; ParoError if the simulator is missing."""
+        return Session(
+            simulator=get_simulator(self.simulator),
+            build_dir=self.build_dir or cache_folder(),
+            run_dir=self.out_dir / "simulation",
+            waves=self.waves,
+            progress=self.progress,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Jobs that were simulated, and how their words compare.
+
+    Parameters
+    ----------
+    config : Config
+        The core.
+    jobs : sequence of Job
+        What was simulated.
+    target : Target
+        By what.
+    session : Session
+        Where.
+    simulation : Simulation
+        Outcome.
+    expected : list of np.ndarray
+        int16, for each job all words of the integer model.
+    """
+
+    config: Config
+    jobs: Sequence[Job]
+    target: Target
+    session: Session
+    simulation: Simulation
+    expected: list[np.ndarray]
+
+    def first_mismatch(self) -> tuple[int, int] | None:
+        """Job and index of the first word that is wrong."""
+        for number, wrong in enumerate(self._wrong()):
+            if wrong.any():
+                return number, int(wrong.argmax())
+        return None
+
+    def filled(self, number: int) -> np.ndarray:
+        """Words of a job, in the shape of the expected ones; those that did not come are 0."""
+        words = np.zeros_like(self.expected[number])
+        got = self.simulation.words[number]
+        words.ravel()[: len(got)] = got
+        return words
+
+    def report(self) -> dict[str, Any]:
+        """Fields of `sim.cosim.report.Report` that tell of the simulation."""
+        simulation, session = self.simulation, self.session
+        compared = sum(map(len, simulation.words))
+        complete = compared == sum(words.size for words in self.expected) > 0
+        mismatches = sum(int(wrong.sum()) for wrong in self._wrong())
+        prediction = None
+        if simulation.failure is None:
+            prediction = self.target.predict(self.config, self.jobs)
+        ideal = sum(ideal_cycles(self.config, job) for job in self.jobs)
+        return {
+            "bit_exact": complete and mismatches == 0 and simulation.failure is None,
+            "outputs_compared": compared,
+            "mismatches": mismatches,
+            "failure": simulation.failure,
+            "cycles": simulation.total_cycles,
+            "predicted_cycles": prediction and prediction.total_cycles,
+            "cycles_as_predicted": prediction
+            and self.target.is_as_predicted(prediction, simulation),
+            "ideal_cycles": ideal,
+            "utilisation": utilisation(ideal, simulation.total_cycles),
+            "stages": simulation.stages,
+            "top": self.target.name,
+            "memory": self.target.memory_report(self.config, self.jobs, simulation),
+            "simulator": f"{session.simulator.name} ({session.simulator.version()})",
+            "stall_seed": self.target.stall_seed,
+            "simulation_seconds": round(simulation.seconds, 2),
+            "cycles_per_second": round(simulation.simulated_cycles / simulation.seconds),
+            "waves": simulation.waves and simulation.waves.name,
+        }
+
+    def finish(self, out_dir: Path, *, keep: bool) -> None:
+        """Move the waveforms to the results; keep the files of the simulation only if asked to."""
+        waves = self.simulation.waves
+        if waves is not None:
+            shutil.move(waves, out_dir / waves.name)
+        if not keep:
+            shutil.rmtree(self.session.run_dir)
+
+    def _wrong(self) -> list[np.ndarray]:
+        return [
+            got != want.ravel()[: len(got)]
+            for got, want in zip(self.simulation.words, self.expected, strict=True)
+        ]
+
+
+def run_jobs(
+    config: Config,
+    jobs: Sequence[Job],
+    model: Callable[[], list[np.ndarray]],
+    target: Target,
+    setup: Setup,
+) -> Run:
+    """Simulate some jobs, while the integer model computes their words.
+
+    Parameters
+    ----------
+    config : Config
+        The core.
+    jobs : sequence of Job
+        What to simulate.
+    model : callable
+        Returns the words that the integer model has for each job, int16.
+    target : Target
+        The core alone, or the whole accelerator.
+    setup : Setup
+        Where and how to simulate; results of an earlier run there are removed.
+
+    Raises
+    ------
+    ParoError
+        If the simulator is missing or the folders cannot be written.
+    """
+    session = setup.session()
+    # Nothing of an earlier run may be taken for this one's.
+    results = (REPORT_FILE, OUTPUTS_FILE, *(cls.waves_file for cls in SIMULATORS.values()))
+    files.remove_files(*(setup.out_dir / name for name in results))
+    with thread_pool(1) as pool:
+        expected = pool.submit(model)
+        compiled = pool.submit(compile_model)
+        simulation = target.simulate(config, jobs, session)
+        words = expected.result()
+        compiled.result()
+    return Run(config, jobs, target, session, simulation, words)
+
+
+def utilisation(ideal: int, cycles: int | None) -> float | None:
+    """Ideal cycles over cycles, if there are any."""
+    return round(ideal / cycles, 4) if cycles else None
