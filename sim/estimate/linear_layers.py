@@ -1,10 +1,10 @@
 """Cycles of a model's linear layers on our array.
 
-A linear layer is a head whose P comes from memory: rows of the array are output channels, columns
-are tokens, the reduction runs over input channels. Its weights are cut into tiles of ``block``
-outputs times ``head_dim`` inputs, each of 2, 4 or 8 bits; a weight takes 1, 2 or 4 digits, and a PE
-does 4 digits a cycle. Tokens come in groups of min(``block``, ``head_dim``). What is no multiple of
-a tile is computed as a whole one.
+Weights are the narrow operand, as K is: rows of the array are output channels, columns are tokens,
+the reduction runs over input channels. They are cut into tiles of ``block`` outputs times
+``head_dim`` inputs, each of 2, 4 or 8 bits; a weight takes 1, 2 or 4 digits, and a PE does 4 digits
+a cycle. Tokens come in groups of min(``block``, ``head_dim``). What is no multiple of a tile is
+computed as a whole one. Cycles come from the cycle model, of an idle core without latency.
 
 A core takes one tile row of outputs for one group of tokens after the other; cores beyond the last
 of these wait.
@@ -18,6 +18,7 @@ import numpy as np
 from paro.config import Config, ParoError
 from paro.config.config import blocks_of
 from paro.config.formats import CODE_BITS, CODE_DIGITS, LANES
+from sim.cycles.cycle_model import LayerWork, predict
 from sim.estimate.workloads import Workload
 
 __all__ = [
@@ -27,14 +28,11 @@ __all__ = [
     "layer_codes",
     "layer_cycles",
     "linear_cycles",
-    "token_group",
 ]
 
 #: Mean widths of weights by default; comparisons take the first. 8 is W8A8, 4 two digits for every
 #: weight, the others are means of calibrations that mix widths by tile.
 LINEAR_BITS = (4.0, 8.0, 3.5, 3.0, 2.64)
-#: Lanes that work in a layer, until the cycle model counts them (see `layer_cycles`).
-_UTILISATION = 1.0
 #: Codes that tiles have. Zero tiles cost nothing, but trained weights have none.
 _CODES = (1, 2, 3)
 
@@ -44,11 +42,6 @@ def check_linear_bits(bits: float) -> None:
     least, most = (CODE_BITS[code] for code in (_CODES[0], _CODES[-1]))
     if not least <= bits <= most:
         raise ParoError(f"linear bits = {bits:g} is not legal; legal: {least} to {most}")
-
-
-def token_group(config: Config) -> int:
-    """Tokens that the columns of a tile stand for."""
-    return min(config.block, config.head_dim)
 
 
 def layer_codes(outputs: int, inputs: int, config: Config, bits: float) -> np.ndarray:
@@ -81,23 +74,22 @@ def layer_codes(outputs: int, inputs: int, config: Config, bits: float) -> np.nd
     return (low + np.diff(wider)).astype(np.uint8).reshape(shape)
 
 
-def layer_cycles(config: Config, tokens: int, codes: np.ndarray) -> float:
-    """Cycles of one linear layer on one core.
-
-    This is the only place that knows how long a layer takes: products * bits / 8 over the PEs, for
-    whole tiles. The cycle model belongs here.
+def layer_cycles(config: Config, tokens: int, outputs: int, codes: np.ndarray) -> int:
+    """Cycles of one linear layer on one core, by the cycle model.
 
     Parameters
     ----------
     config : Config
-    tokens : int
+    tokens, outputs : int
     codes : np.ndarray
         uint8 [blocks of outputs, chunks of inputs].
+
+    Raises
+    ------
+    ParoError
+        If the core does not take so many tokens or channels.
     """
-    group = token_group(config)
-    padded = blocks_of(tokens, group) * group
-    digits = int(np.array(CODE_DIGITS)[codes].sum()) * config.block * config.head_dim
-    return digits * padded / (LANES * config.rows * config.cols) / _UTILISATION
+    return predict(config, [LayerWork(codes, tokens, outputs)]).cycles[0]
 
 
 def _valid_cycles(
@@ -121,7 +113,7 @@ class LinearCycles:
     mean_bits : float
         Mean width of their weights.
     measured, ideal : tuple of float
-        Of each: as `layer_cycles`, and if every lane worked on valid tokens and channels.
+        Of each: by the cycle model, and if every lane worked on valid tokens and channels.
     parts : tuple of int
         Of each: tile rows times groups of tokens, which cores take one after the other.
     """
@@ -165,11 +157,11 @@ def linear_cycles(workload: Workload, config: Config, bits: float) -> LinearCycl
     ParoError
         If the mean width is not legal.
     """
-    tokens, group = workload.tokens, token_group(config)
+    tokens, group = workload.tokens, config.layer_tokens
     measured, ideal, parts, codes_of = [], [], [], []
     for inputs, outputs in workload.linear_layers:
         codes = layer_codes(outputs, inputs, config, bits)
-        measured.append(layer_cycles(config, tokens, codes))
+        measured.append(float(layer_cycles(config, tokens, outputs, codes)))
         ideal.append(_valid_cycles(config, tokens, codes, outputs, inputs))
         parts.append(len(codes) * blocks_of(tokens, group))
         codes_of.append(codes.ravel())

@@ -32,7 +32,7 @@ from sim.cycles.attention_time import (
     written_bytes,
 )
 from sim.estimate.head_plans import HeadPlans
-from sim.estimate.linear_layers import LinearCycles, token_group
+from sim.estimate.linear_layers import LinearCycles
 from sim.estimate.machine import Machine
 from sim.estimate.traffic import heads_held, linear_bytes, linear_reads, linear_tile
 from sim.estimate.workloads import Workload, check_fits
@@ -197,7 +197,7 @@ def estimate(
     bound = parts.argmax(axis=0)
     total = float(seconds.sum())
 
-    group = token_group(config)
+    group = config.layer_tokens
     tiles = (linear_tile(side, resources.buffer) for side in (config.block, group))
     moved = linear_bytes(workload, 1, *tiles)
     read = linear_reads(workload, 1, config.block, group)

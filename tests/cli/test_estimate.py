@@ -58,7 +58,7 @@ def test_linear_layers_have_the_widths_asked_for(paro, model, tmp_path):
     assert outcome.status == 0, outcome.err
     wide, narrow = json.loads((out / "estimate.json").read_text())["ours"]
     assert (wide["linear_bits"], narrow["linear_bits"]) == (8, 2)
-    assert wide["linear_seconds"] == pytest.approx(4 * narrow["linear_seconds"])
+    assert wide["linear_seconds"] > 2 * narrow["linear_seconds"]
     assert wide["attention_seconds"] == narrow["attention_seconds"]
     found = json.loads(paro(*arguments, "--linear-bits", "8", "--json", "-o", out).out)
     assert len(found["ours"]) == 1

