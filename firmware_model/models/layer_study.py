@@ -76,10 +76,10 @@ def layer_study(
     Raises
     ------
     ParoError
-        If the captures are of another model, or as `LayerCalibration`.
+        If the captures are none, or of another model, or as `LayerCalibration`.
     """
-    if any(source.model != pipeline.identity for source in sources):
-        raise ParoError("captures are of another model; legal: linear layers of this one")
+    if not sources or any(source.model != pipeline.identity for source in sources):
+        raise ParoError("captures are of another model or of attention; legal: this one's layers")
     ways = _ways(pipeline, sources, widths, tile_config(block, head_dim))
     steps = Steps(progress, (len(ways) + 1) * samples)
 

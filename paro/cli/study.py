@@ -124,7 +124,7 @@ def study(
       paro study pe --no-place --liberty cells.lib -o study
     """
     from firmware_model.calibration.goal import Goal
-    from firmware_model.choices import check_avg_bits
+    from firmware_model.choices import check_avg_bits, check_weight_bits
 
     if what not in STUDIES:
         raise ParoError(f"there is no study {what!r}; legal: {', '.join(STUDIES)}")
@@ -159,7 +159,9 @@ def study(
         folder=output,
     )
     for width in settings.widths:
-        check_avg_bits(width)
+        check_weight_bits(width) if chosen.of_layers else check_avg_bits(width)
+    if samples is not None and samples < 1:
+        raise ParoError(f"samples = {samples} is not legal; legal: 1 or more")
     if captures is None and chosen.needs_captures:
         raise ParoError(f"the study {what!r} needs captures: give one or more, or folders of them")
     check_captures(captures or [])

@@ -153,4 +153,8 @@ def test_bad_input(paro, refused, layer, tmp_path):
         "the plan has linear layers alone; legal: one with attention", "evaluate", capture, *run
     )
     refused("the plan is of another model", "evaluate", "moving-digits", *run)
+    refused("captures are of another model", "study", "layers", one, *output)
+    refused("captures are of another model or of attention", "study", "layers", capture, *output)
+    refused("weight_bits = 1.0 is not legal", "study", "layers", one, "--bits", "1", *output)
+    refused("samples = 0 is not legal", "study", "layers", one, "--samples", "0", *output)
     refused("the plan has linear layers alone", "estimate", "--model", "cogvideox-5b", *run)

@@ -216,7 +216,7 @@ def linear_call():
 
 class LayeredPipeline(FakePipeline):
     def __init__(self, call):
-        self.linears = {call.name: call.layer}
+        self.linears: Mapping[str, torch.nn.Linear] = {call.name: call.layer}
 
 
 def layer_plan(call, bits=8):
