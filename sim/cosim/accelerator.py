@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from firmware_model.host.image import Image, place_heads, save_image
-from firmware_model.host.jobs import HeadJob
+from firmware_model.host.jobs import Job
 from gen.names import ACCELERATOR
 from paro.config import Config
 from sim.cosim.accelerator_harness import BENCH_TOP, harness_verilog, visible_ports
@@ -162,7 +162,7 @@ class AcceleratorTarget:
         """See `Target`."""
         return self.memory.stall_seed
 
-    def simulate(self, config: Config, jobs: Sequence[HeadJob], session: Session) -> Simulation:
+    def simulate(self, config: Config, jobs: Sequence[Job], session: Session) -> Simulation:
         """See `Target`: all jobs are one queue; progress counts heads done."""
         image = self._place(config, jobs)
         run = play_steps(config, [image], [Step()], session, self.memory)
@@ -181,7 +181,7 @@ class AcceleratorTarget:
             counters=counters,
         )
 
-    def predict(self, config: Config, jobs: Sequence[HeadJob]) -> Prediction:
+    def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """See `Target`."""
         works = [job_work(config, job) for job in jobs]
         return predict_accelerator(config, works, self._place(config, jobs), self.memory)
@@ -192,7 +192,7 @@ class AcceleratorTarget:
         return abs(prediction.total_cycles - taken) <= ACCELERATOR_TOLERANCE * taken
 
     def memory_report(
-        self, config: Config, jobs: Sequence[HeadJob], simulation: Simulation
+        self, config: Config, jobs: Sequence[Job], simulation: Simulation
     ) -> MemoryReport | None:
         """See `Target`."""
         counters = simulation.counters
@@ -216,5 +216,5 @@ class AcceleratorTarget:
             write=traffic(wanted["write"], counters.write_bursts, counters.write_beats),
         )
 
-    def _place(self, config: Config, jobs: Sequence[HeadJob]) -> Image:
+    def _place(self, config: Config, jobs: Sequence[Job]) -> Image:
         return place_heads(config, jobs, self.memory.base, interleaved=self.memory.interleaved)

@@ -21,7 +21,7 @@ __all__ = ["Stimulus", "make_stimulus", "pack_beats", "unpack_words"]
 
 #: Fills the places that the core must ignore.
 _ANYTHING = 0x55
-_STREAMS = ("command", "codes", "q", "k", "v")
+_STREAMS: tuple[str, ...] = ("command", "codes", "q", "k", "v")
 
 
 @dataclass(frozen=True)

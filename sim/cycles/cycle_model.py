@@ -198,7 +198,8 @@ def _joined(
             )
         else:
             part = _checked_codes(config, work.codes[None], work)[0]
-            command = Command(first, *part.shape, work.query_tokens, work.key_tokens)
+            rows, columns = part.shape
+            command = Command(first, rows, columns, work.query_tokens, work.key_tokens)
         codes.append(part.ravel())
         commands.append(command)
         first += part.size

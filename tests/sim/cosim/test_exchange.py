@@ -14,14 +14,15 @@ from sim.cosim.exchange import load_dataclass, save_dataclass
 COUNTERS = Counters(9, 1, 2, 3, 4, 5, {"qk": {"busy": 1, "starved": 2, "blocked": 3}})
 RECORDS = [
     core_scenario.Scenario(
-        commands=[core_scenario.CommandBeats((0, 3), {"Q": [(0, 8), (8, 2)]}, 16)],
+        commands=[core_scenario.CommandBeats((0, 3), {"Q": [(0, 8), (8, 2)]}, 1, 16)],
         memory_latency=30,
         stall_seed=None,
         reset_at=7,
         idle_limit=100,
         status_bits={"command": 0},
         operands=["Q", "K", "V"],
-        fetch_block_offset=2,
+        fetch_block=(2, 11),
+        fetch_chunk=(13, 9),
         counter_bits=32,
     ),
     core_scenario.Result(

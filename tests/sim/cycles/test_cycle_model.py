@@ -26,7 +26,7 @@ from rtl.lib.stream_fifo import StreamFIFO
 from sim.cosim.core import CoreTarget
 from sim.cosim.target import Simulation
 from sim.cosim.work import job_work
-from sim.cycles.cycle_model import CoreWork, Prediction, predict, predict_heads
+from sim.cycles.cycle_model import CoreWork, Prediction, Work, predict, predict_heads
 from tests.sim.cosim.checks import simulate
 from tests.sim.inputs import SHARES, random_capture, random_codes, short_jobs
 
@@ -126,14 +126,14 @@ LARGE = tuple(
         Config(rows=4, cols=64, block=64, head_dim=64),
     )
 )
-_simulations: dict[tuple[str, int], tuple[list[CoreWork], Simulation]] = {}
+_simulations: dict[tuple[str, int], tuple[list[Work], Simulation]] = {}
 
 
 @pytest.fixture
 def simulated(build_dir, tmp_path):
     """Simulate a case at a latency, once a session."""
 
-    def run(case: Case, latency: int) -> tuple[list[CoreWork], Simulation]:
+    def run(case: Case, latency: int) -> tuple[list[Work], Simulation]:
         key = case.name, latency
         if key not in _simulations:
             jobs, target = case.make_jobs(7), CoreTarget(memory_latency=latency)
