@@ -10,10 +10,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from firmware_model.host.image import Image, PlacedHead
+from firmware_model.host.image import Image, PlacedOutput
 from paro.config.config import Config
 from paro.config.errors import ParoError
-from paro.config.formats import OUT_BYTES
 from paro.config.registers import (
     CAUSES,
     MAGIC,
@@ -161,7 +160,7 @@ class Driver:
         What the accelerator reported before is cleared. If it refuses, `wait` says why.
         """
         await self._write_pair("QUEUE_BASE", image.queue_base)
-        await self._write("QUEUE_COUNT", value=len(image.heads))
+        await self._write("QUEUE_COUNT", value=len(image.outputs))
         self._interrupt_enable = int(interrupt)
         await self._write("CONTROL", start=1, interrupt_enable=self._interrupt_enable)
 
@@ -237,9 +236,10 @@ class Driver:
         -------
         list of np.ndarray
             For each head int16 [queries, head_dim], in its order, as
-            `firmware_model.reference.integer.integer_attention` gives them.
+            `firmware_model.reference.integer.integer_attention` gives them; for each layer int16
+            [tokens, outputs]. INT8 words are widened.
         """
-        return [await self._output(head, image.head_dim) for head in image.heads]
+        return [await self._output(placed) for placed in image.outputs]
 
     async def run(self, image: Image, interrupt: Awaitable[Any] | None = None) -> list[np.ndarray]:
         """Load a queue, work on it and return its outputs; see `wait` and `outputs`."""
@@ -263,17 +263,17 @@ class Driver:
             },
         )
 
-    async def _output(self, head: PlacedHead, head_dim: int) -> np.ndarray:
-        first, last = int(head.tokens.min()), int(head.tokens.max())
-        row_bytes = OUT_BYTES * head_dim
-        address = head.o_address + first * head.o_row_stride
-        count = (last - first) * head.o_row_stride + row_bytes
+    async def _output(self, placed: PlacedOutput) -> np.ndarray:
+        first, last = int(placed.tokens.min()), int(placed.tokens.max())
+        row_bytes = placed.word_bytes * placed.words
+        address = placed.o_address + first * placed.o_row_stride
+        count = (last - first) * placed.o_row_stride + row_bytes
         data = await self._transport.read(address, count)
         memory = np.frombuffer(data, np.uint8)
         rows = np.lib.stride_tricks.as_strided(
-            memory, (last - first + 1, row_bytes), (head.o_row_stride, 1), writeable=False
+            memory, (last - first + 1, row_bytes), (placed.o_row_stride, 1), writeable=False
         )
-        words = np.ascontiguousarray(rows[head.tokens - first]).view("<i2")
+        words = np.ascontiguousarray(rows[placed.tokens - first]).view(f"<i{placed.word_bytes}")
         return words.astype(np.int16)
 
     async def _reported_error(self, status: int) -> ParoError:

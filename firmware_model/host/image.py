@@ -1,7 +1,7 @@
-"""The accelerator's memory as the host fills it: heads, room for their outputs, their queue."""
+"""The accelerator's memory as the host fills it: jobs, room for their outputs, their queue."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -11,68 +11,127 @@ from safetensors.numpy import load_file, save_file
 
 from firmware_model.choices import ORDERS
 from firmware_model.codes import check_codes, pack_codes
-from firmware_model.host.jobs import HeadJob
+from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from firmware_model.reorder import token_permutation
 from paro.config import files
-from paro.config.config import Config
+from paro.config.config import Config, blocks_of
 from paro.config.descriptor import ALIGNMENT, pack_descriptor
 from paro.config.errors import ParoError
-from paro.config.formats import CODES_PER_WORD, OUT_BYTES, SCALE_BYTES
+from paro.config.formats import CODES_PER_WORD, OUT_BYTES, OUT_SHIFTS, SCALE_BYTES, Kind
 from paro.config.registers import (
     MEMORY_ADDRESS_BITS,
     QUEUE_MAX,
 )
 
 __all__ = [
+    "Buffer",
+    "Columns",
     "Image",
-    "PlacedHead",
+    "PlacedOutput",
+    "Task",
     "load_image",
     "order_axes",
-    "place_heads",
+    "place_jobs",
     "save_image",
 ]
 
 
 @dataclass(frozen=True, eq=False)
-class PlacedHead:
-    """Where the output of a head lies.
+class Buffer:
+    """Memory between jobs of a queue: some write its rows, others read them.
+
+    Parameters
+    ----------
+    name : str
+        Tells buffers apart.
+    tokens : int
+        Rows.
+    row_bytes : int
+        Bytes of a row; a multiple of 4.
+    """
+
+    name: str
+    tokens: int
+    row_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Part of each row of a buffer, from byte ``first`` on, a multiple of 4."""
+
+    buffer: Buffer
+    first: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A job in a queue, and the buffers that it shares with others.
+
+    Parameters
+    ----------
+    job : Job
+        Head or layer. Arrays of operands that come from buffers are not placed.
+    out_cut : int
+        0: output words of 16 bits; else INT8, shifted right by so many bits (`cut_words`).
+    output : Columns, optional
+        Where its outputs go; room of their own by default.
+    inputs : dict of str to Columns
+        Operands that earlier jobs of the queue put out: of a head ``q``, ``k``, ``v``; of a layer
+        ``q``, its activations.
+    """
+
+    job: Job
+    out_cut: int = 0
+    output: Columns | None = None
+    inputs: Mapping[str, Columns] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedOutput:
+    """Where the output of a job lies.
 
     Parameters
     ----------
     o_address, o_row_stride : int
         First token's row, and bytes from one token to the next, in the natural order.
     tokens : np.ndarray
-        int64 [queries]: natural token of each query, in the head's order.
+        int64 [rows]: natural token of each row; of a head in the head's order.
+    words : int
+        Words of a row.
+    row_words : int
+        Words that are written of a row: of a layer whole blocks.
+    word_bytes : int
+        Bytes of a word, 2 or 1.
     """
 
     o_address: int
     o_row_stride: int
     tokens: np.ndarray
+    words: int
+    row_words: int
+    word_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A queue of heads, as bytes for the accelerator's memory.
+    """A queue of jobs, as bytes for the accelerator's memory.
 
     Parameters
     ----------
     base : int
         Byte address of the first byte.
     data : bytes
-        Q, K, V, scales, codes, room for O and the descriptors.
+        Operands, scales, codes, room for outputs and the descriptors.
     queue_base : int
         Byte address of the first descriptor.
-    heads : list of PlacedHead
+    outputs : list of PlacedOutput
         Where the outputs will be, in the sequence of the queue.
-    head_dim : int
-        Channels of a head.
     """
 
     base: int
     data: bytes
     queue_base: int
-    heads: list[PlacedHead]
-    head_dim: int
+    outputs: list[PlacedOutput]
 
 
 def order_axes(grid: tuple[int, int, int], order: int) -> tuple[list[int], list[int]]:
@@ -83,9 +142,9 @@ def order_axes(grid: tuple[int, int, int], order: int) -> tuple[list[int], list[
     return [grid[axis] for axis in axes], [strides[axis] for axis in axes]
 
 
-def place_heads(
+def place_jobs(
     config: Config,
-    jobs: Sequence[HeadJob],
+    jobs: Sequence[Job | Task],
     base: int,
     *,
     interleaved: bool = False,
@@ -94,14 +153,15 @@ def place_heads(
     row_padding: int = 0,
     fill: int = 0xA5,
 ) -> Image:
-    """Lay out heads, room for their outputs and the queue of their descriptors in memory.
+    """Lay out jobs, room for their outputs and the queue of their descriptors in memory.
 
     Parameters
     ----------
     config : Config
         The accelerator.
-    jobs : sequence of HeadJob
-        Heads to compute, in the sequence of the queue.
+    jobs : sequence of Job or Task
+        Heads and layers to compute, in the sequence of the queue. One that reads a buffer waits
+        for the outputs of all before it.
     base : int
         Byte address from which on memory may be used; a multiple of ``alignment``.
     interleaved : bool
@@ -112,69 +172,147 @@ def place_heads(
     misalign : sequence of int
         Bytes added to the beginnings of the arrays, taken in turn; multiples of 4.
     row_padding : int
-        Bytes added to each row of Q, K, V and O; a multiple of 4.
+        Bytes added to each row of operands and outputs; a multiple of 4.
     fill : int
         Value of every byte that means nothing.
 
     Raises
     ------
     ParoError
-        If heads, codes, configuration and layout do not fit each other.
+        If jobs, codes, configuration and layout do not fit each other.
     """
     _check_layout(base, alignment, misalign, row_padding, fill)
     if not 1 <= len(jobs) <= QUEUE_MAX:
-        raise ParoError(f"a queue of {len(jobs)} heads is not legal; legal: 1 to {QUEUE_MAX}")
-    for index, job in enumerate(jobs):
-        _check_job(config, job, index)
-    if interleaved and len({job.head.tokens for job in jobs}) > 1:
-        raise ParoError("interleaved heads have different numbers of tokens; legal: one number")
+        raise ParoError(f"a queue of {len(jobs)} jobs is not legal; legal: 1 to {QUEUE_MAX}")
+    tasks = [job if isinstance(job, Task) else Task(job) for job in jobs]
+    for index, task in enumerate(tasks):
+        _check_task(config, task, index)
+    shared = range(len(tasks)) if interleaved else range(0)
+    _check_interleaved([tasks[i] for i in shared])
 
     memory = _Memory(base, alignment, cycle(misalign), fill)
-    fields: list[dict[str, int]] = [{} for _ in jobs]
-    members = range(len(jobs))
-    for group in [members] if interleaved else [range(i, i + 1) for i in members]:
-        for operand in "qkvo":
-            rows = [_natural_rows(jobs[i], operand, config, fill) for i in group]
+    addresses: dict[str, int] = {}  # of buffers
+    fields: list[dict[str, int]] = [{} for _ in tasks]
+    for group in [shared] if interleaved else [range(i, i + 1) for i in range(len(tasks))]:
+        for operand in _operands(tasks[group[0]].job):
+            members = []
+            for i in group:
+                columns = _columns(tasks[i], operand)
+                if columns is None:
+                    members.append(i)
+                else:
+                    fields[i] |= _place_columns(columns, operand, memory, addresses)
+            if not members:
+                continue
+            rows = [_natural_rows(tasks[i], operand, config, fill) for i in members]
             array = np.concatenate(rows, axis=1)
             array = np.pad(array, ((0, 0), (0, row_padding)), constant_values=fill)
             address = memory.place(array)
-            for i, row in zip(group, rows, strict=True):
+            for i, row in zip(members, rows, strict=True):
                 fields[i] |= {
                     f"{operand}_address": address,
                     f"{operand}_row_stride": array.shape[1],
                 }
                 address += row.shape[1]
-    for job, values in zip(jobs, fields, strict=True):
-        queries = job.queries(config)
-        extents, strides = order_axes(job.grid, job.head.order)
-        group_bytes = config.load_tokens * SCALE_BYTES
-        values |= {
-            "block": config.block,
-            "head_dim": config.head_dim,
-            "key_tokens": job.head.tokens,
-            "first_block_row": queries.start // config.block,
-            "query_tokens": len(queries),
-            "prefix_tokens": job.prefix_tokens,
-            "suffix_tokens": job.suffix_tokens,
-            "q_scales_address": memory.place(job.head.mq.astype("<u4"), group_bytes),
-            "k_scales_address": memory.place(job.head.mk.astype("<u4"), group_bytes),
-            "codes_address": memory.place(_code_bytes(config, job), config.load_bytes),
-        }
-        for axis, extent, stride in zip(
-            ("outer", "middle", "inner"), extents, strides, strict=True
-        ):
-            values |= {f"{axis}_extent": extent, f"{axis}_stride": stride}
+    for task, values in zip(tasks, fields, strict=True):
+        values |= _shape_fields(config, task) | _place_small(config, task, memory)
     queue = b"".join(pack_descriptor(**values) for values in fields)
     queue_base = memory.place(np.frombuffer(queue, np.uint8))
     placed = [
-        PlacedHead(
-            o_address=values["o_address"],
-            o_row_stride=values["o_row_stride"],
-            tokens=job.head.permutation[list(job.queries(config))],
-        )
-        for job, values in zip(jobs, fields, strict=True)
+        _placed_output(config, task, values) for task, values in zip(tasks, fields, strict=True)
     ]
-    return Image(base, memory.contents(), queue_base, placed, config.head_dim)
+    return Image(base, memory.contents(), queue_base, placed)
+
+
+def _operands(job: Job) -> str:
+    """Letters of the arrays of a job that have a row a token or an output channel."""
+    return "qko" if isinstance(job, LayerJob) else "qkvo"
+
+
+def _columns(task: Task, operand: str) -> Columns | None:
+    """Columns of a buffer that an operand has."""
+    return task.output if operand == "o" else task.inputs.get(operand)
+
+
+def _place_columns(
+    columns: Columns, operand: str, memory: "_Memory", addresses: dict[str, int]
+) -> dict[str, int]:
+    """Fields of an operand in a buffer, which is placed when it is first met."""
+    buffer = columns.buffer
+    if buffer.name not in addresses:
+        rows = np.full((buffer.tokens, buffer.row_bytes), memory.fill, np.uint8)
+        addresses[buffer.name] = memory.place(rows)
+    return {
+        f"{operand}_address": addresses[buffer.name] + columns.first,
+        f"{operand}_row_stride": buffer.row_bytes,
+    }
+
+
+def _shape_fields(config: Config, task: Task) -> dict[str, int]:
+    """Fields of a descriptor that are no places."""
+    job = task.job
+    values = {
+        "block": config.block,
+        "head_dim": config.head_dim,
+        "out_cut": task.out_cut,
+        "after": int(bool(task.inputs)),
+    }
+    if isinstance(job, LayerJob):
+        return values | {
+            "kind": Kind.LINEAR,
+            "key_tokens": job.outputs,
+            "query_tokens": job.tokens,
+            "chunks": job.codes.shape[1],
+            "sum_shift": job.sum_shift,
+            "out_shift": OUT_SHIFTS.index(job.out_shift),
+        }
+    queries = job.queries(config)
+    extents, strides = order_axes(job.grid, job.head.order)
+    values |= {
+        "key_tokens": job.head.tokens,
+        "first_block_row": queries.start // config.block,
+        "query_tokens": len(queries),
+        "prefix_tokens": job.prefix_tokens,
+        "suffix_tokens": job.suffix_tokens,
+    }
+    for axis, extent, stride in zip(("outer", "middle", "inner"), extents, strides, strict=True):
+        values |= {f"{axis}_extent": extent, f"{axis}_stride": stride}
+    return values
+
+
+def _place_small(config: Config, task: Task, memory: "_Memory") -> dict[str, int]:
+    """Place scales and codes of a job; returns their fields."""
+    job = task.job
+    if isinstance(job, LayerJob):
+        of_queries, of_keys = job.mx, job.device_weight_scales()
+        codes = _pack_rows(job.device_codes())
+    else:
+        of_queries, of_keys = job.head.mq, job.head.mk
+        codes = _pack_rows(job.codes[list(job.rows(config))])
+    group_bytes = config.load_tokens * SCALE_BYTES
+    return {
+        "q_scales_address": memory.place(of_queries.astype("<u4"), group_bytes),
+        "k_scales_address": memory.place(of_keys.astype("<u4"), group_bytes),
+        "codes_address": memory.place(codes, config.load_bytes),
+    }
+
+
+def _placed_output(config: Config, task: Task, values: dict[str, int]) -> PlacedOutput:
+    job = task.job
+    if isinstance(job, LayerJob):
+        tokens, words = np.arange(job.tokens), job.outputs
+        row_words = config.blocks_of(words) * config.block
+    else:
+        tokens = job.head.permutation[list(job.queries(config))]
+        words = row_words = config.head_dim
+    return PlacedOutput(
+        o_address=values["o_address"],
+        o_row_stride=values["o_row_stride"],
+        tokens=tokens,
+        words=words,
+        row_words=row_words,
+        word_bytes=1 if task.out_cut else OUT_BYTES,
+    )
 
 
 @dataclass
@@ -202,7 +340,7 @@ class _Memory:
         self.size += len(part)
         if self.base + self.size > 2**MEMORY_ADDRESS_BITS:
             raise ParoError(
-                f"heads placed from {self.base:#x} on leave the memory; "
+                f"jobs placed from {self.base:#x} on leave the memory; "
                 f"legal: addresses below {2**MEMORY_ADDRESS_BITS:#x}"
             )
 
@@ -229,7 +367,51 @@ def _check_layout(
         raise ParoError(f"fill = {fill} is not legal; legal: a byte, 0 to 255")
 
 
-def _check_job(config: Config, job: HeadJob, index: int) -> None:
+def _check_interleaved(tasks: list[Task]) -> None:
+    if len({_tokens(task.job) for task in tasks}) > 1:
+        raise ParoError("interleaved heads have different numbers of tokens; legal: one number")
+    if any(isinstance(task.job, LayerJob) for task in tasks):
+        raise ParoError("a layer cannot be interleaved with others; legal: heads alone")
+
+
+def _tokens(job: Job) -> int:
+    return job.tokens if isinstance(job, LayerJob) else job.head.tokens
+
+
+def _check_task(config: Config, task: Task, index: int) -> None:
+    if task.out_cut and not config.cuts_outputs:
+        raise ParoError(
+            f"job {index} of the queue has 8-bit outputs, but a row of this accelerator is not "
+            "whole pairs of its output beats; legal: out_cut = 0"
+        )
+    legal = "q" if isinstance(task.job, LayerJob) else "qkv"
+    wrong = [name for name in task.inputs if name not in legal]
+    if wrong:
+        raise ParoError(
+            f"job {index} of the queue cannot read {wrong[0]} from a buffer; "
+            f"legal: {', '.join(legal)}"
+        )
+    if isinstance(task.job, LayerJob):
+        _check_layer(config, task.job, index)
+    else:
+        _check_head(config, task.job, index)
+
+
+def _check_layer(config: Config, job: LayerJob, index: int) -> None:
+    shape = (config.blocks_of(job.outputs), blocks_of(job.x8.shape[1], config.head_dim))
+    if job.codes.shape != shape or job.codes.max() > 3:
+        raise ParoError(
+            f"job {index} of the queue has codes of shape {job.codes.shape}; legal: {shape}, 0 to 3"
+        )
+    for name, count in (("tokens", job.tokens), ("outputs", job.outputs)):
+        if not 1 <= count <= config.max_tokens:
+            raise ParoError(
+                f"job {index} of the queue has {count} {name}; "
+                f"legal: 1 to max_tokens = {config.max_tokens}"
+            )
+
+
+def _check_head(config: Config, job: HeadJob, index: int) -> None:
     head = job.head
     if head.q8.shape[1] != config.head_dim:
         raise ParoError(
@@ -253,43 +435,45 @@ def _check_job(config: Config, job: HeadJob, index: int) -> None:
     check_codes(job.codes, config.blocks_of(head.tokens))
 
 
-def _natural_rows(job: HeadJob, operand: str, config: Config, fill: int) -> np.ndarray:
+def _natural_rows(task: Task, operand: str, config: Config, fill: int) -> np.ndarray:
     """Bytes of an operand, uint8 [tokens, bytes of a row], in the natural order."""
-    head = job.head
+    job = task.job
     if operand == "o":
-        return np.full((head.tokens, OUT_BYTES * config.head_dim), fill, np.uint8)
-    rows = np.empty((head.tokens, config.head_dim), np.uint8)
-    rows[head.permutation] = getattr(head, f"{operand}8").view(np.uint8)
+        width = config.head_dim
+        if isinstance(job, LayerJob):
+            width = config.blocks_of(job.outputs) * config.block
+        return np.full((_tokens(job), width * (1 if task.out_cut else OUT_BYTES)), fill, np.uint8)
+    if isinstance(job, LayerJob):
+        values = job.device_inputs(config) if operand == "q" else job.device_weights(config)
+        return values.view(np.uint8)
+    rows = np.empty((job.head.tokens, config.head_dim), np.uint8)
+    rows[job.head.permutation] = getattr(job.head, f"{operand}8").view(np.uint8)
     return rows
 
 
-def _code_bytes(config: Config, job: HeadJob) -> np.ndarray:
-    """Codes of the rows to compute; each row fills whole words."""
-    rows = job.rows(config)
-    codes = job.codes[rows.start : rows.stop]
+def _pack_rows(codes: np.ndarray) -> np.ndarray:
+    """Pack codes; each row fills whole words."""
     return pack_codes(np.pad(codes, ((0, 0), (0, -codes.shape[1] % CODES_PER_WORD))))
 
 
 def save_image(image: Image, path: Path) -> None:
     """Write an image as ``path``, safetensors, and a JSON file beside it."""
-    tensors = {f"tokens_{i}": head.tokens for i, head in enumerate(image.heads)}
+    tensors = {f"tokens_{i}": output.tokens for i, output in enumerate(image.outputs)}
     tensors["data"] = np.frombuffer(image.data, np.uint8)
-    places = [(head.o_address, head.o_row_stride) for head in image.heads]
-    facts = {
-        "base": image.base,
-        "queue_base": image.queue_base,
-        "head_dim": image.head_dim,
-        "places": places,
-    }
+    outputs = [
+        {name: value for name, value in vars(output).items() if name != "tokens"}
+        for output in image.outputs
+    ]
     save_file(tensors, path)
+    facts = {"base": image.base, "queue_base": image.queue_base, "outputs": outputs}
     files.write_json(path.with_suffix(".json"), facts)
 
 
 def load_image(path: Path) -> Image:
     """Read what `save_image` wrote."""
     tensors, facts = load_file(path), json.loads(path.with_suffix(".json").read_text())
-    heads = [
-        PlacedHead(address, stride, tensors[f"tokens_{i}"])
-        for i, (address, stride) in enumerate(facts.pop("places"))
+    outputs = [
+        PlacedOutput(tokens=tensors[f"tokens_{i}"], **output)
+        for i, output in enumerate(facts.pop("outputs"))
     ]
-    return Image(data=tensors["data"].tobytes(), heads=heads, **facts)
+    return Image(data=tensors["data"].tobytes(), outputs=outputs, **facts)

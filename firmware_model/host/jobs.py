@@ -7,6 +7,7 @@ import numpy as np
 from firmware_model.codes import checked_query_blocks
 from paro.config import Config
 from paro.config.config import blocks_of
+from paro.config.formats import KEY_SCALE_BITS, OUT_BITS
 
 __all__ = ["HeadJob", "HeadOperands", "Job", "LayerJob"]
 
@@ -134,6 +135,10 @@ class LayerJob:
         live = (self.codes != 0).repeat(config.block, 0).repeat(config.head_dim, 1)
         weights = _pad_inputs(self.w8, config)
         return np.where(live[: self.outputs], weights, np.int8(0))
+
+    def device_weight_scales(self) -> np.ndarray:
+        """Scales of the weights as the device takes them, int32 [outputs]: bias above mantissa."""
+        return self.mw | (self.bias & (1 << OUT_BITS) - 1) << KEY_SCALE_BITS
 
     def query_loads(self, config: Config) -> int:
         """How often the core loads queries: inputs of each live tile of each block of tokens."""

@@ -26,6 +26,7 @@ __all__ = [
     "OutputFormat",
     "QuantizedInputs",
     "QuantizedWeights",
+    "cut_words",
     "dequantize_outputs",
     "fit_outputs",
     "integer_linear",
@@ -228,6 +229,14 @@ def integer_linear(
     short = _short_sums(inputs, weights, output.sum_shift, config)
     words = rounding_shift(short * _scales(inputs, weights), output.out_shift)
     return (words + output.bias.long()).clamp(-_OUT_MAX, _OUT_MAX).to(torch.int16)
+
+
+def cut_words(words: torch.Tensor, cut: int) -> torch.Tensor:
+    """INT8 of output words of a layer or a head, shifted right by ``cut`` bits: int8, same shape.
+
+    Their unit is that of the words times ``2**cut``.
+    """
+    return rounding_shift(words.long(), cut).clamp(-OPERAND_MAX, OPERAND_MAX).to(torch.int8)
 
 
 def dequantize_outputs(words: torch.Tensor, output: OutputFormat) -> torch.Tensor:

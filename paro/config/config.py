@@ -146,6 +146,11 @@ class Config(BaseModel):
         return formats.INPUTS_MAX // self.head_dim
 
     @property
+    def cuts_outputs(self) -> bool:
+        """Whether the accelerator can put out 8-bit words: a row has whole pairs of beats."""
+        return 2 * self.output_words <= min(self.block, self.head_dim)
+
+    @property
     def reciprocal_lanes(self) -> int:
         """Dividers that work side by side: enough for rows of a single 2-bit block."""
         cycles = 2 * self.block * self.head_dim // (formats.LANES * self.rows * self.cols)

@@ -1,4 +1,4 @@
-"""The descriptor: 32 little-endian words in memory that describe one head.
+"""The descriptor: 32 little-endian words in memory that describe one head or linear layer.
 
 `DESCRIPTOR` is the one table. The packer, the RTL's view, the C header and the documentation come
 from it.
@@ -7,9 +7,9 @@ from it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from paro.config.config import BLOCKS, HEAD_DIMS, TOKENS_MAX
+from paro.config.config import BLOCKS, HEAD_DIMS, TOKENS_MAX, blocks_of
 from paro.config.errors import ParoError
-from paro.config.formats import OUT_BYTES
+from paro.config.formats import INPUTS_MAX, OUT_BYTES, OUT_SHIFTS, SUM_SHIFT_MAX, Kind
 from paro.config.registers import MAGIC, MEMORY_ADDRESS_BITS
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "DESCRIPTOR",
     "DESCRIPTOR_BYTES",
     "DESCRIPTOR_VERSION",
+    "OUT_CUT_MAX",
     "ROW_STRIDE_BITS",
     "WORD_BITS",
     "DescriptorField",
@@ -29,7 +30,7 @@ WORD_BITS = 32
 #: Bytes of a descriptor; a queue is descriptors one directly after the other.
 DESCRIPTOR_BYTES = 128
 #: Version of this layout and of the orders that it describes.
-DESCRIPTOR_VERSION = 2
+DESCRIPTOR_VERSION = 3
 #: Addresses and row strides are multiples of this many bytes.
 ALIGNMENT = 4
 #: Bits of a row stride; without its two zeros it fits a common hardware multiplier of 18 bits.
@@ -100,6 +101,8 @@ def _address(name: str, word: int, description: str) -> DescriptorField:
     )
 
 
+#: Most bits that 8-bit outputs are shifted by.
+OUT_CUT_MAX = 8
 _COUNT = range(1, TOKENS_MAX + 1)
 _COUNT_OR_NONE = range(TOKENS_MAX)
 _BLOCK_ROWS_MAX = TOKENS_MAX // BLOCKS[0]
@@ -133,7 +136,8 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     DescriptorField(
         name="key_tokens",
         word=2,
-        description="All tokens of the head, at most max_tokens as configured",
+        description="All tokens of the head, at most max_tokens as configured; of a layer: its "
+        "output channels, likewise",
         legal=_COUNT,
     ),
     DescriptorField(
@@ -145,7 +149,8 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     DescriptorField(
         name="query_tokens",
         word=4,
-        description="Queries to compute, from position first_block_row * block of the order on",
+        description="Queries to compute, from position first_block_row * block of the order on; "
+        "of a layer: its tokens, at most max_tokens",
         legal=_COUNT,
     ),
     DescriptorField(
@@ -182,26 +187,114 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     _stride("q_row_stride", 13, "Q", HEAD_DIMS[0]),
     _stride("k_row_stride", 14, "K", HEAD_DIMS[0]),
     _stride("v_row_stride", 15, "V", HEAD_DIMS[0]),
-    _stride("o_row_stride", 16, "O", OUT_BYTES * HEAD_DIMS[0]),
-    _address("q_address", 17, "Q: head_dim INT8 a token, natural token order"),
-    _address("k_address", 19, "K, as Q"),
-    _address("v_address", 21, "V, as Q"),
-    _address("o_address", 23, "O: head_dim signed 16-bit words a token, natural token order"),
+    _stride("o_row_stride", 16, "O", BLOCKS[0]),
+    _address(
+        "q_address",
+        17,
+        "Q: head_dim INT8 a token, natural token order; of a layer: its inputs, chunks * head_dim "
+        "INT8 a token",
+    ),
+    _address(
+        "k_address",
+        19,
+        "K, as Q; of a layer: its weights, chunks * head_dim INT8 an output channel, 0 in tiles of "
+        "code 0",
+    ),
+    _address("v_address", 21, "V, as Q; a layer has none"),
+    _address(
+        "o_address",
+        23,
+        "O: head_dim words a token, natural token order; of a layer: its outputs, whole blocks of "
+        "words a token; a word is signed, of 16 bits, or of 8 with out_cut",
+    ),
     _address(
         "q_scales_address",
         25,
         "the queries' scales: a 32-bit word a token, in the head's order, whole groups of "
         "load_tokens",
     ),
-    _address("k_scales_address", 27, "the keys' scales, as the queries'"),
+    _address(
+        "k_scales_address",
+        27,
+        "the keys' scales, as the queries'; of a layer: an output channel's, its bias in bits 8 "
+        "to 23",
+    ),
     _address(
         "codes_address",
         29,
         "the codes: 16 a word, lowest key block first, every computed block row in words of its "
-        "own, whole units of load_bytes",
+        "own, whole units of load_bytes; of a layer: of its tiles, lowest chunk first, every "
+        "output block in words of its own",
     ),
-    DescriptorField(name="reserved", word=31, description="Reserved", legal=(0,)),
+    DescriptorField(
+        name="kind",
+        word=31,
+        width=4,
+        description="0: a head; 1: a linear layer, which ignores first_block_row and the order",
+        legal=tuple(Kind),
+    ),
+    DescriptorField(
+        name="out_cut",
+        word=31,
+        low=4,
+        width=4,
+        description="0: output words of 16 bits; else they are shifted right by so many bits, "
+        "rounded half up, saturated to -127 .. 127, and have 8",
+        legal=range(OUT_CUT_MAX + 1),
+    ),
+    DescriptorField(
+        name="chunks",
+        word=31,
+        low=8,
+        width=12,
+        description="Of a layer: chunks of head_dim input channels, at least 1, of 32,768 channels "
+        "at most; of a head 0",
+        legal=range(INPUTS_MAX // HEAD_DIMS[0] + 1),
+    ),
+    DescriptorField(
+        name="sum_shift",
+        word=31,
+        low=20,
+        width=4,
+        description="Of a layer: right shift of its sums; of a head 0",
+        legal=range(SUM_SHIFT_MAX + 1),
+    ),
+    DescriptorField(
+        name="out_shift",
+        word=31,
+        low=24,
+        width=2,
+        description="Of a layer: right shift after its scales, as an index of "
+        f"{', '.join(map(str, OUT_SHIFTS))}; of a head 0",
+        legal=range(len(OUT_SHIFTS)),
+    ),
+    DescriptorField(
+        name="after",
+        word=31,
+        low=26,
+        width=1,
+        description="1: begins when all outputs of the jobs before it are written, which it may "
+        "read; 0: they overlap",
+        legal=range(2),
+    ),
+    DescriptorField(name="reserved", word=31, low=27, width=5, description="Reserved", legal=(0,)),
 )
+
+#: Values of the fields that a layer does not use.
+_UNUSED_BY_LAYERS = {
+    "first_block_row": 0,
+    "prefix_tokens": 0,
+    "suffix_tokens": 0,
+    **{
+        f"{axis}_{what}": 1
+        for axis in ("outer", "middle", "inner")
+        for what in ("extent", "stride")
+    },
+    "v_row_stride": HEAD_DIMS[0],
+    "v_address": 0,
+}
+#: Values of the fields that only layers use, and of those that a head may leave out.
+_UNUSED_BY_HEADS = {"chunks": 0, "sum_shift": 0, "out_shift": 0, "out_cut": 0, "after": 0}
 
 
 def pack_descriptor(**values: int) -> bytes:
@@ -210,7 +303,8 @@ def pack_descriptor(**values: int) -> bytes:
     Parameters
     ----------
     **values : int
-        Every field of `DESCRIPTOR` but the constant ones, by name.
+        Every field of `DESCRIPTOR` but the constant ones, by name. ``kind`` is a head's if it is
+        not given; what the kind does not use, ``out_cut`` and ``after`` may be left out.
 
     Returns
     -------
@@ -222,6 +316,11 @@ def pack_descriptor(**values: int) -> bytes:
     ParoError
         If a field is missing, unknown or illegal, or the fields contradict each other.
     """
+    kind = values.get("kind", Kind.ATTENTION)
+    left_out = {"out_cut": 0, "after": 0, **_UNUSED_BY_LAYERS}
+    if kind == Kind.ATTENTION:
+        left_out = _UNUSED_BY_HEADS
+    values = {"kind": kind, **left_out, **values}
     given = {field.name: field for field in DESCRIPTOR if field.constant is None}
     _check_names("has no value for", [name for name in given if name not in values])
     _check_names("has no field", [name for name in values if name not in given])
@@ -230,8 +329,11 @@ def pack_descriptor(**values: int) -> bytes:
             raise ParoError(
                 f"descriptor: {name} = {values[name]} is not legal; legal: {field.legal_text()}"
             )
-    _check_tokens(values)
-    _check_addresses(values)
+    if kind == Kind.LINEAR:
+        _check_layer(values)
+    else:
+        _check_tokens(values)
+        _check_addresses(values, _head_rows(values))
     image = 0
     for field in DESCRIPTOR:
         value = values[field.name] if field.constant is None else field.constant
@@ -275,10 +377,34 @@ def _check_tokens(values: dict[str, int]) -> None:
         )
 
 
-def _check_addresses(values: dict[str, int]) -> None:
-    tokens = values["key_tokens"]
-    for operand, row_bytes in zip("qkvo", (1, 1, 1, OUT_BYTES), strict=True):
-        row = row_bytes * values["head_dim"]
+def _check_layer(values: dict[str, int]) -> None:
+    inputs = values["chunks"] * values["head_dim"]
+    if not 0 < inputs <= INPUTS_MAX:
+        raise ParoError(
+            f"descriptor: a layer of {values['chunks']} chunks has {inputs:,} inputs; "
+            f"legal: 1 to {INPUTS_MAX:,}"
+        )
+    outputs = blocks_of(values["key_tokens"], values["block"]) * values["block"]
+    word_bytes = 1 if values["out_cut"] else OUT_BYTES
+    _check_addresses(
+        values,
+        {
+            "q": (values["query_tokens"], inputs),
+            "k": (values["key_tokens"], inputs),
+            "o": (values["query_tokens"], word_bytes * outputs),
+        },
+    )
+
+
+def _head_rows(values: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """Rows of a head's operands and outputs, and the bytes of each."""
+    tokens, row = values["key_tokens"], values["head_dim"]
+    word_bytes = 1 if values["out_cut"] else OUT_BYTES
+    return {**dict.fromkeys("qkv", (tokens, row)), "o": (tokens, word_bytes * row)}
+
+
+def _check_addresses(values: dict[str, int], operands: dict[str, tuple[int, int]]) -> None:
+    for operand, (tokens, row) in operands.items():
         stride, address = values[f"{operand}_row_stride"], values[f"{operand}_address"]
         if stride < row:
             raise ParoError(

@@ -35,7 +35,7 @@ __all__ = [
 #: "PARO" in memory: value of IDENT and of the first word of every descriptor.
 MAGIC = int.from_bytes(b"PARO", "little")
 #: Version of this map, (major, minor); the major one changes when old drivers no longer fit.
-MAP_VERSION = (1, 1)
+MAP_VERSION = (2, 0)
 #: Bits of a register.
 REGISTER_BITS = 32
 #: Bits of a byte address of the registers: 4 KiB.
@@ -71,6 +71,8 @@ class Cause(IntEnum):
     BUSY = 8
     EMPTY_QUEUE = 9
     BAD_QUEUE_BASE = 10
+    BAD_KIND = 11
+    BAD_LAYER = 12
 
 
 #: Meaning of each cause.
@@ -81,12 +83,14 @@ CAUSES = {
     Cause.BAD_TOKENS: "a descriptor has a number of tokens that is 0, too large or inconsistent",
     Cause.BAD_ALIGNMENT: "an address or a row stride is not a multiple of 4 bytes, or a row stride "
     "is 1 MiB or more",
-    Cause.EMPTY_ROW: "a block row of the codes has no live block",
+    Cause.EMPTY_ROW: "a block row of the codes, or an output block of a layer, has no live block",
     Cause.READ_ERROR: "the memory answered a read with SLVERR or DECERR",
     Cause.WRITE_ERROR: "the memory answered a write with SLVERR or DECERR",
     Cause.BUSY: "a start came while a queue was being worked on or given up",
     Cause.EMPTY_QUEUE: "a start came with QUEUE_COUNT = 0",
     Cause.BAD_QUEUE_BASE: "a start came with a QUEUE_BASE that is not a multiple of 4",
+    Cause.BAD_KIND: "a descriptor has a kind that this accelerator does not know",
+    Cause.BAD_LAYER: "a layer's chunks, or a shift of a descriptor, are not legal",
 }
 
 #: Causes for which a start is refused: they are of no head.

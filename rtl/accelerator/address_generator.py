@@ -12,18 +12,23 @@ from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.accelerator.token_walker import TokenWalker, walk_layout
 from rtl.bus.axi import Destination, run_layout
+from rtl.interfaces import token_count_shape
 from rtl.lib.arithmetic import log2
 
 __all__ = ["AddressGenerator", "block_request_layout", "head_layout"]
 
 
 def block_request_layout(config: Config) -> data.StructLayout:
-    """Block number ``block`` of the head's ``operand`` (`formats.Operand`), ``tokens`` long."""
+    """A block of the ``operand`` (`formats.Operand`): ``tokens`` from ``position`` on.
+
+    Of a layer: of these rows chunk ``chunk`` of the inputs; of a head it is 0.
+    """
     return data.StructLayout(
         {
             "operand": unsigned(2),
-            "block": unsigned(bits_unsigned(config.blocks_max - 1)),
+            "position": token_count_shape(config),
             "tokens": unsigned(bits_unsigned(config.block)),
+            "chunk": unsigned(bits_unsigned(config.chunks_max - 1)),
         }
     )
 
@@ -90,16 +95,18 @@ class AddressGenerator(wiring.Component):
 
         # The rows' runs wait for the scales' run: once no row is left, neither is a run of scales.
         current = Signal.like(request)
+        base = Signal(MEMORY_ADDRESS_BITS)
         scales_due = Signal()
         m.d.comb += [
             walker.walk.eq(head.walk),
             walker.forget.eq(self.new_head),
-            walker.request.payload.position.eq(request.block << log2(config.block)),
+            walker.request.payload.position.eq(request.position),
             walker.request.payload.tokens.eq(request.tokens),
             walker.request.valid.eq(self.request.valid & self.idle),
             self.request.ready.eq(self.idle),
             self.idle.eq(walker.request.ready & rows.idle),
-            rows.base.eq(head.base[current.operand]),
+            rows.base.eq(base),
+            rows.row_units.eq(config.head_dim // config.load_bytes),
             rows.row_stride.eq(head.row_stride[current.operand]),
         ]
         with m.Switch(current.operand):
@@ -107,13 +114,17 @@ class AddressGenerator(wiring.Component):
                 with m.Case(operand):
                     m.d.comb += rows.destination.eq(Destination[operand.name])
         with m.If(self.request.valid & self.idle):
-            m.d.sync += [current.eq(request), scales_due.eq(request.operand != Operand.V)]
+            m.d.sync += [
+                current.eq(request),
+                scales_due.eq(request.operand != Operand.V),
+                base.eq(head.base[request.operand] + (request.chunk << log2(config.head_dim))),
+            ]
 
         of_k = current.operand == Operand.K
         with m.If(scales_due):
             m.d.comb += [
                 self.runs.payload.address.eq(
-                    head.scales[of_k] + (current.block << log2(SCALE_BYTES * config.block))
+                    head.scales[of_k] + (current.position << log2(SCALE_BYTES))
                 ),
                 self.runs.payload.units.eq(
                     (current.tokens + config.load_tokens - 1) >> log2(config.load_tokens)

@@ -19,10 +19,18 @@ RUN_UNITS, WAITING_UNITS = 8, 16
 
 
 def codes_request_layout(config: Config) -> data.StructLayout:
-    """Codes of ``rows`` block rows of ``key_blocks`` blocks each, from ``address`` on."""
+    """Codes of ``rows`` block rows of ``key_blocks`` blocks each, from ``address`` on.
+
+    All of them are read ``passes`` times, 1 or more.
+    """
     blocks = unsigned(bits_unsigned(config.blocks_max))
     return data.StructLayout(
-        {"address": unsigned(MEMORY_ADDRESS_BITS), "rows": blocks, "key_blocks": blocks}
+        {
+            "address": unsigned(MEMORY_ADDRESS_BITS),
+            "rows": blocks,
+            "key_blocks": unsigned(bits_unsigned(max(config.blocks_max, config.chunks_max))),
+            "passes": unsigned(interfaces.block_index_bits(config) + 1),
+        }
     )
 
 
@@ -73,10 +81,15 @@ class CodeReader(wiring.Component):
         row_words = (request.key_blocks + interfaces.CODES_PER_BEAT - 1) >> log2(
             interfaces.CODES_PER_BEAT
         )
-        product = Signal(2 * len(request.rows))
+        product = Signal(len(request.rows) + len(request.key_blocks))
+        units = Signal.like(product)
         words_left = Signal.like(product)
         units_left = Signal.like(product)
         address = Signal(MEMORY_ADDRESS_BITS)
+        begin = Signal(MEMORY_ADDRESS_BITS)
+        # Passes that are not begun: to be asked for, to be handed on.
+        passes_to_ask = Signal.like(request.passes)
+        passes_to_give = Signal.like(request.passes)
         measure = Signal()  # the number of codes is known in this cycle
         accepted = self.request.valid & self.request.ready
 
@@ -94,19 +107,29 @@ class CodeReader(wiring.Component):
             self.runs.valid.eq(units_left.any() & (reserved <= WAITING_UNITS - RUN_UNITS)),
         ]
         m.d.sync += measure.eq(accepted)
+        m.d.comb += units.eq((product + words_per_unit - 1) >> log2(words_per_unit))
         with m.If(accepted):
-            m.d.sync += [product.eq(request.rows * row_words), address.eq(request.address)]
-        with m.If(measure):
             m.d.sync += [
-                words_left.eq(product),
-                units_left.eq((product + words_per_unit - 1) >> log2(words_per_unit)),
+                product.eq(request.rows * row_words),
+                address.eq(request.address),
+                begin.eq(request.address),
+                passes_to_ask.eq(request.passes - 1),
+                passes_to_give.eq(request.passes - 1),
             ]
+        with m.If(measure):
+            m.d.sync += [words_left.eq(product), units_left.eq(units)]
         with m.If(self.runs.valid & self.runs.ready):
             m.d.comb += asked.eq(self.runs.payload.units)
             m.d.sync += [
                 units_left.eq(units_left - asked),
                 address.eq(address + (asked << log2(config.load_bytes))),
             ]
+            with m.If((units_left == asked) & passes_to_ask.any()):
+                m.d.sync += [
+                    units_left.eq(units),
+                    address.eq(begin),
+                    passes_to_ask.eq(passes_to_ask - 1),
+                ]
         m.d.sync += reserved.eq(reserved + asked - handed_on)
 
         place = Signal(range(words_per_unit))
@@ -122,4 +145,9 @@ class CodeReader(wiring.Component):
                 words_left.eq(words_left - 1),
                 place.eq(Mux(last_word | (place == words_per_unit - 1), 0, place + 1)),
             ]
+            with m.If(last_word & passes_to_give.any()):
+                m.d.sync += [
+                    words_left.eq(product),
+                    passes_to_give.eq(passes_to_give - 1),
+                ]
         return m

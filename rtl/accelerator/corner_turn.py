@@ -17,7 +17,8 @@ __all__ = ["CornerTurn", "turn_request_layout", "turned_layout"]
 
 #: Blocks that the core may have asked for and not received: both slots of Q and of K.
 WAITING = 2 * SLOTS
-SCALE_BITS = max(formats.QUERY_SCALE_BITS, formats.KEY_SCALE_BITS)
+#: Bits of a scale in memory that matter: a layer's weights have their bias in them.
+SCALE_BITS = max(formats.QUERY_SCALE_BITS, formats.KEY_SCALE_BITS + formats.OUT_BITS)
 
 
 def turn_request_layout(config: Config) -> data.StructLayout:

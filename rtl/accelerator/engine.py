@@ -8,13 +8,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
-from paro.config.formats import Operand
+from paro.config.formats import Kind, Operand
 from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
 from rtl.accelerator.address_generator import AddressGenerator
 from rtl.accelerator.code_reader import CodeReader
 from rtl.accelerator.corner_turn import CornerTurn
 from rtl.accelerator.head_queue import HeadQueue
 from rtl.accelerator.output_addresses import OutputAddresses
+from rtl.accelerator.output_cut import OutputCut
 from rtl.bus.axi import Destination, axi_read_signature, axi_write_signature
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.run_arbiter import RunArbiter
@@ -49,6 +50,8 @@ class _CorePath:
         From units of Q and K to its beats.
     outputs : OutputAddresses
         Runs for its O.
+    cut : OutputCut
+        Its O as words of 16 or of 8 bits.
     """
 
     core: Core
@@ -56,6 +59,7 @@ class _CorePath:
     addresses: AddressGenerator
     corner_turn: CornerTurn
     outputs: OutputAddresses
+    cut: OutputCut
 
 
 class Engine(wiring.Component):
@@ -137,9 +141,15 @@ class Engine(wiring.Component):
         m.submodules.addresses = addresses = AddressGenerator(config)
         m.submodules.corner_turn = corner_turn = CornerTurn(config)
         m.submodules.outputs = outputs = OutputAddresses(config)
+        m.submodules.cut = cut = OutputCut(config)
         (core,) = replicate(m, platform, "core", lambda: Core(config), 1)
         return _CorePath(
-            core=core, codes=codes, addresses=addresses, corner_turn=corner_turn, outputs=outputs
+            core=core,
+            codes=codes,
+            addresses=addresses,
+            corner_turn=corner_turn,
+            outputs=outputs,
+            cut=cut,
         )
 
     def _connect_reads(
@@ -174,7 +184,8 @@ class Engine(wiring.Component):
 
     def _connect_writes(self, m: Module, writer: WriteMaster, path: _CorePath) -> None:
         """Core to memory: pass runs and words of O to the write master."""
-        output = path.core.o
+        output = path.cut.output
+        connect(m, path.core.o, path.cut.input)
         connect(m, path.outputs.runs, writer.runs)
         m.d.comb += [
             Value.cast(writer.data.payload).eq(Value.cast(output.payload)),
@@ -220,31 +231,45 @@ class Engine(wiring.Component):
     ) -> Value:
         """Start each head in every part that works on it, end it when all its inputs are read.
 
-        Attention is the only operation, so every part works on every head. Returns whether outputs
-        of a head have still to be written.
+        Every part works on every head and layer. Returns whether outputs of a head have still to be
+        written.
         """
         core, codes, addresses = path.core, path.codes, path.addresses
         head, block_bits = queue.heads.payload, log2(self._config.block)
+        token_bits, linear = log2(self._config.layer_tokens), head.kind == Kind.LINEAR
+        offered, outputs_busy = self._admit(m, queue, path)
         core_started, codes_started, outputs_started = (
             Signal(name=f"{name}_started") for name in ("core", "codes", "outputs")
         )
         for started, port in ((core_started, core.command), (codes_started, codes.request)):
-            m.d.comb += port.valid.eq(queue.heads.valid & ~started)
+            m.d.comb += port.valid.eq(offered & ~started)
             with m.If(port.valid & port.ready):
                 m.d.sync += started.eq(1)
         m.d.comb += [
-            core.command.payload.query_tokens.eq(head.query_tokens),
-            core.command.payload.key_tokens.eq(head.key_tokens),
+            *(
+                core.command.payload[name].eq(head[name])
+                for name in core.command.payload.shape().members
+            ),
             codes.request.payload.address.eq(head.codes_address),
-            codes.request.payload.rows.eq(((head.query_tokens - 1) >> block_bits) + 1),
-            codes.request.payload.key_blocks.eq(((head.key_tokens - 1) >> block_bits) + 1),
+            codes.request.payload.rows.eq(
+                (Mux(linear, head.key_tokens, head.query_tokens) - 1 >> block_bits) + 1
+            ),
+            codes.request.payload.key_blocks.eq(
+                Mux(linear, head.chunks, (head.key_tokens - 1 >> block_bits) + 1)
+            ),
+            codes.request.payload.passes.eq(
+                Mux(linear, (head.query_tokens - 1 >> token_bits) + 1, 1)
+            ),
         ]
 
         inputs = addresses.head
-        m.d.comb += [addresses.new_head.eq(~core_started), inputs.walk.tokens.eq(head.key_tokens)]
+        m.d.comb += addresses.new_head.eq(~core_started)
         for name in inputs.walk.shape().members:
-            if name != "tokens":
-                m.d.comb += inputs.walk[name].eq(head[name])
+            given = head["key_tokens" if name == "tokens" else name]
+            if name.endswith("tokens"):
+                # Without any, every position lies behind the grid, in memory's order.
+                given = Mux(linear, 0, given)
+            m.d.comb += inputs.walk[name].eq(given)
         for operand, name in zip(Operand, "qkv", strict=True):
             m.d.comb += [
                 inputs.base[operand].eq(head[f"{name}_address"]),
@@ -252,7 +277,8 @@ class Engine(wiring.Component):
             ]
             if operand != Operand.V:
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
-        unwritten = self._place_outputs(m, queue, path, writer, outputs_started)
+        unwritten = self._place_outputs(m, queue, path, writer, outputs_started, offered)
+        m.d.comb += outputs_busy.eq(unwritten)
 
         started = core_started & codes_started & outputs_started
         # No read may be in progress: one that fails must be the offered head's.
@@ -262,6 +288,25 @@ class Engine(wiring.Component):
             m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
         return unwritten
 
+    def _admit(self, m: Module, queue: HeadQueue, path: _CorePath) -> tuple[Value, Signal]:
+        """Let a job wait for the outputs of those before it, if it reads them or cuts otherwise.
+
+        Returns whether the next job may begin, and a signal that must tell whether outputs have
+        still to be written.
+        """
+        head = queue.heads.payload
+        admitted = Signal()  # it may begin, and goes on
+        outputs_busy = Signal()
+        cut = Signal.like(path.cut.cut)
+        overlaps = ~head.after & (head.out_cut == cut)
+        rests = ~outputs_busy & ~path.core.busy
+        begins = queue.heads.valid & ~admitted & (overlaps | rests)
+        m.d.comb += path.cut.cut.eq(cut)
+        m.d.sync += admitted.eq((admitted | begins) & ~queue.heads.ready)
+        with m.If(begins):
+            m.d.sync += cut.eq(head.out_cut)
+        return queue.heads.valid & (admitted | begins), outputs_busy
+
     def _place_outputs(
         self,
         m: Module,
@@ -269,6 +314,7 @@ class Engine(wiring.Component):
         path: _CorePath,
         writer: WriteMaster,
         outputs_started: Signal,
+        offered: Value,
     ) -> Value:
         """Write the outputs of each head after those of the head before.
 
@@ -276,6 +322,8 @@ class Engine(wiring.Component):
         Returns whether there are any.
         """
         head, outputs = queue.heads.payload, path.outputs
+        linear = head.kind == Kind.LINEAR
+        first_block_row = Mux(linear, 0, head.first_block_row)
         m.submodules.placed = placed = StreamFIFO(
             data.StructLayout(
                 {
@@ -287,12 +335,15 @@ class Engine(wiring.Component):
         )
         last, turn = placed.input.payload, placed.output.payload
         m.d.comb += [
-            placed.input.valid.eq(queue.heads.valid & ~outputs_started),
+            placed.input.valid.eq(offered & ~outputs_started),
             last.head.walk.eq(path.addresses.head.walk),
             last.head.base.eq(head.o_address),
             last.head.row_stride.eq(head.o_row_stride),
-            last.request.first_block_row.eq(head.first_block_row),
+            last.head.half.eq(head.out_cut != 0),
+            last.request.first_block_row.eq(first_block_row),
             last.request.query_tokens.eq(head.query_tokens),
+            last.request.linear.eq(linear),
+            last.request.last_output_block.eq(head.key_tokens - 1 >> log2(self._config.block)),
         ]
         with m.If(placed.input.valid & placed.input.ready):
             m.d.sync += outputs_started.eq(1)
@@ -313,22 +364,35 @@ class Engine(wiring.Component):
     def _answer_fetches(self, m: Module, queue: HeadQueue, path: _CorePath) -> None:
         """Pass the core's requests for blocks to the address generator and the corner turn."""
         config, head = self._config, queue.heads.payload
-        block_bits = log2(config.block)
+        linear = head.kind == Kind.LINEAR
         fetch, request, turn = path.core.fetch, path.addresses.request, path.corner_turn.request
         of_query = fetch.payload.operand == Operand.Q
         turns = fetch.payload.operand != Operand.V
         last_token = Signal(len(head.key_tokens))
-        m.d.comb += last_token.eq(Mux(of_query, head.query_tokens, head.key_tokens) - 1)
+        tokens = Signal.like(request.payload.tokens)
+        m.d.comb += [
+            last_token.eq(Mux(of_query, head.query_tokens, head.key_tokens) - 1),
+            tokens.eq(Mux(linear & of_query, config.layer_tokens, config.block)),
+        ]
+        first = Signal(len(last_token) + 1)  # of the block, among those that are computed
+        with m.If(linear & of_query):
+            m.d.comb += first.eq(fetch.payload.block << log2(config.layer_tokens))
+        with m.Else():
+            m.d.comb += first.eq(fetch.payload.block << log2(config.block))
+        # The core counts block rows from the first that is computed.
+        skipped = Mux(of_query & ~linear, head.first_block_row << log2(config.block), 0)
         m.d.comb += [
             request.payload.operand.eq(fetch.payload.operand),
-            # The core counts block rows from the first that is computed.
-            request.payload.block.eq(fetch.payload.block + Mux(of_query, head.first_block_row, 0)),
-            request.payload.tokens.eq(config.block),
+            request.payload.position.eq(first + skipped),
+            request.payload.tokens.eq(tokens),
+            request.payload.chunk.eq(Mux(linear, fetch.payload.chunk, 0)),
             turn.payload.operand.eq(fetch.payload.operand),
             turn.payload.tokens.eq(request.payload.tokens),
             request.valid.eq(fetch.valid & (~turns | turn.ready)),
             turn.valid.eq(fetch.valid & turns & request.ready),
             fetch.ready.eq(request.ready & (~turns | turn.ready)),
         ]
-        with m.If(fetch.payload.block == last_token[block_bits:]):
-            m.d.comb += request.payload.tokens.eq(last_token[:block_bits] + 1)
+        left = Signal.like(last_token)
+        m.d.comb += left.eq(last_token - first)
+        with m.If(left < tokens):
+            m.d.comb += request.payload.tokens.eq(left + 1)

@@ -1,11 +1,18 @@
 """Head queue: reads the descriptors of a queue, one after the other, and checks them."""
 
-from amaranth.hdl import Cat, Module, Signal, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
-from paro.config.descriptor import ALIGNMENT, DESCRIPTOR, DESCRIPTOR_BYTES, ROW_STRIDE_BITS
+from paro.config.descriptor import (
+    ALIGNMENT,
+    DESCRIPTOR,
+    DESCRIPTOR_BYTES,
+    OUT_CUT_MAX,
+    ROW_STRIDE_BITS,
+)
+from paro.config.formats import SUM_SHIFT_MAX, Kind
 from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
 from rtl.accelerator.descriptor import descriptor_layout
 from rtl.bus.axi import Destination, run_layout
@@ -130,8 +137,12 @@ class HeadQueue(wiring.Component):
         places = [
             field.name for field in DESCRIPTOR if field.name.endswith(("_address", "_row_stride"))
         ]
-        # There are as many key_tokens as query_tokens at least.
-        counts = ("query_tokens", "outer_extent", "middle_extent", "inner_extent")
+        of_head = head.kind == Kind.ATTENTION
+        # A head has as many key_tokens as query_tokens at least.
+        counts = ("key_tokens", "query_tokens")
+        extents = ("outer_extent", "middle_extent", "inner_extent")
+        shifts = head.sum_shift > SUM_SHIFT_MAX
+        cut = head.out_cut > (OUT_CUT_MAX if config.cuts_outputs else 0)
         first_query = Signal(len(head.first_block_row) + log2(config.block))
         m.d.comb += first_query.eq(head.first_block_row << log2(config.block))
         m.d.comb += [
@@ -141,11 +152,20 @@ class HeadQueue(wiring.Component):
             found[Cause.BAD_SHAPE].eq(
                 (head.block != config.block) | (head.head_dim != config.head_dim)
             ),
+            found[Cause.BAD_KIND].eq(head.kind > max(Kind)),
             found[Cause.BAD_TOKENS].eq(
                 Cat(~head[name].any() for name in counts).any()
                 | (head.key_tokens > config.max_tokens)
-                | (first_query + head.query_tokens > head.key_tokens)
-                | (head.prefix_tokens + head.suffix_tokens >= head.key_tokens)
+                | Mux(
+                    of_head,
+                    Cat(~head[name].any() for name in extents).any()
+                    | (first_query + head.query_tokens > head.key_tokens)
+                    | (head.prefix_tokens + head.suffix_tokens >= head.key_tokens),
+                    head.query_tokens > config.max_tokens,
+                )
+            ),
+            found[Cause.BAD_LAYER].eq(
+                cut | (~of_head & (~head.chunks.any() | (head.chunks > config.chunks_max) | shifts))
             ),
             found[Cause.BAD_ALIGNMENT].eq(
                 Cat(head[name][:aligned].any() for name in places).any()

@@ -9,6 +9,7 @@ from paro.config.descriptor import ROW_STRIDE_BITS
 from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_walker import token_layout
 from rtl.bus.axi import run_layout
+from rtl.lib.arithmetic import log2
 
 __all__ = ["TokenRuns"]
 
@@ -20,7 +21,7 @@ class TokenRuns(wiring.Component):
     ----------
     config : Config
     row_bytes : int
-        Bytes of one token.
+        Most bytes of one token.
     unit_bytes : int
         Bytes of one unit of a run; divides ``row_bytes``.
 
@@ -28,6 +29,8 @@ class TokenRuns(wiring.Component):
     -------
     base, row_stride : In
         Token t begins ``t * row_stride`` bytes after ``base``.
+    row_units : In
+        Units of one token.
     destination : In
         Passed on in every run.
     tokens : In, stream of `token_layout`
@@ -43,8 +46,8 @@ class TokenRuns(wiring.Component):
 
     Contract
     --------
-    ``base``, ``row_stride`` and ``destination`` are constant unless ``idle``. Rows begin at
-    multiples of 4 bytes.
+    ``base``, ``row_stride``, ``row_units`` and ``destination`` are constant unless ``idle``. Rows
+    begin at multiples of 4 bytes.
     """
 
     LATENCY = 2
@@ -58,6 +61,7 @@ class TokenRuns(wiring.Component):
             {
                 "base": In(unsigned(MEMORY_ADDRESS_BITS)),
                 "row_stride": In(unsigned(ROW_STRIDE_BITS)),
+                "row_units": In(range(row_bytes // unit_bytes + 1)),
                 "destination": In(layout["destination"].shape),
                 "tokens": In(stream.Signature(token_layout(config))),
                 "runs": Out(stream.Signature(layout)),
@@ -68,8 +72,8 @@ class TokenRuns(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         run, token = self.runs.payload, self.tokens.payload
-        units = self._row_bytes // self._unit_bytes
-        assert (self._config.block * units).bit_length() <= len(run.units)
+        units, most_units = self.row_units, self._row_bytes // self._unit_bytes
+        assert (self._config.block * most_units).bit_length() <= len(run.units)
 
         # The row that is being placed, and the token that would join it.
         row_valid = Signal()
@@ -99,7 +103,7 @@ class TokenRuns(wiring.Component):
                     row_joins.eq(joinable & (token.token == expected)),
                     row_last.eq(token.last),
                     expected.eq(token.token + 1),
-                    joinable.eq(~token.last & (self.row_stride == self._row_bytes)),
+                    joinable.eq(~token.last & (self.row_stride == units << log2(self._unit_bytes))),
                 ]
         with m.If(offered):
             m.d.sync += run_valid.eq(0)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from safetensors.numpy import load_file
 
-from firmware_model.host.image import Image, place_heads, save_image
+from firmware_model.host.image import Image, place_jobs, save_image
 from firmware_model.host.jobs import Job
 from gen.names import ACCELERATOR
 from paro.config import Config
@@ -75,7 +75,7 @@ def play_steps(
     config : Config
         The accelerator.
     images : sequence of Image
-        Heads in memory, see `firmware_model.host.image.place_heads`.
+        Heads in memory, see `firmware_model.host.image.place_jobs`.
     steps : sequence of Step
         Steps to play, in order.
     session : Session
@@ -108,7 +108,7 @@ def play_steps(
         path = session.run_dir / PROGRESS_FILE
         return int(path.read_text() or 0) if path.exists() else 0
 
-    heads = sum(len(image.heads) for image in images)
+    heads = sum(len(image.outputs) for image in images)
     seconds = session.play(harness, prepare, heads_done, heads)
     return _read_run(session, seconds)
 
@@ -217,4 +217,4 @@ class AcceleratorTarget:
         )
 
     def _place(self, config: Config, jobs: Sequence[Job]) -> Image:
-        return place_heads(config, jobs, self.memory.base, interleaved=self.memory.interleaved)
+        return place_jobs(config, jobs, self.memory.base, interleaved=self.memory.interleaved)

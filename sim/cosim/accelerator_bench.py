@@ -19,7 +19,6 @@ from safetensors.numpy import save_file
 from firmware_model.host.driver import AcceleratorError, Driver
 from firmware_model.host.image import Image, load_image
 from paro.config import ParoError
-from paro.config.formats import OUT_BYTES
 from sim.cosim.accelerator_scenario import (
     PROGRESS_FILE,
     RESULT_FILE,
@@ -249,9 +248,9 @@ class AcceleratorBench:
 def check_strays(image: Image, before: np.ndarray, after: np.ndarray) -> None:
     """Raise ParoError if a byte has changed that is not of the image's outputs."""
     changed = before != after
-    row = np.arange(OUT_BYTES * image.head_dim)
-    for head in image.heads:
-        changed[head.o_address + head.tokens[:, None] * head.o_row_stride + row] = False
+    for placed in image.outputs:
+        row = np.arange(placed.word_bytes * placed.row_words)
+        changed[placed.o_address + placed.tokens[:, None] * placed.o_row_stride + row] = False
     if changed.any():
         raise ParoError(f"the accelerator wrote to {int(changed.argmax()):#x}: no output is there")
 

@@ -13,7 +13,7 @@ from amaranth.lib import data
 from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from paro.config import Config, files
 from paro.config.config import blocks_of
-from paro.config.formats import KEY_SCALE_BITS, LANES, OUT_BITS, OUT_SHIFTS, Kind, Operand
+from paro.config.formats import KEY_SCALE_BITS, LANES, OUT_SHIFTS, Kind, Operand
 from rtl import interfaces
 from sim.cosim.core_scenario import CommandBeats
 
@@ -118,11 +118,10 @@ def _place_layer(config: Config, job: LayerJob, beats: _Beats) -> CommandBeats:
         "out_shift": OUT_SHIFTS.index(job.out_shift),
     }
     beats.place("command", _command_beat(config, Kind.LINEAR, command))
-    weight_scales = _key_scales(job.mw, job.bias)
     fetch = {}
     for stream, values, scales, block in (
         ("q", job.device_inputs(config), job.mx, config.layer_tokens),
-        ("k", job.device_weights(config), weight_scales, config.block),
+        ("k", job.device_weights(config), job.device_weight_scales(), config.block),
     ):
         fetch[stream.upper()] = [
             beats.place(stream, _chunk_beats(config, stream, tile, scales[first : first + block]))
@@ -138,9 +137,9 @@ def _place_layer(config: Config, job: LayerJob, beats: _Beats) -> CommandBeats:
     )
 
 
-def _key_scales(mantissas: np.ndarray, bias: np.ndarray | int = _ANYTHING) -> np.ndarray:
-    """Scales of the K stream: the mantissa, and above it a layer's bias."""
-    return mantissas | (np.asarray(bias) & (1 << OUT_BITS) - 1) << KEY_SCALE_BITS
+def _key_scales(mantissas: np.ndarray) -> np.ndarray:
+    """Scales of a head's K: above the mantissa, where a layer has its bias, stands anything."""
+    return mantissas | _ANYTHING << KEY_SCALE_BITS
 
 
 def pack_beats(layout: Any, values: Any) -> np.ndarray:

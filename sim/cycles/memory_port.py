@@ -54,7 +54,7 @@ def no_port(config: Config) -> MemoryPort:
 def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
     """Port to a memory that holds an image."""
     heads, reads, outputs = [], [], []
-    for head in range(len(image.heads)):
+    for head in range(len(image.outputs)):
         fields = head_fields(image, head)
         text_tokens = fields["prefix_tokens"] + fields["suffix_tokens"]
         heads.append(HeadAtPort(fields["first_block_row"], fields["key_tokens"] - text_tokens))

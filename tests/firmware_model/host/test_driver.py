@@ -16,7 +16,7 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.choices import ORDERS
 from firmware_model.host.driver import AcceleratorError, Driver, run_sync
-from firmware_model.host.image import Image, order_axes, place_heads
+from firmware_model.host.image import Image, order_axes, place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
@@ -246,7 +246,7 @@ def test_heads_find_their_way_there_and_back(config: Config, layout: dict, seed:
     blocks = len(jobs[0].codes)
     jobs[1] = dataclasses.replace(jobs[1], query_blocks=range(blocks - 1, blocks))
     jobs[2] = dataclasses.replace(jobs[2], query_blocks=range(1))
-    image = place_heads(config, jobs, 0x7_0000_0000, **layout)
+    image = place_jobs(config, jobs, 0x7_0000_0000, **layout)
     _, driver = ready(config, image)
     outputs = run_sync(driver.run(image))
     for job, got in zip(jobs, outputs, strict=True):
@@ -257,7 +257,7 @@ def test_heads_find_their_way_there_and_back(config: Config, layout: dict, seed:
 def test_places(seed: int) -> None:
     """Alignment, strides and what fills the rest."""
     jobs = [make_job(TINY, order, seed) for order in (0, 5)]
-    image = place_heads(TINY, jobs, 0x1000, interleaved=True, misalign=(4,), row_padding=8)
+    image = place_jobs(TINY, jobs, 0x1000, interleaved=True, misalign=(4,), row_padding=8)
     memory = np.frombuffer(image.data, np.uint8)
     words = memory[image.queue_base - 0x1000 :].view("<u4").reshape(2, 32)
     assert words[:, 13:17].tolist() == [[72, 72, 72, 136]] * 2
@@ -271,8 +271,8 @@ def test_places(seed: int) -> None:
     assert memory[start : start + 32].view(np.int8).tolist() == jobs[1].head.k8[position].tolist()
     assert (memory[start + 32 : start + 40] == FILL).all()
     assert (memory[words[0, 23] - 0x1000 :][: 91 * 136] == FILL).all()
-    assert image.heads[1].o_address == words[1, 23]
-    assert image.heads[1].tokens.tolist() == jobs[1].head.permutation.tolist()
+    assert image.outputs[1].o_address == words[1, 23]
+    assert image.outputs[1].tokens.tolist() == jobs[1].head.permutation.tolist()
 
 
 def test_order_axes() -> None:
@@ -316,7 +316,7 @@ def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
     ],
 )
 def test_errors_of_the_accelerator(error: tuple[int, int, int], sentence: str, seed: int) -> None:
-    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    image = place_jobs(TINY, [make_job(TINY, 0, seed)], 0)
     accelerator, driver = ready(TINY, image)
     accelerator.error = error
     with pytest.raises(ParoError, match=sentence) as caught:
@@ -329,7 +329,7 @@ def test_errors_of_the_accelerator(error: tuple[int, int, int], sentence: str, s
 
 
 def test_interrupt_and_polls(seed: int) -> None:
-    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    image = place_jobs(TINY, [make_job(TINY, 0, seed)], 0)
     accelerator, driver = ready(TINY, image)
 
     async def interrupt() -> None:
@@ -347,7 +347,7 @@ def test_interrupt_and_polls(seed: int) -> None:
 
 def test_reset_then_start(seed: int) -> None:
     """A reset returns when a start is not refused any more, and nothing is left of the queue."""
-    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    image = place_jobs(TINY, [make_job(TINY, 0, seed)], 0)
     accelerator, driver = ready(TINY, image)
     run_sync(driver.load(image))
     run_sync(driver.start(image))
@@ -360,7 +360,7 @@ def test_reset_then_start(seed: int) -> None:
 
 @pytest.mark.parametrize("error", [None, (Cause.READ_ERROR, 0, 64)])
 def test_an_accelerator_that_does_not_come_to_rest(error: tuple[int, int, int], seed: int) -> None:
-    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    image = place_jobs(TINY, [make_job(TINY, 0, seed)], 0)
     accelerator, driver = ready(TINY, image)
     accelerator.error, accelerator.looks_to_rest = error, 20_000
     run_sync(driver.start(image))
@@ -372,7 +372,7 @@ def test_an_accelerator_that_does_not_come_to_rest(error: tuple[int, int, int], 
 
 def test_a_start_that_is_refused_while_a_queue_ends(seed: int) -> None:
     """The error is told and acknowledged, the end of the queue remains to be waited for."""
-    image = place_heads(TINY, [make_job(TINY, 0, seed)], 0)
+    image = place_jobs(TINY, [make_job(TINY, 0, seed)], 0)
     accelerator, driver = ready(TINY, image)
     run_sync(driver.load(image))
     for _ in range(2):
@@ -424,7 +424,7 @@ def test_cycles_that_carry_between_two_reads() -> None:
 def test_heads_that_do_not_fit(change: dict, sentence: str, seed: int) -> None:
     jobs = [make_job(TINY, 2, seed), make_job(TINY, 2, seed, **change)]
     with pytest.raises(ParoError, match=sentence):
-        place_heads(TINY, jobs, 0)
+        place_jobs(TINY, jobs, 0)
 
 
 @pytest.mark.parametrize(
@@ -451,7 +451,7 @@ def test_heads_that_do_not_fit(change: dict, sentence: str, seed: int) -> None:
 def test_layouts_that_are_refused(layout: dict, sentence: str, seed: int) -> None:
     arguments = {"config": TINY, "jobs": [make_job(TINY, 0, seed)], "base": 0} | layout
     with pytest.raises(ParoError, match=sentence):
-        place_heads(**arguments)
+        place_jobs(**arguments)
 
 
 def test_descriptor_of_known_words() -> None:
@@ -523,7 +523,7 @@ import sys
 import numpy as np
 
 from firmware_model.host.driver import Driver, run_sync
-from firmware_model.host.image import place_heads
+from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands
 from paro.config import PRESETS
 from paro.config.registers import find_register
@@ -549,7 +549,7 @@ config, tokens = PRESETS["tiny"], 24
 rows, scales = np.ones((tokens, config.head_dim), np.int8), np.ones(tokens, np.int32)
 head = HeadOperands(rows, rows, rows, scales, scales, np.arange(tokens), 0)
 job = HeadJob(head, np.ones((2, 2), np.uint8), (2, 3, 4), 0, query_blocks=range(1, 2))
-(output,) = run_sync(Driver(Transport()).run(place_heads(config, [job], 0x1000)))
+(output,) = run_sync(Driver(Transport()).run(place_jobs(config, [job], 0x1000)))
 # What the image holds where nothing was written.
 assert output.shape == (8, 32) and output.dtype == np.int16 and (output == -0x5A5B).all()
 print(*sorted({"numba", "torch", "safetensors.torch", "amaranth"} & sys.modules.keys()))

@@ -12,7 +12,7 @@ from firmware_model import DEMO_CAPTURE
 from firmware_model.calibration.calibrate import calibrate
 from firmware_model.calibration.goal import Goal
 from firmware_model.capture import load_capture
-from firmware_model.host.image import Image, place_heads
+from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import HeadJob
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
@@ -108,8 +108,8 @@ def test_bit_exact(config, shapes, simulator, memory, build_dir, tmp_path, seed)
     shape = dataclasses.replace(shapes[0], rows=range(1, 2))
     together = make_jobs(config, (shape,) * 3, seed + 50)
     images = [
-        place_heads(config, separate, 0x10000),
-        place_heads(
+        place_jobs(config, separate, 0x10000),
+        place_jobs(
             config,
             together,
             2 * PAGE - 4 * generator.randrange(1, 16),
@@ -156,9 +156,9 @@ def place_of(image: Image, address: int) -> tuple[int, str]:
     """Head, and what of it begins at or before an address of an image of separate arrays."""
     starts = [
         (image.queue_base + index * DESCRIPTOR_BYTES, index, "descriptor")
-        for index in range(len(image.heads))
+        for index in range(len(image.outputs))
     ]
-    for index in range(len(image.heads)):
+    for index in range(len(image.outputs)):
         values = unpack_descriptor(image.data[descriptor_at(image, index) :])
         starts += [
             (value, index, name.removesuffix("_address"))
@@ -183,7 +183,7 @@ def play_error(
     memory: Memory,
 ) -> set[tuple[int, str]]:
     """Give errors of both kinds in turn to beats (responses); returns the places struck."""
-    image = place_heads(TINY, jobs, 0x10000)
+    image = place_jobs(TINY, jobs, 0x10000)
     assert len(beats) > 1
     kinds = cycle((Response.SLVERR, Response.DECERR))
     steps = [step for beat in beats for step in (Step(0, disturb, beat, next(kinds)), Step(0))]
@@ -209,7 +209,7 @@ def test_errors_in_every_kind_of_data(build_dir, tmp_path, seed):
     """Failing reads of whatever is read: reported where they are, and nothing is left behind."""
     generator = random.Random(seed)
     jobs = make_jobs(TINY, SMALL, seed)
-    image = place_heads(TINY, jobs, 0x10000)
+    image = place_jobs(TINY, jobs, 0x10000)
     memory, folders = Memory(), (build_dir, tmp_path)
     bursts = play(TINY, [image], [Step()], *folders, memory).steps[0].bursts["read"]
     kinds = [place_of(image, address)[1] for address, beats in bursts for _ in range(beats)]
@@ -228,7 +228,7 @@ def test_errors_where_heads_meet(disturb, build_dir, tmp_path, seed):
     """The first and the last beat (response) of each head, long after their address."""
     direction = disturb.removesuffix("_error")
     jobs = make_jobs(TINY, SMALL, seed)
-    image = place_heads(TINY, jobs, 0x10000)
+    image = place_jobs(TINY, jobs, 0x10000)
     memory, folders = Memory((1, 60)), (build_dir, tmp_path)
     bursts = play(TINY, [image], [Step()], *folders, memory).steps[0].bursts[direction]
     heads = [
@@ -247,7 +247,7 @@ def test_errors_when_many_heads_are_under_way(disturb, build_dir, tmp_path, seed
     """A response to a write, a beat of a descriptor, while later heads have been begun."""
     direction = disturb.removesuffix("_error")
     jobs = make_jobs(TINY, MANY, seed)
-    image = place_heads(TINY, jobs, 0x10000)
+    image = place_jobs(TINY, jobs, 0x10000)
     memory, folders = Memory((150, 150)), (build_dir, tmp_path)
     step = play(TINY, [image], [Step()], *folders, memory).steps[0]
     check_counters(TINY, jobs, step)
@@ -301,7 +301,7 @@ BAD = {
 def test_descriptors_that_are_refused(build_dir, tmp_path, seed):
     """Every cause, in the first or the second descriptor; the next queue is exact."""
     jobs = make_jobs(TINY, (SMALL[1],) * 2, seed)
-    good = place_heads(TINY, jobs, 0x10000)
+    good = place_jobs(TINY, jobs, 0x10000)
     images, steps, causes = [good], [], []
     for cause, changes in BAD.items():
         for number, change in enumerate(changes):
@@ -325,7 +325,7 @@ def test_queues_that_are_refused(build_dir, tmp_path, seed):
     """A row without a live block, no descriptor at all, one between words, a start too early."""
     generator = random.Random(seed)
     jobs = make_jobs(TINY, (SMALL[0], Shape((3, 4, 3), (3, 2), mean_bits=2.0)), seed)
-    good = place_heads(TINY, jobs, 0x10000)
+    good = place_jobs(TINY, jobs, 0x10000)
     images = [good, dataclasses.replace(good, heads=[])]
     images.append(dataclasses.replace(good, queue_base=good.queue_base + generator.randrange(1, 4)))
     rows = unpack_descriptor(good.data[descriptor_at(good, 1) :])["codes_address"] - good.base
@@ -358,7 +358,7 @@ def test_resets_at_any_time(latency, build_dir, tmp_path, seed):
     """Work given up by the register or by the reset input, and at once the next queue, exact."""
     generator = random.Random(seed)
     jobs = make_jobs(TINY, SMALL, seed)
-    image = place_heads(TINY, jobs, 0x10000, misalign=(4, 60))
+    image = place_jobs(TINY, jobs, 0x10000, misalign=(4, 60))
     memory, folders = Memory(latency, seed if latency[1] else None), (build_dir, tmp_path)
     (whole,) = play(TINY, [image], [Step()], *folders, memory).steps
     cycles = counters_of(whole).cycles
@@ -380,8 +380,8 @@ def test_every_order_is_as_fast_as_the_natural_one(build_dir, tmp_path, seed):
         dataclasses.replace(shape.job(TINY, order, seed % 1000 + order), codes=codes)
         for order in range(6)
     ]
-    images = [place_heads(TINY, [job], 0x10000, row_padding=32) for job in jobs]
-    images.append(place_heads(TINY, [jobs[0]], 0x10000))
+    images = [place_jobs(TINY, [job], 0x10000, row_padding=32) for job in jobs]
+    images.append(place_jobs(TINY, [jobs[0]], 0x10000))
     done = play(
         TINY,
         images,
@@ -430,6 +430,6 @@ def test_the_capture_that_ships(config, heads, rows, build_dir, tmp_path):
         )
         for head in heads
     ]
-    image = place_heads(config, jobs, 0x10000, interleaved=True)
+    image = place_jobs(config, jobs, 0x10000, interleaved=True)
     done = play(config, [image], [Step()], build_dir, tmp_path, Memory((30, 60)))
     check_counters(config, jobs, assert_exact(done, 0, expected_outputs(config, jobs)))

@@ -14,7 +14,7 @@ from tests.sim.inputs import LayerShape, Shape
 
 TINY = PRESETS["tiny"]
 #: More keys in a block than channels of a head: blocks of fewer tokens.
-NARROW = Config(rows=4, cols=4, block=64, head_dim=32, max_tokens=64)
+NARROW = Config(rows=4, cols=4, block=64, head_dim=32, max_tokens=128)
 CONFIGS = {
     **PRESETS,
     "narrow": NARROW,
@@ -48,7 +48,14 @@ def test_odd_sizes(simulator, stalls, build_dir, tmp_path, seed) -> None:
     run(TINY, jobs, CoreTarget(5, stalls), build_dir, tmp_path, simulator)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if config.rows * config.cols <= 64 else pytest.mark.slow)
+        for name, config in CONFIGS.items()
+        if name != "tiny"
+    ],
+)
 def test_every_preset(name, build_dir, tmp_path, seed) -> None:
     config = CONFIGS[name]
     jobs: list[Job] = [shape.job(config, seed + i) for i, shape in enumerate(odd_layers(config))]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from firmware_model.calibration.plan import uniform_plan
-from firmware_model.host.image import Image, place_heads
+from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import HeadJob
 from paro.config import Config
 from paro.config.formats import OUT_BITS
@@ -104,7 +104,7 @@ def expected_reads(config: Config, image: Image, jobs: list[HeadJob]) -> list[tu
 @pytest.mark.parametrize(("config", "kind", "memory"), cases())
 def test_bursts_and_cycles(config, kind, memory, build_dir, tmp_path, seed):
     jobs = make_jobs(config, SHAPES[kind], seed)
-    image = place_heads(config, jobs, 0x10000)
+    image = place_jobs(config, jobs, 0x10000)
     (step,) = play(config, [image], [Step()], build_dir, tmp_path, memory).steps
     assert step.error is None
 
@@ -160,9 +160,9 @@ def measured(build_dir, tmp_path):
         images = []
         for number, queue in enumerate(jobs):
             images.append(
-                place_heads(config, queue, 0x10000)
+                place_jobs(config, queue, 0x10000)
                 if number % 2
-                else place_heads(
+                else place_jobs(
                     config,
                     queue,
                     0x10000,
@@ -237,7 +237,7 @@ LATENCIES = (
 def test_one_cycle_more_or_less_is_seen(build_dir, tmp_path, monkeypatch):
     """Two heads whose cycles are predicted exactly, and no longer when a latency is changed."""
     jobs = make_jobs(TINY, SHAPES["short"], 12345)
-    image = place_heads(TINY, jobs, 0x10000)
+    image = place_jobs(TINY, jobs, 0x10000)
     memory = Memory((1, 60))
     (step,) = play(TINY, [image], [Step()], build_dir, tmp_path, memory).steps
 
