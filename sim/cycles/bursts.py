@@ -1,4 +1,4 @@
-"""Bursts of the accelerator: those that read the blocks of an image's heads, those that write."""
+"""Bursts of the accelerator: those that read the blocks of an image's jobs, those that write."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,9 @@ import numpy as np
 
 from firmware_model.host.image import Image
 from paro.config import Config, formats
+from paro.config.config import blocks_of
 from paro.config.descriptor import DESCRIPTOR_BYTES, unpack_descriptor
-from paro.config.formats import SCALE_BYTES
+from paro.config.formats import SCALE_BYTES, Kind
 from rtl.accelerator import code_reader
 from rtl.bus import read_master, write_master
 from rtl.bus.axi import WORD_BYTES
@@ -46,14 +47,23 @@ def block_bursts(config: Config, image: Image, head: int) -> dict[ReadKind, Bloc
     Its descriptor and its first codes are one block each.
     """
     fields = head_fields(image, head)
-    tokens = _tokens_in_order(fields)
-    blocks = [tokens[i : i + config.block] for i in range(0, len(tokens), config.block)]
     descriptor = image.queue_base + head * DESCRIPTOR_BYTES
     codes = [config.load_bytes * units for units in _code_runs(config, fields)]
+    if fields["kind"] == Kind.LINEAR:
+        operands = {
+            ReadKind.Q: _layer_bursts(config, fields, "q", "query", config.layer_tokens),
+            ReadKind.K: _layer_bursts(config, fields, "k", "key", config.block),
+            ReadKind.V: BlockBursts(np.array([0]), new_records(ReadBurst, [])),
+        }
+    else:
+        tokens = _tokens_in_order(fields)
+        blocks = [tokens[i : i + config.block] for i in range(0, len(tokens), config.block)]
+        operands = {
+            kind: _operand_bursts(config, fields, kind.name.lower(), blocks)
+            for kind in (ReadKind.Q, ReadKind.K, ReadKind.V)
+        }
     return {
-        ReadKind.Q: _operand_bursts(config, fields, "q", blocks),
-        ReadKind.K: _operand_bursts(config, fields, "k", blocks),
-        ReadKind.V: _operand_bursts(config, fields, "v", blocks),
+        **operands,
         ReadKind.DESCRIPTOR: _runs_bursts(config, descriptor, [DESCRIPTOR_BYTES]),
         ReadKind.CODES: _runs_bursts(config, fields["codes_address"], codes),
     }
@@ -61,8 +71,10 @@ def block_bursts(config: Config, image: Image, head: int) -> dict[ReadKind, Bloc
 
 def _code_runs(config: Config, fields: dict[str, int]) -> list[int]:
     """Units of each run of a head's first codes."""
-    row_words = -(-config.blocks_of(fields["key_tokens"]) // CODES_PER_BEAT)
-    units = -(-config.blocks_of(fields["query_tokens"]) * row_words // config.load_tokens)
+    rows, columns = (config.blocks_of(fields[f"{name}_tokens"]) for name in ("query", "key"))
+    if fields["kind"] == Kind.LINEAR:
+        rows, columns = columns, fields["chunks"]
+    units = -(-rows * blocks_of(columns, CODES_PER_BEAT) // config.load_tokens)
     return [
         min(code_reader.RUN_UNITS, units - first)
         for first in range(0, min(units, code_reader.WAITING_UNITS), code_reader.RUN_UNITS)
@@ -96,7 +108,7 @@ class HeadOutputs:
     Parameters
     ----------
     runs : np.ndarray
-        int64 [runs, 3]: queries, address, whether a block begins with it.
+        int64 [runs, 4]: queries, address, whether a block begins with it, units of a query.
     bursts : np.ndarray
         `OutputBurst` [bursts]; they count the words of this head.
     """
@@ -108,14 +120,27 @@ class HeadOutputs:
 def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
     """Runs and bursts that write a head's outputs."""
     fields = head_fields(image, head)
-    begin = fields["first_block_row"] * config.block
-    tokens = _tokens_in_order(fields)[begin : begin + fields["query_tokens"]]
-    row_bytes, stride = formats.OUT_BYTES * config.head_dim, fields["o_row_stride"]
+    word_bytes = 1 if fields["out_cut"] else formats.OUT_BYTES
+    stride, row_bytes = fields["o_row_stride"], word_bytes * config.head_dim
+    blocks = []
+    if fields["kind"] == Kind.LINEAR:
+        row_bytes = word_bytes * config.block
+        tokens = np.arange(fields["query_tokens"])
+        for first in range(0, len(tokens), config.layer_tokens):
+            for number in range(config.blocks_of(fields["key_tokens"])):
+                part = tokens[first : first + config.layer_tokens]
+                blocks.append((fields["o_address"] + number * row_bytes, part))
+    else:
+        begin = fields["first_block_row"] * config.block
+        tokens = _tokens_in_order(fields)[begin : begin + fields["query_tokens"]]
+        for first in range(0, len(tokens), config.block):
+            blocks.append((fields["o_address"], tokens[first : first + config.block]))
+    units = row_bytes // (formats.OUT_BYTES * config.output_words)
     runs, bursts, words_end = [], [], 0
-    for first in range(0, len(tokens), config.block):
-        for start, end in _runs(tokens[first : first + config.block], stride == row_bytes):
-            address = fields["o_address"] + int(tokens[first + start]) * stride
-            runs.append((end - start, address, start == 0))
+    for base, part in blocks:
+        for start, end in _runs(part, stride == row_bytes):
+            address = base + int(part[start]) * stride
+            runs.append((end - start, address, start == 0, units))
             length = (end - start) * row_bytes
             for burst, beats, words, _ in _split(config, address, length, write_master.BURST_BEATS):
                 words_end += words
@@ -143,6 +168,25 @@ def _operand_bursts(
             address = base + int(tokens[begin]) * stride
             bursts += _read_run(config, address, (end - begin) * config.head_dim, end)
         first.append(len(bursts))
+    return BlockBursts(np.array(first), new_records(ReadBurst, bursts))
+
+
+def _layer_bursts(
+    config: Config, fields: dict[str, int], operand: str, rows: str, block: int
+) -> BlockBursts:
+    """Bursts of a layer's inputs or weights: for each block of rows, for each chunk."""
+    base, stride = fields[f"{operand}_address"], fields[f"{operand}_row_stride"]
+    first, bursts = [0], []
+    for begin in range(0, fields[f"{rows}_tokens"], block):
+        part = np.arange(begin, min(begin + block, fields[f"{rows}_tokens"]))
+        scales = fields[f"{operand}_scales_address"] + begin * SCALE_BYTES
+        length = blocks_of(len(part), config.load_tokens) * config.load_bytes
+        for chunk in range(fields["chunks"]):
+            bursts += _read_run(config, scales, length, 0)
+            for start, end in _runs(part, stride == config.head_dim):
+                address = base + int(part[start]) * stride + chunk * config.head_dim
+                bursts += _read_run(config, address, (end - start) * config.head_dim, end)
+            first.append(len(bursts))
     return BlockBursts(np.array(first), new_records(ReadBurst, bursts))
 
 

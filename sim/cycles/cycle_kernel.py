@@ -17,7 +17,7 @@ from sim.cycles.port_kernel import (
     read_block,
     read_codes,
     read_descriptor,
-    write_unit,
+    write_beat,
 )
 from sim.cycles.records import compiled, inlined, new_record, new_records, record_dtype
 from sim.cycles.stall_kernel import unstalled
@@ -105,6 +105,7 @@ class Scheduler(NamedTuple):
     """Record of the scheduler: the row that it scans, the block that it has found last."""
 
     more: int = 1  # whether there are more blocks
+    waits: int = 0  # whether the next command waits for all that was begun
     command: int = -1
     command_there: int = 0  # first cycle in which the next command is there
     rows_left: int = 0  # of the command
@@ -362,7 +363,7 @@ def _stream(load, first, beats):
 
 
 @inlined
-def _load(model, load, block, tokens, wanted, free):
+def _load(model, load, block, begin, tokens, wanted, free):
     """Follow a block from its fetch to its last beat.
 
     Parameters
@@ -370,7 +371,9 @@ def _load(model, load, block, tokens, wanted, free):
     model : Model
     load : Load
     block : int
-        Of the operand.
+        Of the operand; of a layer the number of the block's chunk.
+    begin : int
+        Position of its first token.
     tokens : int
         How many the block has.
     wanted, free : int
@@ -393,6 +396,7 @@ def _load(model, load, block, tokens, wanted, free):
             model.scheduler.command,
             load.operand,
             block,
+            begin,
             tokens,
             fetch,
             load.group_tokens,
@@ -438,7 +442,13 @@ def _load_values(model):
     number = array.qk - array.layers - 1  # of the blocks that have V
     free = load.free[number % SLOTS]
     scheduler.value_fetch = _load(
-        model, load, scheduler.column, scheduler.keys, scheduler.key_fetch + 1, free
+        model,
+        load,
+        scheduler.column,
+        scheduler.column * model.core.block,
+        scheduler.keys,
+        scheduler.key_fetch + 1,
+        free,
     )
     model.blocks[(array.qk - 1) % _RING].values_there = load.state.end
     if array.pv >= array.qk - 1 and number > 0:
@@ -472,11 +482,11 @@ def _next_command(model, idle):
 
 
 @inlined
-def _load_queries(model, row, block, wanted):
+def _load_queries(model, row, block, begin, wanted):
     """Load a block of queries for a row; returns the cycle in which the fetch is taken."""
     scheduler, load = model.scheduler, model.loads.q
     slot = scheduler.query_loads % SLOTS
-    fetch = _load(model, load, block, row.queries, wanted, load.free[slot])
+    fetch = _load(model, load, block, begin, row.queries, wanted, load.free[slot])
     scheduler.query_loads += 1
     load.stage.blocked += max(0, load.free[1 - slot] - load.state.end)
     return fetch
@@ -511,7 +521,7 @@ def _next_row(model, begin):
         scheduler.row_end += command.columns
         if model.port.present:
             number += model.port.heads[scheduler.command].first_row
-        fetch = _load_queries(model, row, number, begin)
+        fetch = _load_queries(model, row, number, number * core.block, begin)
     scheduler.following = _next_live(model.codes, scheduler.row_begin, scheduler.row_end)
     beat = (scheduler.following - scheduler.row_begin) >> core.beat_shift
     return _take_codes(model, fetch + 1, beat + 1)
@@ -529,7 +539,7 @@ def _next_block(model, scan):
     scheduler.first = scheduler.last
     scheduler.last = scheduler.following == end
     command = model.commands[scheduler.command]
-    key_block, key_blocks, number = scheduler.column, end - begin, 0
+    key_block, key_blocks, number, tile = scheduler.column, end - begin, 0, scheduler.column
     if scheduler.linear:
         number = command.rows - scheduler.rows_left - 1
         key_block, key_blocks = number % command.key_blocks, command.key_blocks
@@ -544,8 +554,11 @@ def _next_block(model, scan):
     wanted = scan + 1
     if scheduler.linear:
         row = model.rows[scheduler.row % _RING]
-        wanted = _load_queries(model, row, number // command.key_blocks, wanted) + 1
-    fetch = _load(model, keys, key_block, scheduler.keys, wanted, free)
+        token_block = number // command.key_blocks
+        tile = token_block * command.columns + scheduler.column
+        wanted = _load_queries(model, row, tile, token_block * core.layer_tokens, wanted) + 1
+        tile = key_block * command.columns + scheduler.column
+    fetch = _load(model, keys, tile, key_block * core.block, scheduler.keys, wanted, free)
     keys.stage.blocked += max(0, keys.free[(array.qk + 1) % SLOTS] - keys.state.end)
     scheduler.key_fetch = fetch
     scheduler.known = fetch + core.fifo
@@ -557,23 +570,34 @@ def _next_block(model, scan):
 
 
 @inlined
+def _schedule_from(model, scan):
+    """Follow the scheduler from a cycle on to the next block."""
+    scheduler = model.scheduler
+    if scheduler.last:
+        begin = scan + 1
+        if scheduler.rows_left == 0:
+            begin = _next_command(model, begin)
+        scan = _next_row(model, begin)
+    _next_block(model, scan)
+
+
+@inlined
 def _schedule(model):
     """Follow the scheduler to the next block: of this row, the next one, the next command."""
     scheduler = model.scheduler
     if model.array.qk > 0 and not scheduler.linear:
         _load_values(model)
     scan = scheduler.value_fetch + 1
-    if scheduler.last and scheduler.rows_left == 0 and scheduler.command + 1 == len(model.commands):
+    ended = scheduler.last and scheduler.rows_left == 0
+    if ended and scheduler.command + 1 == len(model.commands):
         scheduler.more = 0
         scheduler.known = scheduler.loaded = _NEVER
         model.stages.scheduler.starved -= scan + 1
+    elif ended and model.port.present and model.port.heads[scheduler.command + 1].waits:
+        scheduler.waits = 1
+        scheduler.known = scheduler.loaded = _NEVER
     else:
-        if scheduler.last:
-            begin = scan + 1
-            if scheduler.rows_left == 0:
-                begin = _next_command(model, begin)
-            scan = _next_row(model, begin)
-        _next_block(model, scan)
+        _schedule_from(model, scan)
 
 
 @inlined
@@ -631,18 +655,18 @@ def _memory_of_pv(model, now):
 
 
 @inlined
-def _send_beat(model, beat, offered):
+def _send_beat(model, head, beat, offered):
     """Follow a beat of the output, of all the model's beats, from the cycle in which it is read."""
     core, sent = model.core, model.sent
     offered = max(offered, sent[(beat - 1) % core.queue] + 1)
-    sent[beat % core.queue] = _leave(model, offered)
+    sent[beat % core.queue] = _leave(model, head, offered)
 
 
 @inlined
-def _leave(model, offered):
-    """Cycle in which a beat leaves that is offered from this cycle on."""
+def _leave(model, head, offered):
+    """Cycle in which a beat of a command leaves that is offered from this cycle on."""
     if model.port.present:
-        leaves = write_unit(model.port, offered)
+        leaves = write_beat(model.port, head, offered)
     else:
         leaves = unstalled(model.stalls.o, offered - 1)
     model.stages.output.blocked += leaves - offered
@@ -650,7 +674,7 @@ def _leave(model, offered):
 
 
 @inlined
-def _read_query(model, query, now):
+def _read_query(model, head, query, now):
     """Follow the reads of a query's numerators from this cycle on; returns the one after them."""
     core, output = model.core, model.output
     for part in range(core.parts):
@@ -663,7 +687,7 @@ def _read_query(model, query, now):
         while _written_memory(model, now) == memory:
             now += 1
         if core.paced:
-            _send_beat(model, beat, now + core.output)
+            _send_beat(model, head, beat, now + core.output)
         now += 1
     return now
 
@@ -703,7 +727,8 @@ def _send_row(model, row, chunk_starts):
             reciprocal = max(reciprocal, model.left[place] + 1)
             if query & (core.rows - 1) == 0 and query > 0:
                 complete += row.complete_step
-            free = _read_query(model, query, max(free, reciprocal + core.fifo, complete))
+            start = max(free, reciprocal + core.fifo, complete)
+            free = _read_query(model, row.command, query, start)
             model.left[place] = free - 1
             output.queries += 1
         reciprocal += 1
@@ -718,7 +743,7 @@ def _send_row(model, row, chunk_starts):
 
 
 @inlined
-def _turn_beats(model, ready, beats):
+def _turn_beats(model, head, ready, beats):
     """Follow beats of a layer out of the corner turn, whose words are there from a cycle on.
 
     Reads of the corner turn and beats that were read move on together, unless a beat is offered
@@ -734,7 +759,7 @@ def _turn_beats(model, ready, beats):
         output.sent_before = output.last_sent
         output.last_sent = output.offered
         if core.paced:
-            output.last_sent = _leave(model, output.offered)
+            output.last_sent = _leave(model, head, output.offered)
         output.turn_read = read
     return read
 
@@ -773,7 +798,7 @@ def _send_layer_row(model, row, complete):
             now += 1
         tokens = min(core.words, row.queries - part * core.words)
         beats = tokens * (core.block // core.words)
-        last = _turn_beats(model, now - 1 + core.layer_output, beats)
+        last = _turn_beats(model, row.command, now - 1 + core.layer_output, beats)
         model.page_free[page] = last + 1
         output.pages += 1
         output.beats += beats
@@ -796,6 +821,8 @@ def _send_due_rows(model):
             due = array.pv_rows + 1 - SLOTS
     elif not scheduler.more:
         due = len(model.row_ends)
+    elif scheduler.waits:
+        due = array.pv_rows
     elif scheduler.linear and scheduler.first:
         due = array.pv_rows + 1 - SLOTS
     while output.rows < due:
@@ -1034,6 +1061,9 @@ def predict_cycles(model):
             # The array has taken a block, or is at the start.
             _schedule(model)
         _send_due_rows(model)
+        if array.pv == array.qk and model.scheduler.waits:
+            model.scheduler.waits = 0
+            _schedule_from(model, model.scheduler.value_fetch + 1)
         if array.pv == array.qk and not model.scheduler.more:
             break
         operation, now = _choose(model)

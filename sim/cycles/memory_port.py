@@ -53,11 +53,16 @@ def no_port(config: Config) -> MemoryPort:
 
 def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
     """Port to a memory that holds an image."""
-    heads, reads, outputs = [], [], []
+    heads, reads, outputs, cut = [], [], [], 0
     for head in range(len(image.outputs)):
         fields = head_fields(image, head)
         text_tokens = fields["prefix_tokens"] + fields["suffix_tokens"]
-        heads.append(HeadAtPort(fields["first_block_row"], fields["key_tokens"] - text_tokens))
+        grid_tokens = fields["key_tokens"] - text_tokens
+        if fields["kind"] == formats.Kind.LINEAR:
+            grid_tokens = 0
+        waits = head > 0 and (fields["after"] or fields["out_cut"] != cut)
+        cut = fields["out_cut"]
+        heads.append(HeadAtPort(fields["first_block_row"], grid_tokens, int(waits), int(cut != 0)))
         reads.append(block_bursts(config, image, head))
         outputs.append(head_outputs(config, image, head))
     return _port(config, memory, heads, reads, outputs)
@@ -110,7 +115,6 @@ def _read_port(config: Config, lanes: int, heads: list[dict[ReadKind, BlockBurst
         lane_words=read_master.DEPTH - 1,
         load_tokens=config.load_tokens,
         group_units=config.head_dim // formats.LANES,
-        block=config.block,
         walk=1 + TokenRuns.LATENCY,
         jump=TokenWalker.jump_cycles(config) + TokenRuns.LATENCY,
         to_address=ReadMaster.ADDRESS_LATENCY,
@@ -139,9 +143,10 @@ def _write_port(
         walk = written.runs[:, 2].copy()
         inside = 0 < head.first_row * config.block < head.grid_tokens
         walk[0] = TokenWalker.jump_cycles(config) if inside else 2
+        alone = int(head.grid_tokens == 0)  # of a layer
         runs += [
-            OutputRun(tokens, address // WORD_BYTES % lanes, cycles, number)
-            for (tokens, address, _), cycles in zip(written.runs, walk, strict=True)
+            OutputRun(tokens, address // WORD_BYTES % lanes, cycles, number, units, alone)
+            for (tokens, address, _, units), cycles in zip(written.runs, walk, strict=True)
         ]
         bursts.append(written.bursts.copy())
         bursts[-1]["words_end"] += words
@@ -149,7 +154,6 @@ def _write_port(
     output_bytes = formats.OUT_BYTES * config.output_words
     output_words = max(1, output_bytes // WORD_BYTES)
     return WritePort(
-        query_units=config.head_dim // config.output_words,
         unit_parts=max(1, output_words // lanes),
         part_units=max(1, WORD_BYTES // output_bytes),
         part_words=min(output_words, lanes),

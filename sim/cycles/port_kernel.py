@@ -30,7 +30,7 @@ __all__ = [
     "read_block",
     "read_codes",
     "read_descriptor",
-    "write_unit",
+    "write_beat",
 ]
 
 
@@ -93,15 +93,19 @@ class Writer(NamedTuple):
     word_units: int = 0  # units that are there of the next word
     unit_taken: int = -1
     run_taken: int = -1
+    cut_free: int = -1  # the output cut takes a beat
+    cut_beats: int = 0  # that it has taken
     placed: int = -1  # a row was placed
     token_known: int = -1  # the token of that row was known
 
 
 class HeadAtPort(NamedTuple):
-    """Record of a head in the queue."""
+    """Record of a head, or layer, in the queue."""
 
     first_row: int  # block of the first queries that are computed
     grid_tokens: int  # of the grid, which are the first in the head's order
+    waits: int = 0  # whether it begins when the outputs of those before it are written
+    cut: int = 0  # whether its words have 8 bits
     offered: int = -1  # cycle in which the head was offered to the core
     written: int = -1  # cycle in which its last output was written
 
@@ -113,6 +117,8 @@ class OutputRun(NamedTuple):
     lane: int  # of the first word
     walk: int  # cycles from the request for its block to its first token; 0: it goes on from one
     head: int
+    units: int  # of a token
+    alone: int = 0  # whether its block is asked for when the runs of the one before have left
 
 
 class OutputBurst(NamedTuple):
@@ -157,7 +163,6 @@ class ReadPort(NamedTuple):
     part_words: int  # of a unit, taken in a cycle
     lane_words: int  # that a lane is sure to take
     group_units: int  # of load_tokens tokens' rows; the corner turn makes as many beats of them
-    block: int
     walk: int  # from a request for a place that is known to the run of its first token
     jump: int  # from a request for a place in the grid that is not
     to_address: int  # from a run to its address
@@ -180,7 +185,6 @@ class ReadPort(NamedTuple):
 class WritePort(NamedTuple):
     """Runs and bursts of outputs, and their state; times are in cycles."""
 
-    query_units: int
     unit_parts: int  # cycles in which a unit is taken
     part_units: int  # units of a word
     part_words: int  # taken in a cycle
@@ -394,8 +398,11 @@ def read_descriptor(port, head, core_idle):
         ended = max(ended, _placed(port, head - 1))
     reader.walk_begin = reader.walk_end = -1
     _, last_unit = _read_runs(port, head, ReadKind.DESCRIPTOR, ended + 1)
-    port.heads[head].offered = last_unit + port.reads.to_head
-    return port.heads[head].offered
+    offered = last_unit + port.reads.to_head
+    if port.heads[head].waits:
+        offered = max(offered, port.heads[head - 1].written + 1)
+    port.heads[head].offered = offered
+    return offered
 
 
 @compiled
@@ -429,7 +436,7 @@ def _turn_corner(reads, groups, group_tokens, arrived):
 
 
 @compiled
-def read_block(port, head, operand, block, tokens, fetched, group_tokens, arrived):
+def read_block(port, head, operand, block, begin, tokens, fetched, group_tokens, arrived):
     """Read a block.
 
     Parameters
@@ -438,6 +445,9 @@ def read_block(port, head, operand, block, tokens, fetched, group_tokens, arrive
     head : int
     operand : Operand
     block : int
+        Number of the block, of a layer of the block's chunk.
+    begin : int
+        Position of its first token.
     tokens : int
         How many the block has.
     fetched : int
@@ -453,7 +463,6 @@ def read_block(port, head, operand, block, tokens, fetched, group_tokens, arrive
         Cycle after the block's last beat at the core.
     """
     reads, reader = port.reads, port.reads.state
-    begin = block * reads.block
     # From here on a token a cycle; a run is offered with its last one.
     now = fetched + _walk_to(port, head, begin, begin + tokens) - 1
     placed, place = -1, 0
@@ -491,6 +500,8 @@ def _first_token(port, head, walk):
     """Cycle in which the first token of a block of outputs is known."""
     writes, writer = port.writes, port.writes.state
     request = writer.token_known + 1
+    if writes.runs[writer.run].alone:
+        request = max(request, writer.run_taken + 1)
     if writer.run == 0 or writes.runs[writer.run - 1].head != head:
         # A head's outputs are placed after those of the head before are written.
         request = _placed(port, head) - 1 + port.fifo
@@ -522,7 +533,7 @@ def _next_run(port):
     place.for_data = max(writer.run_taken + port.fifo, writer.unit_taken)
     place.for_bursts = max(writer.run_taken + port.fifo, writer.burst_known)
     writer.burst_known = place.for_bursts + writes.to_split - 1
-    writer.units_left = run.tokens * writes.query_units
+    writer.units_left = run.tokens * run.units
     writer.lane = run.lane
     return place.for_data + 1
 
@@ -638,3 +649,19 @@ def write_unit(port, offered):
     writer.unit_taken = now - 1
     writer.units_left -= 1
     return now - 1
+
+
+@compiled
+def write_beat(port, head, offered):
+    """Follow a beat of a head's outputs, that the core offers from a cycle on, to `write_unit`.
+
+    Returns the cycle in which it is taken.
+    """
+    writer = port.writes.state
+    if not port.heads[head].cut:
+        return write_unit(port, offered)
+    taken = max(offered, writer.cut_free)
+    writer.cut_beats += 1
+    if writer.cut_beats % 2 == 0:
+        writer.cut_free = write_unit(port, taken + 1)
+    return taken

@@ -82,7 +82,7 @@ def test_blocks(config, dense, order, seed) -> None:
     requests, expected = [], []
     for operand, index in sequence:
         first, tokens = blocks[index]
-        requests.append({"operand": operand, "block": index, "tokens": tokens})
+        requests.append({"operand": operand, "position": first, "tokens": tokens})
         if operand != Operand.V:
             units = -(-tokens // config.load_tokens)
             address = head.scales[operand] + 4 * first
@@ -133,7 +133,7 @@ def test_runs_of_a_block(order, dense, runs, seed) -> None:
 
     async def testbench(ctx) -> None:
         ctx.set(generator.head, head.payload)
-        ctx.set(generator.request.payload, {"operand": Operand.V, "block": 1, "tokens": 16})
+        ctx.set(generator.request.payload, {"operand": Operand.V, "position": 16, "tokens": 16})
         ctx.set(generator.request.valid, 1)
         await ctx.tick()
         ctx.set(generator.request.valid, 0)
@@ -153,8 +153,8 @@ def test_latency(seed) -> None:
     generator = AddressGenerator(config)
     receiver = Receiver(generator.runs, random.Random(seed), 0.0)
     requests = [
-        {"operand": operand, "block": block, "tokens": 16}
-        for block in (1, 2)
+        {"operand": operand, "position": position, "tokens": 16}
+        for position in (16, 32)
         for operand in (Operand.K, Operand.V)
     ]
 
@@ -185,7 +185,7 @@ def test_far_tokens() -> None:
         ctx.set(generator.head.walk, shape.walk)
         ctx.set(generator.head.row_stride[Operand.V], stride)
         ctx.set(generator.head.base[Operand.V], 2**20)
-        payload = {"operand": Operand.V, "block": 2**14 - 1, "tokens": 64}
+        payload = {"operand": Operand.V, "position": 2**20 - 64, "tokens": 64}
         ctx.set(generator.request.payload, payload)
         ctx.set(generator.request.valid, 1)
         await ctx.tick()
@@ -232,3 +232,71 @@ def test_outputs(config, dense, order, seed) -> None:
 
     simulate(generator, testbench)
     assert got == expected
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_inputs_and_weights_of_a_layer(config, seed) -> None:
+    """Rows of some tokens or output channels, of each one chunk; their scales in one run."""
+    rng = random.Random(seed)
+    generator = AddressGenerator(config)
+    receiver = Receiver(generator.runs, rng, 0.3)
+    bases, scales, strides = (
+        [4 * rng.randrange(2**bits) for _ in range(3)] for bits in (30, 28, 16)
+    )
+    requests, expected = [], []
+    for _ in range(12):
+        operand = rng.choice((Operand.Q, Operand.K))
+        first, tokens = config.block * rng.randrange(9), rng.randint(1, config.block)
+        chunk = rng.randrange(config.chunks_max)
+        requests.append({"operand": operand, "position": first, "tokens": tokens, "chunk": chunk})
+        kind = Destination[f"{operand.name}_SCALES"]
+        units = -(-tokens // config.load_tokens)
+        expected.append((scales[operand] + 4 * first, units, kind))
+        base = bases[operand] + chunk * config.head_dim
+        units = config.head_dim // config.load_bytes
+        expected += [
+            (base + token * strides[operand], units, Destination[operand.name])
+            for token in range(first, first + tokens)
+        ]
+
+    async def testbench(ctx) -> None:
+        ctx.set(generator.head.base, bases)
+        ctx.set(generator.head.scales, scales[:2])
+        ctx.set(generator.head.row_stride, strides)
+        await receiver.receive(ctx, len(expected))
+
+    simulate(generator, testbench, Sender(generator.request, requests, rng, 0.3).send)
+    assert [(run.address, run.units, run.destination) for run in receiver.items] == expected
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["16", "8"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_outputs_of_a_layer(config, half, seed) -> None:
+    """For each block of tokens, for each output block, that part of each token's row."""
+    rng = random.Random(seed)
+    generator = OutputAddresses(config)
+    tokens, outputs = 2 * config.layer_tokens + 3, rng.randint(1, 3 * config.block)
+    blocks, word = -(-outputs // config.block), 1 if half else 2
+    base, stride = 4 * rng.randrange(2**20), 4 * rng.randrange(2**10, 2**12)
+    step, row = config.layer_tokens, word * config.block
+    expected = [
+        (base + token * stride + block * row, row // (2 * config.output_words))
+        for first in range(0, tokens, step)
+        for block in range(blocks)
+        for token in range(first, min(first + step, tokens))
+    ]
+    receiver = Receiver(generator.runs, rng, 0.3)
+
+    async def testbench(ctx) -> None:
+        ctx.set(generator.head, {"base": base, "row_stride": stride, "half": half})
+        request = {"query_tokens": tokens, "linear": 1, "last_output_block": blocks - 1}
+        ctx.set(generator.request.payload, request)
+        ctx.set(generator.request.valid, 1)
+        await ctx.tick()
+        ctx.set(generator.request.valid, 0)
+        await receiver.receive(ctx, len(expected))
+        await ctx.tick().repeat(2)
+        assert ctx.get(generator.idle)
+
+    simulate(generator, testbench)
+    assert [(run.address, run.units) for run in receiver.items] == expected

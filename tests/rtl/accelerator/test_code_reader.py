@@ -71,7 +71,7 @@ def test_codes_of_heads(config: Config, stall: float, seed: int) -> None:
     async def testbench(ctx) -> None:
         want: list[int] = []
         for address, rows, blocks, words in heads:
-            request = {"address": address, "rows": rows, "key_blocks": blocks}
+            request = {"address": address, "rows": rows, "key_blocks": blocks, "passes": 1}
             assert ctx.get(reader.idle)
             ctx.set(reader.request.payload, request)
             ctx.set(reader.request.valid, 1)
