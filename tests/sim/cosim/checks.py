@@ -10,12 +10,12 @@ from paro.config import Config
 from sim.cosim.core import CoreTarget
 from sim.cosim.session import Session
 from sim.cosim.simulators import get_simulator
-from sim.cosim.target import Simulation
+from sim.cosim.target import Simulation, Target
 from tests.firmware_model.host.outputs import model_outputs
 
 
 def simulate(
-    target: CoreTarget,
+    target: Target,
     config: Config,
     jobs: Sequence[Job],
     build_dir: Path,

@@ -14,7 +14,7 @@ from tests.sim.inputs import LayerShape, Shape
 
 TINY = PRESETS["tiny"]
 #: More keys in a block than channels of a head: blocks of fewer tokens.
-NARROW = Config(rows=4, cols=4, block=64, head_dim=32, max_tokens=128)
+NARROW = Config(rows=4, cols=4, block=64, head_dim=32, max_tokens=256)
 CONFIGS = {
     **PRESETS,
     "narrow": NARROW,
