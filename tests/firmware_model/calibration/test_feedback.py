@@ -41,8 +41,8 @@ def test_outputs_are_nearer_than_by_rounding(code, gain, seed):
     assert torch.equal(fed.codes, codes)
     # A scale holds the largest weight, and but for its mantissa is less than twice the least one.
     least = weight.double().abs().amax(dim=1) / 127
-    assert (fed.mw * fed.unit >= least * (1 - 1e-12)).all()
-    assert ((fed.mw - 1) * fed.unit < 2 * least).all()
+    assert (fed.mw.double() * fed.unit >= least * (1 - 1e-12)).all()
+    assert ((fed.mw.double() - 1) * fed.unit < 2 * least).all()
 
 
 @pytest.mark.parametrize("code", [1, 2, 3])
