@@ -8,14 +8,19 @@ from functools import cache
 import torch
 
 from firmware_model.reference.digits import key_table
-from firmware_model.reference.linear import QuantizedWeights, quantize_weights
+from firmware_model.reference.linear import QuantizedWeights
+from firmware_model.reference.quantize import scale_mantissas
 from paro.config.config import Config
-from paro.config.formats import CODE_BITS, OPERAND_MAX
+from paro.config.formats import CODE_BITS, KEY_SCALE_BITS, OPERAND_MAX
 
 __all__ = ["DAMPING", "feedback_weights", "second_moments"]
 
 #: Ridge on the second moments, as a share of their mean.
-DAMPING = 0.01
+DAMPING = 0.003
+#: Times that all columns are rounded once more, each for what all others are off by.
+SWEEPS = 2
+#: Scales of an output that are tried, from the least that holds it to twice that.
+_SCALES = 16
 #: Columns whose errors reach the rest of the matrix at once: for speed alone.
 _COLUMNS = 128
 
@@ -38,7 +43,9 @@ def feedback_weights(
 
     Columns (input channels) are rounded one after the other, those of the largest second moment
     first. What a column is off by is taken from the columns that are not rounded yet, by least
-    squares.
+    squares. Then all of them are rounded again, `SWEEPS` times, each to what is best beside all
+    others as they are. The scale of each output is the one of a few at which plain rounding errs
+    least.
 
     Parameters
     ----------
@@ -53,54 +60,97 @@ def feedback_weights(
         The core.
     damping : float
         Ridge on the second moments, as a share of their mean; above 0.
-
-    Returns
-    -------
-    QuantizedWeights
-        Scales are those of `quantize_weights`.
     """
-    plain = quantize_weights(weight, codes)
-    target = weight.double() / (plain.mw.double().unsqueeze(1) * plain.unit)
-    factor, order = _inverse_factor(moments, damping)
-    target = target[:, order]
-    each = codes.repeat_interleave(config.block, 0)[: len(weight)]
-    stored = torch.empty_like(target, dtype=torch.int8)
-    for start in range(0, len(order), _COLUMNS):
-        end = min(start + _COLUMNS, len(order))
-        errors = torch.empty(len(weight), end - start, dtype=torch.float64)
-        for column in range(start, end):
-            widths = each[:, order[column] // config.head_dim]
-            stored[:, column], values = _nearest(target[:, column], widths)
-            error = (target[:, column] - values) / factor[column, column]
-            target[:, column + 1 : end] -= error.outer(factor[column, column + 1 : end])
-            errors[:, column - start] = error
-        target[:, end:] -= errors @ factor[start:end, end:]
-    w8 = torch.empty_like(stored)
-    w8[:, order] = stored
-    return QuantizedWeights(w8, plain.mw, plain.unit, codes)
-
-
-def _inverse_factor(moments: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Upper Cholesky factor of the inverse second moments, and the columns' order: [inputs]."""
     order = moments.diagonal().argsort(descending=True, stable=True)
     moments = moments[order][:, order]
     # Without any activation every order and every rounding is as good.
-    ridge = damping * moments.diagonal().mean() or 1.0
-    moments.diagonal().add_(ridge)
+    moments.diagonal().add_(damping * moments.diagonal().mean() or 1.0)
+    each = codes.repeat_interleave(config.block, 0)[: len(weight), order // config.head_dim]
+    sorted_weight = weight.double()[:, order]
+    mw, unit = _scales(sorted_weight, each, moments.diagonal())
+    target = sorted_weight / (mw.double().unsqueeze(1) * unit)
+    stored, values = _fed_back(target, each, moments)
+    for _ in range(SWEEPS):
+        _sweep(target, each, moments, stored, values)
+    w8 = torch.empty_like(stored)
+    w8[:, order] = stored
+    return QuantizedWeights(w8, mw, unit, codes)
+
+
+def _scales(
+    weight: torch.Tensor, codes: torch.Tensor, power: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """Mantissas of outputs, int32 [outputs], and their unit: those at which rounding errs least.
+
+    ``power`` [inputs] weighs the squares of errors.
+    """
+    least = weight.abs().amax(dim=1) / OPERAND_MAX
+    best, lowest = least.clone(), torch.full_like(least, torch.inf)
+    for step in range(_SCALES):
+        scale = least * (1 + step / _SCALES)
+        target = weight / torch.where(scale > 0, scale, 1.0).unsqueeze(1)
+        _, values = _nearest(target, codes)
+        error = ((values - target).square() @ power) * scale.square()
+        better = error < lowest
+        best[better], lowest[better] = scale[better], error[better]
+    unit = best.max().item() / (2**KEY_SCALE_BITS - 1) or 1.0
+    return scale_mantissas(best * OPERAND_MAX, unit, KEY_SCALE_BITS).int(), unit
+
+
+def _fed_back(
+    target: torch.Tensor, codes: torch.Tensor, moments: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Operands int8 and their values float64, [outputs, inputs], columns in their sequence."""
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
-    return torch.linalg.cholesky(inverse, upper=True), order
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    target, count = target.clone(), target.shape[1]
+    stored, values = torch.empty_like(target, dtype=torch.int8), torch.empty_like(target)
+    for start in range(0, count, _COLUMNS):
+        end = min(start + _COLUMNS, count)
+        errors = torch.empty(len(target), end - start, dtype=torch.float64)
+        for column in range(start, end):
+            found = _nearest(target[:, column], codes[:, column])
+            stored[:, column], values[:, column] = found
+            error = (target[:, column] - values[:, column]) / factor[column, column]
+            target[:, column + 1 : end] -= error.outer(factor[column, column + 1 : end])
+            errors[:, column - start] = error
+        target[:, end:] -= errors @ factor[start:end, end:]
+    return stored, values
 
 
-def _nearest(column: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Operands whose values at some codes are nearest to a column: int8 and float64 [outputs]."""
-    operands = torch.zeros(len(column), dtype=torch.int8)
-    values = torch.zeros(len(column), dtype=torch.float64)
+def _sweep(
+    target: torch.Tensor,
+    codes: torch.Tensor,
+    moments: torch.Tensor,
+    stored: torch.Tensor,
+    values: torch.Tensor,
+) -> None:
+    """Round each column anew, in place, to what is best beside all others as they are."""
+    slopes = (values - target) @ moments
+    count = target.shape[1]
+    for start in range(0, count, _COLUMNS):
+        block = slice(start, min(start + _COLUMNS, count))
+        own, within = slopes[:, block].clone(), moments[block, block]
+        before = values[:, block].clone()
+        for index in range(within.shape[0]):
+            column = start + index
+            wanted = values[:, column] - own[:, index] / within[index, index]
+            stored[:, column], found = _nearest(wanted, codes[:, column])
+            own += (found - values[:, column]).outer(within[index])
+            values[:, column] = found
+        slopes += (values[:, block] - before) @ moments[block]
+
+
+def _nearest(wanted: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Operands whose values at some codes are nearest: int8 and float64, of one shape with both."""
+    operands = torch.zeros(wanted.shape, dtype=torch.int8)
+    values = torch.zeros(wanted.shape, dtype=torch.float64)
     for code, bits in enumerate(CODE_BITS):
-        rows = codes == code
-        if bits and rows.any():
+        places = codes == code
+        if bits and places.any():
             levels, stored, bounds = _levels(bits)
-            at = torch.bucketize(column[rows], bounds)
-            operands[rows], values[rows] = stored[at], levels[at]
+            at = torch.bucketize(wanted[places], bounds)
+            operands[places], values[places] = stored[at], levels[at]
     return operands, values
 
 

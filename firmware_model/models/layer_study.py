@@ -21,6 +21,7 @@ from firmware_model.reference.linear import (
     integer_linear,
     quantize_inputs,
     quantize_weights,
+    tile_values,
 )
 from firmware_model.reference.quantize import round_operands
 from firmware_model.transform import rotate_groups
@@ -140,7 +141,7 @@ def _ways(
                 "digits, to nearest",
                 "INT8 by token",
                 _PLAIN,
-                lambda: PlannedLinear(pipeline, _rounded(pipeline, plan(_PLAIN))),
+                lambda: partial(_to_nearest, _named(plan(_PLAIN))),
             )
         )
     ways.append(("integers, groups of 128", "INT8 by token", 4.0, lambda: _integers))
@@ -151,14 +152,16 @@ def _named(plan: ModelPlan) -> dict[str, LayerPlan]:
     return {own.name: own for own in plan.linear}
 
 
-def _rounded(pipeline: Pipeline, plan: ModelPlan) -> ModelPlan:
-    """A plan with its weights rounded to nearest in place of error feedback."""
-    linear = []
-    for own in plan.linear:
-        weight = pipeline.linears[own.name].weight.detach()
-        rotated = rotate_groups(weight.double(), own.rotation)
-        linear.append(replace(own, weights=quantize_weights(rotated, own.weights.codes)))
-    return replace(plan, linear=tuple(linear))
+def _to_nearest(plans: dict[str, LayerPlan], call: LinearCall) -> torch.Tensor:
+    """A planned layer with its weights rounded to nearest in place of error feedback."""
+    plan = plans[call.name]
+    weight = rotate_groups(call.layer.weight.detach().double(), plan.rotation)
+    weights = quantize_weights(weight, plan.weights.codes)
+    config = tile_config(plan.block, plan.head_dim)
+    values = tile_values(weights, config) * weights.mw.double().unsqueeze(1) * weights.unit
+    y = _values(plan.quantized(call.x.flatten(0, -2))) @ values.T
+    y = y if call.layer.bias is None else y + call.layer.bias.detach().double()
+    return y.to(call.x).unflatten(0, call.x.shape[:-1])
 
 
 def _static(plans: dict[str, LayerPlan], call: LinearCall) -> torch.Tensor:
@@ -178,8 +181,12 @@ def _static(plans: dict[str, LayerPlan], call: LinearCall) -> torch.Tensor:
 def _int8_inputs(call: LinearCall) -> LinearCall:
     """A call whose inputs have gone through INT8, each token with a scale of its own."""
     inputs = quantize_inputs(call.x.flatten(0, -2))
-    values = inputs.x8.double() * inputs.mx.double().unsqueeze(1) * inputs.unit
-    return replace(call, x=values.to(call.x).unflatten(0, call.x.shape[:-1]))
+    return replace(call, x=_values(inputs).to(call.x).unflatten(0, call.x.shape[:-1]))
+
+
+def _values(inputs: QuantizedInputs) -> torch.Tensor:
+    """Inputs as they are multiplied, float64 [tokens, inputs]."""
+    return inputs.x8.double() * inputs.mx.double().unsqueeze(1) * inputs.unit
 
 
 def _float_weights(call: LinearCall) -> torch.Tensor:

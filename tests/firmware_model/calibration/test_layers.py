@@ -41,7 +41,7 @@ def snr(of, bits, **options):
 def test_more_bits_are_nearer_to_float64():
     found = [snr(layer(), bits) for bits in (2, 3, 4, 8)]
     assert found == sorted(found)
-    assert 15 < found[0] < 25
+    assert 25 < found[0] < 35
     assert found[-1] > 38
 
 
@@ -123,7 +123,8 @@ def test_report_is_that_of_the_plan():
     eight = round_layer([one], 1, codes + 1, 8.0, CONFIG).report
     assert eight.eight_bit_snr_db == report.eight_bit_snr_db
     assert 0 < eight.snr_db - report.eight_bit_snr_db < 5  # what feedback gains
-    assert report.loss_db == report.eight_bit_snr_db - report.snr_db > 1
+    assert report.loss_db == report.eight_bit_snr_db - report.snr_db
+    assert eight.snr_db > report.snr_db + 1
 
 
 def test_what_is_not_legal_is_refused():
