@@ -184,8 +184,8 @@ def test_a_chain_through_memory(name, memory, build_dir, tmp_path, seed) -> None
 
 def test_a_chain_without_waiting_is_wrong(build_dir, tmp_path, seed) -> None:
     """The flag that makes a job wait is needed: without it, stale memory is read."""
-    chain, hidden = Chain(TINY, 20, seed), Buffer("hidden", 20, TINY.head_dim)
-    x8 = np.random.default_rng(seed).integers(-127, 128, (20, 40)).astype(np.int8)
+    chain, hidden = Chain(TINY, 12, seed), Buffer("hidden", 12, TINY.head_dim)
+    x8 = np.random.default_rng(seed).integers(-127, 128, (12, 40)).astype(np.int8)
     middle = chain.layer(x8, TINY.head_dim, 7, output=Columns(hidden))
     chain.layer(middle, 30, 7, inputs={"q": Columns(hidden)})
     image = place_jobs(TINY, chain.tasks, 0x10000)
