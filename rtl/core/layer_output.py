@@ -73,12 +73,14 @@ class LayerOutput(wiring.Component):
 
     Latency
     -------
-    `LATENCY` cycles from the last read of W tokens to the offer of their first beat. One read and
-    one beat a cycle.
+    `TURN_LATENCY` cycles from the last read of W tokens to the read of their first beat out of the
+    banks, `BEAT_LATENCY` cycles to its offer. One read and one beat a cycle.
     """
 
-    #: From a read to its words in the banks, through the tokens' queue, to a beat.
-    LATENCY = Normalizer.LAYER_LATENCY + StreamFIFO.LATENCY + 2
+    #: Through the lanes into the banks, and through the queue of full pages.
+    TURN_LATENCY = Normalizer.LAYER_LATENCY + StreamFIFO.LATENCY
+    #: Out of the banks, and rotated.
+    BEAT_LATENCY = 2
 
     def __init__(self, config: Config):
         self._config = config

@@ -1,9 +1,8 @@
 """Choices by an `Operation` of the array, in hardware.
 
-Another operation (a linear layer: PV whose P comes from memory) gets a member of `Operation`, and
-then the places that name the two there are: `rtl.core.tile_walk.TileWalk` for its size, the order
-of its loops, its slots and addresses; `rtl.core.sequencer.ArraySequencer` for what it waits for;
-`rtl.core.core` and `rtl.core.operand_former` for its operands; `rtl.core.drain` for its result.
+A linear layer is no operation of its own: the array does QK of its blocks, which say `linear` (see
+`rtl.core.blocks`) where they wait otherwise (`rtl.core.sequencer`) or go elsewhere
+(`rtl.core.drain`).
 """
 
 from collections.abc import Mapping

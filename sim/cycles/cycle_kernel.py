@@ -746,8 +746,8 @@ def _send_row(model, row, chunk_starts):
 def _turn_beats(model, head, ready, beats):
     """Follow beats of a layer out of the corner turn, whose words are there from a cycle on.
 
-    Reads of the corner turn and beats that were read move on together, unless a beat is offered
-    and does not leave. Returns the cycle of the last read.
+    Reads of the corner turn and beats that were read move on together, `BEAT_LATENCY` = 2 of them
+    at once, unless a beat is offered and does not leave. Returns the cycle of the last read.
     """
     core, output = model.core, model.output
     read = ready

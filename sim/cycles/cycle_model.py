@@ -25,6 +25,7 @@ from paro.config.formats import LANES
 from rtl import interfaces
 from rtl.accelerator.accelerator import Accelerator
 from rtl.core.drain import DrainRouter
+from rtl.core.layer_output import LayerOutput
 from rtl.core.logits import LogitBuffer
 from rtl.core.normalizer import Normalizer
 from rtl.core.output_accumulator import OutputAccumulator
@@ -382,7 +383,7 @@ def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = Fal
         output=Normalizer.LATENCY + StreamFIFO.LATENCY,
         words=config.output_words,
         swapped=int(config.cols // config.output_words == 2),
-        layer_output=Normalizer.LAYER_LATENCY + StreamFIFO.LATENCY,
+        layer_output=LayerOutput.TURN_LATENCY,
         queue=Normalizer.QUEUE,
         paced=paced or accelerator,
         fifo=StreamFIFO.LATENCY,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paro.config import Config
-from paro.config.formats import Operand
+from paro.config.formats import Kind, Operand
 from rtl.core.blocks import SLOTS
 from rtl.core.scheduler import BlockScheduler
 from rtl.interfaces import CODES_PER_BEAT
@@ -175,3 +175,77 @@ def test_skipped_blocks_cost_no_cycles_of_their_own(skipped: int) -> None:
         simulate(scheduler, testbench, release_at_once, give_codes)
     assert len(issued_at[0]) == len(issued_at[skipped]) == 2
     assert issued_at[skipped][-1] - issued_at[0][-1] <= skipped // CODES_PER_BEAT
+
+
+Expected = tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[tuple[int, ...]]]
+
+
+def expected_of_layer(
+    config: Config, codes: list[list[int]], tokens: int, outputs: int
+) -> Expected:
+    """Fetches, blocks and rows of a layer with shifts 7 and 2."""
+    fetches: list[tuple[int, ...]] = []
+    blocks: list[tuple[int, ...]] = []
+    rows: list[tuple[int, ...]] = []
+    for token_block in range(-(-tokens // config.layer_tokens)):
+        queries = min(config.layer_tokens, tokens - token_block * config.layer_tokens)
+        for output_block, row in enumerate(codes):
+            rows.append((queries, 7, 2))
+            live = [chunk for chunk, code in enumerate(row) if code]
+            keys = min(config.block, outputs - output_block * config.block)
+            for chunk in live:
+                fetches.append((Operand.Q, token_block, chunk))
+                fetches.append((Operand.K, output_block, chunk))
+                ends = chunk == live[0], chunk == live[-1]
+                blocks.append((row[chunk], *ends, 1, keys, queries))
+    return fetches, blocks, rows
+
+
+@pytest.mark.parametrize("slow", [Operand.Q, Operand.K])
+@pytest.mark.parametrize(
+    "config", [CONFIG, Config(rows=4, cols=4, block=64, head_dim=32, max_tokens=256)]
+)
+@pytest.mark.parametrize("chunks", [1, 16, 40])
+def test_tiles_of_a_layer_in_order(config: Config, chunks: int, slow: Operand, seed: int) -> None:
+    """For each block of tokens, for each output block, its live chunks: inputs, then weights."""
+    rng = random.Random(seed)
+    tokens, outputs = 2 * config.layer_tokens + 3, config.block + 5
+    codes = random_codes(rng, 2, chunks, 0.4)
+    expected = expected_of_layer(config, codes, tokens, outputs)
+    bench = Bench(tokens, outputs, slow, rng)
+    bench.scheduler = scheduler = BlockScheduler(config)
+    beats = [beat for _ in range(3) for row in codes for beat in beats_of(row)]
+    got: Expected = ([], [], [])
+
+    async def testbench(ctx: Any) -> None:
+        command = {"query_tokens": tokens, "key_tokens": outputs, "kind": Kind.LINEAR}
+        command |= {"chunks": chunks, "sum_shift": 7, "out_shift": 2}
+        ctx.set(scheduler.command.payload, command)
+        ctx.set(scheduler.command.valid, 1)
+        await ctx.tick()
+        ctx.set(scheduler.command.valid, 0)
+        for _ in range(1000 + 200 * len(expected[0])):
+            ctx.set(scheduler.fetch.ready, rng.random() < 0.7)
+            _, _, loads, fetch, block_valid, block, row_valid, row = await ctx.tick().sample(
+                scheduler.load_valid,
+                scheduler.fetch.payload,
+                scheduler.blocks.valid,
+                scheduler.blocks.payload,
+                scheduler.layer_rows.valid,
+                scheduler.layer_rows.payload,
+            )
+            if loads:
+                got[0].append((fetch.operand, fetch.block, fetch.chunk))
+                bench.held[Operand(fetch.operand)] += 1
+            if block_valid:
+                ends = block.first, block.last
+                got[1].append((block.code, *ends, block.linear, block.keys, block.queries))
+            if row_valid:
+                got[2].append((row.tokens, row.sum_shift, row.out_shift))
+            if ctx.get(scheduler.idle):
+                return
+        raise AssertionError("it does not end")
+
+    send = Sender(scheduler.codes, beats, rng, 0.3).send
+    simulate(scheduler, testbench, send, bench.release)
+    assert got == expected
