@@ -42,11 +42,12 @@ class Bench:
     key_tokens: int
     slow: Operand
     rng: random.Random
+    config: Config = CONFIG
     fetches: list[tuple[Operand, int]] = field(default_factory=list)
     blocks: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.scheduler = BlockScheduler(CONFIG)
+        self.scheduler = BlockScheduler(self.config)
         self.held = dict.fromkeys(Operand, 0)
 
     def expected(
@@ -212,8 +213,8 @@ def test_tiles_of_a_layer_in_order(config: Config, chunks: int, slow: Operand, s
     tokens, outputs = 2 * config.layer_tokens + 3, config.block + 5
     codes = random_codes(rng, 2, chunks, 0.4)
     expected = expected_of_layer(config, codes, tokens, outputs)
-    bench = Bench(tokens, outputs, slow, rng)
-    bench.scheduler = scheduler = BlockScheduler(config)
+    bench = Bench(tokens, outputs, slow, rng, config)
+    scheduler = bench.scheduler
     beats = [beat for _ in range(3) for row in codes for beat in beats_of(row)]
     got: Expected = ([], [], [])
 
