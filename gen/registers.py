@@ -132,11 +132,12 @@ def registers_markdown(config: Config) -> str:
         "",
         "## Descriptor",
         "",
-        f"One for each head, {DESCRIPTOR_BYTES} bytes, little endian; a queue is descriptors one "
-        "directly after the other. Bits in no field are 0. The accelerator refuses what the causes "
-        "BAD_DESCRIPTOR, BAD_SHAPE, BAD_TOKENS and BAD_ALIGNMENT say; extents and strides that do "
-        "not lead through the grid's tokens, a row stride that is less than a row, and arrays that "
-        "leave the memory are not seen: it reads and writes where they lead.",
+        f"One for each head or layer, {DESCRIPTOR_BYTES} bytes, little endian; a queue is "
+        "descriptors one directly after the other. Bits in no field are 0. The accelerator refuses "
+        "what the causes BAD_DESCRIPTOR, BAD_SHAPE, BAD_KIND, BAD_TOKENS, BAD_LAYER and "
+        "BAD_ALIGNMENT say; extents and strides that do not lead through the grid's tokens, a row "
+        "stride that is less than a row, and arrays that leave the memory are not seen: it reads "
+        "and writes where they lead.",
         "",
         "| word | bits | field | meaning | legal |",
         "|---|---|---|---|---|",
@@ -252,7 +253,8 @@ def _shared_header() -> str:
             if field.constant is not None
         ),
         "",
-        "/* One head. Little endian, as in memory: fill it in on a little-endian processor. */",
+        "/* One head or layer. Little endian, as in memory: fill it in on a little-endian",
+        "   processor, whose bit-fields begin at the lowest bit. */",
         "struct paro_descriptor {",
         *(line for field in DESCRIPTOR for line in _members(field)),
         "};",
@@ -266,6 +268,8 @@ def _shared_header() -> str:
 
 def _members(field: DescriptorField) -> list[str]:
     comment = f"/* {field.description} */"
+    if field.width < 32 and field.width not in (8, 16):
+        return [f"  uint32_t {field.name} : {field.width}; {comment}"]
     if field.width <= 32:
         return [f"  uint{field.width}_t {field.name}; {comment}"]
     return [f"  uint32_t {field.name}_lo; {comment}", f"  uint32_t {field.name}_hi;"]

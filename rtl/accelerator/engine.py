@@ -236,7 +236,7 @@ class Engine(wiring.Component):
         """
         core, codes, addresses = path.core, path.codes, path.addresses
         head, block_bits = queue.heads.payload, log2(self._config.block)
-        token_bits, linear = log2(self._config.layer_tokens), head.kind == Kind.LINEAR
+        token_bits, linear = log2(self._config.layer_tokens), _is_layer(m, head)
         offered, outputs_busy = self._admit(m, queue, path)
         core_started, codes_started, outputs_started = (
             Signal(name=f"{name}_started") for name in ("core", "codes", "outputs")
@@ -322,7 +322,7 @@ class Engine(wiring.Component):
         Returns whether there are any.
         """
         head, outputs = queue.heads.payload, path.outputs
-        linear = head.kind == Kind.LINEAR
+        linear = _is_layer(m, head)
         first_block_row = Mux(linear, 0, head.first_block_row)
         m.submodules.placed = placed = StreamFIFO(
             data.StructLayout(
@@ -342,7 +342,7 @@ class Engine(wiring.Component):
             last.head.half.eq(head.out_cut != 0),
             last.request.first_block_row.eq(first_block_row),
             last.request.query_tokens.eq(head.query_tokens),
-            last.request.linear.eq(linear),
+            last.request.linear.eq(head.kind),
             last.request.last_output_block.eq(head.key_tokens - 1 >> log2(self._config.block)),
         ]
         with m.If(placed.input.valid & placed.input.ready):
@@ -364,7 +364,7 @@ class Engine(wiring.Component):
     def _answer_fetches(self, m: Module, queue: HeadQueue, path: _CorePath) -> None:
         """Pass the core's requests for blocks to the address generator and the corner turn."""
         config, head = self._config, queue.heads.payload
-        linear = head.kind == Kind.LINEAR
+        linear = _is_layer(m, head)
         fetch, request, turn = path.core.fetch, path.addresses.request, path.corner_turn.request
         of_query = fetch.payload.operand == Operand.Q
         turns = fetch.payload.operand != Operand.V
@@ -396,3 +396,10 @@ class Engine(wiring.Component):
         m.d.comb += left.eq(last_token - first)
         with m.If(left < tokens):
             m.d.comb += request.payload.tokens.eq(left + 1)
+
+
+def _is_layer(m: Module, head: Any) -> Signal:
+    """Whether a descriptor is one of a linear layer."""
+    is_layer = Signal()
+    m.d.comb += is_layer.eq(head.kind == Kind.LINEAR)
+    return is_layer

@@ -178,7 +178,7 @@ class StandIn:
     def compute(self, words: list[int]) -> None:
         config = self.config
         assert words[0] == 0x4F524150
-        assert words[1] == config.block | 2 << 8 | config.head_dim << 16
+        assert words[1] == config.block | 3 << 8 | config.head_dim << 16
         tokens, first_row, queries = words[2:5]
         address = dict(zip(["q", "k", "v", "o", "mq", "mk", "codes"], words[17:31:2], strict=True))
         high = dict(zip(address, words[18:31:2], strict=True))
@@ -290,7 +290,7 @@ def test_identify(config: Config) -> None:
     ("name", "value", "sentence"),
     [
         ("IDENT", 0, r"no PARO accelerator answers: IDENT reads 0x00000000; legal: 0x4f524150"),
-        ("VERSION", 2 << 16, r"registers have version 2; legal: 1"),
+        ("VERSION", 3 << 16, r"registers have version 3; legal: 2"),
         ("ROWS", 5, r"rows = 5 is not legal"),
         ("DIGEST_HI", 1, r"configuration 0001\w{8}, but what it tells of it gives \w{12}"),
     ],
@@ -306,13 +306,13 @@ def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
     ("error", "sentence"),
     [
         ((1, 3, 7), "error BAD_DESCRIPTOR at head 3 of the queue: a descriptor has another magic"),
-        ((5, 0, 7), "error EMPTY_ROW at head 0 of the queue: a block row of the codes has no"),
+        ((5, 0, 7), "error EMPTY_ROW at head 0 of the queue: a block row of the codes, or an output"),
         (
             (6, 2, 0x12_3456_7890),
             "error READ_ERROR at head 2 of the queue, in the burst at address 0x1234567890: the ",
         ),
         ((8, 3, 7), "error BUSY: a start came while"),
-        ((12, 0, 0), "an error of the unknown cause 12"),
+        ((15, 0, 0), "an error of the unknown cause 15"),
     ],
 )
 def test_errors_of_the_accelerator(error: tuple[int, int, int], sentence: str, seed: int) -> None:
@@ -440,7 +440,7 @@ def test_heads_that_do_not_fit(change: dict, sentence: str, seed: int) -> None:
             {"base": 2**40 - 64},
             r"placed from 0xffffffffc0 on leave the memory; legal: addresses below 0x10000000000",
         ),
-        ({"jobs": []}, r"a queue of 0 heads is not legal; legal: 1 to 65535"),
+        ({"jobs": []}, r"a queue of 0 jobs is not legal; legal: 1 to 65535"),
         ({"config": Config(rows=4, cols=4)}, r"head 0 .* has 32 channels; legal: head_dim = 64"),
         (
             {"config": Config(rows=4, cols=4, block=16, head_dim=32, max_tokens=64)},
@@ -456,7 +456,7 @@ def test_layouts_that_are_refused(layout: dict, sentence: str, seed: int) -> Non
 
 def test_descriptor_of_known_words() -> None:
     words = np.frombuffer(pack_descriptor(**LEGAL), "<u4").tolist()
-    head = [0x4F524150, 16 | 2 << 8 | 32 << 16, 65, 1, 49, 3, 2, 3, 4, 5, 20, 5, 1, 32, 36, 40, 64]
+    head = [0x4F524150, 16 | 3 << 8 | 32 << 16, 65, 1, 49, 3, 2, 3, 4, 5, 20, 5, 1, 32, 36, 40, 64]
     addresses = [4, 1, 0x2000, 0, 0x3000, 0, 0x4000, 0, 0x5000, 0, 0x6000, 0, 0xFFFFFFFC, 0xFF]
     assert words == [*head, *addresses, 0]
 
