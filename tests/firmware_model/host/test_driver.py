@@ -16,15 +16,17 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.choices import ORDERS
 from firmware_model.host.driver import AcceleratorError, Driver, run_sync
-from firmware_model.host.image import Image, order_axes, place_jobs
+from firmware_model.host.image import Buffer, Columns, Image, Task, order_axes, place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
-from paro.config.descriptor import DESCRIPTOR, pack_descriptor
+from paro.config.descriptor import DESCRIPTOR, pack_descriptor, unpack_descriptor
+from paro.config.formats import Kind
 from paro.config.registers import START_CAUSES, Cause, find_register
 from tests.firmware_model.host.outputs import model_outputs
 from tests.places import ROOT
+from tests.sim.inputs import LayerShape
 
 TINY = PRESETS["tiny"]
 CONFIGS = [TINY, PRESETS["video-128"], Config(rows=16, cols=16, block=16, head_dim=32)]
@@ -306,7 +308,10 @@ def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
     ("error", "sentence"),
     [
         ((1, 3, 7), "error BAD_DESCRIPTOR at head 3 of the queue: a descriptor has another magic"),
-        ((5, 0, 7), "error EMPTY_ROW at head 0 of the queue: a block row of the codes, or an output"),
+        (
+            (5, 0, 7),
+            "error EMPTY_ROW at head 0 of the queue: a block row of the codes, or an",
+        ),
         (
             (6, 2, 0x12_3456_7890),
             "error READ_ERROR at head 2 of the queue, in the burst at address 0x1234567890: the ",
@@ -526,6 +531,7 @@ from firmware_model.host.driver import Driver, run_sync
 from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands
 from paro.config import PRESETS
+from paro.config.formats import Kind
 from paro.config.registers import find_register
 
 MEMORY = bytearray(1 << 16)
@@ -559,3 +565,63 @@ print(*sorted({"numba", "torch", "safetensors.torch", "amaranth"} & sys.modules.
     )
     assert outcome.stderr == ""
     assert outcome.stdout == "\n"
+
+
+LAYER = {
+    "kind": Kind.LINEAR,
+    "block": 16,
+    "head_dim": 32,
+    "key_tokens": 20,
+    "query_tokens": 7,
+    "chunks": 2,
+    "sum_shift": 5,
+    "out_shift": 1,
+    "q_row_stride": 64,
+    "k_row_stride": 64,
+    "o_row_stride": 64,
+    **dict.fromkeys(("q_address", "k_address", "o_address", "codes_address"), 0x1000),
+    **dict.fromkeys(("q_scales_address", "k_scales_address"), 0x2000),
+}
+
+
+def test_descriptor_of_a_layer() -> None:
+    words = np.frombuffer(pack_descriptor(**LAYER), "<u4").tolist()
+    assert words[2:5] == [20, 0, 7]
+    assert words[31] == 1 | 2 << 8 | 5 << 20 | 1 << 24
+    assert unpack_descriptor(pack_descriptor(**LAYER))["chunks"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"kind": 2}, r"kind = 2 is not legal; legal: 0, 1"),
+        ({"chunks": 0}, r"a layer of 0 chunks has 0 inputs; legal: 1 to 32,768"),
+        ({"head_dim": 64, "chunks": 513}, r"513 chunks has 32,832 inputs; legal: 1 to 32,768"),
+        ({"out_cut": 9}, r"out_cut = 9 is not legal; legal: 0 to 8"),
+        ({"q_row_stride": 60}, r"q_row_stride = 60 is less than a row; legal: 64 or more"),
+        ({"o_row_stride": 60}, r"o_row_stride = 60 is less than a row; legal: 64 or more"),
+        ({"q_address": 2**40 - 64}, r"Q ends at 0x10000000180; legal: up to 0x10000000000"),
+    ],
+)
+def test_layers_that_are_no_descriptor(change: dict[str, int], sentence: str) -> None:
+    with pytest.raises(ParoError, match=sentence):
+        pack_descriptor(**LAYER | change)
+
+
+def test_what_a_queue_refuses_of_layers_and_buffers(seed: int) -> None:
+    wide = Config(rows=64, cols=64)
+    layer = LayerShape(5, 70, 20).job(TINY, seed)
+    columns = Columns(Buffer("b", 5, 96))
+    for task, config, sentence in (
+        (Task(layer, out_cut=3), wide, r"job 0 .* has 8-bit outputs, .* legal: out_cut = 0"),
+        (Task(layer, inputs={"v": columns}), TINY, r"cannot read v from a buffer; legal: q"),
+        (
+            dataclasses.replace(layer, codes=layer.codes[:1]),
+            TINY,
+            r"has codes of shape \(1, 3\); legal: \(2, 3\), 0 to 3",
+        ),
+    ):
+        with pytest.raises(ParoError, match=sentence):
+            place_jobs(config, [task], 0)
+    with pytest.raises(ParoError, match=r"a layer cannot be interleaved with others"):
+        place_jobs(TINY, [layer], 0, interleaved=True)

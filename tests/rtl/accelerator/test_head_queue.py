@@ -6,6 +6,7 @@ import pytest
 
 from paro.config import PRESETS
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, pack_descriptor, unpack_descriptor
+from paro.config.formats import Kind
 from paro.config.registers import Cause
 from rtl.accelerator.head_queue import HeadQueue
 from rtl.bus.axi import Destination
@@ -243,3 +244,56 @@ def test_first_cause_wins(seed: int) -> None:
     ):
         worse |= change
         assert play(TINY, [good, changed(good, **worse)], rng)[1:] == (cause, 1)
+
+
+def layer_descriptor(config, **values: int) -> bytes:
+    """Describe a layer of 40 tokens, 3 chunks of inputs and as many outputs as fit."""
+    outputs = config.max_tokens
+    legal = {
+        "kind": Kind.LINEAR,
+        "block": config.block,
+        "head_dim": config.head_dim,
+        "key_tokens": outputs,
+        "query_tokens": 40,
+        "chunks": 3,
+        "sum_shift": 12,
+        "out_shift": 3,
+        "q_row_stride": 3 * config.head_dim,
+        "k_row_stride": 3 * config.head_dim,
+        "o_row_stride": 2**20 - 4,
+        **{f"{name}_address": 4096 for name in ("q", "k", "o", "q_scales", "k_scales", "codes")},
+    }
+    return changed(pack_descriptor(**legal | {"key_tokens": config.block}), **legal | values)
+
+
+@pytest.mark.parametrize("config", [TINY, LARGE])
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({}, Cause.NONE),
+        ({"prefix_tokens": 2**20, "first_block_row": 9, "inner_extent": 0}, Cause.NONE),
+        ({"kind": 2}, Cause.BAD_KIND),
+        ({"kind": 15}, Cause.BAD_KIND),
+        ({"chunks": 0}, Cause.BAD_LAYER),
+        ({"chunks": 4095}, Cause.BAD_LAYER),
+        ({"sum_shift": 13}, Cause.BAD_LAYER),
+        ({"out_cut": 9}, Cause.BAD_LAYER),
+        ({"query_tokens": 0}, Cause.BAD_TOKENS),
+        ({"query_tokens": 2**31}, Cause.BAD_TOKENS),
+        ({"key_tokens": 0}, Cause.BAD_TOKENS),
+        ({"key_tokens": 2**31}, Cause.BAD_TOKENS),
+        ({"q_address": 4098}, Cause.BAD_ALIGNMENT),
+    ],
+)
+def test_layers(config, change: dict[str, int], cause: Cause, seed: int) -> None:
+    heads, fault, _ = play(config, [layer_descriptor(config, **change)], random.Random(seed))
+    assert fault == cause
+    assert len(heads) == (cause == Cause.NONE)
+
+
+def test_the_most_chunks_of_a_layer(seed: int) -> None:
+    """32,768 inputs, and not one chunk more."""
+    chunks = TINY.chunks_max
+    for more, cause in ((0, Cause.NONE), (1, Cause.BAD_LAYER)):
+        image = layer_descriptor(TINY, chunks=chunks + more)
+        assert play(TINY, [image], random.Random(seed))[1] == cause
