@@ -18,7 +18,6 @@ import numpy as np
 from paro.config import Config, ParoError
 from paro.config.config import blocks_of
 from paro.config.formats import CODE_BITS, CODE_DIGITS, LANES
-from sim.cycles.cycle_model import LayerWork, predict
 from sim.estimate.workloads import Workload
 
 __all__ = [
@@ -89,6 +88,9 @@ def layer_cycles(config: Config, tokens: int, outputs: int, codes: np.ndarray) -
     ParoError
         If the core does not take so many tokens or channels.
     """
+    # Not before: it loads numba, and commands check their options with this module.
+    from sim.cycles.cycle_model import LayerWork, predict
+
     return predict(config, [LayerWork(codes, tokens, outputs)]).cycles[0]
 
 

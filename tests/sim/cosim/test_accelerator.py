@@ -272,7 +272,7 @@ BAD = {
         {"magic": 0x4F524151},
         {"version": 0},
         {"version": 1},
-        {"version": 3},
+        {"version": 2},
     ],
     Cause.BAD_SHAPE: [{"block": 32}, {"block": 0}, {"head_dim": 64}],
     Cause.BAD_TOKENS: [
@@ -294,6 +294,13 @@ BAD = {
         *({f"{operand}_row_stride": 2**20} for operand in "qo"),
         *({f"{operand}_address": 0x10002} for operand in ("q", "k", "v", "o")),
         *({f"{array}_address": 0x10001} for array in ("q_scales", "k_scales", "codes")),
+    ],
+    Cause.BAD_KIND: [{"kind": 2}, {"kind": 15}],
+    Cause.BAD_LAYER: [
+        {"kind": 1},
+        {"kind": 1, "chunks": TINY.chunks_max + 1},
+        {"kind": 1, "chunks": 1, "sum_shift": 13},
+        {"out_cut": 9},
     ],
 }
 
@@ -326,7 +333,7 @@ def test_queues_that_are_refused(build_dir, tmp_path, seed):
     generator = random.Random(seed)
     jobs = make_jobs(TINY, (SMALL[0], Shape((3, 4, 3), (3, 2), mean_bits=2.0)), seed)
     good = place_jobs(TINY, jobs, 0x10000)
-    images = [good, dataclasses.replace(good, heads=[])]
+    images = [good, dataclasses.replace(good, outputs=[])]
     images.append(dataclasses.replace(good, queue_base=good.queue_base + generator.randrange(1, 4)))
     rows = unpack_descriptor(good.data[descriptor_at(good, 1) :])["codes_address"] - good.base
     for row in range(3):

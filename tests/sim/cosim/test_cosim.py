@@ -241,8 +241,8 @@ def test_cosim_writes_report_and_outputs(build_dir, tmp_path):
     assert " ".join(written) == (
         "bit_exact outputs_compared mismatches first_mismatch failure cycles predicted_cycles "
         "cycles_as_predicted ideal_cycles utilisation stages top memory simulator stall_seed "
-        "query_blocks simulation_seconds cycles_per_second capture capture_sha256 layer progress "
-        "config avg_bits tokens rows mean_bits density worst_head worst_snr_db heads"
+        "simulation_seconds cycles_per_second capture capture_sha256 config avg_bits tokens "
+        "mean_bits density query_blocks layer progress rows worst_head worst_snr_db heads"
     )
     assert report.bit_exact is True
     assert report.mismatches == 0
