@@ -187,6 +187,7 @@ def place_jobs(
     tasks = [job if isinstance(job, Task) else Task(job) for job in jobs]
     for index, task in enumerate(tasks):
         _check_task(config, task, index)
+    _check_buffers(config, tasks)
     shared = range(len(tasks)) if interleaved else range(0)
     _check_interleaved([tasks[i] for i in shared])
 
@@ -301,18 +302,23 @@ def _placed_output(config: Config, task: Task, values: dict[str, int]) -> Placed
     job = task.job
     if isinstance(job, LayerJob):
         tokens, words = np.arange(job.tokens), job.outputs
-        row_words = config.blocks_of(words) * config.block
     else:
-        tokens = job.head.permutation[list(job.queries(config))]
-        words = row_words = config.head_dim
+        tokens, words = job.head.permutation[list(job.queries(config))], config.head_dim
     return PlacedOutput(
         o_address=values["o_address"],
         o_row_stride=values["o_row_stride"],
         tokens=tokens,
         words=words,
-        row_words=row_words,
+        row_words=_row_words(config, job),
         word_bytes=1 if task.out_cut else OUT_BYTES,
     )
+
+
+def _row_words(config: Config, job: Job) -> int:
+    """Words that a job writes of each row: of a layer whole blocks."""
+    if isinstance(job, LayerJob):
+        return config.blocks_of(job.outputs) * config.block
+    return config.head_dim
 
 
 @dataclass
@@ -397,7 +403,60 @@ def _check_task(config: Config, task: Task, index: int) -> None:
         _check_head(config, task.job, index)
 
 
+def _check_buffers(config: Config, tasks: Sequence[Task]) -> None:
+    """Check that rows lie in their buffers, and that what is read was written before, as INT8."""
+    named: dict[str, Buffer] = {}
+    written: dict[str, int] = {}  # last cut of those that wrote a buffer, by its name
+    for index, task in enumerate(tasks):
+        for operand, columns in task.inputs.items():
+            _check_columns(config, task, operand, columns, index)
+            buffer = columns.buffer
+            if not written.get(buffer.name):
+                raise ParoError(
+                    f"job {index} of the queue reads {operand} from buffer {buffer.name!r}, to "
+                    "which no job before it has written INT8; legal: outputs with out_cut"
+                )
+        if task.output is not None:
+            _check_columns(config, task, "o", task.output, index)
+            name = task.output.buffer.name
+            written[name] = min(written.get(name, task.out_cut), task.out_cut)
+        for columns in (*task.inputs.values(), *([task.output] if task.output else [])):
+            if named.setdefault(columns.buffer.name, columns.buffer) is not columns.buffer:
+                raise ParoError(f"two buffers are named {columns.buffer.name!r}; legal: one")
+
+
+def _check_columns(config: Config, task: Task, operand: str, columns: Columns, index: int) -> None:
+    """Check that a task's rows of an operand lie in their buffer."""
+    job, buffer = task.job, columns.buffer
+    row_bytes = config.head_dim
+    if operand == "o":
+        row_bytes = _row_words(config, job) * (1 if task.out_cut else OUT_BYTES)
+    elif isinstance(job, LayerJob):
+        row_bytes *= job.codes.shape[1]
+    end = columns.first + row_bytes
+    if columns.first < 0 or end > buffer.row_bytes:
+        raise ParoError(
+            f"job {index} of the queue has {operand} in bytes {columns.first} to {end - 1} of a "
+            f"row of buffer {buffer.name!r}; legal: 0 to {buffer.row_bytes - 1}"
+        )
+    if _tokens(job) > buffer.tokens:
+        raise ParoError(
+            f"job {index} of the queue has {_tokens(job)} tokens; "
+            f"legal: up to those of buffer {buffer.name!r}, {buffer.tokens}"
+        )
+
+
 def _check_layer(config: Config, job: LayerJob, index: int) -> None:
+    if job.w8.shape[1] != job.x8.shape[1]:
+        raise ParoError(
+            f"job {index} of the queue has {job.x8.shape[1]} inputs and weights of "
+            f"{job.w8.shape[1]}; legal: as many"
+        )
+    if job.out_shift not in OUT_SHIFTS:
+        raise ParoError(
+            f"job {index} of the queue has out_shift = {job.out_shift}; "
+            f"legal: {', '.join(map(str, OUT_SHIFTS))}"
+        )
     shape = (config.blocks_of(job.outputs), blocks_of(job.x8.shape[1], config.head_dim))
     if job.codes.shape != shape or job.codes.max() > 3:
         raise ParoError(
@@ -439,10 +498,8 @@ def _natural_rows(task: Task, operand: str, config: Config, fill: int) -> np.nda
     """Bytes of an operand, uint8 [tokens, bytes of a row], in the natural order."""
     job = task.job
     if operand == "o":
-        width = config.head_dim
-        if isinstance(job, LayerJob):
-            width = config.blocks_of(job.outputs) * config.block
-        return np.full((_tokens(job), width * (1 if task.out_cut else OUT_BYTES)), fill, np.uint8)
+        width = _row_words(config, job) * (1 if task.out_cut else OUT_BYTES)
+        return np.full((_tokens(job), width), fill, np.uint8)
     if isinstance(job, LayerJob):
         values = job.device_inputs(config) if operand == "q" else job.device_weights(config)
         return values.view(np.uint8)

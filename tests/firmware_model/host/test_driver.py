@@ -16,17 +16,24 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.choices import ORDERS
 from firmware_model.host.driver import AcceleratorError, Driver, run_sync
-from firmware_model.host.image import Buffer, Columns, Image, Task, order_axes, place_jobs
-from firmware_model.host.jobs import HeadJob, HeadOperands
+from firmware_model.host.image import (
+    Buffer,
+    Columns,
+    Image,
+    Task,
+    load_image,
+    order_axes,
+    place_jobs,
+    save_image,
+)
+from firmware_model.host.jobs import HeadJob, HeadOperands, LayerJob
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config, ParoError
 from paro.config.descriptor import DESCRIPTOR, pack_descriptor, unpack_descriptor
-from paro.config.formats import Kind
 from paro.config.registers import START_CAUSES, Cause, find_register
 from tests.firmware_model.host.outputs import model_outputs
 from tests.places import ROOT
-from tests.sim.inputs import LayerShape
 
 TINY = PRESETS["tiny"]
 CONFIGS = [TINY, PRESETS["video-128"], Config(rows=16, cols=16, block=16, head_dim=32)]
@@ -292,7 +299,7 @@ def test_identify(config: Config) -> None:
     ("name", "value", "sentence"),
     [
         ("IDENT", 0, r"no PARO accelerator answers: IDENT reads 0x00000000; legal: 0x4f524150"),
-        ("VERSION", 3 << 16, r"registers have version 3; legal: 2"),
+        ("VERSION", 1 << 16, r"registers have version 1; legal: 2"),
         ("ROWS", 5, r"rows = 5 is not legal"),
         ("DIGEST_HI", 1, r"configuration 0001\w{8}, but what it tells of it gives \w{12}"),
     ],
@@ -308,10 +315,7 @@ def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
     ("error", "sentence"),
     [
         ((1, 3, 7), "error BAD_DESCRIPTOR at head 3 of the queue: a descriptor has another magic"),
-        (
-            (5, 0, 7),
-            "error EMPTY_ROW at head 0 of the queue: a block row of the codes, or an",
-        ),
+        ((5, 0, 7), "error EMPTY_ROW at head 0 of the queue: a block row of the codes, or an"),
         (
             (6, 2, 0x12_3456_7890),
             "error READ_ERROR at head 2 of the queue, in the burst at address 0x1234567890: the ",
@@ -459,6 +463,159 @@ def test_layouts_that_are_refused(layout: dict, sentence: str, seed: int) -> Non
         place_jobs(**arguments)
 
 
+def make_layer(tokens: int, inputs: int, outputs: int, seed: int, **changes) -> LayerJob:
+    """A layer of `TINY`."""
+    rng = np.random.default_rng(seed)
+    shape = TINY.blocks_of(outputs), -(-inputs // TINY.head_dim)
+    job = LayerJob(
+        x8=rng.integers(-127, 128, (tokens, inputs)).astype(np.int8),
+        mx=rng.integers(1, 2**17, tokens).astype(np.int32),
+        w8=rng.integers(-127, 128, (outputs, inputs)).astype(np.int8),
+        mw=rng.integers(1, 256, outputs).astype(np.int32),
+        bias=rng.integers(-(2**15), 2**15, outputs).astype(np.int32),
+        codes=rng.integers(0, 4, shape).astype(np.uint8),
+        sum_shift=5,
+        out_shift=16,
+    )
+    return dataclasses.replace(job, **changes)
+
+
+def test_a_layer_in_memory(seed: int, tmp_path: Path) -> None:
+    """Rows of whole chunks, scales with biases, outputs in whole blocks; also from files."""
+    job = make_layer(5, 40, 21, seed)
+    image = place_jobs(TINY, [job], 0x1000, misalign=(4, 12), row_padding=8)
+    memory = np.frombuffer(image.data, np.uint8)
+    fields = unpack_descriptor(image.data[image.queue_base - 0x1000 :])
+    shape = ("kind", "query_tokens", "key_tokens", "chunks", "sum_shift", "out_shift", "after")
+    assert [fields[name] for name in shape] == [1, 5, 21, 2, 5, 2, 0]
+    strides = {"q": 64 + 8, "k": 64 + 8, "v": 32, "o": 64 + 8}
+    assert {name: fields[f"{name}_row_stride"] for name in strides} == strides
+
+    def at(name: str, count: int) -> np.ndarray:
+        start = fields[f"{name}_address"] - 0x1000
+        return memory[start : start + count]
+
+    inputs = at("q", 5 * 72).reshape(5, 72).view(np.int8)
+    assert np.array_equal(inputs[:, :40], job.x8)
+    assert (inputs[:, 40:64] == 0).all()
+    scales = at("k_scales", 4 * 21).view("<u4")
+    assert np.array_equal(scales & 255, job.mw)
+    assert np.array_equal((scales >> 8).astype(np.uint16).view(np.int16), job.bias)
+    assert (scales >> 24 == 0).all()
+    save_image(image, tmp_path / "image.safetensors")
+    loaded = load_image(tmp_path / "image.safetensors")
+    assert (loaded.base, loaded.data, loaded.queue_base) == (0x1000, image.data, image.queue_base)
+    (got,), (want,) = ([vars(place) for place in i.outputs] for i in (loaded, image))
+    assert got.pop("tokens").tolist() == want.pop("tokens").tolist() == list(range(5))
+    assert got == want
+    assert (want["words"], want["row_words"], want["word_bytes"]) == (21, 32, 2)
+
+
+def test_chained_jobs_share_their_buffers(seed: int) -> None:
+    """A head reads columns that a layer writes, and waits; the second layer reads its rows."""
+    hidden, out = Buffer("hidden", 91, 112), Buffer("out", 91, 40)
+    columns = {name: Columns(hidden, 32 * i) for i, name in enumerate("qkv")}
+    tasks = [
+        Task(make_layer(91, 40, 96, seed), 7, output=Columns(hidden, 4)),
+        Task(make_layer(2, 3, 4, seed)),
+        Task(make_job(TINY, 3, seed), 8, inputs=columns, output=Columns(out, 8)),
+        Task(make_layer(91, 32, 5, seed), inputs={"q": Columns(out, 8)}),
+    ]
+    image = place_jobs(TINY, tasks, 0x1000)
+    start = image.queue_base - 0x1000
+    first, _, head, last = (
+        unpack_descriptor(image.data[start + 128 * i :]) for i in range(len(tasks))
+    )
+    base = first["o_address"] - 4
+    assert [head[f"{name}_address"] - base for name in "qkv"] == [0, 32, 64]
+    assert last["q_address"] == head["o_address"]
+    assert {first["o_row_stride"], *(head[f"{name}_row_stride"] for name in "qkv")} == {112}
+    assert head["o_row_stride"] == last["q_row_stride"] == 40
+    assert [fields["after"] for fields in (first, head, last)] == [0, 1, 1]
+    assert [fields["out_cut"] for fields in (first, head, last)] == [7, 8, 0]
+
+
+HIDDEN = Buffer("hidden", 10, 32)
+WRITES = Task(make_layer(10, 40, 32, 1), 7, output=Columns(HIDDEN))
+READS = Task(make_layer(10, 32, 4, 1), inputs={"q": Columns(HIDDEN)})
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sentence"),
+    [
+        ([READS, WRITES], r"job 0 .* reads q from buffer 'hidden', to which no job before it has"),
+        (
+            [dataclasses.replace(WRITES, out_cut=0, job=make_layer(10, 40, 16, 1)), READS],
+            r"job 1 .* no job before it has written INT8; legal: outputs with out_cut",
+        ),
+        (
+            [dataclasses.replace(WRITES, output=Columns(HIDDEN, 4))],
+            r"job 0 .* has o in bytes 4 to 35 of a row of buffer 'hidden'; legal: 0 to 31",
+        ),
+        (
+            [dataclasses.replace(WRITES, output=Columns(HIDDEN, -4))],
+            r"o in bytes -4 to 27 of a row",
+        ),
+        ([dataclasses.replace(WRITES, out_cut=0)], r"o in bytes 0 to 63 of a row of buffer"),
+        (
+            [WRITES, dataclasses.replace(READS, job=make_layer(10, 33, 4, 1))],
+            r"job 1 of the queue has q in bytes 0 to 63 of a row of buffer 'hidden'",
+        ),
+        (
+            [dataclasses.replace(WRITES, job=make_layer(11, 40, 32, 1))],
+            r"job 0 of the queue has 11 tokens; legal: up to those of buffer 'hidden', 10",
+        ),
+        (
+            [WRITES, dataclasses.replace(WRITES, output=Columns(Buffer("hidden", 10, 32)))],
+            r"two buffers are named 'hidden'; legal: one",
+        ),
+        (
+            [dataclasses.replace(WRITES, output=Columns(Buffer("odd", 10, 34), 0))],
+            r"o_row_stride = 34 is not legal",
+        ),
+        (
+            [WRITES, dataclasses.replace(READS, inputs={"k": Columns(HIDDEN)})],
+            r"job 1 of the queue cannot read k from a buffer; legal: q",
+        ),
+        ([dataclasses.replace(WRITES, out_cut=9)], r"out_cut = 9 is not legal; legal: 0 to 8"),
+    ],
+)
+def test_buffers_that_do_not_fit(tasks: list[Task], sentence: str) -> None:
+    with pytest.raises(ParoError, match=sentence):
+        place_jobs(TINY, tasks, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"codes": np.ones((2, 3), np.uint8)}, r"job 0 .* has codes of shape \(2, 3\); legal: \(2"),
+        ({"codes": np.full((2, 2), 4, np.uint8)}, r"job 0 of the queue has codes of shape"),
+        ({"w8": np.ones((21, 39), np.int8)}, r"has 40 inputs and weights of 39; legal: as many"),
+        ({"out_shift": 13}, r"job 0 of the queue has out_shift = 13; legal: 12, 14, 16, 18"),
+        ({"sum_shift": 13}, r"sum_shift = 13 is not legal; legal: 0 to 12"),
+    ],
+)
+def test_layers_that_do_not_fit(change: dict, sentence: str, seed: int) -> None:
+    with pytest.raises(ParoError, match=sentence):
+        place_jobs(TINY, [make_layer(5, 40, 21, seed, **change)], 0)
+
+
+def test_sizes_of_layers_beyond_the_format(seed: int) -> None:
+    """One more than the most inputs, tokens and outputs; an array without INT8 outputs."""
+    few = Config(rows=4, cols=4, block=16, head_dim=32, max_tokens=64)
+    with pytest.raises(ParoError, match=r"job 0 .* has 65 tokens; legal: 1 to max_tokens = 64"):
+        place_jobs(few, [make_layer(65, 3, 3, seed)], 0)
+    with pytest.raises(ParoError, match=r"job 0 .* has 65 outputs; legal: 1 to max_tokens = 64"):
+        place_jobs(few, [make_layer(3, 3, 65, seed)], 0)
+    place_jobs(few, [make_layer(1, 2**15, 1, seed)], 0)
+    with pytest.raises(ParoError, match=r"1025 is not legal|has 32,800 inputs"):
+        place_jobs(few, [make_layer(1, 2**15 + 1, 1, seed)], 0)
+    wide = Config(rows=64, cols=64, block=64, head_dim=64)
+    codes = np.ones((1, 1), np.uint8)
+    with pytest.raises(ParoError, match=r"has 8-bit outputs, but a row of this accelerator is not"):
+        place_jobs(wide, [Task(make_layer(3, 3, 3, seed, codes=codes), 8)], 0)
+
+
 def test_descriptor_of_known_words() -> None:
     words = np.frombuffer(pack_descriptor(**LEGAL), "<u4").tolist()
     head = [0x4F524150, 16 | 3 << 8 | 32 << 16, 65, 1, 49, 3, 2, 3, 4, 5, 20, 5, 1, 32, 36, 40, 64]
@@ -531,7 +688,6 @@ from firmware_model.host.driver import Driver, run_sync
 from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands
 from paro.config import PRESETS
-from paro.config.formats import Kind
 from paro.config.registers import find_register
 
 MEMORY = bytearray(1 << 16)
@@ -565,63 +721,3 @@ print(*sorted({"numba", "torch", "safetensors.torch", "amaranth"} & sys.modules.
     )
     assert outcome.stderr == ""
     assert outcome.stdout == "\n"
-
-
-LAYER = {
-    "kind": Kind.LINEAR,
-    "block": 16,
-    "head_dim": 32,
-    "key_tokens": 20,
-    "query_tokens": 7,
-    "chunks": 2,
-    "sum_shift": 5,
-    "out_shift": 1,
-    "q_row_stride": 64,
-    "k_row_stride": 64,
-    "o_row_stride": 64,
-    **dict.fromkeys(("q_address", "k_address", "o_address", "codes_address"), 0x1000),
-    **dict.fromkeys(("q_scales_address", "k_scales_address"), 0x2000),
-}
-
-
-def test_descriptor_of_a_layer() -> None:
-    words = np.frombuffer(pack_descriptor(**LAYER), "<u4").tolist()
-    assert words[2:5] == [20, 0, 7]
-    assert words[31] == 1 | 2 << 8 | 5 << 20 | 1 << 24
-    assert unpack_descriptor(pack_descriptor(**LAYER))["chunks"] == 2
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"kind": 2}, r"kind = 2 is not legal; legal: 0, 1"),
-        ({"chunks": 0}, r"a layer of 0 chunks has 0 inputs; legal: 1 to 32,768"),
-        ({"head_dim": 64, "chunks": 513}, r"513 chunks has 32,832 inputs; legal: 1 to 32,768"),
-        ({"out_cut": 9}, r"out_cut = 9 is not legal; legal: 0 to 8"),
-        ({"q_row_stride": 60}, r"q_row_stride = 60 is less than a row; legal: 64 or more"),
-        ({"o_row_stride": 60}, r"o_row_stride = 60 is less than a row; legal: 64 or more"),
-        ({"q_address": 2**40 - 64}, r"Q ends at 0x10000000180; legal: up to 0x10000000000"),
-    ],
-)
-def test_layers_that_are_no_descriptor(change: dict[str, int], sentence: str) -> None:
-    with pytest.raises(ParoError, match=sentence):
-        pack_descriptor(**LAYER | change)
-
-
-def test_what_a_queue_refuses_of_layers_and_buffers(seed: int) -> None:
-    wide = Config(rows=64, cols=64)
-    layer = LayerShape(5, 70, 20).job(TINY, seed)
-    columns = Columns(Buffer("b", 5, 96))
-    for task, config, sentence in (
-        (Task(layer, out_cut=3), wide, r"job 0 .* has 8-bit outputs, .* legal: out_cut = 0"),
-        (Task(layer, inputs={"v": columns}), TINY, r"cannot read v from a buffer; legal: q"),
-        (
-            dataclasses.replace(layer, codes=layer.codes[:1]),
-            TINY,
-            r"has codes of shape \(1, 3\); legal: \(2, 3\), 0 to 3",
-        ),
-    ):
-        with pytest.raises(ParoError, match=sentence):
-            place_jobs(config, [task], 0)
-    with pytest.raises(ParoError, match=r"a layer cannot be interleaved with others"):
-        place_jobs(TINY, [layer], 0, interleaved=True)

@@ -4,9 +4,15 @@ import random
 
 import pytest
 
-from paro.config import PRESETS
-from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, pack_descriptor, unpack_descriptor
-from paro.config.formats import Kind
+from paro.config import PRESETS, Config
+from paro.config.descriptor import (
+    DESCRIPTOR,
+    DESCRIPTOR_BYTES,
+    OUT_CUT_MAX,
+    pack_descriptor,
+    unpack_descriptor,
+)
+from paro.config.formats import OUT_SHIFTS, SUM_SHIFT_MAX, Kind
 from paro.config.registers import Cause
 from rtl.accelerator.head_queue import HeadQueue
 from rtl.bus.axi import Destination
@@ -165,6 +171,73 @@ def test_bits_that_must_be_as_they_are(cause: Cause, names: tuple[str, ...], see
             assert len(heads) == len(images) - 1
 
 
+def layer(config, **changes: int) -> bytes:
+    """A layer at every bound; unlike a head it may have more tokens than outputs."""
+    good = pack_descriptor(
+        kind=Kind.LINEAR,
+        block=config.block,
+        head_dim=config.head_dim,
+        query_tokens=config.max_tokens,
+        key_tokens=3,
+        chunks=config.chunks_max,
+        sum_shift=SUM_SHIFT_MAX,
+        out_shift=len(OUT_SHIFTS) - 1,
+        out_cut=OUT_CUT_MAX,
+        after=1,
+        **{f"{operand}_row_stride": 2**20 - 4 for operand in "qko"},
+        **{f"{array}_address": 0 for array in ("q", "k", "o", "q_scales", "k_scales", "codes")},
+    )
+    return changed(good, **changes)
+
+
+@pytest.mark.parametrize("config", [TINY, LARGE])
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, Cause.NONE),
+        ({"chunks": 0}, Cause.BAD_LAYER),
+        ({"chunks": 2**12 - 1}, Cause.BAD_LAYER),
+        ({"sum_shift": SUM_SHIFT_MAX + 1}, Cause.BAD_LAYER),
+        ({"out_cut": OUT_CUT_MAX + 1}, Cause.BAD_LAYER),
+        ({"kind": 2}, Cause.BAD_KIND),
+        ({"kind": 15}, Cause.BAD_KIND),
+        ({"query_tokens": 0}, Cause.BAD_TOKENS),
+        ({"key_tokens": 0}, Cause.BAD_TOKENS),
+        ({"query_tokens": 2**32 - 1}, Cause.BAD_TOKENS),
+        ({"key_tokens": 2**32 - 1}, Cause.BAD_TOKENS),
+        ({"first_block_row": 2**32 - 1}, Cause.NONE),
+        ({"prefix_tokens": 9, "suffix_tokens": 2**32 - 1}, Cause.NONE),
+        ({"outer_extent": 0, "middle_extent": 0, "inner_extent": 0}, Cause.NONE),
+        ({"k_address": 2}, Cause.BAD_ALIGNMENT),
+        ({"o_row_stride": 2**20}, Cause.BAD_ALIGNMENT),
+    ],
+)
+def test_layers(config, changes: dict, cause: Cause, seed: int) -> None:
+    """Bounds are legal, what lies beyond is not, and the order of tokens is ignored."""
+    heads, fault, index = play(config, [layer(config, **changes)], random.Random(seed))
+    assert (Cause(fault), index) == (cause, cause == Cause.NONE)
+    assert len(heads) == (cause == Cause.NONE)
+
+
+@pytest.mark.parametrize("config", [TINY, LARGE])
+@pytest.mark.parametrize(("name", "by"), [("query_tokens", 1), ("key_tokens", 1), ("chunks", 1)])
+def test_one_more_than_a_layer_may_have(config, name: str, by: int, seed: int) -> None:
+    most = config.chunks_max if name == "chunks" else config.max_tokens
+    rng = random.Random(seed)
+    assert play(config, [layer(config, **{name: most})], rng)[1] == Cause.NONE
+    bad = Cause.BAD_LAYER if name == "chunks" else Cause.BAD_TOKENS
+    assert play(config, [layer(config, **{name: most + by})], rng)[1] == bad
+
+
+def test_outputs_that_this_accelerator_cannot_cut(seed: int) -> None:
+    """Where a row is not whole pairs of beats, INT8 outputs are refused, of heads too."""
+    config, rng = Config(rows=64, cols=64, block=64, head_dim=64), random.Random(seed)
+    assert not config.cuts_outputs
+    assert play(config, [layer(config)], rng)[1] == Cause.BAD_LAYER
+    assert play(config, [layer(config, out_cut=0)], rng)[1] == Cause.NONE
+    assert play(config, [bounded(config, out_cut=8)], rng)[1] == Cause.BAD_LAYER
+
+
 def bounded(config, **changes: int) -> bytes:
     """A descriptor at every bound: all tokens that there may be, of a grid of one token."""
     block, most = config.block, config.max_tokens
@@ -244,56 +317,3 @@ def test_first_cause_wins(seed: int) -> None:
     ):
         worse |= change
         assert play(TINY, [good, changed(good, **worse)], rng)[1:] == (cause, 1)
-
-
-def layer_descriptor(config, **values: int) -> bytes:
-    """Describe a layer of 40 tokens, 3 chunks of inputs and as many outputs as fit."""
-    outputs = config.max_tokens
-    legal = {
-        "kind": Kind.LINEAR,
-        "block": config.block,
-        "head_dim": config.head_dim,
-        "key_tokens": outputs,
-        "query_tokens": 40,
-        "chunks": 3,
-        "sum_shift": 12,
-        "out_shift": 3,
-        "q_row_stride": 3 * config.head_dim,
-        "k_row_stride": 3 * config.head_dim,
-        "o_row_stride": 2**20 - 4,
-        **{f"{name}_address": 4096 for name in ("q", "k", "o", "q_scales", "k_scales", "codes")},
-    }
-    return changed(pack_descriptor(**legal | {"key_tokens": config.block}), **legal | values)
-
-
-@pytest.mark.parametrize("config", [TINY, LARGE])
-@pytest.mark.parametrize(
-    ("change", "cause"),
-    [
-        ({}, Cause.NONE),
-        ({"prefix_tokens": 2**20, "first_block_row": 9, "inner_extent": 0}, Cause.NONE),
-        ({"kind": 2}, Cause.BAD_KIND),
-        ({"kind": 15}, Cause.BAD_KIND),
-        ({"chunks": 0}, Cause.BAD_LAYER),
-        ({"chunks": 4095}, Cause.BAD_LAYER),
-        ({"sum_shift": 13}, Cause.BAD_LAYER),
-        ({"out_cut": 9}, Cause.BAD_LAYER),
-        ({"query_tokens": 0}, Cause.BAD_TOKENS),
-        ({"query_tokens": 2**31}, Cause.BAD_TOKENS),
-        ({"key_tokens": 0}, Cause.BAD_TOKENS),
-        ({"key_tokens": 2**31}, Cause.BAD_TOKENS),
-        ({"q_address": 4098}, Cause.BAD_ALIGNMENT),
-    ],
-)
-def test_layers(config, change: dict[str, int], cause: Cause, seed: int) -> None:
-    heads, fault, _ = play(config, [layer_descriptor(config, **change)], random.Random(seed))
-    assert fault == cause
-    assert len(heads) == (cause == Cause.NONE)
-
-
-def test_the_most_chunks_of_a_layer(seed: int) -> None:
-    """32,768 inputs, and not one chunk more."""
-    chunks = TINY.chunks_max
-    for more, cause in ((0, Cause.NONE), (1, Cause.BAD_LAYER)):
-        image = layer_descriptor(TINY, chunks=chunks + more)
-        assert play(TINY, [image], random.Random(seed))[1] == cause

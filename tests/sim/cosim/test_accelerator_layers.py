@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from firmware_model.host.image import Buffer, Columns, Task, place_jobs
+from firmware_model.host.image import Buffer, Columns, Image, Task, place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands, Job, LayerJob
 from firmware_model.reference.jobs import layer_job
 from firmware_model.reference.linear import (
@@ -19,7 +19,9 @@ from firmware_model.reference.linear import (
 )
 from firmware_model.reorder import token_permutation
 from paro.config import PRESETS, Config
+from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
 from paro.config.formats import QUERY_SCALE_BITS
+from paro.config.registers import Cause
 from sim.cosim.accelerator import AcceleratorTarget
 from sim.cosim.accelerator_scenario import Step
 from sim.cycles.memory import Memory
@@ -36,6 +38,7 @@ CONFIGS = {
     "narrow": NARROW,
     "8x8-b16-d64": Config(rows=8, cols=8, block=16, head_dim=64, axi_bits=64),
     "4x8-b32-d32-axi512": Config(rows=4, cols=8, block=32, head_dim=32, axi_bits=512),
+    "8x8-b64-d32": Config(rows=8, cols=8, block=64, head_dim=32, axi_bits=64, max_tokens=1000),
     "ulx3s": PRESETS["ulx3s"],
     "video": PRESETS["video"],
     "large": PRESETS["large"],
@@ -78,7 +81,7 @@ def test_queues_of_heads_and_layers(name, build_dir, tmp_path, seed) -> None:
 @pytest.mark.parametrize("round_", range(16))
 def test_many_queues(round_, build_dir, tmp_path, seed) -> None:
     generator = random.Random(seed + round_)
-    config = list(CONFIGS.values())[round_ % 5]
+    config = list(CONFIGS.values())[round_ % 6]
     jobs = mixed_queue(config, generator.randrange(1, 6), generator)
     memory = Memory(generator.choice(((0, 0), (30, 30), (1, 200))), generator.choice((None, 3)))
     run_queue(config, jobs, memory, build_dir, tmp_path, "verilator")
@@ -182,6 +185,23 @@ def test_a_chain_through_memory(name, memory, build_dir, tmp_path, seed) -> None
     assert_exact(done, 0, chain.words)
 
 
+@pytest.mark.parametrize("name", ["tiny", "narrow", "8x8-b64-d32"])
+def test_jobs_with_other_cuts(name, build_dir, tmp_path, seed) -> None:
+    """Each job's words by its own cut, whatever the one before it has."""
+    config, generator = CONFIGS[name], random.Random(seed)
+    jobs = mixed_queue(config, 6, generator)
+    tasks = [Task(job, cut) for job, cut in zip(jobs, (8, 0, 3, 3, 1, 0), strict=True)]
+    expected = []
+    for task in tasks:
+        words = model_outputs(config, task.job)
+        if task.out_cut:
+            words = cut_words(torch.from_numpy(words), task.out_cut).numpy().astype(np.int16)
+        expected.append(words)
+    image = place_jobs(config, tasks, 0x10000, misalign=(4, 12, 0, 60), row_padding=36)
+    done = play(config, [image], [Step()], build_dir, tmp_path, Memory((1, 60), seed))
+    assert_exact(done, 0, expected)
+
+
 def test_a_chain_without_waiting_is_wrong(build_dir, tmp_path, seed) -> None:
     """The flag that makes a job wait is needed: without it, stale memory is read."""
     chain, hidden = Chain(TINY, 12, seed), Buffer("hidden", 12, TINY.head_dim)
@@ -197,6 +217,80 @@ def test_a_chain_without_waiting_is_wrong(build_dir, tmp_path, seed) -> None:
     done = play(TINY, [broken], [Step()], build_dir, tmp_path)
     same = [np.array_equal(*pair) for pair in zip(done.outputs[0], chain.words, strict=True)]
     assert same == [True, False]
+
+
+#: What makes a layer's descriptor of `TINY` unusable, by cause.
+BAD = {
+    Cause.BAD_KIND: [{"kind": 2}, {"kind": 15}],
+    Cause.BAD_LAYER: [
+        {"chunks": 0},
+        {"chunks": TINY.chunks_max + 1},
+        {"sum_shift": 13},
+        {"out_cut": 9},
+    ],
+    Cause.BAD_TOKENS: [
+        {"query_tokens": 0},
+        {"query_tokens": TINY.max_tokens + 1},
+        {"key_tokens": TINY.max_tokens + 1},
+    ],
+    Cause.BAD_ALIGNMENT: [{"k_address": 0x10002}, {"o_row_stride": 2**20}],
+}
+
+
+def changed(image: Image, index: int, **values: int) -> Image:
+    """Image with other values in a descriptor, legal or not."""
+    start = image.queue_base - image.base + index * DESCRIPTOR_BYTES
+    word = int.from_bytes(image.data[start : start + DESCRIPTOR_BYTES], "little")
+    for field in DESCRIPTOR:
+        if field.name in values:
+            mask = (1 << field.width) - 1
+            word = word & ~(mask << field.offset) | values[field.name] << field.offset
+    data = bytearray(image.data)
+    data[start : start + DESCRIPTOR_BYTES] = word.to_bytes(DESCRIPTOR_BYTES, "little")
+    return dataclasses.replace(image, data=bytes(data))
+
+
+def test_layers_that_are_refused(build_dir, tmp_path, seed) -> None:
+    """The cause is told, in the first job or the second, and the next queue is exact."""
+    jobs = [shape.job(TINY, seed + i) for i, shape in enumerate(odd_layers(TINY)[:2])]
+    good = place_jobs(TINY, jobs, 0x10000)
+    images, steps, told = [good], [], []
+    for cause, changes in BAD.items():
+        for number, change in enumerate(changes):
+            images.append(changed(good, number % 2, **change))
+            steps += [Step(len(images) - 1), Step(0)]
+            told += [(cause.name, number % 2), None]
+    codes = unpack_descriptor(good.data[good.queue_base - good.base :])["codes_address"]
+    data = bytearray(good.data)
+    data[codes - good.base : codes - good.base + 4] = bytes(4)
+    images.append(dataclasses.replace(good, data=bytes(data)))
+    steps += [Step(len(images) - 1), Step(0)]
+    told += [("EMPTY_ROW", 0), None]
+    done = play(TINY, images, steps, build_dir, tmp_path, Memory((1, 20)))
+    expected = [model_outputs(TINY, job) for job in jobs]
+    for number, wanted in enumerate(told):
+        error = done.steps[number].error
+        assert (error and (error.cause, error.head)) == wanted, number
+        if wanted is None:
+            assert_exact(done, number, expected)
+
+
+@pytest.mark.parametrize("kind", ["control_reset", "hard_reset", "read_error", "write_error"])
+def test_chains_that_are_given_up(kind, build_dir, tmp_path, seed) -> None:
+    """At any time, and at once the whole chain again, exact: nothing is left of either."""
+    generator = random.Random(seed)
+    chain = make_chain(TINY, seed)
+    image, memory = place_jobs(TINY, chain.tasks, 0x10000), Memory((1, 30))
+    (whole,) = play(TINY, [image], [Step()], build_dir, tmp_path, memory).steps
+    assert whole.counters is not None
+    most = {"read_error": whole.counters.read_beats, "write_error": whole.counters.write_bursts}
+    last = most.get(kind, whole.counters.cycles)
+    steps = [s for _ in range(4) for s in (Step(0, kind, generator.randrange(1, last)), Step(0))]
+    done = play(TINY, [image], steps, build_dir, tmp_path, memory)
+    for number in range(1, len(steps), 2):
+        error = done.steps[number - 1].error
+        assert (error and error.cause) == (kind.upper() if kind in most else None)
+        assert_exact(done, number, chain.words)
 
 
 def test_many_input_channels(build_dir, tmp_path, seed) -> None:
