@@ -31,8 +31,39 @@ OUTPUTS_FILE = "outputs.safetensors"
 REPORT_FILE = "report.json"
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores:
+    """Scores of the output of a head or a layer.
+
+    Parameters
+    ----------
+    snr_db, cosine, relative_l1, rmse : float
+        Against float64.
+    mean_bits, density : float
+        Of the block rows computed, or over the layer's tiles.
+    """
+
+    snr_db: float
+    cosine: float
+    relative_l1: float
+    rmse: float
+    mean_bits: float
+    density: float
+
+    def score_fields(self) -> dict[str, float | None]:
+        """Fields of ``report.json``; figures that are not finite are null."""
+        return {
+            "snr_db": finite(self.snr_db),
+            "cosine": round(self.cosine, 9),
+            "relative_l1": finite(self.relative_l1),
+            "rmse": finite(self.rmse),
+            "mean_bits": round(self.mean_bits, 6),
+            "density": round(self.density, 6),
+        }
+
+
 @dataclass(frozen=True, eq=False)
-class HeadResult:
+class HeadResult(Scores):
     """Scored output of one head.
 
     Parameters
@@ -47,10 +78,8 @@ class HeadResult:
         int64 [rows], ascending: tokens of the capture.
     output : torch.Tensor
         float32 [rows, captured head_dim], row by row for ``token_index``.
-    snr_db, cosine, relative_l1, rmse : float
-        Against float64 attention of the same rows.
-    mean_bits, density : float
-        Of the block rows computed.
+    snr_db, cosine, relative_l1, rmse, mean_bits, density
+        See `Scores`; against attention of the same rows.
     """
 
     head: int
@@ -58,12 +87,6 @@ class HeadResult:
     transform: int
     token_index: torch.Tensor
     output: torch.Tensor
-    snr_db: float
-    cosine: float
-    relative_l1: float
-    rmse: float
-    mean_bits: float
-    density: float
 
     def report(self) -> dict[str, Any]:
         """Entry of this head in ``report.json``; figures that are not finite are null."""
@@ -71,12 +94,7 @@ class HeadResult:
             "head": self.head,
             "order": ORDERS[self.order],
             "transform": TRANSFORMS[self.transform],
-            "snr_db": finite(self.snr_db),
-            "cosine": round(self.cosine, 9),
-            "relative_l1": finite(self.relative_l1),
-            "rmse": finite(self.rmse),
-            "mean_bits": round(self.mean_bits, 6),
-            "density": round(self.density, 6),
+            **self.score_fields(),
         }
 
 

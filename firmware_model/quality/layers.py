@@ -10,10 +10,9 @@ import torch
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.codes import density
 from firmware_model.layer import Layer
-from firmware_model.quality.evaluate import write_both
+from firmware_model.quality.evaluate import Scores, write_both
 from firmware_model.quality.metrics import (
     cosine,
-    finite,
     finite_mean,
     relative_l1,
     rmse,
@@ -33,7 +32,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False)
-class LayerResult:
+class LayerResult(Scores):
     """Scored output of a layer.
 
     Parameters
@@ -44,21 +43,13 @@ class LayerResult:
         int16 [tokens, outputs].
     y : torch.Tensor
         float32 [tokens, outputs]: values of the words.
-    snr_db, cosine, relative_l1, rmse : float
-        Against float64.
-    mean_bits, density : float
-        Over its tiles.
+    snr_db, cosine, relative_l1, rmse, mean_bits, density
+        See `Scores`.
     """
 
     name: str
     words: torch.Tensor
     y: torch.Tensor
-    snr_db: float
-    cosine: float
-    relative_l1: float
-    rmse: float
-    mean_bits: float
-    density: float
 
     def report(self) -> dict[str, Any]:
         """Fields of ``report.json``; figures that are not finite are null."""
@@ -66,12 +57,7 @@ class LayerResult:
             "layer": self.name,
             "tokens": self.y.shape[0],
             "outputs": self.y.shape[1],
-            "snr_db": finite(self.snr_db),
-            "cosine": round(self.cosine, 9),
-            "relative_l1": finite(self.relative_l1),
-            "rmse": finite(self.rmse),
-            "mean_bits": round(self.mean_bits, 6),
-            "density": round(self.density, 6),
+            **self.score_fields(),
         }
 
 
