@@ -8,10 +8,7 @@ from paro.config.formats import CODE_DIGITS, CODE_WORD_BYTES, LANES, OUT_BYTES, 
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycles.cycle_model import predict_heads
 
-__all__ = ["attention_cycles", "ideal_cycles", "linear_utilisation", "read_bytes", "written_bytes"]
-
-#: Blocks on a side of the map that stands for a linear layer.
-_LINEAR_BLOCKS = 24
+__all__ = ["attention_cycles", "ideal_cycles", "read_bytes", "written_bytes"]
 
 
 def attention_cycles(
@@ -56,14 +53,6 @@ def ideal_cycles(
     digits = np.array(CODE_DIGITS)[codes]
     operations = 2 * config.head_dim * np.einsum("hij,i,j->h", digits, queries, sizes)
     return operations / (LANES * config.rows * config.cols)
-
-
-def linear_utilisation(config: Config) -> float:
-    """Share of the lanes that work in a product without skipping: that of an 8-bit map."""
-    codes = np.full((1, _LINEAR_BLOCKS, _LINEAR_BLOCKS), len(CODE_DIGITS) - 1, np.uint8)
-    tokens = _LINEAR_BLOCKS * config.block
-    cycles = attention_cycles(config, codes, tokens)
-    return float(ideal_cycles(config, codes, tokens)[0] / cycles[0])
 
 
 def read_bytes(
