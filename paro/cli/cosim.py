@@ -180,7 +180,7 @@ def _prepare_layer(
     from firmware_model.calibration.layers import BY_LAYER, plan_layer
     from firmware_model.layer import load_layer
     from paro.cli.inputs import Plans
-    from sim.cosim.cosim import LayerWork, cosim_layer
+    from sim.cosim.cosim import LinearLayer, cosim_layer
 
     layer = load_layer(path)
     if plan is None:
@@ -189,7 +189,7 @@ def _prepare_layer(
     else:
         chosen = Plans(plan).layer(layer)
         core = config.build(block=chosen.block, head_dim=chosen.head_dim)
-    return lambda target, setup: cosim_layer(LayerWork(layer, chosen, core), target, setup)
+    return lambda target, setup: cosim_layer(LinearLayer(layer, chosen, core), target, setup)
 
 
 def _target(

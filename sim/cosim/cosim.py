@@ -32,7 +32,7 @@ from sim.cosim.run import Run, Setup, run_jobs, utilisation
 from sim.cosim.target import Target
 from sim.cosim.work import ideal_cycles
 
-__all__ = ["Heads", "LayerWork", "Timing", "benchmark", "cosim", "cosim_layer"]
+__all__ = ["Heads", "LinearLayer", "Timing", "benchmark", "cosim", "cosim_layer"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +175,7 @@ def _first_mismatch(tasks: Sequence[_Task], run: Run) -> Mismatch | None:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerWork:
+class LinearLayer:
     """A linear layer to compute.
 
     Parameters
@@ -193,12 +193,12 @@ class LayerWork:
     config: Config
 
 
-def cosim_layer(work: LayerWork, target: Target, setup: Setup) -> LayerReport:
+def cosim_layer(work: LinearLayer, target: Target, setup: Setup) -> LayerReport:
     """Simulate a linear layer, and compare and write as `cosim` does.
 
     Parameters
     ----------
-    work : LayerWork
+    work : LinearLayer
         The layer.
     target, setup
         As of `cosim`.
