@@ -68,7 +68,7 @@ def _leave(number: int) -> NoReturn:
     """End this process now: threads that still compute are not waited for."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    end_programs()
+    end_programs(for_good=True)
     stderr.show_cursor(True)
     stderr.print("paro: interrupted")
     atexit._run_exitfuncs()

@@ -5,12 +5,16 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
 __all__ = ["deaf_processes", "end_programs", "run_program"]
 
 _running: set["subprocess.Popen[Any]"] = set()
+#: Held while a program starts: it is among the running ones, or it was never started.
+_starting = threading.Lock()
+_ended = False
 
 
 def run_program(
@@ -30,8 +34,7 @@ def run_program(
         Of `subprocess.Popen`.
     """
     options["stdin"] = subprocess.DEVNULL if input is None else subprocess.PIPE
-    with subprocess.Popen(command, process_group=0, **options) as process:
-        _running.add(process)
+    with _started(command, options) as process:
         try:
             output, errors = process.communicate(input)
         except BaseException:
@@ -42,10 +45,19 @@ def run_program(
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def end_programs() -> None:
-    """End all programs that `run_program` runs, in any thread."""
-    for process in list(_running):
-        _end(process)
+def end_programs(*, for_good: bool = False) -> None:
+    """End all programs that `run_program` runs, in any thread.
+
+    Parameters
+    ----------
+    for_good : bool
+        This process ends: it starts none any more.
+    """
+    global _ended
+    with _starting:
+        _ended = _ended or for_good
+        for process in list(_running):
+            _end(process)
 
 
 @contextmanager
@@ -63,6 +75,33 @@ def deaf_processes() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _started(command: list[Any], options: dict[str, Any]) -> "subprocess.Popen[Any]":
+    """Start a program in a thread, where no signal's handler can raise between start and record."""
+
+    def start() -> "subprocess.Popen[Any]":
+        with _starting:
+            if _ended:
+                raise InterruptedError("this process ends")
+            process = subprocess.Popen(command, process_group=0, **options)
+            _running.add(process)
+        return process
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(start)
+        try:
+            return future.result()
+        except BaseException:
+            future.add_done_callback(_end_started)
+            raise
+
+
+def _end_started(future: "Future[subprocess.Popen[Any]]") -> None:
+    if future.exception() is None:
+        process = future.result()
+        _end(process)
+        _running.discard(process)
 
 
 def _end(process: "subprocess.Popen[Any]") -> None:

@@ -1,5 +1,6 @@
 """Ctrl-C, really sent to a process group: one line, status 130, nothing that runs on."""
 
+import math
 import os
 import re
 import signal
@@ -14,19 +15,19 @@ from safetensors.torch import save_file
 
 from firmware_model import DEMO_CAPTURE
 from paro.config.programs import deaf_processes
-from sim.cache import cache_folder
+from sim.cache import CACHE_VARIABLE
 from tests.places import ROOT
 
 PROGRAM = [sys.executable, "-c", "from paro.cli.main import run; run()"]
 COSIM = ("--rows", "4", "--cols", "4", "--block", "16")
 
 
-@pytest.fixture
-def capture(tmp_path):
+def random_capture(folder, heads, grid):
     generator = torch.Generator().manual_seed(1)
-    tensors = {name: torch.randn(1, 16, 32, generator=generator) for name in "qkv"}
-    path = tmp_path / "capture.safetensors"
-    save_file(tensors, path, {"grid": "1,4,4", "prefix_tokens": "0"})
+    shape = (heads, math.prod(grid), 32)
+    tensors = {name: torch.randn(shape, generator=generator) for name in "qkv"}
+    path = folder / "capture.safetensors"
+    save_file(tensors, path, {"grid": ",".join(map(str, grid)), "prefix_tokens": "0"})
     return path
 
 
@@ -84,19 +85,18 @@ def runs(pattern):
 
 
 @pytest.mark.parametrize("whom", [os.killpg, os.kill])
-def test_while_a_simulator_is_compiled(capture, tmp_path, whom):
-    # Flags that nothing was compiled with.
-    flags = f"-DINTERRUPTED_{time.time_ns()}"
-    before = set(cache_folder().glob("verilator-*/complete"))
-    out = tmp_path / "out"
-    command = ("cosim", capture, *COSIM, "-o", out)
-    status, lines = interrupt(command, runs("cc1plus"), whom, CXXFLAGS=flags)
+def test_while_a_simulator_is_compiled(tmp_path, whom):
+    # A cache of its own: other tests compile meanwhile.
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    command = ("cosim", random_capture(tmp_path, 1, (1, 4, 4)), *COSIM, "-o", out)
+    status, lines = interrupt(command, runs("cc1plus"), whom, **{CACHE_VARIABLE: str(cache)})
     assert status == 130
     assert [line for line in lines if "compiling" not in line and "━" not in line] == [
         "paro: interrupted"
     ]
     assert not out.exists()
-    assert set(cache_folder().glob("verilator-*/complete")) == before
+    assert list(cache.glob("verilator-*"))
+    assert not list(cache.glob("verilator-*/complete"))
 
 
 def test_while_it_simulates(tmp_path):
@@ -112,17 +112,24 @@ def test_while_it_simulates(tmp_path):
 
 
 def test_while_threads_compute(tmp_path):
+    # Half a minute of work.
+    capture, plan = random_capture(tmp_path, 16, (16, 16, 16)), tmp_path / "plan.safetensors"
     started = time.monotonic()
-    command = ("calibrate", DEMO_CAPTURE, "--order", "error", "-o", tmp_path / "plan.safetensors")
+    command = ("calibrate", capture, "--order", "error", "-o", plan)
     status, lines = interrupt(command, lambda _: time.monotonic() > started + 6)
     assert (status, lines) == (130, ["paro: interrupted"])
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [capture]
 
 
 SLEEP = """
-import sys
+import subprocess, sys, time
 from paro.cli.interrupt import interruptible
 from paro.config.programs import run_program
+class Slow(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        print("ready", flush=True)
+        time.sleep(0.5)
 class Late:
     def __del__(self):
         print("ready", flush=True)
@@ -130,6 +137,9 @@ class Late:
 with interruptible():
     if sys.argv[1] == "finalizer":
         Late()
+    elif sys.argv[1] == "start":
+        subprocess.Popen = Slow
+        run_program(["sleep", "60"])
     else:
         print("ready", flush=True)
         run_program(["sh", "-c", "sleep 60 & sleep 60"])
@@ -137,9 +147,9 @@ with interruptible():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("where", ["program", "finalizer"])
+@pytest.mark.parametrize("where", ["program", "finalizer", "start"])
 def test_in_any_place(where, number):
-    """Also where Python has no use for exceptions."""
+    """Also where Python has no use for exceptions, and before it knows what it started."""
     with (
         subprocess.Popen(
             [sys.executable, "-c", SLEEP, where],
