@@ -39,7 +39,7 @@ class BeatPlayer(wiring.Component):
 
     Latency
     -------
-    2 cycles from a request to its first beat, then a beat a cycle.
+    3 cycles from a request to its first beat, then a beat a cycle.
     """
 
     def __init__(self, beats: list[int], width: int, ranges: list[tuple[int, int]]):
@@ -60,16 +60,20 @@ class BeatPlayer(wiring.Component):
         m.submodules.rom = rom
         port = rom.read_port()
         address, last = Signal(range(depth)), Signal(range(depth))
-        running, advance = Signal(), Signal()
+        running, read, advance = Signal(), Signal(), Signal()
         m.d.comb += [
             advance.eq(~self.output.valid | self.output.ready),
             self.request.ready.eq(~running),
             port.addr.eq(address),
             port.en.eq(advance),
-            self.output.payload.eq(port.data),
         ]
         with m.If(advance):
-            m.d.sync += self.output.valid.eq(running)
+            # One register behind the ROM: block RAM is slow to answer, and far from the core.
+            m.d.sync += [
+                read.eq(running),
+                self.output.valid.eq(read),
+                self.output.payload.eq(port.data),
+            ]
             with m.If(running):
                 m.d.sync += [address.eq(address + 1), running.eq(address != last)]
         with m.If(self.request.valid & self.request.ready):

@@ -218,9 +218,10 @@ class LayerOutput(wiring.Component):
             product = Signal(formats.KEY_SCALE_BITS + formats.QUERY_SCALE_BITS)
             m.d.sync += product.eq(scales[index] * mantissa)
             m.d.comb += self.scales.scales[index].eq(product >> formats.LAYER_SCALE_SHIFT)
+        # Sums come three cycles after their read; one cycle after it there is a page.
+        m.d.sync += self.scales.valid.eq(pages.any())
         m.d.comb += [
-            self.scales.valid.eq(pages.any()),
-            self.scales.sum_shift.eq(delayed(m, row.sum_shift, 3, "sum_shift")),
+            self.scales.places.eq(delayed(m, row.sum_shift + 1, 3, "places")),
             self.scales.out_shift.eq(delayed(m, row.out_shift, 6, "out_shift")),
             self.scales.bias.eq(delayed(m, bias, 3, "bias").as_signed()),
         ]

@@ -101,13 +101,14 @@ class NormalizerLane(wiring.Component):
 def layer_scales_layout(config: Config) -> data.StructLayout:
     """What the lanes need for a layer's sums: ``valid`` while they work for one.
 
-    The others come in the cycles after a read in which the lanes use them: ``sum_shift`` 3,
+    The others come in the cycles after a read in which the lanes use them: ``places`` 3,
     ``scales``, the product of both scales for each lane, 5, ``out_shift`` 6 and ``bias`` 7.
     """
     return data.StructLayout(
         {
             "valid": 1,
-            **interfaces.layer_shifts(),
+            "places": _places_shape(config),
+            "out_shift": interfaces.layer_shifts()["out_shift"],
             "scales": data.ArrayLayout(unsigned(formats.RECIPROCAL_BITS), config.output_words),
             "bias": signed(formats.OUT_BITS),
         }
@@ -232,7 +233,7 @@ class Normalizer(wiring.Component):
         for index, lane in enumerate(lanes):
             m.d.comb += [
                 lane.numerator.eq(self.numerators[index]),
-                lane.places.eq(Mux(layer.valid, layer.sum_shift + 1, places)),
+                lane.places.eq(Mux(layer.valid, layer.places, places)),
                 lane.reciprocal.eq(Mux(layer.valid, layer.scales[index], reciprocal)),
                 lane.out_shift.eq(layer.out_shift),
                 lane.bias.eq(layer.bias),

@@ -157,11 +157,21 @@ class ReciprocalUnit(wiring.Component):
         last_query = Signal(range(config.block))
         query = Signal(range(config.block))
         present = Signal()
-        m.d.sync += [place.eq(chunk.chunk), last_query.eq(chunk.queries - 1)]
-        m.d.comb += [
-            query.eq(Cat(lane[: log2(lanes_count)], group[: log2(together // lanes_count)], place)),
+        offered = Signal()  # or left out
+        next_lane = Signal.like(lane)
+        m.d.sync += [
+            place.eq(chunk.chunk),
+            last_query.eq(chunk.queries - 1),
+            # Compared a cycle ahead: the queue of reciprocals is far away.
             present.eq(query <= last_query),
             output.last.eq(query == last_query),
+            lane.eq(next_lane),
+        ]
+        m.d.comb += [
+            next_lane.eq(lane + offered),
+            query.eq(
+                Cat(next_lane[: log2(lanes_count)], group[: log2(together // lanes_count)], place)
+            ),
             output.places.eq(Array(unit.places for unit in lanes)[lane]),
             output.reciprocal.eq(Array(unit.reciprocal for unit in lanes)[lane]),
         ]
@@ -170,7 +180,8 @@ class ReciprocalUnit(wiring.Component):
         with m.FSM():
             with m.State("LOAD"):
                 m.d.comb += load.eq(self.chunks.valid)
-                m.d.sync += [lane.eq(0), waited.eq(1)]
+                m.d.comb += next_lane.eq(0)
+                m.d.sync += waited.eq(1)
                 with m.If(self.chunks.valid):
                     m.next = "DIVIDE"
             with m.State("DIVIDE"):
@@ -178,9 +189,11 @@ class ReciprocalUnit(wiring.Component):
                 with m.If(waited == ReciprocalLane.LATENCY - 1):
                     m.next = "OFFER"
             with m.State("OFFER"):
-                m.d.comb += self.output.valid.eq(present)
-                with m.If(self.output.ready | ~present):
-                    m.d.sync += lane.eq(lane + 1)
+                m.d.comb += [
+                    self.output.valid.eq(present),
+                    offered.eq(self.output.ready | ~present),
+                ]
+                with m.If(offered):
                     with m.If(last_lane):
                         m.d.comb += self.chunks.ready.eq(last_group)
                         m.d.sync += group.eq(Mux(last_group, 0, group + 1))
