@@ -204,13 +204,13 @@ class LayerOutput(wiring.Component):
             m.d.sync += write.addr.eq(Cat(place, tile.output_slot))
             m.d.comb += [write.en.eq(capture), Value.cast(write.data).eq(Value.cast(scale))]
 
-        # Read, out of a register, multiplied: as late as the lanes take a reciprocal.
+        # Read, out of a register, multiplied: in time for the normaliser's register.
         read_weight, read_tokens = weights.read_port(), tokens.read_port()
         weight = Signal.like(read_weight.data)
         scales = Signal.like(read_tokens.data)
         m.d.comb += [
-            read_weight.addr.eq(delayed(m, Cat(self.read_output, self.slot), 2, "weight_place")),
-            read_tokens.addr.eq(delayed(m, Cat(self.read_part, self.slot), 2, "tokens_place")),
+            read_weight.addr.eq(delayed(m, Cat(self.read_output, self.slot), 1, "weight_place")),
+            read_tokens.addr.eq(delayed(m, Cat(self.read_part, self.slot), 1, "tokens_place")),
         ]
         m.d.sync += [weight.eq(read_weight.data), scales.eq(read_tokens.data)]
         mantissa, bias = weight[: formats.KEY_SCALE_BITS], weight[formats.KEY_SCALE_BITS :]
@@ -218,12 +218,12 @@ class LayerOutput(wiring.Component):
             product = Signal(formats.KEY_SCALE_BITS + formats.QUERY_SCALE_BITS)
             m.d.sync += product.eq(scales[index] * mantissa)
             m.d.comb += self.scales.scales[index].eq(product >> formats.LAYER_SCALE_SHIFT)
-        # Sums come three cycles after their read; one cycle after it there is a page.
+        # One cycle after a read there is a page; two cycles after it the first of the others comes.
         m.d.sync += self.scales.valid.eq(pages.any())
         m.d.comb += [
-            self.scales.places.eq(delayed(m, row.sum_shift + 1, 3, "places")),
+            self.scales.places.eq(delayed(m, row.sum_shift + 1, 2, "places")),
             self.scales.out_shift.eq(delayed(m, row.out_shift, 6, "out_shift")),
-            self.scales.bias.eq(delayed(m, bias, 3, "bias").as_signed()),
+            self.scales.bias.eq(delayed(m, bias, 4, "bias").as_signed()),
         ]
 
     def _turn(self, m: Module, place: Any, filled: StreamFIFO, page_free: Signal) -> Value:

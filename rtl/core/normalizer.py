@@ -101,8 +101,8 @@ class NormalizerLane(wiring.Component):
 def layer_scales_layout(config: Config) -> data.StructLayout:
     """What the lanes need for a layer's sums: ``valid`` while they work for one.
 
-    The others come in the cycles after a read in which the lanes use them: ``places`` 3,
-    ``scales``, the product of both scales for each lane, 5, ``out_shift`` 6 and ``bias`` 7.
+    The others come so many cycles after a read: ``places`` 2, ``scales``, the product of both
+    scales for each lane, 4, ``out_shift`` 6 and ``bias`` 7.
     """
     return data.StructLayout(
         {
@@ -212,16 +212,19 @@ class Normalizer(wiring.Component):
                     row_in_group.eq(Mux(query.last, 0, row_in_group + 1)),
                 ]
 
-        # Places meet the numerators, the reciprocal meets them two cycles later.
+        # Places meet the numerators, the reciprocal meets them two cycles later; the last register
+        # of each takes those of a layer in their place.
         valid = Signal(self.LATENCY)
         m.d.sync += valid.eq(Cat(read, valid))
         read_latency = OutputAccumulator.READ_LATENCY
         places, reciprocal = query.places, query.reciprocal
         # Stage by stage, which is the order of the registers in the Verilog.
-        for stage in range(1, read_latency + 1):
+        for stage in range(1, read_latency):
             places = delayed(m, places, 1, "places", first=stage)
             reciprocal = delayed(m, reciprocal, 1, "reciprocal", first=stage)
-        reciprocal = delayed(m, reciprocal, 2, "reciprocal", first=read_latency + 1)
+        reciprocal = delayed(m, reciprocal, 2, "reciprocal", first=read_latency)
+        layer = self.layer
+        places = delayed(m, Mux(layer.valid, layer.places, places), 1, "lane_places")
         lanes = replicate(
             m,
             platform,
@@ -229,12 +232,11 @@ class Normalizer(wiring.Component):
             lambda: NormalizerLane(config),
             config.output_words,
         )
-        layer = self.layer
         for index, lane in enumerate(lanes):
+            m.d.sync += lane.reciprocal.eq(Mux(layer.valid, layer.scales[index], reciprocal))
             m.d.comb += [
                 lane.numerator.eq(self.numerators[index]),
-                lane.places.eq(Mux(layer.valid, layer.places, places)),
-                lane.reciprocal.eq(Mux(layer.valid, layer.scales[index], reciprocal)),
+                lane.places.eq(places),
                 lane.out_shift.eq(layer.out_shift),
                 lane.bias.eq(layer.bias),
                 output.input.payload[index].eq(lane.word),
