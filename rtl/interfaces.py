@@ -19,6 +19,7 @@ __all__ = [
     "layer_shifts",
     "o_signature",
     "q_signature",
+    "rows_signature",
     "v_signature",
 ]
 
@@ -76,8 +77,12 @@ def layer_shifts() -> dict[str, Shape]:
 def codes_signature(config: Config) -> stream.Signature:
     """Sixteen block codes a beat, lowest key block first; every block row starts a new beat.
 
-    Of a layer: codes of an output block's tiles, lowest chunk first, for each block of
-    ``layer_tokens`` tokens, for each output block.
+    Of a layer: codes of an output block's tiles, lowest chunk first, for each superblock of
+    ``query_rows`` blocks of ``layer_tokens`` tokens, for each output block.
+
+    With superblocks (``query_rows`` > 1), for each of them, for each sixteen columns: a beat whose
+    bit i tells whether its row i has a live code in columns after these; then a beat of codes for
+    each row (of a layer one beat for all of them).
     """
     return stream.Signature(data.ArrayLayout(unsigned(2), CODES_PER_BEAT))
 
@@ -140,10 +145,22 @@ def v_signature(config: Config) -> stream.Signature:
     return stream.Signature(data.ArrayLayout(signed(8), config.load_bytes))
 
 
+def rows_signature(config: Config) -> stream.Signature:
+    """Block rows in the order in which they leave the core, each as its place in its superblock.
+
+    A row comes when its last block is known, long before its first output. Only with superblocks
+    (``query_rows`` > 1).
+    """
+    return stream.Signature(range(config.query_rows))
+
+
 def o_signature(config: Config) -> stream.Signature:
     """``output_words`` channels of one query; for each valid query in order, for each group.
 
-    Of a layer: for each block of tokens, for each output block, for each valid token, all words of
-    the block; those past the layer's last output are undefined.
+    Of a layer: for each superblock of tokens, for each output block, for each valid token, all
+    words of the block; those past the layer's last output are undefined.
+
+    Block rows of attention leave in the order in which their last blocks come, see
+    `rtl.core.superblock_scheduler`.
     """
     return stream.Signature(data.ArrayLayout(signed(formats.OUT_BITS), config.output_words))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from firmware_model.codes import checked_query_blocks
+from firmware_model.host import superblocks
 from paro.config import Config
 from paro.config.config import blocks_of
 from paro.config.formats import KEY_SCALE_BITS, OUT_BITS
@@ -80,6 +81,32 @@ class HeadJob:
         """How often the core loads queries: once for each block row."""
         return len(self.rows(config))
 
+    def code_words(self, config: Config) -> np.ndarray:
+        """Codes of the rows to compute as the device reads them, uint32 [words]."""
+        return superblocks.code_words(self.codes[list(self.rows(config))], config)
+
+    def row_order(self, config: Config) -> np.ndarray:
+        """Return the order in which the rows to compute leave the core, int64 [rows]."""
+        return superblocks.leaving_order(self.codes[list(self.rows(config))], config)
+
+    def row_places(self, config: Config) -> list[int]:
+        """Return the rows as they leave the core, each as its place in its superblock."""
+        return [int(row) % config.query_rows for row in self.row_order(config)]
+
+    def stream_order(self, config: Config) -> np.ndarray:
+        """Words of the core's output stream.
+
+        Returns
+        -------
+        np.ndarray
+            int64: for each word its index in [queries, head_dim], flattened.
+        """
+        places = np.arange(len(self.queries(config)) * config.head_dim)
+        row_words = config.block * config.head_dim
+        return np.concatenate(
+            [places[row * row_words : (row + 1) * row_words] for row in self.row_order(config)]
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class LayerJob:
@@ -126,6 +153,24 @@ class LayerJob:
         codes[~codes.any(axis=1), 0] = 1
         return codes
 
+    def code_words(self, config: Config) -> np.ndarray:
+        """Codes as the device reads them for each superblock of tokens, uint32 [words]."""
+        return superblocks.shared_code_words(self.device_codes(), config)
+
+    def row_places(self, config: Config) -> list[int]:
+        """Return the rows as they leave the core, each as its place in its superblock."""
+        blocks = range(blocks_of(self.tokens, config.layer_tokens))
+        return [
+            block % config.query_rows
+            for first in blocks[:: config.query_rows]
+            for _ in self.codes
+            for block in blocks[first : first + config.query_rows]
+        ]
+
+    def superblocks(self, config: Config) -> int:
+        """How often the device goes through the layer's codes."""
+        return blocks_of(self.tokens, config.query_rows * config.layer_tokens)
+
     def device_inputs(self, config: Config) -> np.ndarray:
         """Activations, int8 [tokens, whole chunks]."""
         return _pad_inputs(self.x8, config)
@@ -157,7 +202,7 @@ class LayerJob:
         places = np.full((self.tokens, len(self.codes) * config.block), -1, np.int64)
         places[:, : self.outputs] = np.arange(self.tokens * self.outputs).reshape(self.tokens, -1)
         rows = places.reshape(self.tokens, -1, config.block)
-        step = config.layer_tokens
+        step = config.query_rows * config.layer_tokens
         return np.concatenate(
             [
                 rows[first : first + step].transpose(1, 0, 2).ravel()

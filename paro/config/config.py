@@ -65,6 +65,9 @@ class Config(BaseModel):
     axi_bits: Literal[64, 128, 256, 512] = Field(
         128, description="data bits of the accelerator's AXI4 master"
     )
+    query_rows: Literal[1, 2, 4, 8, 16] = Field(
+        1, description="block rows of queries S that share one load of K and V (a superblock)"
+    )
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -149,6 +152,14 @@ class Config(BaseModel):
     def cuts_outputs(self) -> bool:
         """Whether the accelerator can put out 8-bit words: a row has whole pairs of beats."""
         return 2 * self.output_words <= min(self.block, self.head_dim)
+
+    @property
+    def row_slots(self) -> int:
+        """Block rows that have a place for their queries, and for their outputs.
+
+        Those of a superblock, and one that loads behind them or is put out after them.
+        """
+        return self.query_rows + 1
 
     @property
     def reciprocal_lanes(self) -> int:

@@ -15,7 +15,7 @@ __all__ = [
     "weighted_chunk_layout",
 ]
 
-#: Slots of each operand buffer: one is filled while the other is used.
+#: Slots of K, of V and of weights: one is filled while the other is used.
 SLOTS = 2
 
 
@@ -24,17 +24,30 @@ def block_layout(config: Config) -> data.StructLayout:
 
     ``code`` 1 .. 3; ``first`` and ``last`` live block of its row; ``keys`` and ``queries`` valid
     tokens, 1 .. block. A block of a linear layer (``linear``), whose keys are output channels and
-    whose columns are chunks of inputs, goes through QK alone.
+    whose columns are chunks of inputs, goes through QK alone. ``row`` of its superblock;
+    ``query_slot`` of its queries; ``keeps``: its K and V serve the next block too.
     """
     count = unsigned(bits_unsigned(config.block))
     return data.StructLayout(
-        {"code": 2, "first": 1, "last": 1, "linear": 1, "keys": count, "queries": count}
+        {
+            "code": 2,
+            "first": 1,
+            "last": 1,
+            "linear": 1,
+            "keys": count,
+            "queries": count,
+            "row": range(config.query_rows),
+            "query_slot": range(config.row_slots),
+            "keeps": 1,
+        }
     )
 
 
 def load_layout(config: Config) -> data.StructLayout:
-    """Load of a block: its number of tokens."""
-    return data.StructLayout({"tokens": unsigned(bits_unsigned(config.block))})
+    """Load of a block: its number of tokens, and the slot that it fills."""
+    return data.StructLayout(
+        {"tokens": unsigned(bits_unsigned(config.block)), "slot": range(config.row_slots)}
+    )
 
 
 def layer_row_layout(config: Config) -> data.StructLayout:

@@ -13,7 +13,7 @@ from rtl.core.array import PEArray
 from rtl.core.blocks import SLOTS, block_layout
 from rtl.core.digits import KeyEncoder
 from rtl.core.drain import DrainRouter
-from rtl.core.layer_output import LayerOutput
+from rtl.core.layer_output import PAGES, LayerOutput
 from rtl.core.logits import LogitBuffer
 from rtl.core.normalizer import Normalizer
 from rtl.core.operand_buffers import KeyBuffer, QueryBuffer, ValueBuffer
@@ -22,8 +22,9 @@ from rtl.core.operations import by_operation
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import ReciprocalUnit, reciprocal_layout
 from rtl.core.scheduler import BlockScheduler
-from rtl.core.sequencer import ArraySequencer
+from rtl.core.sequencer import ArraySequencer, ending_row_layout
 from rtl.core.softmax import SoftmaxUnit
+from rtl.core.superblock_scheduler import SuperblockScheduler
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -41,6 +42,7 @@ def core_signature(config: Config) -> wiring.Signature:
             "k": In(interfaces.k_signature(config)),
             "v": In(interfaces.v_signature(config)),
             "o": Out(interfaces.o_signature(config)),
+            **({"rows": Out(interfaces.rows_signature(config))} if config.query_rows > 1 else {}),
             "busy": Out(1),
             "empty_row": Out(1),
             "activity": Out(interfaces.activity_layout()),
@@ -62,7 +64,7 @@ class Core(wiring.Component):
 
     Members
     -------
-    command, codes, fetch, q, k, v, o : streams
+    command, codes, fetch, q, k, v, o, rows : streams
         See `rtl.interfaces`. A command may be given while the one before is still at work.
     busy : Out, 1
         A run is in progress.
@@ -83,7 +85,8 @@ class Core(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        m.submodules.scheduler = scheduler = BlockScheduler(config)
+        scheduler_type = BlockScheduler if config.query_rows == 1 else SuperblockScheduler
+        m.submodules.scheduler = scheduler = scheduler_type(config)
         m.submodules.query_buffer = query_buffer = QueryBuffer(config)
         m.submodules.key_buffer = key_buffer = KeyBuffer(config)
         m.submodules.value_buffer = value_buffer = ValueBuffer(config)
@@ -108,6 +111,9 @@ class Core(wiring.Component):
         ):
             connect(m, flipped(getattr(self, name)), port)
 
+        if isinstance(scheduler, SuperblockScheduler):
+            self._tell_rows(m, scheduler)
+
         # Loads.
         for operand, buffer, load in (
             (Operand.Q, query_buffer, sequencer.query_load),
@@ -125,11 +131,17 @@ class Core(wiring.Component):
             scheduler.release[Operand.Q].eq(logits.query_release),
             scheduler.release[Operand.K].eq(logits.key_release),
             scheduler.release[Operand.V].eq(sequencer.value_release),
+            scheduler.released_query_slot.eq(logits.query_release_slot),
+            query_buffer.release_slot.eq(logits.query_release_slot),
+            key_buffer.release_slot.eq(logits.key_release_slot),
+            value_buffer.release_slot.eq(sequencer.value_release_slot),
         ]
 
         # Blocks.
-        m.submodules.blocks = blocks = StreamFIFO(block_layout(config), depth=SLOTS)
-        # There is always room: a block's K slot is not free before the block has left.
+        m.submodules.blocks = blocks = StreamFIFO(
+            block_layout(config), depth=SLOTS * config.query_rows
+        )
+        # There is always room: a K slot is not free before the blocks that it serves have left.
         m.d.comb += [
             blocks.input.payload.eq(scheduler.blocks.payload),
             blocks.input.valid.eq(scheduler.blocks.valid),
@@ -213,12 +225,12 @@ class Core(wiring.Component):
         row_done = self._share_output(m, output, sequencer)
         self._send(m, output)
         # A row is in flight from its beginning until its last word is read.
-        rows = Signal(range(4 * SLOTS + 1))
+        rows = Signal(range(SLOTS * config.query_rows + 3 * config.row_slots + 1))
         m.d.sync += rows.eq(rows + scheduler.row_begun - row_done)
         m.d.comb += [
             self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle | ~layer_output.idle),
             self.empty_row.eq(scheduler.empty_row),
-            # There is always room, see `layer_output.ROWS`.
+            # There is always room, see `layer_output.rows_max`.
             layer_output.rows.payload.eq(scheduler.layer_rows.payload),
             layer_output.rows.valid.eq(scheduler.layer_rows.valid),
         ]
@@ -235,23 +247,26 @@ class Core(wiring.Component):
         return m
 
     def _share_output(self, m: Module, output: "_Output", sequencer: ArraySequencer) -> Value:
-        """Let normaliser and layer output read the accumulator, row by row as the rows began.
+        """Let normaliser and layer output read the accumulator, row by row as the rows end.
 
         Returns whether the last word of a row is read.
         """
         accumulator, normalizer, layer = output
-        read_slot = Signal()
-        of_layer = Signal(SLOTS)  # the slot's row is a layer's
-        reads_layer = of_layer.bit_select(read_slot, 1)
+        m.submodules.ending_rows = ending = StreamFIFO(
+            ending_row_layout(self.config), depth=self.config.row_slots
+        )
+        read_slot = ending.output.payload.slot
+        reads_layer = ending.output.payload.linear
         row_done = normalizer.row_done | layer.row_done
-        with m.If(sequencer.output_started):
-            m.d.sync += of_layer.bit_select(sequencer.output_slot, 1).eq(sequencer.layer_started)
-        m.d.sync += read_slot.eq(read_slot ^ row_done)
         m.d.comb += [
+            # There is always room: each has an output slot.
+            ending.input.payload.eq(sequencer.ending_rows.payload),
+            ending.input.valid.eq(sequencer.ending_rows.valid),
+            ending.output.ready.eq(row_done),
             normalizer.groups_complete.eq(accumulator.groups_complete),
             layer.tiles_complete.eq(accumulator.layer_tiles_complete),
-            normalizer.turn.eq(~reads_layer & layer.idle),
-            layer.turn.eq(reads_layer & normalizer.idle),
+            normalizer.turn.eq(ending.output.valid & ~reads_layer & layer.idle),
+            layer.turn.eq(ending.output.valid & reads_layer & normalizer.idle),
             layer.slot.eq(read_slot),
             accumulator.read_slot.eq(read_slot),
             accumulator.read_query.eq(Mux(reads_layer, layer.read_output, normalizer.read_query)),
@@ -262,8 +277,23 @@ class Core(wiring.Component):
             normalizer.layer.eq(layer.scales),
             layer.words.eq(normalizer.layer_words),
             sequencer.output_free.eq(row_done),
+            sequencer.output_free_slot.eq(read_slot),
         ]
         return row_done
+
+    def _tell_rows(self, m: Module, scheduler: SuperblockScheduler) -> None:
+        """Queue the rows in the order in which they end."""
+        # There is room for all that are issued and not put out: those of the blocks of two K slots,
+        # two between QK and PV, those of all output slots, those of a layer's pages; and for some
+        # whose outputs wait.
+        depth = SLOTS * self.config.query_rows + SLOTS + self.config.row_slots + 2 * PAGES
+        payload = interfaces.rows_signature(self.config).members["payload"].shape
+        m.submodules.ended_rows = ended = StreamFIFO(payload, depth=depth)
+        m.d.comb += [
+            ended.input.payload.eq(scheduler.ended_rows.payload),
+            ended.input.valid.eq(scheduler.ended_rows.valid),
+        ]
+        connect(m, ended.output, flipped(self.rows))
 
     def _send(self, m: Module, output: "_Output") -> None:
         """Send the beats of normaliser and layer output, of which only one has any."""

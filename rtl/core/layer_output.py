@@ -16,13 +16,19 @@ from rtl.lib.arithmetic import log2, rotate
 from rtl.lib.delay import delayed
 from rtl.lib.stream_fifo import StreamFIFO
 
-__all__ = ["PAGES", "ROWS", "LayerOutput"]
+__all__ = ["PAGES", "LayerOutput", "rows_max"]
 
-#: Rows of layers that are begun and not sent, at most: those of two blocks, of two output slots,
-#: and the one that the scheduler looks at.
-ROWS = 2 * SLOTS + 1
 #: Pages of the corner turn, a power of two: one is filled, one is sent, others are on their way.
 PAGES = 4
+
+
+def rows_max(config: Config) -> int:
+    """Rows of layers that are begun and not sent, at most.
+
+    Those of the blocks of two weight tiles, of all output slots, and the one that the scheduler
+    looks at.
+    """
+    return SLOTS * config.query_rows + config.row_slots + 1
 
 
 def _in_turn(config: Config, output: Value) -> Value:
@@ -97,7 +103,7 @@ class LayerOutput(wiring.Component):
                 ),
                 "tiles_complete": In(1),
                 "turn": In(1),
-                "slot": In(1),
+                "slot": In(range(config.row_slots)),
                 "read": Out(1),
                 "read_output": Out(range(config.block)),
                 "read_part": Out(range(self._parts)),
@@ -113,7 +119,7 @@ class LayerOutput(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, words = self._config, self._config.output_words
-        m.submodules.rows = rows = StreamFIFO(layer_row_layout(config), depth=ROWS)
+        m.submodules.rows = rows = StreamFIFO(layer_row_layout(config), depth=rows_max(config))
         connect(m, flipped(self.rows), rows.input)
         row = rows.output.payload
 
@@ -123,7 +129,7 @@ class LayerOutput(wiring.Component):
         # Complete tiles, from the first one of the C tokens that are being read.
         tiles_of_group = config.block // config.rows
         groups = config.layer_tokens // config.cols
-        tiles = Signal(range(SLOTS * groups * tiles_of_group + 1))
+        tiles = Signal(range(config.row_slots * groups * tiles_of_group + 1))
         output, part = Signal.like(self.read_output, name="output"), self.read_part
         first_output, last_output = output == 0, output == config.block - 1
         m.d.comb += self.read_output.eq(_in_turn(config, output))
@@ -188,10 +194,10 @@ class LayerOutput(wiring.Component):
         config, words = self._config, self._config.output_words
         drained, tile = self.drained, self.drained.tile
         m.submodules.weight_scales = weights = Memory(
-            shape=self.key_scale.shape(), depth=SLOTS * config.block, init=[]
+            shape=self.key_scale.shape(), depth=config.row_slots * config.block, init=[]
         )
         m.submodules.token_scales = tokens = Memory(
-            shape=self.query_scales.shape(), depth=SLOTS * self._parts, init=[]
+            shape=self.query_scales.shape(), depth=config.row_slots * self._parts, init=[]
         )
         capture = Signal()
         m.d.sync += capture.eq(self.drained_valid & tile.block.last)

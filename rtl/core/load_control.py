@@ -1,6 +1,6 @@
-"""Bookkeeping of a double-buffered operand: which slot is being filled, which are full."""
+"""Bookkeeping of an operand's slots: which one is being filled, which are full."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -12,49 +12,51 @@ __all__ = ["LoadControl"]
 
 
 class LoadControl(wiring.Component):
-    """Takes load requests in order, fills the slots in turn, and knows which of them are full.
+    """Takes load requests in order, and knows which slots are full.
+
+    Parameters
+    ----------
+    config : Config
+        Size of a block.
+    slots : int
+        Of the operand.
 
     Members
     -------
     request : In, stream of `load_layout`
-        Loads to come; at most ``SLOTS`` are outstanding, so it is always ready.
+        Loads to come, into slots that are not full; at most ``slots`` are outstanding, so it is
+        always ready.
     load : Out, stream of `load_layout`
         The load in progress; accepted (``ready``) with its last word.
-    slot : Out, 1
-        Slot that it fills.
-    full : Out, SLOTS
+    full : Out, slots
         Slots that hold a whole load.
     release : In, 1
-        The oldest slot, which is full, is free.
+        The slot ``release_slot``, which is full, is free.
+    release_slot : In
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, slots: int = SLOTS):
         layout = load_layout(config)
         self._layout = layout
+        self._slots = slots
         super().__init__(
             {
                 "request": In(stream.Signature(layout)),
                 "load": Out(stream.Signature(layout)),
-                "slot": Out(1),
-                "full": Out(SLOTS),
+                "full": Out(slots),
                 "release": In(1),
+                "release_slot": In(range(slots)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = StreamFIFO(self._layout, depth=SLOTS + 1)
+        m.submodules.queue = queue = StreamFIFO(self._layout, depth=self._slots + 1)
         connect(m, flipped(self.request), queue.input)
         connect(m, queue.output, flipped(self.load))
 
-        done = Signal()
-        released_slot = Signal()
-        m.d.comb += done.eq(self.load.valid & self.load.ready)
         with m.If(self.release):
-            m.d.sync += [
-                self.full.bit_select(released_slot, 1).eq(0),
-                released_slot.eq(~released_slot),
-            ]
-        with m.If(done):
-            m.d.sync += [self.full.bit_select(self.slot, 1).eq(1), self.slot.eq(~self.slot)]
+            m.d.sync += self.full.bit_select(self.release_slot, 1).eq(0)
+        with m.If(self.load.valid & self.load.ready):
+            m.d.sync += self.full.bit_select(self.load.payload.slot, 1).eq(1)
         return m

@@ -141,6 +141,7 @@ class LogitBuffer(wiring.Component):
         Read ports of the operand buffers' scales (latency 1).
     key_release, query_release : Out, 1
         The scales of a K slot, of a Q slot were read for the last time.
+    key_release_slot, query_release_slot : Out
     groups : Out
         Complete groups in the ring.
     release : In, 1
@@ -169,12 +170,16 @@ class LogitBuffer(wiring.Component):
                 "keys_valid": In(1),
                 "key_scale_address": Out(range(SLOTS * config.block)),
                 "key_scale": In(unsigned(formats.KEY_SCALE_BITS)),
-                "query_scale_address": Out(range(SLOTS * config.block // config.drain_words)),
+                "query_scale_address": Out(
+                    range(config.row_slots * config.block // config.drain_words)
+                ),
                 "query_scales": In(
                     data.ArrayLayout(unsigned(formats.QUERY_SCALE_BITS), config.drain_words)
                 ),
                 "key_release": Out(1),
                 "query_release": Out(1),
+                "key_release_slot": Out(1),
+                "query_release_slot": Out(range(config.row_slots)),
                 "groups": Out(range(self._ring + 1)),
                 "release": In(1),
                 "read_key": In(range(config.block)),
@@ -196,14 +201,16 @@ class LogitBuffer(wiring.Component):
                 Cat(
                     self.input.part,
                     tile.col_group[: log2(config.block // config.cols)],
-                    tile.query_slot,
+                    tile.block.query_slot,
                 )
             ),
         ]
         block_done = self.keys_valid & self.input.last & tile.last
         m.d.sync += [
-            self.key_release.eq(block_done),
+            self.key_release.eq(block_done & ~tile.block.keeps),
+            self.key_release_slot.eq(tile.slot),
             self.query_release.eq(block_done & (tile.block.last | tile.block.linear)),
+            self.query_release_slot.eq(tile.block.query_slot),
         ]
 
         # The place of the scores travels beside the lanes.

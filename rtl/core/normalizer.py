@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
 from rtl import interfaces
-from rtl.core.blocks import SLOTS
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import LEAST_EXPONENT, reciprocal_layout
 from rtl.lib.arithmetic import round_shift
@@ -179,8 +178,8 @@ class Normalizer(wiring.Component):
         connect(m, output.output, flipped(self.o))
         query = self.queries.payload
 
-        # Groups of rows that PV has completed and that are not sent: at most those of two slots.
-        groups = Signal(range(SLOTS * config.block // config.rows + 1))
+        # Groups of rows that PV has completed and that are not sent: at most those of all slots.
+        groups = Signal(range(config.row_slots * config.block // config.rows + 1))
         row_in_group = Signal(range(config.rows))
         part = Signal(range(self._parts))
         reserved = Signal(range(self.QUEUE + 1))

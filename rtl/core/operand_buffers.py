@@ -1,4 +1,4 @@
-"""Double buffers of Q, K and V between their streams and the array."""
+"""Buffers of Q, K and V between their streams and the array."""
 
 from amaranth.hdl import Cat, Module, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
@@ -15,7 +15,7 @@ __all__ = ["KeyBuffer", "QueryBuffer", "ValueBuffer"]
 
 
 class _OperandBuffer(wiring.Component):
-    """Common part of the three buffers: a stream in, load control, a memory of two slots.
+    """Common part of the three buffers: a stream in, load control, a memory of some slots.
 
     A block may be taken into use while it is still loading, as far as `loaded` has come.
 
@@ -23,11 +23,10 @@ class _OperandBuffer(wiring.Component):
     -------
     input : In, stream
         The operand, see `rtl.interfaces`.
-    request, full, release
+    request, full, release, release_slot
         See `LoadControl`.
     loaded : Out
-        Groups of ``side`` tokens that lie complete in the slot that is being filled, the next one
-        that is not ``full``.
+        Groups of ``side`` tokens that lie complete in the slot that is being filled.
     address : In
         Read address, slot in its highest bit.
     activity : Out, `rtl.interfaces.Activity`
@@ -37,6 +36,8 @@ class _OperandBuffer(wiring.Component):
     ----------
     config : Config
         Size of blocks and beats.
+    slots : int
+        Blocks that it holds.
     signature : stream.Signature
         Of the operand.
     per_beat : int
@@ -58,26 +59,29 @@ class _OperandBuffer(wiring.Component):
         config: Config,
         signature: stream.Signature,
         *,
+        slots: int,
         per_beat: int,
         side: int,
         beats: int,
         extra: dict[str, wiring.Member],
     ):
         self._config = config
+        self._slots = slots
         self._per_beat, self._side, self._beats = per_beat, side, beats
         super().__init__(
             {
                 "input": In(signature),
                 "request": In(stream.Signature(load_layout(config))),
-                "full": Out(SLOTS),
+                "full": Out(slots),
                 "loaded": Out(range(config.block // side)),
                 "release": In(1),
+                "release_slot": In(range(slots)),
                 "activity": Out(interfaces.Activity),
                 **extra,
             }
         )
 
-    def _load(self, m: Module) -> tuple[Signal, Signal, Signal]:
+    def _load(self, m: Module) -> tuple[Signal, Signal, Value]:
         """Add load control; count beats of a group of tokens and groups of the block.
 
         Returns
@@ -86,11 +90,12 @@ class _OperandBuffer(wiring.Component):
             Where the beat that ``input`` offers belongs; it is written when it is taken.
         """
         config = self._config
-        m.submodules.control = control = LoadControl(config)
+        m.submodules.control = control = LoadControl(config, self._slots)
         connect(m, flipped(self.request), control.request)
         m.d.comb += [
             self.full.eq(control.full),
             control.release.eq(self.release),
+            control.release_slot.eq(self.release_slot),
             self.input.ready.eq(control.load.valid),
             self.activity.busy.eq(control.load.valid & self.input.valid),
             self.activity.starved.eq(control.load.valid & ~self.input.valid),
@@ -108,7 +113,7 @@ class _OperandBuffer(wiring.Component):
                     m.d.sync += group.eq(0)
                     m.d.comb += control.load.ready.eq(1)
         m.d.comb += self.loaded.eq(group >> log2(self._side // self._per_beat))
-        return beat, group, control.slot
+        return beat, group, control.load.payload.slot[: len(self.release_slot)]
 
     def _connect_write(self, m: Module, memory: BankedMemory, place: Value, address: Value) -> None:
         """Write the beats of ``input``: consecutive places lie in consecutive banks."""
@@ -121,7 +126,7 @@ class _OperandBuffer(wiring.Component):
 
 
 class _TokenBuffer(_OperandBuffer):
-    """Two blocks of Q or K: reads four channels of ``side`` tokens side by side.
+    """Blocks of Q or K: reads four channels of ``side`` tokens side by side.
 
     ``address`` is (slot, group of ``side`` tokens, channel / 4), ``words`` follow `READ_LATENCY`
     cycles later; ``scale_address`` is (slot, group of ``scales_read`` tokens), ``scales`` follow
@@ -133,6 +138,7 @@ class _TokenBuffer(_OperandBuffer):
         config: Config,
         signature: stream.Signature,
         *,
+        slots: int,
         side: int,
         scale_bits: int,
         scales_read: int,
@@ -142,19 +148,20 @@ class _TokenBuffer(_OperandBuffer):
         self._memory = BankedMemory(
             data.ArrayLayout(data.ArrayLayout(signed(8), formats.LANES), tokens),
             banks=side // tokens,
-            depth=SLOTS * config.block // side * chunks,
+            depth=slots * config.block // side * chunks,
         )
         self._scale_bits, self._scales_read = scale_bits, scales_read
         super().__init__(
             config,
             signature,
+            slots=slots,
             per_beat=tokens,
             side=side,
             beats=chunks,
             extra={
                 "address": In(self._memory.read_address.shape()),
                 "words": Out(data.ArrayLayout(data.ArrayLayout(signed(8), formats.LANES), side)),
-                "scale_address": In(range(SLOTS * config.block // scales_read)),
+                "scale_address": In(range(slots * config.block // scales_read)),
                 "scales": Out(data.ArrayLayout(unsigned(scale_bits), scales_read)),
             },
         )
@@ -178,7 +185,7 @@ class _TokenBuffer(_OperandBuffer):
         scales = BankedMemory(
             data.ArrayLayout(unsigned(self._scale_bits), tokens),
             banks=max(1, together // tokens),
-            depth=SLOTS * config.block // max(together, tokens),
+            depth=self._slots * config.block // max(together, tokens),
         )
         m.submodules.scale_memory = scales
         self._connect_write(m, scales, group, Cat(group[log2(max(1, together // tokens)) :], slot))
@@ -198,12 +205,13 @@ class _TokenBuffer(_OperandBuffer):
 
 
 class QueryBuffer(_TokenBuffer):
-    """Two blocks of Q: reads four channels of C queries, and the scales of drain_words queries."""
+    """Blocks of Q: reads four channels of C queries, and the scales of drain_words queries."""
 
     def __init__(self, config: Config):
         super().__init__(
             config,
             interfaces.q_signature(config),
+            slots=config.row_slots,
             side=config.cols,
             scale_bits=formats.QUERY_SCALE_BITS,
             scales_read=config.drain_words,
@@ -217,6 +225,7 @@ class KeyBuffer(_TokenBuffer):
         super().__init__(
             config,
             interfaces.k_signature(config),
+            slots=SLOTS,
             side=config.rows,
             scale_bits=formats.KEY_SCALE_BITS + formats.OUT_BITS,
             scales_read=1,
@@ -246,6 +255,7 @@ class ValueBuffer(_OperandBuffer):
         super().__init__(
             config,
             interfaces.v_signature(config),
+            slots=SLOTS,
             per_beat=1,
             side=config.block,
             beats=config.head_dim // config.load_bytes,

@@ -6,7 +6,6 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
-from rtl.core.blocks import SLOTS
 from rtl.core.drain import drained_layout
 from rtl.core.row_state import RowState, rescale_layout
 from rtl.lib.arithmetic import log2, round_shift_by
@@ -74,7 +73,7 @@ class OutputLane(wiring.Component):
 
 
 class OutputAccumulator(wiring.Component):
-    """Numerators of two block rows: one is accumulated, one (or the same) is normalised.
+    """Numerators of block rows: those of a superblock are accumulated, one of them is normalised.
 
     A row of a linear layer has output channels in place of queries, and tokens in place of
     channels. Its sums are joined as they are.
@@ -114,7 +113,7 @@ class OutputAccumulator(wiring.Component):
                 "rescale": In(rescale_layout()),
                 "groups_complete": Out(1),
                 "layer_tiles_complete": Out(1),
-                "read_slot": In(1),
+                "read_slot": In(range(config.row_slots)),
                 "read_query": In(range(config.block)),
                 "read_part": In(range(self._parts)),
                 "read_ready": Out(1),
@@ -135,7 +134,7 @@ class OutputAccumulator(wiring.Component):
                 "valid": 1,
                 "query": range(config.block),
                 "part": range(self._parts),
-                "slot": 1,
+                "slot": range(config.row_slots),
                 "first": 1,
                 "linear": 1,
                 "group_complete": 1,
@@ -192,7 +191,7 @@ class OutputAccumulator(wiring.Component):
         for number in range(2):
             memory = Memory(
                 shape=self.numerators.shape(),
-                depth=SLOTS * config.block * self._parts // 2,
+                depth=config.row_slots * config.block * self._parts // 2,
                 init=[],
             )
             m.submodules[f"numerators_{number}"] = memory

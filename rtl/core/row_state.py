@@ -1,6 +1,6 @@
 """Online softmax state of the rows: running maximum and denominator, rescaled by shifts."""
 
-from amaranth.hdl import Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -143,12 +143,12 @@ class RowStateLane(wiring.Component):
 
 
 class RowState(wiring.Component):
-    """State of the rows of the block row in progress, updated ``softmax_lanes`` rows at a time.
+    """State of the queries of a superblock, updated ``softmax_lanes`` queries at a time.
 
     Members
     -------
-    chunk : In
-        Group of ``softmax_lanes`` queries; given one cycle before ``update``.
+    row, chunk : In
+        Block row and group of ``softmax_lanes`` queries; given one cycle before ``update``.
     update : In, 1
         Join a block's sums to the rows of ``chunk`` (of the cycle before).
     slot : In, 1
@@ -166,9 +166,10 @@ class RowState(wiring.Component):
 
     Contract
     --------
-    At most 2 ``SLOTS`` rows have denominators that wait: those of two output slots, and two that
-    are ahead. Updates of a chunk are at least ``RowStateLane.LATENCY + 2`` cycles apart. A rescale
-    is read at least ``RowStateLane.LATENCY + 1`` cycles after its update.
+    At most ``row_slots`` + ``SLOTS`` block rows have denominators that wait: those of all output
+    slots, and two that are ahead. Updates of a row's chunk are at least ``RowStateLane.LATENCY +
+    2`` cycles apart. A rescale is read at least ``RowStateLane.LATENCY + 1`` cycles after its
+    update.
     """
 
     READ_LATENCY = 3
@@ -179,6 +180,7 @@ class RowState(wiring.Component):
         self._chunks = config.block // lanes
         super().__init__(
             {
+                "row": In(range(config.query_rows)),
                 "chunk": In(range(self._chunks)),
                 "update": In(1),
                 "slot": In(1),
@@ -205,7 +207,9 @@ class RowState(wiring.Component):
             }
         )
         m.submodules.states = states = Memory(
-            shape=data.ArrayLayout(state_layout, lanes), depth=self._chunks, init=[]
+            shape=data.ArrayLayout(state_layout, lanes),
+            depth=config.query_rows * self._chunks,
+            init=[],
         )
         m.submodules.rescales = rescales = Memory(
             shape=data.ArrayLayout(rescale_layout(), lanes), depth=SLOTS * self._chunks, init=[]
@@ -215,11 +219,13 @@ class RowState(wiring.Component):
 
         # Room for all rows whose denominators may wait, see the contract.
         m.submodules.chunks = chunks = StreamFIFO(
-            weighted_chunk_layout(config), depth=2 * SLOTS * self._chunks
+            weighted_chunk_layout(config), depth=(config.row_slots + SLOTS) * self._chunks
         )
         connect(m, chunks.output, flipped(self.chunks))
 
-        chunk = delayed(m, self.chunk, 1 + RowStateLane.LATENCY, "chunk", first=0)
+        place = Cat(self.chunk, self.row)
+        written = delayed(m, place, 1 + RowStateLane.LATENCY, "place", first=0)
+        chunk = written[: len(self.chunk)]
         slot, write, last, queries = self.slot, self.update, self.update & self.last, self.queries
         # Stage by stage, which is the order of the registers in the Verilog.
         for stage in range(RowStateLane.LATENCY):
@@ -228,8 +234,8 @@ class RowState(wiring.Component):
             last = delayed(m, last, 1, "last", first=stage)
             queries = delayed(m, queries, 1, "queries", first=stage)
         m.d.comb += [
-            read_state.addr.eq(self.chunk),
-            write_state.addr.eq(chunk),
+            read_state.addr.eq(place),
+            write_state.addr.eq(written),
             write_state.en.eq(write),
             write_rescale.addr.eq(chunk | (slot << len(self.chunk))),
             write_rescale.en.eq(write),

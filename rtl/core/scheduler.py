@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,25 +13,30 @@ from rtl import interfaces
 from rtl.core.blocks import SLOTS, block_layout, layer_row_layout, load_layout
 from rtl.lib.arithmetic import log2
 
-__all__ = ["BlockScheduler"]
+__all__ = ["BlockScheduler", "Run", "SchedulerSlots", "first_of", "scheduler_members"]
 
 
-class _Run:
+class Run:
     """Tokens of the run in progress, and its block row.
 
     Tokens are kept as the index of the last one, whose low bits size the partial block. A layer has
-    a row for each output block of each block of tokens.
+    a row for each output block of each block of tokens. Rows of a superblock are those whose blocks
+    of queries follow one another; of a layer those of the same output block.
 
     Members
     -------
     linear : Signal
         It is a linear layer.
-    row : Signal
+    superblock, place : Signal
+        Superblock of the row, and the row's place in it. The user counts places.
+    row : Value
         Block of queries.
     output_block : Signal
         Of a layer.
     at_last_queries, at_last_output : Value
         Either of them is the run's last one.
+    last_place, present : Value
+        Place of the superblock's last row; for each place whether it has a row.
     beats : Value
         Beats of codes of a row.
     column_bits : int
@@ -50,14 +55,25 @@ class _Run:
             name: Signal(shape, name=name) for name, shape in interfaces.layer_shifts().items()
         }
         self.linear = Signal()
-        self.row = Signal(len(self._last_query) - log2(config.layer_tokens))
+        place_bits = log2(config.query_rows)
+        row_bits = len(self._last_query) - log2(config.layer_tokens)
+        self.place = Signal(place_bits)
+        self.superblock = Signal(row_bits - place_bits)
+        self.row = Cat(self.place, self.superblock)
         self.output_block = Signal(len(self._last_query) - bits)
         self.column_bits = max(len(self.output_block), len(self._last_chunk))
-        at_last = self.row == self._last_query[bits:]
+        last_row = self._last_query[bits:]
         if config.layer_tokens < config.block:
-            of_layer = self.row == self._last_query[log2(config.layer_tokens) :]
-            at_last = Mux(self.linear, of_layer, at_last)
-        self.at_last_queries = at_last
+            of_layer = self._last_query[log2(config.layer_tokens) :]
+            last_row = Mux(self.linear, of_layer, last_row)
+        self.at_last_queries = self.row == last_row
+        self._at_last_superblock = self.superblock == last_row[place_bits:]
+        self.last_place = Mux(
+            self._at_last_superblock, last_row[:place_bits], config.query_rows - 1
+        )
+        self.present = Cat(
+            Const(1, 1), (self.last_place >= place for place in range(1, config.query_rows))
+        )
         self.at_last_output = self.output_block == self._last_key[bits:]
         beat_bits = log2(interfaces.CODES_PER_BEAT)
         self.beats = (
@@ -73,16 +89,16 @@ class _Run:
             self._last_chunk.eq(command.chunks - 1),
             self.linear.eq(command.kind == Kind.LINEAR),
             *(register.eq(command[name]) for name, register in self._shifts.items()),
-            self.row.eq(0),
+            self.superblock.eq(0),
         ]
 
-    def end_row(self, m: Module) -> Value:
-        """Go on to the next row; returns whether there is none."""
+    def end_superblock(self, m: Module) -> Value:
+        """Go on to the next superblock; returns whether there is none."""
         last_output = ~self.linear | self.at_last_output
-        m.d.sync += self.row.eq(self.row + last_output)
+        m.d.sync += self.superblock.eq(self.superblock + last_output)
         with m.If(self.linear):
             m.d.sync += self.output_block.eq(Mux(last_output, 0, self.output_block + 1))
-        return last_output & self.at_last_queries
+        return last_output & self._at_last_superblock
 
     def queries(self) -> Value:
         """Return how many queries the block row has."""
@@ -117,6 +133,75 @@ class _Run:
         return (last[:bits] + 1)[: bits + 1]
 
 
+def first_of(m: Module, bits: Value, name: str) -> Signal:
+    """Return the index of the lowest bit that is set."""
+    first = Signal(range(len(bits)), name=name)
+    for index in reversed(range(len(bits))):
+        with m.If(bits[index]):
+            m.d.comb += first.eq(index)
+    return first
+
+
+class SchedulerSlots:
+    """Slots of the operand buffers as the scheduler knows them.
+
+    Those of K and V are taken in turn, those of Q as they are free.
+
+    Members
+    -------
+    room : list of Value
+        For each operand, whether a slot is free.
+    slots : list of Value
+        For each operand, the slot that the next load fills.
+    """
+
+    def __init__(self, m: Module, scheduler: Any, config: Config):
+        queries_free = Signal(config.row_slots, init=-1, name="free_queries")
+        counts = {
+            operand: Signal(range(SLOTS + 1), init=SLOTS, name=f"room_{operand.name}")
+            for operand in (Operand.K, Operand.V)
+        }
+        turns = {operand: Signal(name=f"slot_{operand.name}") for operand in counts}
+        fetch = scheduler.fetch
+        self.room = [queries_free.any(), *(count.any() for count in counts.values())]
+        self.slots = [first_of(m, queries_free, "free_query"), *turns.values()]
+        for operand in Operand:
+            taken = fetch.valid & fetch.ready & (fetch.payload.operand == operand)
+            m.d.comb += scheduler.load_valid[operand].eq(taken)
+            with m.If(taken):
+                m.d.comb += scheduler.load.slot.eq(self.slots[operand])
+            released = scheduler.release[operand]
+            if operand == Operand.Q:
+                with m.If(released):
+                    m.d.sync += queries_free.bit_select(scheduler.released_query_slot, 1).eq(1)
+                with m.If(taken):
+                    m.d.sync += queries_free.bit_select(self.slots[Operand.Q], 1).eq(0)
+            else:
+                m.d.sync += [
+                    counts[operand].eq(counts[operand] + released - taken),
+                    turns[operand].eq(turns[operand] ^ taken),
+                ]
+
+
+def scheduler_members(config: Config) -> dict[str, wiring.Member]:
+    """Members of a scheduler, see `BlockScheduler`."""
+    return {
+        "command": In(interfaces.command_signature(config)),
+        "codes": In(interfaces.codes_signature(config)),
+        "fetch": Out(interfaces.fetch_signature(config)),
+        "blocks": Out(stream.Signature(block_layout(config), always_ready=True)),
+        "row_begun": Out(1),
+        "layer_rows": Out(stream.Signature(layer_row_layout(config), always_ready=True)),
+        "load": Out(load_layout(config)),
+        "load_valid": Out(3),
+        "release": In(3),
+        "released_query_slot": In(range(config.row_slots)),
+        "idle": Out(1),
+        "empty_row": Out(1),
+        "activity": Out(interfaces.Activity),
+    }
+
+
 class _RowCodes:
     """Codes of a block row that are not issued yet: those of one beat, and the beats to come.
 
@@ -135,10 +220,7 @@ class _RowCodes:
         self._pairs = [self._beat[2 * i : 2 * i + 2] for i in range(interfaces.CODES_PER_BEAT)]
         self.live = Signal(interfaces.CODES_PER_BEAT)
         m.d.comb += self.live.eq(Cat(pair.any() for pair in self._pairs))
-        self._first_live = Signal(range(interfaces.CODES_PER_BEAT), name="first_live")
-        for index in reversed(range(interfaces.CODES_PER_BEAT)):
-            with m.If(self.live[index]):
-                m.d.comb += self._first_live.eq(index)
+        self._first_live = first_of(m, self.live, "first_live")
 
     def begin_row(self, m: Module, beats: Value) -> None:
         """Begin a row of so many beats: no code is there yet."""
@@ -210,7 +292,9 @@ class BlockScheduler(wiring.Component):
     load_valid : Out, 3
         ``load`` goes to the buffer of operand i (`formats.Operand`) in this cycle.
     release : In, 3
-        The buffer of operand i has become free.
+        A slot of operand i has become free.
+    released_query_slot : In
+        That of Q.
     idle : Out, 1
         No row is being scanned.
     empty_row : Out, 1
@@ -226,29 +310,18 @@ class BlockScheduler(wiring.Component):
 
     def __init__(self, config: Config):
         self._config = config
-        super().__init__(
-            {
-                "command": In(interfaces.command_signature(config)),
-                "codes": In(interfaces.codes_signature(config)),
-                "fetch": Out(interfaces.fetch_signature(config)),
-                "blocks": Out(stream.Signature(block_layout(config), always_ready=True)),
-                "row_begun": Out(1),
-                "layer_rows": Out(stream.Signature(layer_row_layout(config), always_ready=True)),
-                "load": Out(load_layout(config)),
-                "load_valid": Out(3),
-                "release": In(3),
-                "idle": Out(1),
-                "empty_row": Out(1),
-                "activity": Out(interfaces.Activity),
-            }
-        )
+        super().__init__(scheduler_members(config))
 
     def elaborate(self, platform):
         m = Module()
         fetched = self.fetch.valid & self.fetch.ready
-        room = self._room(m, fetched)
+        slots = SchedulerSlots(m, self, self._config)
+        query_slot = Signal.like(slots.slots[Operand.Q], name="query_slot")
+        with m.If(self.load_valid[Operand.Q]):
+            m.d.sync += query_slot.eq(slots.slots[Operand.Q])
+        m.d.comb += self.blocks.payload.query_slot.eq(query_slot)
 
-        run = _Run(self._config)
+        run = Run(self._config)
         codes = _RowCodes(m, run.column_bits)
         pending = _PendingBlock(run.column_bits)
         self._describe_block(m, run, pending)
@@ -265,7 +338,7 @@ class BlockScheduler(wiring.Component):
                 blocked.eq(~fetched),
                 self.fetch.payload.operand.eq(operand),
                 self.fetch.payload.block.eq(block),
-                self.fetch.valid.eq(room[operand].any()),
+                self.fetch.valid.eq(slots.room[operand]),
             ]
 
         with m.FSM():
@@ -290,7 +363,7 @@ class BlockScheduler(wiring.Component):
                 self._scan(m, codes, pending, run.linear)
             self._add_fetches(m, run, pending, offer_fetch)
             with m.State("ROW_END"):
-                with m.If(run.end_row(m)):
+                with m.If(run.end_superblock(m)):
                     m.next = "IDLE"
                 with m.Else():
                     self._begin_row(m, run.linear)
@@ -298,7 +371,7 @@ class BlockScheduler(wiring.Component):
                 m.d.comb += self.empty_row.eq(1)
         return m
 
-    def _describe_block(self, m: Module, run: _Run, pending: _PendingBlock) -> None:
+    def _describe_block(self, m: Module, run: Run, pending: _PendingBlock) -> None:
         """Describe the pending block and its row."""
         block = self.blocks.payload
         m.d.comb += [
@@ -317,7 +390,7 @@ class BlockScheduler(wiring.Component):
     def _add_fetches(
         self,
         m: Module,
-        run: _Run,
+        run: Run,
         pending: _PendingBlock,
         offer_fetch: Callable[[Operand, Value], None],
     ) -> None:
@@ -349,15 +422,6 @@ class BlockScheduler(wiring.Component):
             m.next = "BEGIN_LAYER_ROW"
         with m.Else():
             m.next = "FETCH_Q"
-
-    def _room(self, m: Module, fetched: Value) -> list[Signal]:
-        """Count the free slots of each operand's buffer."""
-        room = [Signal(range(SLOTS + 1), init=SLOTS, name=f"room_{o.name}") for o in Operand]
-        for operand in Operand:
-            taken = fetched & (self.fetch.payload.operand == operand)
-            m.d.comb += self.load_valid[operand].eq(taken)
-            m.d.sync += room[operand].eq(room[operand] + self.release[operand] - taken)
-        return room
 
     @staticmethod
     def _end_block(m: Module, pending: _PendingBlock) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,17 +18,22 @@ from rtl.core.tile_walk import TileWalk, tile_layout
 from rtl.interfaces import Activity
 from rtl.lib.delay import delayed
 
-__all__ = ["ArraySequencer", "load_state_layout"]
+__all__ = ["ArraySequencer", "ending_row_layout", "load_state_layout"]
 
 
-def load_state_layout(config: Config, side: int) -> data.StructLayout:
+def load_state_layout(config: Config, side: int, slots: int = SLOTS) -> data.StructLayout:
     """State of an operand buffer, see `rtl.core.load_control` and `rtl.core.operand_buffers`."""
     return data.StructLayout(
         {
-            "full": SLOTS,
+            "full": slots,
             "loaded": range(config.block // side),
         }
     )
+
+
+def ending_row_layout(config: Config) -> data.StructLayout:
+    """A row that its last block completes: its output ``slot``; whether it is a layer's."""
+    return data.StructLayout({"slot": range(config.row_slots), "linear": 1})
 
 
 def _is_loaded(load: data.View, slot: Value, group: Value) -> Value:
@@ -51,6 +56,37 @@ class _Progress:
     ending: Value  # ... and is the operation's last one
     tile_loaded: Value  # the operands of its tile are there
     draining_long: Value  # it would end its tile while the drain of the tile before goes on
+
+
+class _OutputSlots:
+    """Output slots: which are free, and which one each row of the superblock has."""
+
+    def __init__(self, m: Module, config: Config):
+        slots = config.row_slots
+        self.free = Signal(slots, init=-1, name="free_outputs")
+        self._lowest = Signal(range(slots), name="free_output")
+        for slot in reversed(range(slots)):
+            with m.If(self.free[slot]):
+                m.d.comb += self._lowest.eq(slot)
+        self._of_row = Array(
+            Signal(range(slots), name=f"output_of_{row}") for row in range(config.query_rows)
+        )
+
+    def slot_of(self, block: Any) -> Value:
+        """Return the slot of a block's row, which has none yet if it is the row's first one."""
+        return Mux(block.first, self._lowest, self._of_row[block.row])
+
+    def update(
+        self, m: Module, block: Any, taken: Value, released: Value, released_slot: Value
+    ) -> None:
+        """Give the block's row a slot if one is ``taken``, and take one back if it is released."""
+        with m.If(released):
+            m.d.sync += self.free.bit_select(released_slot, 1).eq(1)
+        with m.If(taken):
+            m.d.sync += [
+                self.free.bit_select(self._lowest, 1).eq(0),
+                self._of_row[block.row].eq(self._lowest),
+            ]
 
 
 @dataclass(frozen=True)
@@ -91,15 +127,13 @@ class ArraySequencer(wiring.Component):
     query_load, key_load, value_load : In, `load_state_layout`
         State of the operand buffers.
     value_release : Out, 1
-        The oldest V slot is free.
-    output_started : Out, 1
-        A row's first PV, or first block of a layer, starts: one output slot is taken.
-    layer_started : Out, 1
-        That row is a layer's.
-    output_slot : Out, 1
-        That slot.
+        The V slot ``value_release_slot`` is free.
+    value_release_slot : Out, 1
+    ending_rows : Out, stream of `ending_row_layout`
+        A row's last PV, or last block of a layer, starts; always accepted.
     output_free : In, 1
-        An output slot is free.
+        The output slot ``output_free_slot`` is free.
+    output_free_slot : In
     key_address : Out
         Read address of this cycle's step, in QK.
     key_code, key_phase : Out, 2
@@ -140,15 +174,17 @@ class ArraySequencer(wiring.Component):
                 "scheduled": In(stream.Signature(block)),
                 "weighted": In(stream.Signature(block)),
                 "started": Out(stream.Signature(block, always_ready=True)),
-                "query_load": In(load_state_layout(config, config.cols)),
+                "query_load": In(load_state_layout(config, config.cols, config.row_slots)),
                 "key_load": In(load_state_layout(config, config.rows)),
                 "value_load": In(load_state_layout(config, config.block)),
                 "value_release": Out(1),
-                "output_started": Out(1),
-                "layer_started": Out(1),
-                "output_slot": Out(1),
+                "value_release_slot": Out(1),
+                "ending_rows": Out(stream.Signature(ending_row_layout(config), always_ready=True)),
                 "output_free": In(1),
-                "query_address": Out(range(SLOTS * config.block // config.cols * chunks)),
+                "output_free_slot": In(range(config.row_slots)),
+                "query_address": Out(
+                    range(config.row_slots * config.block // config.cols * chunks)
+                ),
                 "key_address": Out(range(SLOTS * config.block // config.rows * config.head_dim)),
                 "value_address": Out(range(SLOTS * groups * (config.head_dim // config.cols))),
                 "weight_address": Out(range(SLOTS * config.block // config.rows * config.block)),
@@ -190,7 +226,7 @@ class ArraySequencer(wiring.Component):
             is_operation(walk.operation, Operation.PV)
             | (
                 _is_loaded(self.key_load, walk.key_slot, walk.row_group)
-                & _is_loaded(self.query_load, walk.query_slot, walk.col_group)
+                & _is_loaded(self.query_load, walk.block.query_slot, walk.col_group)
             )
         )
         shortest_tile = config.shortest_reduction // formats.LANES
@@ -212,12 +248,20 @@ class ArraySequencer(wiring.Component):
         QK goes before PV. Returns both candidates.
         """
         lead = Signal(range(SLOTS + 1))  # blocks between the start of QK and the start of PV
-        outputs = Signal(range(SLOTS + 1))  # output slots in use
+        outputs = _OutputSlots(m, self._config)
         can_start = ~walk.active | ending
         start_qk = Signal()
         start_pv = Signal()
-        qk = self._qk_candidate(m, walk, ending, lead, outputs)
-        pv = self._pv_candidate(m, walk, ending, outputs)
+        qk = self._qk_candidate(m, walk, ending, lead, outputs.free.any())
+        pv = self._pv_candidate(m, walk, ending, outputs.free.any())
+        # The block whose sums go to an output slot, if an operation starts.
+        block = data.View(
+            block_layout(self._config),
+            Mux(start_qk, qk.block.as_value(), pv.block.as_value()),
+        )
+        starts_layer = Signal()
+        joins = start_pv | starts_layer
+        output_slot = outputs.slot_of(block)
         m.d.comb += [
             start_qk.eq(can_start & qk.loaded & qk.room),
             start_pv.eq(can_start & ~start_qk & pv.loaded & pv.room),
@@ -225,37 +269,36 @@ class ArraySequencer(wiring.Component):
             self.weighted.ready.eq(start_pv),
             self.started.valid.eq(start_qk & ~qk.block.linear),
             self.started.payload.eq(qk.block),
-            self.layer_started.eq(start_qk & qk.block.linear & qk.block.first),
-            self.output_started.eq((start_pv & pv.block.first) | self.layer_started),
-            self.output_slot.eq(walk.slot_of_next_output(ending)),
+            self.ending_rows.valid.eq(joins & block.last),
+            self.ending_rows.payload.slot.eq(output_slot),
+            self.ending_rows.payload.linear.eq(starts_layer),
+            starts_layer.eq(start_qk & qk.block.linear),
         ]
-        m.d.sync += [
-            lead.eq(lead + self.started.valid - start_pv),
-            outputs.eq(outputs + self.output_started - self.output_free),
-        ]
+        m.d.sync += lead.eq(lead + self.started.valid - start_pv)
+        outputs.update(m, block, joins & block.first, self.output_free, self.output_free_slot)
         with m.If(start_qk | start_pv):
             walk.begin(
                 m,
                 encode_operation({Operation.QK: start_qk, Operation.PV: start_pv}),
                 {Operation.QK: qk.block, Operation.PV: pv.block},
+                output_slot,
             )
         return {Operation.QK: qk, Operation.PV: pv}
 
     def _qk_candidate(
-        self, m: Module, walk: TileWalk, ending: Value, lead: Value, outputs: Value
+        self, m: Module, walk: TileWalk, ending: Value, lead: Value, output_free: Value
     ) -> _Candidate:
         """QK of the next scheduled block, once the first groups of its operands are there."""
         block = self.scheduled.payload
         # Slots that hold a first group, a cycle late: a released slot is filled again later still.
-        keys_begun = Signal(SLOTS)
-        queries_begun = Signal(SLOTS)
+        keys_begun = Signal.like(self.key_load.full)
+        queries_begun = Signal.like(self.query_load.full)
         for begun, load in ((keys_begun, self.key_load), (queries_begun, self.query_load)):
-            m.d.sync += begun.eq(Cat(_is_loaded(load, Const(s, 1), Const(0)) for s in range(SLOTS)))
-
-        def operands(key_slot: Value, query_slot: Value) -> Value:
-            queries = queries_begun.bit_select(query_slot, 1)
-            has_own = block.first | block.linear
-            return keys_begun.bit_select(key_slot, 1) & (~has_own | queries)
+            m.d.sync += begun.eq(
+                Cat(_is_loaded(load, Const(s, len(begun)), Const(0)) for s in range(len(begun)))
+            )
+        queries = queries_begun.bit_select(block.query_slot, 1)
+        has_own = block.first | block.linear
 
         # The end of an operation moves its slots on: both cases are looked at beside each other.
         qk_loaded = Signal()
@@ -263,23 +306,26 @@ class ArraySequencer(wiring.Component):
         m.d.comb += [
             qk_loaded.eq(
                 self.scheduled.valid
+                & (~has_own | queries)
                 & Mux(
                     ending & is_operation(walk.operation, Operation.QK),
-                    operands(~walk.key_slot, walk.next_query_slot()),
-                    operands(walk.key_slot, walk.query_slot),
+                    keys_begun.bit_select(walk.next_slot(walk.key_slot), 1),
+                    keys_begun.bit_select(walk.key_slot, 1),
                 )
             ),
             qk_room.eq(
                 Mux(
                     block.linear,
-                    ~lead.any() & (~block.first | (outputs != SLOTS)),
+                    ~lead.any() & (~block.first | output_free),
                     lead != SLOTS,
                 )
             ),
         ]
         return _Candidate(block, qk_loaded, qk_room)
 
-    def _pv_candidate(self, m: Module, walk: TileWalk, ending: Value, outputs: Value) -> _Candidate:
+    def _pv_candidate(
+        self, m: Module, walk: TileWalk, ending: Value, output_free: Value
+    ) -> _Candidate:
         """PV of the next weighted block, once its values are there and its row has an output."""
         block = self.weighted.payload
 
@@ -293,11 +339,11 @@ class ArraySequencer(wiring.Component):
                 self.weighted.valid
                 & Mux(
                     ending & is_operation(walk.operation, Operation.PV),
-                    operands(~walk.value_slot),
+                    operands(walk.next_slot(walk.value_slot)),
                     operands(walk.value_slot),
                 )
             ),
-            pv_room.eq(~block.first | (outputs != SLOTS)),
+            pv_room.eq(~block.first | output_free),
         ]
         return _Candidate(block, pv_loaded, pv_room)
 
@@ -318,6 +364,7 @@ class ArraySequencer(wiring.Component):
                 "step": ArrayStep,
                 "phase": 2,
                 "value_release": 1,
+                "value_release_slot": 1,
                 "tile": tile_layout(self._config),
             }
         )
@@ -330,7 +377,10 @@ class ArraySequencer(wiring.Component):
             now.step.first.eq(walk.step == 0),
             now.step.last.eq(walk.at_last_step),
             now.phase.eq(walk.phase),
-            now.value_release.eq(progress.ending & is_operation(walk.operation, Operation.PV)),
+            now.value_release.eq(
+                progress.ending & is_operation(walk.operation, Operation.PV) & ~walk.block.keeps
+            ),
+            now.value_release_slot.eq(walk.value_slot),
         ]
         walk.describe_tile(m, now.tile)
         issued_now = delayed(m, now, KeyEncoder.LATENCY, "issued")
@@ -340,6 +390,7 @@ class ArraySequencer(wiring.Component):
             self.value_address.eq(issued_now.value_address),
             self.weight_address.eq(issued_now.weight_address),
             self.value_release.eq(issued_now.value_release),
+            self.value_release_slot.eq(issued_now.value_release_slot),
             self.former_operation.eq(arriving.tile.operation),
             self.former_code.eq(arriving.tile.block.code),
             self.former_phase.eq(arriving.phase),

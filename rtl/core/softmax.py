@@ -193,6 +193,7 @@ class SoftmaxUnit(wiring.Component):
         ]
         m.submodules.row_state = row_state = RowState(self._config)
         m.d.comb += [
+            row_state.row.eq(places[-1].block.row),
             row_state.chunk.eq(places[-1].query_chunk),
             row_state.update.eq(complete.chunk),
             row_state.slot.eq(complete.slot),

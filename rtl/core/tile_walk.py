@@ -19,16 +19,15 @@ def tile_layout(config: Config) -> data.StructLayout:
     """Descriptor of a finished tile, for its consumers.
 
     ``operation`` and ``block`` that it belongs to; ``slot`` of the operands that its consumer still
-    reads (K scales and rescales); ``query_slot`` and ``output_slot``; ``row_group`` and
-    ``col_group``, its place in units of array rows and columns; ``last`` tile of its block.
+    reads (K scales and rescales); ``output_slot``; ``row_group`` and ``col_group``, its place in
+    units of array rows and columns; ``last`` tile of its block.
     """
     return data.StructLayout(
         {
             "operation": Operation,
             "block": block_layout(config),
             "slot": 1,
-            "query_slot": 1,
-            "output_slot": 1,
+            "output_slot": range(config.row_slots),
             "row_group": unsigned(log2(config.block // config.rows)),
             "col_group": unsigned(log2(max(config.block, config.head_dim) // config.cols)),
             "last": 1,
@@ -58,8 +57,8 @@ class TileWalk:
         An operation is in progress.
     operation, block : Signal
         Which one, of which block.
-    key_slot, query_slot, weight_slot, value_slot, output_slot : Signal
-        Slots of its operands and of its result.
+    key_slot, weight_slot, value_slot, output_slot : Signal
+        Slots of its operands and of its result; that of its queries is the block's.
     row_group, col_group, step : Signal
         Its tile, and the step of the tile.
     at_last_step, at_last_tile : Value
@@ -81,10 +80,9 @@ class TileWalk:
         self.operation = Signal(Operation)
         self.block = Signal(block_layout(config))
         self.key_slot = Signal()
-        self.query_slot = Signal()
         self.weight_slot = Signal()
         self.value_slot = Signal()
-        self.output_slot = Signal()
+        self.output_slot = Signal(range(config.row_slots))
 
         self.row_group = Signal(range(row_groups))
         self.col_group = Signal(range(max(self._col_groups.values())))
@@ -105,11 +103,14 @@ class TileWalk:
         self.chunk = Signal(range(longest // formats.LANES))
         self.phase = Signal(2)
 
-    def begin(self, m: Module, operation: Value, blocks: Mapping[Operation, Any]) -> None:
+    def begin(
+        self, m: Module, operation: Value, blocks: Mapping[Operation, Any], output_slot: Value
+    ) -> None:
         """Begin an operation on its block; the end of the one before has left the first place."""
         m.d.sync += [
             self.active.eq(1),
             self.operation.eq(operation),
+            self.output_slot.eq(output_slot),
             self.block.eq(by_operation(operation, blocks)),
             # A tile has a digit word for each 4, 2 or 1 elements of the reduction.
             self._second_last_step.eq(
@@ -153,24 +154,14 @@ class TileWalk:
             with m.Case(Operation.PV):
                 m.d.sync += [
                     self.weight_slot.eq(~self.weight_slot),
-                    self.value_slot.eq(~self.value_slot),
-                    self.output_slot.eq(self.output_slot ^ self.block.last),
+                    self.value_slot.eq(self.next_slot(self.value_slot)),
                 ]
             with m.Default():  # QK
-                m.d.sync += [
-                    self.key_slot.eq(~self.key_slot),
-                    self.query_slot.eq(self.next_query_slot()),
-                    self.output_slot.eq(self.output_slot ^ (self.block.linear & self.block.last)),
-                ]
+                m.d.sync += self.key_slot.eq(self.next_slot(self.key_slot))
 
-    def slot_of_next_output(self, ending: Value) -> Value:
-        """Return the slot of a row whose first output starts, while an operation may be ending."""
-        of_row = (self.operation == Operation.PV) | self.block.linear
-        return self.output_slot ^ (ending & of_row & self.block.last)
-
-    def next_query_slot(self) -> Value:
-        """Return the slot of the queries after the block: inputs of a layer serve one block."""
-        return self.query_slot ^ (self.block.last | self.block.linear)
+    def next_slot(self, slot: Value) -> Value:
+        """Return the slot of K or V of the block after this one."""
+        return slot ^ ~self.block.keeps
 
     def place_in_reduction(self, m: Module) -> None:
         """Find ``chunk`` and ``phase`` of the step."""
@@ -189,7 +180,7 @@ class TileWalk:
 
     def query_address(self) -> Value:
         """Address of the step's queries in QK, see `rtl.core.operand_buffers.QueryBuffer`."""
-        return Cat(self._chunk_of(Operation.QK), self._col_of(Operation.QK), self.query_slot)
+        return Cat(self._chunk_of(Operation.QK), self._col_of(Operation.QK), self.block.query_slot)
 
     def value_address(self) -> Value:
         """Address of the step's values in PV, see `rtl.core.operand_buffers.ValueBuffer`."""
@@ -217,7 +208,6 @@ class TileWalk:
                     {Operation.QK: self.key_slot, Operation.PV: self.weight_slot},
                 )
             ),
-            tile.query_slot.eq(self.query_slot),
             tile.output_slot.eq(self.output_slot),
             tile.row_group.eq(self.row_group),
             tile.col_group.eq(self.col_group),

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from firmware_model.host.jobs import Job, LayerJob
+from firmware_model.host.jobs import Job
 from gen.names import CORE
 from paro.config import Config
 from paro.config.formats import Operand, Stage
@@ -135,7 +135,7 @@ def _simulation(
     words, first = [], 0
     for job, command in zip(jobs, stimulus.commands, strict=True):
         streamed = unpack_words(lines[first : first + command.output_beats])
-        words.append(_layer_words(config, job, streamed) if isinstance(job, LayerJob) else streamed)
+        words.append(_job_words(config, job, streamed))
         first += command.output_beats
     cycles = [_cycles(command, command) for command in result.commands]
     ended = [command for command in result.commands if command.end is not None]
@@ -151,13 +151,11 @@ def _simulation(
     )
 
 
-def _layer_words(config: Config, job: LayerJob, streamed: np.ndarray) -> np.ndarray:
-    """Outputs of a layer, [tokens, outputs] flattened, if all of them came."""
-    places = job.stream_order(config)
-    if len(streamed) < len(places):
-        return np.zeros(0, np.int16)
-    words = np.zeros(job.tokens * job.outputs, np.int16)
-    words[places[places >= 0]] = streamed[places >= 0]
+def _job_words(config: Config, job: Job, streamed: np.ndarray) -> np.ndarray:
+    """Outputs of a job, [tokens, channels] flattened, as many as came."""
+    places = job.stream_order(config)[: len(streamed)]
+    words = np.zeros(places.max(initial=-1) + 1, np.int16)
+    words[places[places >= 0]] = streamed[: len(places)][places >= 0]
     return words
 
 

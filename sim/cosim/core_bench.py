@@ -22,7 +22,7 @@ from sim.cosim.core_scenario import (
     Scenario,
 )
 from sim.cosim.exchange import load_dataclass, save_dataclass
-from sim.cycles.stalls import STREAMS, generator_seed, stall_rates
+from sim.cycles.stalls import ROWS, STREAMS, generator_seed, stall_rates
 
 #: Periods of the clock for which reset is held.
 RESET_CYCLES = 3
@@ -64,6 +64,7 @@ class CoreBench:
         self.results = [CommandResult() for _ in self.commands]
         self.pending: dict[str, deque[tuple[int, int, int]]] = {name: deque() for name in "qkv"}
         self.playing = dict.fromkeys("qkv", False)
+        self.rows = deque(row for command in self.commands for row in command.rows)
         self.discarded = int(self.dut.o_beats.value)
         self.goal = self.discarded + self.commands[0].output_beats
         self.dut.output_goal.value = self.goal
@@ -113,7 +114,7 @@ class CoreBench:
         dut, seed = self.dut, self.scenario.stall_seed
         dut.stall_seed.value = generator_seed(seed)
         rates = stall_rates(seed)
-        for stream in STREAMS:
+        for stream in (*STREAMS, *((ROWS,) if ROWS in self.scenario.status_bits else ())):
             getattr(dut, f"{stream}_stall_rate").value = rates[stream]
         dut.idle_limit.value = self.scenario.idle_limit
         dut.alarm_at.value = 2**32 - 1
@@ -133,6 +134,8 @@ class CoreBench:
         if "fetch" in events:
             self.fetch(int(self.dut.request.value), cycle)
         self.send_blocks(events, cycle)
+        if ROWS in events:
+            self.end_row(int(self.dut.row.value))
         if "output_goal" in events:
             self.end_command(cycle)
 
@@ -202,6 +205,12 @@ class CoreBench:
             with Path(PROGRESS_FILE).open("ab") as progress:
                 progress.write(b".")
 
+    def end_row(self, place: int) -> None:
+        """Check that the next row to leave is the one that was expected."""
+        if not self.rows or place != self.rows[0]:
+            raise CheckFailed(f"row {place} of a superblock leaves; legal: {list(self.rows)[:1]}")
+        self.rows.popleft()
+
     async def stay_quiet(self) -> None:
         """Check that nothing follows the last output."""
         for _ in range(QUIET_CYCLES):
@@ -212,6 +221,8 @@ class CoreBench:
             raise CheckFailed(f"the core is still busy {QUIET_CYCLES} cycles after its last output")
         if any(self.playing.values()) or self.codes_of != len(self.commands):
             raise CheckFailed("the core finished without taking all its operands")
+        if ROWS in self.scenario.status_bits and self.rows:
+            raise CheckFailed(f"the core did not tell of {len(self.rows)} rows that left")
         if int(self.dut.o_beats.value) != self.goal:
             raise CheckFailed("the core sent more outputs than there are")
 

@@ -20,7 +20,7 @@ from gen.names import CORE, module_name
 from gen.ports import describe_ports
 from paro.config import Config
 from rtl.interfaces import activity_layout
-from sim.cycles.stalls import RANDOM_MODULE, salt
+from sim.cycles.stalls import RANDOM_MODULE, ROWS, salt
 
 __all__ = ["BENCH_TOP", "harness_verilog", "status_bits", "visible_ports"]
 
@@ -56,6 +56,8 @@ def _bench_ports(config: Config) -> list[tuple[str, str, int]]:
         ports.append((f"{name}_stall_rate", "input", 8))
         if entry["direction"] == "in":
             ports += [(f"{name}_{part}", "input", 32) for part in ("first", "count", "after")]
+    if ROWS in (entry["name"] for entry in streams):
+        ports.append(("row", "output", _width(streams, ROWS)))
     ports += [
         ("output_goal", "input", 32),
         ("idle_limit", "input", 32),
@@ -108,6 +110,9 @@ def harness_verilog(config: Config, depth: int) -> str:
         "empty_row": "empty_row",
     }
     bits = status_bits(config)
+    if ROWS in bits:
+        sources["broken"] += f" | {ROWS}_broken"
+        body.append(f"  assign row = {ROWS}_payload;")
     status = [f"  assign status[{bits[name]}] = {value};" for name, value in sources.items()]
     return RANDOM_MODULE + _HARNESS.format(
         top=BENCH_TOP,

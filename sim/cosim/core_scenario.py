@@ -33,12 +33,15 @@ class CommandBeats:
         Chunks of a layer's blocks; 0 for attention.
     output_beats : int
         Beats that the core answers with.
+    rows : list of int
+        With superblocks: the rows in the order in which they leave, each as its place.
     """
 
     codes: tuple[int, int]
     fetch: dict[str, list[tuple[int, int]]]
     chunks: int
     output_beats: int
+    rows: list[int]
 
 
 @dataclass(frozen=True)

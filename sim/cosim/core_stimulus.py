@@ -12,7 +12,6 @@ from amaranth.lib import data
 
 from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from paro.config import Config, files
-from paro.config.config import blocks_of
 from paro.config.formats import KEY_SCALE_BITS, LANES, OUT_SHIFTS, Kind, Operand
 from rtl import interfaces
 from sim.cosim.core_scenario import CommandBeats
@@ -86,7 +85,6 @@ def _place_head(config: Config, job: HeadJob, beats: _Beats) -> CommandBeats:
     window = slice(queries.start, queries.stop)
     command = {"query_tokens": len(queries), "key_tokens": head.tokens}
     beats.place("command", _command_beat(config, Kind.ATTENTION, command))
-    codes = _code_beats(config, job.codes[list(job.rows(config))])
     # Beats of a whole block.
     chunks = config.block // config.load_tokens * config.head_dim // LANES
     groups = config.block * config.head_dim // config.load_bytes
@@ -101,15 +99,16 @@ def _place_head(config: Config, job: HeadJob, beats: _Beats) -> CommandBeats:
             (first + start, min(size, count - start)) for start in range(0, count, size)
         ]
     return CommandBeats(
-        codes=beats.place("codes", codes),
+        codes=beats.place("codes", _code_beats(job.code_words(config))),
         fetch=fetch,
         chunks=0,
         output_beats=len(queries) * config.head_dim // config.output_words,
+        rows=job.row_places(config),
     )
 
 
 def _place_layer(config: Config, job: LayerJob, beats: _Beats) -> CommandBeats:
-    chunks, codes = job.codes.shape[1], _code_beats(config, job.device_codes())
+    chunks, codes = job.codes.shape[1], _code_beats(job.code_words(config))
     command = {
         "query_tokens": job.tokens,
         "key_tokens": job.outputs,
@@ -128,12 +127,12 @@ def _place_layer(config: Config, job: LayerJob, beats: _Beats) -> CommandBeats:
             for first in range(0, len(values), block)
             for tile in np.split(values[first : first + block], chunks, axis=1)
         ]
-    token_blocks = blocks_of(job.tokens, config.layer_tokens)
     return CommandBeats(
-        codes=beats.place("codes", np.tile(codes, (token_blocks, 1))),
+        codes=beats.place("codes", np.tile(codes, (job.superblocks(config), 1))),
         fetch=fetch,
         chunks=chunks,
         output_beats=len(job.stream_order(config)) // config.output_words,
+        rows=job.row_places(config),
     )
 
 
@@ -202,11 +201,8 @@ def _no_beats(config: Config, stream: str) -> np.ndarray:
     return np.zeros((0, -(-Shape.cast(layout).width // 8)), np.uint8)
 
 
-def _code_beats(config: Config, codes: np.ndarray) -> np.ndarray:
-    missing = -codes.shape[1] % interfaces.CODES_PER_BEAT
-    padded = np.pad(codes, ((0, 0), (0, missing)))
-    layout = _payload(interfaces.codes_signature(config))
-    return pack_beats(layout, padded.reshape(-1, interfaces.CODES_PER_BEAT))
+def _code_beats(words: np.ndarray) -> np.ndarray:
+    return words.astype("<u4").view(np.uint8).reshape(len(words), -1)
 
 
 def _chunk_beats(config: Config, stream: str, values: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -50,6 +50,7 @@ __all__ = [
     "Prediction",
     "Work",
     "compile_model",
+    "follows",
     "predict",
     "predict_accelerator",
     "predict_heads",
@@ -345,8 +346,17 @@ def _checked_codes(config: Config, codes: np.ndarray, work: CoreWork) -> np.ndar
     return np.ascontiguousarray(codes, np.uint8)
 
 
+def follows(config: Config) -> bool:
+    """Whether the model follows the core of a configuration: not yet if it has superblocks."""
+    return config.query_rows == 1
+
+
 def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = False) -> CoreTiming:
     """Read the configuration, and the latencies that the modules name."""
+    if not follows(config):
+        raise ParoError(
+            f"cycle model: query_rows = {config.query_rows} is not followed yet; legal: 1"
+        )
     drain = ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY
     weights = SoftmaxUnit.LATENCY
     return CoreTiming(

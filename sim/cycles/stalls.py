@@ -10,6 +10,7 @@ __all__ = [
     "CHANNELS",
     "DELAYS",
     "RANDOM_MODULE",
+    "ROWS",
     "STREAMS",
     "generator_seed",
     "salt",
@@ -18,11 +19,13 @@ __all__ = [
 
 #: Streams of the core, in the order in which their rates are drawn.
 STREAMS = ("command", "codes", "fetch", "q", "k", "v", "o")
+#: Stream of the core with superblocks; its stalls change nothing else.
+ROWS = "rows"
 #: Channels of the memory port; their rates are drawn after those of the streams.
 CHANNELS = ("ar", "r", "aw", "w", "b")
 #: Random latencies of the memory: of a read's address, of a write's answer.
 DELAYS = ("read_delay", "write_delay")
-_NAMES = (*STREAMS, *CHANNELS, *DELAYS)
+_NAMES = (*STREAMS, *CHANNELS, *DELAYS, ROWS)
 #: Rates that a stream may have: its chance, of 256, that a stall begins or goes on in a cycle.
 _RATES = (0, 16, 64, 128, 192)
 
@@ -52,7 +55,7 @@ endmodule
 def _draw(seed: int) -> tuple[int, dict[str, int]]:
     generator = random.Random(seed)
     word = generator.getrandbits(32)
-    return word, {name: generator.choice(_RATES) for name in (*STREAMS, *CHANNELS)}
+    return word, {name: generator.choice(_RATES) for name in (*STREAMS, *CHANNELS, ROWS)}
 
 
 def generator_seed(seed: int | None) -> int:
@@ -62,7 +65,7 @@ def generator_seed(seed: int | None) -> int:
 
 def stall_rates(seed: int | None) -> dict[str, int]:
     """Chance, of 256, that a stall begins or goes on, by stream and channel; 0 without a seed."""
-    return dict.fromkeys((*STREAMS, *CHANNELS), 0) if seed is None else _draw(seed)[1]
+    return dict.fromkeys((*STREAMS, *CHANNELS, ROWS), 0) if seed is None else _draw(seed)[1]
 
 
 def salt(name: str) -> int:

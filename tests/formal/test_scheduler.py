@@ -6,7 +6,7 @@ import pytest
 from amaranth.hdl import Array, Cat, Signal
 
 from paro.config import PRESETS, Config
-from paro.config.formats import Operand
+from paro.config.formats import Kind, Operand
 from rtl.core.blocks import SLOTS
 from rtl.core.scheduler import BlockScheduler
 from rtl.interfaces import CODES_PER_BEAT
@@ -26,6 +26,8 @@ def keep_contract(proof: Proof, scheduler: BlockScheduler) -> list[Signal]:
         released = scheduler.release[operand]
         proof.m.d.sync += held[operand].eq(held[operand] + scheduler.load_valid[operand] - released)
         proof.assume(~released | (held[operand] != 0))
+    free = proof.inside("free_queries")
+    proof.assume(~scheduler.release[Operand.Q] | ~free.bit_select(scheduler.released_query_slot, 1))
     command = scheduler.command.payload
     proof.assume(command.query_tokens != 0)
     proof.assume(command.key_tokens != 0)
@@ -41,17 +43,22 @@ def credits(proof: Proof, scheduler: BlockScheduler) -> None:
     taken = fetch.valid & fetch.ready
     key_taken, key_block = Signal(), Signal.like(block)
     with m.If(taken):
-        m.d.sync += [key_taken.eq(operand == Operand.K), key_block.eq(block)]
+        m.d.sync += [
+            key_taken.eq((operand == Operand.K) & ~proof.inside("linear")),
+            key_block.eq(block),
+        ]
 
     proof.holds(proof.kept(fetch.valid, fetch.ready, fetch.payload))
     proof.holds(~fetch.valid | (Array(held)[operand] < SLOTS))
-    proof.holds(key_taken == (operand == Operand.V))
-    proof.holds(~key_taken | (block == key_block))
+    of_values = operand == Operand.V
+    proof.holds(key_taken == of_values)
+    proof.holds(~of_values | (block == key_block))
     for each in Operand:
         proof.holds(held[each] <= SLOTS)
         proof.holds(scheduler.load_valid[each] == (taken & (operand == each)))
         # What only the induction needs.
-        proof.holds(proof.inside(f"room_{each.name}") + held[each] == SLOTS)
+        free = proof.inside("free_queries" if each == Operand.Q else f"room_{each.name}")
+        proof.holds((free[0] + free[1] if each == Operand.Q else free) + held[each] == SLOTS)
     proof.holds(blocks.valid == (taken & (operand == Operand.K)))
     proof.holds(scheduler.activity.as_value() & (scheduler.activity.as_value() - 1) == 0)
 
@@ -74,6 +81,7 @@ def rows(proof: Proof, scheduler: BlockScheduler) -> None:
             last_row.eq((command.payload.query_tokens - 1) >> block_bits),
             last_column.eq((command.payload.key_tokens - 1) >> block_bits),
         ]
+    proof.assume(~command.valid | (command.payload.kind == Kind.ATTENTION))
     proof.assume(~command.valid | (command.payload.query_tokens <= SHORT.max_tokens))
     proof.assume(~command.valid | (command.payload.key_tokens <= SHORT.max_tokens))
     for index in range(CODES_PER_BEAT):
@@ -120,7 +128,7 @@ def rows(proof: Proof, scheduler: BlockScheduler) -> None:
 def test_credits_proven(preset: str, tmp_path: Path) -> None:
     """In all cycles, by induction: a fetch stays until it is taken and is only offered for a slot
     that is free, at most ``SLOTS`` of an operand are not released; K of a block is followed by V of
-    the same, and goes with the block.
+    the same, unless it is one of a layer, and goes with the block.
     """
     scheduler = BlockScheduler(PRESETS[preset])
     verdict = check(scheduler, credits, tmp_path, mode="prove", depth=2)
@@ -128,8 +136,8 @@ def test_credits_proven(preset: str, tmp_path: Path) -> None:
 
 
 def test_rows_hold(tmp_path: Path) -> None:
-    """In the 14 cycles after reset, for at most four blocks on a side: Q of each row in order, then
-    K and V of its live blocks in order, with their codes, the first and the last one marked.
+    """In the 14 cycles after reset, for heads of at most four blocks on a side: Q of each row, then
+    K and V of its live blocks, in order, with their codes, the first and the last one marked.
     """
     verdict = check(BlockScheduler(SHORT), rows, tmp_path, mode="bmc", depth=14)
     assert verdict.status == "PASS", verdict
@@ -145,15 +153,15 @@ def test_reached(properties, depth: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("properties", "old", "new"),
     [
-        (credits, "room[operand].any()", "room[operand].any() | (operand == Operand.V)"),
-        (credits, "room[operand] + self.release[operand] - taken", "room[operand] - taken"),
-        (credits, "room[operand].any()", "room[operand].any() | (operand == Operand.K)"),
-        (credits, "room[operand].any()", "room[operand].any() | (operand == Operand.Q)"),
+        (credits, "slots.room[operand]", "slots.room[operand] | (operand == Operand.V)"),
+        (credits, "slots.room[operand]", "slots.room[operand] | (operand == Operand.K)"),
+        (credits, "slots.room[operand]", "slots.room[operand] | (operand == Operand.Q)"),
+        (credits, "counts[operand] + released - taken", "counts[operand] - taken"),
         (credits, 'm.next = "FETCH_V"', 'm.next = "SCAN"'),
-        (credits, "(Operand.V, pending.column)", "(Operand.V, codes._first_live)"),
+        (credits, "(Operand.V, pending.column)", "(Operand.V, run.row)"),
         (rows, "pending.last.eq(0)", "pending.last.eq(1)"),
-        (rows, "run.row.eq(run.row + 1)", "run.row.eq(run.row)"),
-        (rows, "reversed(range(interfaces.CODES_PER_BEAT))", "range(interfaces.CODES_PER_BEAT)"),
+        (rows, "self.superblock + last_output", "self.superblock"),
+        (rows, "reversed(range(len(bits)))", "range(len(bits))"),
     ],
 )
 def test_mutants_are_refuted(properties, old: str, new: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from paro.config import Config
 from paro.config.formats import Kind, Operand
 from rtl.core.blocks import SLOTS
 from rtl.core.scheduler import BlockScheduler
+from rtl.core.superblock_scheduler import SuperblockScheduler
 from rtl.interfaces import CODES_PER_BEAT
 from tests.rtl.simulate import simulate
 from tests.rtl.streams import Sender
@@ -47,8 +48,11 @@ class Bench:
     blocks: list[tuple[int, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.scheduler = BlockScheduler(self.config)
+        superblocks = self.config.query_rows > 1
+        self.scheduler = (SuperblockScheduler if superblocks else BlockScheduler)(self.config)
         self.held = dict.fromkeys(Operand, 0)
+        self.query_slots: list[int] = []  # that are not free
+        self.slots = {Operand.Q: self.config.row_slots, Operand.K: SLOTS, Operand.V: SLOTS}
 
     def expected(
         self, codes: list[list[int]]
@@ -82,7 +86,18 @@ class Bench:
             ctx.set(self.scheduler.release, sum(1 << operand for operand in free))
             for operand in free:
                 self.held[operand] -= 1
+            if Operand.Q in free:
+                slot = self.query_slots.pop(self.rng.randrange(len(self.query_slots)))
+                ctx.set(self.scheduler.released_query_slot, slot)
             await ctx.tick()
+
+    def take_fetch(self, operand: Operand, block: int, slot: int) -> None:
+        self.fetches.append((operand, block))
+        self.held[operand] += 1
+        assert self.held[operand] <= self.slots[operand], "fetched without room"
+        if operand == Operand.Q:
+            assert slot not in self.query_slots, "fetched into a slot that is not free"
+            self.query_slots.append(slot)
 
     async def take_fetches(self, ctx: Any, number: int, blocks: int) -> None:
         """Give the command; take fetches until there are ``number``, and as many blocks."""
@@ -99,17 +114,16 @@ class Bench:
             limit -= 1
             assert limit, "nothing is asked for any more"
             ctx.set(scheduler.fetch.ready, self.rng.random() < 0.7)
-            _, _, valid, ready, operand, block, loads = await ctx.tick().sample(
+            _, _, valid, ready, operand, block, loads, slot = await ctx.tick().sample(
                 scheduler.fetch.valid,
                 scheduler.fetch.ready,
                 scheduler.fetch.payload.operand,
                 scheduler.fetch.payload.block,
                 scheduler.load_valid,
+                scheduler.load.slot,
             )
             if valid and ready:
-                self.fetches.append((Operand(operand), block))
-                self.held[Operand(operand)] += 1
-                assert self.held[Operand(operand)] <= SLOTS, "fetched without room"
+                self.take_fetch(Operand(operand), block, slot)
             assert loads == (1 << operand if valid and ready else 0)
         await ctx.tick().repeat(5)
         assert ctx.get(scheduler.idle)
@@ -227,8 +241,9 @@ def test_tiles_of_a_layer_in_order(config: Config, chunks: int, slow: Operand, s
         ctx.set(scheduler.command.valid, 0)
         for _ in range(1000 + 200 * len(expected[0])):
             ctx.set(scheduler.fetch.ready, rng.random() < 0.7)
-            _, _, loads, fetch, block_valid, block, row_valid, row = await ctx.tick().sample(
+            _, _, loads, slot, fetch, block_valid, block, row_valid, row = await ctx.tick().sample(
                 scheduler.load_valid,
+                scheduler.load.slot,
                 scheduler.fetch.payload,
                 scheduler.blocks.valid,
                 scheduler.blocks.payload,
@@ -237,7 +252,7 @@ def test_tiles_of_a_layer_in_order(config: Config, chunks: int, slow: Operand, s
             )
             if loads:
                 got[0].append((fetch.operand, fetch.block, fetch.chunk))
-                bench.held[Operand(fetch.operand)] += 1
+                bench.take_fetch(Operand(fetch.operand), fetch.block, slot)
             if block_valid:
                 ends = block.first, block.last
                 got[1].append((block.code, *ends, block.linear, block.keys, block.queries))

@@ -17,26 +17,44 @@ from tests.rtl.simulate import simulate
 TINY = PRESETS["tiny"]
 #: Its drain takes longer than the shortest tiles.
 SLOW_DRAIN = Config(rows=16, cols=16, block=16, head_dim=32)
+#: Four block rows share K and V.
+FOUR_ROWS = Config(rows=4, cols=4, block=16, head_dim=32, query_rows=4)
 #: Cycles from a slot's release until it is asked for again, at least.
 ASK_DELAY = 3
 
 
 @dataclass
 class Buffer:
-    """Slots of an operand, filled and released in turn; ``groups`` of tokens make a load."""
+    """Slots of an operand; ``groups`` of tokens make a load."""
 
     groups: int
-    asked: int = 0
+    slots: int
+    rng: random.Random | None = None  # takes any free slot, or they are taken in turn
+    taken: list[int] = field(default_factory=list)  # slot of each load that was asked for
     done: int = 0
     loaded: int = 0
-    released: list[int] = field(default_factory=list)  # when
+    released: dict[int, int] = field(default_factory=dict)  # when, by load
 
-    def may_ask(self, cycle: int) -> bool:
-        """Whether a slot is free, and since long enough."""
-        index = self.asked - SLOTS
-        return index < 0 or (
-            index < len(self.released) and cycle >= self.released[index] + ASK_DELAY
-        )
+    @property
+    def asked(self) -> int:
+        """Number of loads that were asked for."""
+        return len(self.taken)
+
+    def free(self, cycle: int) -> list[int]:
+        """Slots that are free, and since long enough."""
+        held = {
+            slot
+            for load, slot in enumerate(self.taken)
+            if cycle < self.released.get(load, cycle) + ASK_DELAY
+        }
+        slots = range(self.slots) if self.rng else [self.asked % self.slots]
+        return [slot for slot in slots if slot not in held]
+
+    def ask(self, cycle: int) -> None:
+        """Ask for the next load, if there is a slot."""
+        free = self.free(cycle)
+        if free:
+            self.taken.append(self.rng.choice(free) if self.rng else free[0])
 
     def load(self) -> None:
         """A group arrives."""
@@ -47,14 +65,14 @@ class Buffer:
 
     def holds(self, index: int, group: int) -> bool:
         """Whether a group of a load lies in its slot."""
-        return len(self.released) <= index and (
+        return index not in self.released and (
             index < self.done or (index == self.done and group < self.loaded)
         )
 
     def show(self, ctx: Any, port: Any) -> None:
         """Give the state to the sequencer."""
-        full = sum(1 << index % SLOTS for index in range(len(self.released), self.done))
-        ctx.set(port.full, full)
+        loads = [load for load in range(self.done) if load not in self.released]
+        ctx.set(port.full, sum(1 << self.taken[load] for load in loads))
         ctx.set(port.loaded, self.loaded)
 
 
@@ -68,15 +86,36 @@ class Rates:
     free: float = 1.0
 
 
-def random_blocks(rng: random.Random, rows: int, longest: int) -> list[dict[str, int]]:
-    """Live blocks of some rows."""
-    blocks = []
-    for _ in range(rows):
-        live = rng.randint(1, longest)
-        for index in range(live):
-            code = rng.choice([1, 2, 3]) if longest > 1 else 1
-            shape = {"keys": rng.randint(1, 16), "queries": rng.randint(1, 16)}
-            blocks.append({"code": code, "first": index == 0, "last": index == live - 1, **shape})
+@dataclass
+class Live:
+    """A live block: its payload, its row and its column of all superblocks."""
+
+    payload: dict[str, int]
+    row: int
+    column: int
+
+
+def random_blocks(rng: random.Random, config: Config, rows: int, longest: int) -> list[Live]:
+    """Live blocks of some rows, superblock by superblock, column by column."""
+    blocks: list[Live] = []
+    column = 0
+    for begin in range(0, rows, config.query_rows):
+        places = range(min(config.query_rows, rows - begin))
+        live = [rng.sample(range(longest), rng.randint(1, longest)) for _ in places]
+        for index in range(longest):
+            here = [place for place in places if index in live[place]]
+            for place in here:
+                payload = {
+                    "code": rng.choice([1, 2, 3]) if longest > 1 else 1,
+                    "first": index == min(live[place]),
+                    "last": index == max(live[place]),
+                    "keys": rng.randint(1, 16),
+                    "queries": rng.randint(1, 16),
+                    "row": place,
+                    "keeps": place != here[-1],
+                }
+                blocks.append(Live(payload, begin + place, column))
+            column += bool(here)
     return blocks
 
 
@@ -85,16 +124,18 @@ class Bench:
     """Everything around the sequencer; checks what it starts, when, and its tiles."""
 
     config: Config
-    blocks: list[dict[str, int]]
+    live: list[Live]
     rates: Rates
     rng: random.Random
     cycle: int = 0
+    issued: int = 0  # blocks that the scheduler has issued
     qk: int = 0  # blocks whose QK, whose PV has started
     pv: int = 0
     weighted: int = 0  # blocks whose weights are complete
     scored: int = 0  # blocks whose QK's last tile is through
-    outputs: int = 0  # output slots in use
-    unsent: int = 0  # rows whose PV is through, and that are not sent
+    outputs: dict[int, int] = field(default_factory=dict)  # rows with an output slot, and which
+    ending: list[int] = field(default_factory=list)  # rows whose last PV has begun
+    unsent: int = 0  # of these, those whose PV is through
     steps: int = 0
     last_steps: list[int] = field(default_factory=list)
     tiles: list[tuple[Operation, int, int, int]] = field(default_factory=list)
@@ -104,12 +145,14 @@ class Bench:
         config = self.config
         self.sequencer = ArraySequencer(config)
         self.buffers = {
-            Operand.Q: Buffer(config.block // config.cols),
-            Operand.K: Buffer(config.block // config.rows),
-            Operand.V: Buffer(1),
+            Operand.Q: Buffer(config.block // config.cols, config.row_slots, self.rng),
+            Operand.K: Buffer(config.block // config.rows, SLOTS),
+            Operand.V: Buffer(1, SLOTS),
         }
-        self.rows = [sum(b["first"] for b in self.blocks[: i + 1]) - 1 for i in range(self.count)]
-        self.releases: deque[tuple[int, Operand]] = deque()
+        self.blocks = [live.payload for live in self.live]
+        firsts = [live.row for live in self.live if live.payload["first"]]
+        self.query_loads = [firsts.index(live.row) for live in self.live]
+        self.releases: deque[tuple[int, Operand, int]] = deque()
 
     @property
     def count(self) -> int:
@@ -132,22 +175,30 @@ class Bench:
         }
 
     def ask(self) -> None:
-        """Ask for the next loads: Q of a row, then K and V of a block."""
-        buffers, rate = self.buffers, self.rates.ask
-        keys, queries, values = (buffers[operand] for operand in (Operand.K, Operand.Q, Operand.V))
-        if keys.asked < self.count and self.happens(rate):
-            if queries.asked <= self.rows[keys.asked]:
-                queries.asked += queries.may_ask(self.cycle)
-            elif keys.may_ask(self.cycle) and values.asked == keys.asked:
-                keys.asked += 1
-        if values.asked < keys.asked and self.happens(rate):
-            values.asked += values.may_ask(self.cycle)
+        """Ask for the next load, as the scheduler does, and issue the blocks that have theirs."""
+        keys, queries, values = (self.buffers[each] for each in (Operand.K, Operand.Q, Operand.V))
+        if not self.happens(self.rates.ask):
+            return
+        if values.asked < keys.asked:
+            values.ask(self.cycle)
+            return
+        if self.issued == self.count:
+            return
+        live, load = self.live[self.issued], self.query_loads[self.issued]
+        if queries.asked <= load:
+            queries.ask(self.cycle)
+        elif keys.asked <= live.column:
+            keys.ask(self.cycle)
+        if keys.asked > live.column and queries.asked > load:
+            live.payload["query_slot"] = queries.taken[load]
+            self.issued += 1
 
     def advance(self, ctx: Any) -> None:
         """Let the others work for a cycle, and show the sequencer where they are."""
         rates, buffers, sequencer = self.rates, self.buffers, self.sequencer
         while self.releases and self.releases[0][0] <= self.cycle:
-            buffers[self.releases.popleft()[1]].released.append(self.cycle)
+            _, operand, load = self.releases.popleft()
+            buffers[operand].released[load] = self.cycle
         self.ask()
         for buffer in buffers.values():
             if self.happens(rates.load):
@@ -156,7 +207,8 @@ class Bench:
             self.weighted += 1
         free = self.unsent > 0 and self.happens(rates.free)
         self.unsent -= free
-        self.outputs -= free
+        if free:
+            ctx.set(sequencer.output_free_slot, self.outputs.pop(self.ending.pop(0)))
         for operand, port in (
             (Operand.Q, sequencer.query_load),
             (Operand.K, sequencer.key_load),
@@ -164,29 +216,41 @@ class Bench:
         ):
             buffers[operand].show(ctx, port)
         ctx.set(sequencer.output_free, free)
-        ctx.set(sequencer.scheduled.valid, self.qk < buffers[Operand.K].asked)
-        if self.qk < self.count:
+        ctx.set(sequencer.scheduled.valid, self.qk < self.issued)
+        if self.qk < self.issued:
             ctx.set(sequencer.scheduled.payload, self.blocks[self.qk])
         ctx.set(sequencer.weighted.valid, self.pv < self.weighted)
         if self.pv < self.count:
             ctx.set(sequencer.weighted.payload, self.blocks[self.pv])
 
-    def check_starts(self, qk: int, pv: int, output_started: int) -> None:
+    def check_starts(self, qk: int, pv: int, ending: int, slot: int) -> None:
         assert not (qk and pv), "two operations start at once"
-        assert pv or not output_started
+        assert pv or not ending
         if qk:
-            assert self.qk < self.buffers[Operand.K].asked, "no block is there"
+            assert self.qk < self.issued, "no block is there"
             assert self.qk - self.pv < SLOTS, "more blocks in flight than the logit ring takes"
-            assert self.buffers[Operand.K].holds(self.qk, 0)
-            assert self.buffers[Operand.Q].holds(self.rows[self.qk], 0)
+            assert self.buffers[Operand.K].holds(self.live[self.qk].column, 0)
+            assert self.buffers[Operand.Q].holds(self.query_loads[self.qk], 0)
             self.qk += 1
         if pv:
             assert self.pv < self.weighted, "the weights are not there"
-            assert self.buffers[Operand.V].holds(self.pv, 0), "the values are not there"
-            assert output_started == self.blocks[self.pv]["first"]
-            self.outputs += output_started
-            assert self.outputs <= SLOTS, "a row begins without an output slot"
+            live = self.live[self.pv]
+            assert self.buffers[Operand.V].holds(live.column, 0), "the values are not there"
+            assert ending == live.payload["last"]
+            if live.payload["first"]:
+                assert len(self.outputs) < self.config.row_slots, "a row has no output slot"
+                self.outputs[live.row] = -1
+            if ending:
+                self.ending.append(live.row)
+                self.check_output(live.row, slot)
             self.pv += 1
+
+    def check_output(self, row: int, slot: int) -> None:
+        """A row's outputs go to a slot of their own, all to the same one."""
+        if self.outputs[row] < 0:
+            assert slot not in self.outputs.values(), "two rows share an output slot"
+            self.outputs[row] = slot
+        assert slot == self.outputs[row]
 
     def check_tile(self, tile: Any) -> None:
         """A tile's last step."""
@@ -195,16 +259,19 @@ class Bench:
         assert done < (self.pv if operation == Operation.PV else self.qk)
         block = self.blocks[done]
         assert {name: tile.block[name] for name in block} == block
-        assert tile.slot == done % SLOTS
-        row_slot = tile.output_slot if operation == Operation.PV else tile.query_slot
-        assert row_slot == self.rows[done] % SLOTS
+        live = self.live[done]
+        assert tile.slot == (done if operation == Operation.PV else live.column) % SLOTS
+        if operation == Operation.PV:
+            self.check_output(live.row, tile.output_slot)
         self.tiles.append((operation, tile.row_group, tile.col_group, tile.last))
         if tile.last and operation == Operation.QK:
             self.scored += 1
             at = self.cycle + self.rng.randrange(1, 20)
-            self.releases.append((max(at, *(t for t, _ in self.releases), 0), Operand.K))
+            at = max(at, *(t for t, _, _ in self.releases), 0)
+            if not tile.block.keeps:
+                self.releases.append((at, Operand.K, live.column))
             if tile.block.last:
-                self.releases.append((self.releases[-1][0], Operand.Q))
+                self.releases.append((at, Operand.Q, self.query_loads[done]))
         elif tile.last and tile.block.last:
             self.unsent += 1
 
@@ -233,8 +300,10 @@ class Bench:
                 sequencer.scheduled.ready,
                 sequencer.weighted.valid,
                 sequencer.weighted.ready,
-                sequencer.output_started,
+                sequencer.ending_rows.valid,
+                sequencer.ending_rows.payload.slot,
                 sequencer.value_release,
+                sequencer.value_release_slot,
                 sequencer.step,
                 sequencer.tile,
                 sequencer.qk_activity.busy,
@@ -242,25 +311,32 @@ class Bench:
                 sequencer.query_address,
                 sequencer.pv_activity.blocked,
             )
-            started, taken, valid, ready, output_started, release = sampled[:6]
-            step, tile, busy, key_address, query_address, blocked = sampled[6:]
+            started, taken, valid, ready, ending, slot, release, release_slot = sampled[:8]
+            step, tile, busy, key_address, query_address, blocked = sampled[8:]
             assert started == taken
             if busy:
                 group = key_address >> chunk_bits & (config.block // config.rows - 1)
-                assert self.buffers[Operand.K].holds(self.qk - 1, group), "keys are not there"
+                assert self.buffers[Operand.K].holds(self.live[self.qk - 1].column, group), (
+                    "keys are not there"
+                )
             queries = self.buffers[Operand.Q]
             groups = range(config.block // config.cols)
             query_groups.append(
-                [queries.holds(self.rows[self.qk - 1], group) for group in groups] if busy else None
+                [queries.holds(self.query_loads[self.qk - 1], group) for group in groups]
+                if busy
+                else None
             )
             held = query_groups.popleft()
             if held is not None:
                 group = query_address >> chunk_bits & (config.block // config.cols - 1)
                 assert held[group], "queries are not there"
-            self.check_starts(started, valid and ready, output_started)
-            self.blocked += blocked and self.outputs == SLOTS
+            self.check_starts(started, valid and ready, ending, slot)
+            self.blocked += blocked and len(self.outputs) == config.row_slots
             if release:
-                self.buffers[Operand.V].released.append(self.cycle)
+                values = self.buffers[Operand.V]
+                load = len(values.released)
+                assert release_slot == values.taken[load]
+                values.released[load] = self.cycle
             self.steps += step.valid
             if step.valid and step.last:
                 self.check_tile(before)
@@ -283,14 +359,16 @@ RATES = {
 }
 
 
-@pytest.mark.parametrize("config", [TINY, SLOW_DRAIN], ids=["tiny", "slow drain"])
+@pytest.mark.parametrize(
+    "config", [TINY, SLOW_DRAIN, FOUR_ROWS], ids=["tiny", "slow drain", "four rows"]
+)
 @pytest.mark.parametrize("longest", [1, 3])
 @pytest.mark.parametrize("slow", RATES)
 def test_blocks(config: Config, longest: int, slow: str, seed: int) -> None:
     """Rows of one 2-bit block each, then any rows; nothing starts before what it needs is there."""
     rng = random.Random(seed)
-    rows = (6 if config is TINY else 24) // longest
-    bench = Bench(config, random_blocks(rng, rows, longest), RATES[slow], rng)
+    rows = (24 if config is SLOW_DRAIN else 6 * config.query_rows) // longest
+    bench = Bench(config, random_blocks(rng, config, rows, longest), RATES[slow], rng)
     simulate(bench.sequencer, bench.run)
     if slow == "outputs" and longest == 1:
         assert bench.blocked, "the output slots never were full"
