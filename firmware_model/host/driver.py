@@ -142,7 +142,7 @@ class Driver:
             )
         values = {name: await self._read(name.upper()) for name in Config.model_fields}
         config = Config(**values)
-        digest = f"{await self._read_pair('DIGEST'):012x}"
+        digest = await self._digest()
         if digest != config.digest():
             raise ParoError(
                 f"the accelerator has configuration {digest}, but what it tells of it gives "
@@ -158,7 +158,18 @@ class Driver:
         """Start work on a loaded queue; the interrupt is enabled if asked for.
 
         What the accelerator reported before is cleared. If it refuses, `wait` says why.
+
+        Raises
+        ------
+        ParoError
+            If the queue was laid out for another configuration; nothing is started.
         """
+        digest = await self._digest()
+        if digest != image.digest:
+            raise ParoError(
+                f"the queue was laid out for configuration {image.digest}; legal: the "
+                f"accelerator's, {digest}"
+            )
         await self._write_pair("QUEUE_BASE", image.queue_base)
         await self._write("QUEUE_COUNT", value=len(image.outputs))
         self._interrupt_enable = int(interrupt)
@@ -275,6 +286,10 @@ class Driver:
         )
         words = np.ascontiguousarray(rows[placed.tokens - first]).view(f"<i{placed.word_bytes}")
         return words.astype(np.int16)
+
+    async def _digest(self) -> str:
+        """Read the digest of the accelerator's configuration."""
+        return f"{await self._read_pair('DIGEST'):012x}"
 
     async def _reported_error(self, status: int) -> ParoError:
         value = _field(status, "STATUS", "cause")

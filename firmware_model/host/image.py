@@ -10,14 +10,14 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from firmware_model.choices import ORDERS
-from firmware_model.codes import check_codes, pack_codes
+from firmware_model.codes import check_codes
 from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from firmware_model.reorder import token_permutation
 from paro.config import files
 from paro.config.config import Config, blocks_of
 from paro.config.descriptor import ALIGNMENT, pack_descriptor
 from paro.config.errors import ParoError
-from paro.config.formats import CODES_PER_WORD, OUT_BYTES, OUT_SHIFTS, SCALE_BYTES, Kind
+from paro.config.formats import OUT_BYTES, OUT_SHIFTS, SCALE_BYTES, Kind
 from paro.config.registers import (
     MEMORY_ADDRESS_BITS,
     QUEUE_MAX,
@@ -126,12 +126,15 @@ class Image:
         Byte address of the first descriptor.
     outputs : list of PlacedOutput
         Where the outputs will be, in the sequence of the queue.
+    digest : str
+        Of the configuration that it was made for.
     """
 
     base: int
     data: bytes
     queue_base: int
     outputs: list[PlacedOutput]
+    digest: str
 
 
 def order_axes(grid: tuple[int, int, int], order: int) -> tuple[list[int], list[int]]:
@@ -222,7 +225,7 @@ def place_jobs(
     placed = [
         _placed_output(config, task, values) for task, values in zip(tasks, fields, strict=True)
     ]
-    return Image(base, memory.contents(), queue_base, placed)
+    return Image(base, memory.contents(), queue_base, placed, config.digest())
 
 
 def _operands(job: Job) -> str:
@@ -286,15 +289,13 @@ def _place_small(config: Config, task: Task, memory: "_Memory") -> dict[str, int
     job = task.job
     if isinstance(job, LayerJob):
         of_queries, of_keys = job.mx, job.device_weight_scales()
-        codes = _pack_rows(job.device_codes())
     else:
         of_queries, of_keys = job.head.mq, job.head.mk
-        codes = _pack_rows(job.codes[list(job.rows(config))])
     group_bytes = config.load_tokens * SCALE_BYTES
     return {
         "q_scales_address": memory.place(of_queries.astype("<u4"), group_bytes),
         "k_scales_address": memory.place(of_keys.astype("<u4"), group_bytes),
-        "codes_address": memory.place(codes, config.load_bytes),
+        "codes_address": memory.place(job.code_words(config).astype("<u4"), config.load_bytes),
     }
 
 
@@ -508,11 +509,6 @@ def _natural_rows(task: Task, operand: str, config: Config, fill: int) -> np.nda
     return rows
 
 
-def _pack_rows(codes: np.ndarray) -> np.ndarray:
-    """Pack codes; each row fills whole words."""
-    return pack_codes(np.pad(codes, ((0, 0), (0, -codes.shape[1] % CODES_PER_WORD))))
-
-
 def save_image(image: Image, path: Path) -> None:
     """Write an image as ``path``, safetensors, and a JSON file beside it."""
     tensors = {f"tokens_{i}": output.tokens for i, output in enumerate(image.outputs)}
@@ -522,7 +518,12 @@ def save_image(image: Image, path: Path) -> None:
         for output in image.outputs
     ]
     save_file(tensors, path)
-    facts = {"base": image.base, "queue_base": image.queue_base, "outputs": outputs}
+    facts = {
+        "base": image.base,
+        "queue_base": image.queue_base,
+        "outputs": outputs,
+        "digest": image.digest,
+    }
     files.write_json(path.with_suffix(".json"), facts)
 
 

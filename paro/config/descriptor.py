@@ -224,7 +224,10 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         29,
         "the codes: 16 a word, lowest key block first, every computed block row in words of its "
         "own, whole units of load_bytes; of a layer: of its tiles, lowest chunk first, every "
-        "output block in words of its own",
+        "output block in words of its own. With query_rows of 2 or more: of each superblock of so "
+        "many computed block rows, fewer at the end, for each 16 key blocks a word whose bit i is "
+        "1 if its row i has a code that is not 0 after them, then a word of codes for each row; of "
+        "a layer, every output block is a superblock of equal rows, whose codes are there once",
     ),
     DescriptorField(
         name="kind",

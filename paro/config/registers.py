@@ -35,7 +35,7 @@ __all__ = [
 #: "PARO" in memory: value of IDENT and of the first word of every descriptor.
 MAGIC = int.from_bytes(b"PARO", "little")
 #: Version of this map, (major, minor); the major one changes when old drivers no longer fit.
-MAP_VERSION = (2, 0)
+MAP_VERSION = (3, 0)
 #: Bits of a register.
 REGISTER_BITS = 32
 #: Bits of a byte address of the registers: 4 KiB.
@@ -83,7 +83,8 @@ CAUSES = {
     Cause.BAD_TOKENS: "a descriptor has a number of tokens that is 0, too large or inconsistent",
     Cause.BAD_ALIGNMENT: "an address or a row stride is not a multiple of 4 bytes, or a row stride "
     "is 1 MiB or more",
-    Cause.EMPTY_ROW: "a block row of the codes, or an output block of a layer, has no live block",
+    Cause.EMPTY_ROW: "a block row of the codes, or an output block of a layer, has no live block; "
+    "or, with superblocks, it ends before or after the words of the codes say",
     Cause.READ_ERROR: "the memory answered a read with SLVERR or DECERR",
     Cause.WRITE_ERROR: "the memory answered a write with SLVERR or DECERR",
     Cause.BUSY: "a start came while a queue was being worked on or given up",

@@ -1,6 +1,6 @@
 """Code reader: a head's block codes from memory to the scheduler, ahead of it."""
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -12,26 +12,38 @@ from rtl.bus.axi import Destination, run_layout
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 
-__all__ = ["CodeReader", "codes_request_layout"]
+__all__ = ["CodeReader", "code_rows", "codes_request_layout"]
 
 #: Units that one run reads, and that wait here at most.
 RUN_UNITS, WAITING_UNITS = 8, 16
 
 
 def codes_request_layout(config: Config) -> data.StructLayout:
-    """Codes of ``rows`` block rows of ``key_blocks`` blocks each, from ``address`` on.
+    """``rows`` rows of words (`code_rows`), each for ``key_blocks`` blocks, from ``address`` on.
 
     All of them are read ``passes`` times, 1 or more.
     """
-    blocks = unsigned(bits_unsigned(config.blocks_max))
+    with_more = 1 if config.query_rows == 1 else 2  # at most one row of words more for each
     return data.StructLayout(
         {
             "address": unsigned(MEMORY_ADDRESS_BITS),
-            "rows": blocks,
+            "rows": unsigned(bits_unsigned(with_more * config.blocks_max)),
             "key_blocks": unsigned(bits_unsigned(max(config.blocks_max, config.chunks_max))),
             "passes": unsigned(interfaces.block_index_bits(config) + 1),
         }
     )
+
+
+def code_rows(config: Config, last_row: Value, linear: Value) -> Value:
+    """Rows of code words that a head or layer has, whose last block row is ``last_row``.
+
+    With superblocks each of them has one more, which tells which block rows go on; each output
+    block of a layer is a superblock of its own. See `rtl.interfaces.codes_signature`.
+    """
+    if config.query_rows == 1:
+        return last_row + 1
+    last_superblock = Mux(linear, last_row, last_row >> log2(config.query_rows))
+    return last_row + last_superblock + 2
 
 
 class CodeReader(wiring.Component):

@@ -15,8 +15,6 @@ from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["CornerTurn", "turn_request_layout", "turned_layout"]
 
-#: Blocks that the core may have asked for and not received: both slots of Q and of K.
-WAITING = 2 * SLOTS
 #: Bits of a scale in memory that matter: a layer's weights have their bias in them.
 SCALE_BITS = max(formats.QUERY_SCALE_BITS, formats.KEY_SCALE_BITS + formats.OUT_BITS)
 
@@ -57,7 +55,8 @@ class CornerTurn(wiring.Component):
     Members
     -------
     request : In, stream of `turn_request_layout`
-        The blocks, in the order in which their units come; `WAITING` of them wait here.
+        The blocks, in the order in which their units come. All that the core may have asked for
+        and not received wait here: those of all slots of Q and of K.
     units : In, stream of lt 32-bit words
         Of each block: the scales, a unit for each lt tokens; then the tokens' rows.
     beats : Out, stream of `turned_layout`
@@ -90,7 +89,8 @@ class CornerTurn(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = turn_request_layout(self._config)
-        m.submodules.requests = requests = StreamFIFO(layout, depth=WAITING)
+        depth = self._config.row_slots + SLOTS
+        m.submodules.requests = requests = StreamFIFO(layout, depth=depth)
         connect(m, flipped(self.request), requests.input)
         block = Signal(layout)
         m.d.comb += block.eq(requests.output.payload)

@@ -11,7 +11,7 @@ from paro.config import Config
 from paro.config.formats import Kind, Operand
 from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
 from rtl.accelerator.address_generator import AddressGenerator
-from rtl.accelerator.code_reader import CodeReader
+from rtl.accelerator.code_reader import CodeReader, code_rows
 from rtl.accelerator.corner_turn import CornerTurn
 from rtl.accelerator.head_queue import HeadQueue
 from rtl.accelerator.output_addresses import OutputAddresses
@@ -186,6 +186,8 @@ class Engine(wiring.Component):
         """Core to memory: pass runs and words of O to the write master."""
         output = path.cut.output
         connect(m, path.core.o, path.cut.input)
+        if self._config.query_rows > 1:
+            connect(m, path.core.rows, path.outputs.places)
         connect(m, path.outputs.runs, writer.runs)
         m.d.comb += [
             Value.cast(writer.data.payload).eq(Value.cast(output.payload)),
@@ -236,7 +238,8 @@ class Engine(wiring.Component):
         """
         core, codes, addresses = path.core, path.codes, path.addresses
         head, block_bits = queue.heads.payload, log2(self._config.block)
-        token_bits, linear = log2(self._config.layer_tokens), _is_layer(m, head)
+        linear = _is_layer(m, head)
+        pass_bits = log2(self._config.layer_tokens * self._config.query_rows)
         offered, outputs_busy = self._admit(m, queue, path)
         core_started, codes_started, outputs_started = (
             Signal(name=f"{name}_started") for name in ("core", "codes", "outputs")
@@ -252,13 +255,17 @@ class Engine(wiring.Component):
             ),
             codes.request.payload.address.eq(head.codes_address),
             codes.request.payload.rows.eq(
-                (Mux(linear, head.key_tokens, head.query_tokens) - 1 >> block_bits) + 1
+                code_rows(
+                    self._config,
+                    Mux(linear, head.key_tokens, head.query_tokens) - 1 >> block_bits,
+                    linear,
+                )
             ),
             codes.request.payload.key_blocks.eq(
                 Mux(linear, head.chunks, (head.key_tokens - 1 >> block_bits) + 1)
             ),
             codes.request.payload.passes.eq(
-                Mux(linear, (head.query_tokens - 1 >> token_bits) + 1, 1)
+                Mux(linear, (head.query_tokens - 1 >> pass_bits) + 1, 1)
             ),
         ]
 

@@ -1,6 +1,9 @@
 """Output addresses: the runs of memory that a head's outputs are written to."""
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from amaranth.hdl import Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -12,7 +15,7 @@ from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.accelerator.token_walker import TokenWalker, walk_layout
 from rtl.bus.axi import run_layout
-from rtl.interfaces import token_count_shape
+from rtl.interfaces import rows_signature, token_count_shape
 from rtl.lib.arithmetic import log2
 
 __all__ = ["OutputAddresses", "output_head_layout", "output_request_layout"]
@@ -55,6 +58,9 @@ class OutputAddresses(wiring.Component):
         Constant unless ``idle``.
     request : In, stream of `output_request_layout`
         One a head or layer; it stays until ``idle``.
+    places : In, stream of `rtl.interfaces.rows_signature`
+        Of the block rows of all heads and layers. Only with superblocks (``query_rows`` > 1), whose
+        rows leave the core in an order of their own.
     runs : Out, stream of `run_layout`
         Units of one beat of the O stream, or of two that are half as long. A run does not go beyond
         a block.
@@ -63,8 +69,9 @@ class OutputAddresses(wiring.Component):
 
     Latency
     -------
-    See `TokenWalker` and `TokenRuns`; only the first block is a jump. One token a cycle, and one
-    cycle more for each block; of a layer, as many as it takes until the block's runs have left.
+    See `TokenWalker` and `TokenRuns`; a jump is only the first block, and one that does not follow
+    the one before it. One token a cycle, and one cycle more for each block; of a layer, as many as
+    it takes until the block's runs have left.
     """
 
     def __init__(self, config: Config):
@@ -73,6 +80,7 @@ class OutputAddresses(wiring.Component):
             {
                 "head": In(output_head_layout(config)),
                 "request": In(stream.Signature(output_request_layout(config))),
+                **({"places": In(rows_signature(config))} if config.query_rows > 1 else {}),
                 "runs": Out(stream.Signature(run_layout(config))),
                 "idle": Out(1),
             }
@@ -91,6 +99,7 @@ class OutputAddresses(wiring.Component):
         connect(m, rows.runs, flipped(self.runs))
 
         linear = Signal()
+        # Of the superblock in progress: its first position, queries from there on.
         position = Signal(token_count_shape(config))
         left = Signal.like(request.query_tokens)
         output_block = Signal.like(request.last_output_block)
@@ -101,9 +110,12 @@ class OutputAddresses(wiring.Component):
         row_units = Signal.like(rows.row_units)
         last_output = ~linear | (output_block == request.last_output_block)
         taken = walker.request.valid & walker.request.ready
+        row = _Row(position, left, tokens, 1, None)
+        if config.query_rows > 1:
+            row = self._choose_row(m, linear, position, left, taken)
         m.d.comb += [
             step.eq(Mux(linear, config.layer_tokens, config.block)),
-            tokens.eq(Mux(left > step, step, left)),
+            tokens.eq(Mux(row.left > step, step, row.left)),
             row_units.eq(
                 Mux(
                     linear,
@@ -113,10 +125,10 @@ class OutputAddresses(wiring.Component):
             ),
             walker.walk.eq(self.head.walk),
             walker.forget.eq(self.idle),
-            walker.request.payload.position.eq(position),
+            walker.request.payload.position.eq(row.position),
             walker.request.payload.tokens.eq(tokens),
             # The base of a layer's next block is another one.
-            walker.request.valid.eq(left.any() & (~linear | rows.idle)),
+            walker.request.valid.eq(left.any() & (~linear | rows.idle) & row.known),
             rows.base.eq(base),
             rows.row_stride.eq(self.head.row_stride),
             rows.row_units.eq(Mux(self.head.half, row_units >> 1, row_units)),
@@ -131,17 +143,54 @@ class OutputAddresses(wiring.Component):
             ]
         with m.Elif(taken):
             m.d.sync += base.eq(self.head.base + offset)
-            with m.If(last_output):
-                m.d.sync += [
-                    position.eq(position + step),
-                    left.eq(left - tokens),
-                    output_block.eq(0),
-                    offset.eq(0),
-                ]
-            with m.Else():
-                row_bytes = Mux(self.head.half, config.block, OUT_BYTES * config.block)
-                m.d.sync += [
-                    output_block.eq(output_block + 1),
-                    offset.eq(offset + row_bytes),
-                ]
+            with nullcontext() if row.is_last is None else m.If(row.is_last):
+                with m.If(last_output):
+                    m.d.sync += [
+                        position.eq(position + (step << log2(config.query_rows))),
+                        left.eq(left - row.tokens_of_superblock),
+                        output_block.eq(0),
+                        offset.eq(0),
+                    ]
+                with m.Else():
+                    row_bytes = Mux(self.head.half, config.block, OUT_BYTES * config.block)
+                    m.d.sync += [
+                        output_block.eq(output_block + 1),
+                        offset.eq(offset + row_bytes),
+                    ]
         return m
+
+    def _choose_row(
+        self, m: Module, linear: Value, position: Value, left: Value, taken: Value
+    ) -> "_Row":
+        """Choose the row of the superblock that leaves the core next."""
+        config = self._config
+
+        def tokens_of(blocks: Any) -> Value:
+            return Mux(linear, blocks << log2(config.layer_tokens), blocks << log2(config.block))
+
+        place, before = self.places, Signal(range(config.query_rows))  # rows that have left
+        is_last = Signal()
+        whole = tokens_of(Const(config.query_rows))
+        m.d.comb += [
+            place.ready.eq(taken),
+            is_last.eq((before == config.query_rows - 1) | (tokens_of(before + 1) >= left)),
+        ]
+        with m.If(taken):
+            m.d.sync += before.eq(Mux(is_last, 0, before + 1))
+        return _Row(
+            position=position + tokens_of(place.payload),
+            left=left - tokens_of(place.payload),
+            tokens_of_superblock=Mux(left > whole, whole, left),
+            known=place.valid,
+            is_last=is_last,
+        )
+
+
+class _Row(NamedTuple):
+    """The block row whose runs come next."""
+
+    position: Value  # its first
+    left: Value  # queries of the head or layer from there on
+    tokens_of_superblock: Value
+    known: Any  # whether it is known which row that is
+    is_last: Value | None  # of its superblock, or of a layer's output block; None: always

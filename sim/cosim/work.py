@@ -7,11 +7,9 @@ import numpy as np
 
 from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from paro.config import Config
-from paro.config.config import blocks_of
 from paro.config.formats import (
     CODE_DIGITS,
     CODE_WORD_BYTES,
-    CODES_PER_WORD,
     LANES,
     OUT_BYTES,
     SCALE_BYTES,
@@ -61,15 +59,17 @@ def wanted_bytes(config: Config, jobs: Sequence[Job]) -> dict[str, int]:
 
 
 def _layer_bytes(config: Config, job: LayerJob) -> int:
-    """Bytes that a layer reads: inputs and weights of each live tile, with their scales; codes."""
-    codes = job.device_codes()
-    token_blocks = blocks_of(job.tokens, config.layer_tokens)
+    """Bytes that a layer reads: inputs and weights of each live tile, with their scales; codes.
+
+    Weights and codes are read for each superblock of tokens.
+    """
+    codes, passes = job.device_codes(), job.superblocks(config)
     live = np.count_nonzero(codes, axis=1)
     outputs = np.full(len(codes), config.block)
     outputs[-1] = job.outputs - (len(codes) - 1) * config.block
-    rows = token_blocks * int(live @ outputs) + job.tokens * int(live.sum())
-    code_words = token_blocks * len(codes) * blocks_of(codes.shape[1], CODES_PER_WORD)
-    return rows * (config.head_dim + SCALE_BYTES) + code_words * CODE_WORD_BYTES
+    rows = passes * int(live @ outputs) + job.tokens * int(live.sum())
+    code_bytes = passes * len(job.code_words(config)) * CODE_WORD_BYTES
+    return rows * (config.head_dim + SCALE_BYTES) + code_bytes
 
 
 def _computed_codes(config: Config, job: HeadJob) -> np.ndarray:

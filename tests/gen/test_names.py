@@ -120,6 +120,7 @@ def test_default_names_differ():
         "max_tokens": 1024,
         "exp_segments": 16,
         "axi_bits": 64,
+        "query_rows": 2,
     }
     assert set(others) == set(Config.model_fields)
     configs = [Config(), *(Config(**{name: value}) for name, value in others.items())]

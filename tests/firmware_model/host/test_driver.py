@@ -299,7 +299,7 @@ def test_identify(config: Config) -> None:
     ("name", "value", "sentence"),
     [
         ("IDENT", 0, r"no PARO accelerator answers: IDENT reads 0x00000000; legal: 0x4f524150"),
-        ("VERSION", 1 << 16, r"registers have version 1; legal: 2"),
+        ("VERSION", 2 << 16, r"registers have version 2; legal: 3"),
         ("ROWS", 5, r"rows = 5 is not legal"),
         ("DIGEST_HI", 1, r"configuration 0001\w{8}, but what it tells of it gives \w{12}"),
     ],
@@ -309,6 +309,15 @@ def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
     accelerator.registers[name] = value
     with pytest.raises(ParoError, match=sentence):
         run_sync(Driver(accelerator).identify())
+
+
+def test_a_queue_for_another_configuration_is_not_started(seed: int) -> None:
+    image = place_jobs(TINY, [make_job(TINY, 0, seed)], 0)
+    other = Config(**{**TINY.model_dump(), "query_rows": 2})
+    accelerator, driver = ready(other, image)
+    with pytest.raises(ParoError, match=f"laid out for configuration {TINY.digest()}; legal: the"):
+        run_sync(driver.run(image))
+    assert "STATUS" not in accelerator.registers
 
 
 @pytest.mark.parametrize(
@@ -688,14 +697,15 @@ from firmware_model.host.driver import Driver, run_sync
 from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands
 from paro.config import PRESETS
-from paro.config.registers import find_register
+from paro.config.registers import REGISTERS, find_register
 
 MEMORY = bytearray(1 << 16)
+RESET = {register.offset: register.initial(PRESETS["tiny"]) for register in REGISTERS}
 
 
 class Transport:
     async def read32(self, address):
-        return 0b010 if address == find_register("STATUS").offset else 0
+        return 0b010 if address == find_register("STATUS").offset else RESET[address]
 
     async def write32(self, address, value):
         pass

@@ -300,3 +300,64 @@ def test_outputs_of_a_layer(config, half, seed) -> None:
 
     simulate(generator, testbench)
     assert [(run.address, run.units) for run in receiver.items] == expected
+
+
+@pytest.mark.parametrize("query_rows", [2, 4])
+@pytest.mark.parametrize("linear", [0, 1], ids=["heads", "layers"])
+def test_outputs_of_superblocks(linear, query_rows, seed) -> None:
+    """Rows of each superblock as they are told; those of a layer for each output block."""
+    rng = random.Random(seed)
+    config = Config(rows=4, cols=4, block=64, head_dim=32, query_rows=query_rows)
+    generator = OutputAddresses(config)
+    step = config.layer_tokens if linear else config.block
+    requests, places, got, expected = [], [], [], []
+    for order in range(len(ORDERS)):
+        head = Placed(HeadShape((7, 9, 9), 5, 9, order), rng, 2 * config.head_dim, bool(order % 2))
+        row = 0 if linear else rng.randrange(4)
+        queries = rng.randint(1, 581 - row * config.block)
+        # Without a grid a layer's tokens stand in memory's order.
+        walk = {"tokens": 0, "prefix_tokens": 0, "suffix_tokens": 0} if linear else head.shape.walk
+        permutation = list(range(581)) if linear else head.shape.permutation
+        tokens = permutation[row * config.block :][:queries]
+        blocks = [tokens[i : i + step] for i in range(0, queries, step)]
+        outputs, addresses = rng.randint(1, 3) if linear else 1, []
+        row_bytes = 2 * (config.block if linear else config.head_dim)
+        for first in range(0, len(blocks), query_rows):
+            superblock = blocks[first : first + query_rows]
+            for output in range(outputs):
+                chosen = rng.sample(range(len(superblock)), len(superblock))
+                places += chosen
+                base = head.base[0] + output * row_bytes
+                for place in chosen:
+                    addresses += rows(superblock[place], base, head.stride[0], row_bytes)
+        expected.append(addresses)
+        requests.append(
+            (
+                {"walk": walk, "base": head.base[0], "row_stride": head.stride[0]},
+                {
+                    "first_block_row": row,
+                    "query_tokens": queries,
+                    "linear": linear,
+                    "last_output_block": outputs - 1,
+                },
+            )
+        )
+
+    async def testbench(ctx) -> None:
+        for (head, request), addresses in zip(requests, expected, strict=True):
+            ctx.set(generator.head, head)
+            ctx.set(generator.request.payload, request)
+            ctx.set(generator.request.valid, 1)
+            await ctx.tick()
+            ctx.set(generator.request.valid, 0)
+            receiver, covers = Receiver(generator.runs, rng, 0.3), []
+            while len(covers) < len(addresses):
+                await receiver.receive(ctx, len(receiver.items) + 1)
+                covers += covered(receiver.items[-1], 2 * config.output_words)
+            await ctx.tick().repeat(2)
+            assert ctx.get(generator.idle)
+            got.append(covers)
+
+    send = Sender(generator.places, places, rng, 0.3).send
+    simulate(generator, testbench, send)
+    assert got == expected

@@ -2,10 +2,15 @@
 
 import random
 
+import numpy as np
 import pytest
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
+from firmware_model.host.superblocks import code_words, shared_code_words
 from paro.config import PRESETS, Config
-from rtl.accelerator.code_reader import WAITING_UNITS, CodeReader
+from rtl.accelerator.code_reader import WAITING_UNITS, CodeReader, code_rows
 from rtl.bus.axi import Destination
 from rtl.interfaces import CODES_PER_BEAT
 from tests.rtl.simulate import simulate
@@ -101,3 +106,37 @@ def test_codes_of_heads(config: Config, stall: float, seed: int) -> None:
         assert [item.as_bits() for item in receiver.items] == want
 
     simulate(reader, testbench, source.take_runs, source.send_units)
+
+
+class CodeRows(wiring.Component):
+    """`code_rows` of its inputs, a cycle later."""
+
+    def __init__(self, config: Config):
+        self._config = config
+        super().__init__({"last_row": In(10), "linear": In(1), "rows": Out(12)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.rows.eq(code_rows(self._config, self.last_row, self.linear))
+        return m
+
+
+@pytest.mark.parametrize("query_rows", [1, 2, 8, 16])
+def test_rows_of_words(query_rows: int) -> None:
+    """As many as the host lays out, of heads and of layers."""
+    config = Config(rows=4, cols=4, block=16, head_dim=32, query_rows=query_rows)
+    counter = CodeRows(config)
+
+    async def testbench(ctx) -> None:
+        for rows in (1, 2, 3, 8, 9, 33, 1024):
+            codes = np.ones((rows, 35), np.uint8)
+            for linear, words in (
+                (0, code_words(codes, config)),
+                (1, shared_code_words(codes, config)),
+            ):
+                ctx.set(counter.last_row, rows - 1)
+                ctx.set(counter.linear, linear)
+                await ctx.tick()
+                assert 3 * ctx.get(counter.rows) == len(words), (rows, linear)
+
+    simulate(counter, testbench)

@@ -69,6 +69,7 @@ def test_fixed_offsets() -> None:
         "DIGEST_LO": 0x030,
         "ROWS": 0x040,
         "AXI_BITS": 0x058,
+        "QUERY_ROWS": 0x05C,
         "CYCLES_LO": 0x080,
         "WRITE_BEATS": 0x094,
         "SCHEDULER_BUSY": 0x100,
@@ -100,7 +101,7 @@ def test_constants_and_inputs_read_at_their_addresses(stall: float, seed: int) -
     master = AxiLiteMaster(registers.s_axil, rng, stall)
     constants = {
         "IDENT": 0x4F524150,
-        "VERSION": 0x00020000,
+        "VERSION": 0x00030000,
         "ROWS": 4,
         "COLS": 4,
         "BLOCK": 16,
@@ -108,6 +109,7 @@ def test_constants_and_inputs_read_at_their_addresses(stall: float, seed: int) -
         "MAX_TOKENS": CONFIG.max_tokens,
         "EXP_SEGMENTS": 8,
         "AXI_BITS": 128,
+        "QUERY_ROWS": 1,
         "DIGEST_LO": int(CONFIG.digest()[4:], 16),
         "DIGEST_HI": int(CONFIG.digest()[:4], 16),
     }

@@ -88,6 +88,16 @@ def test_bytes_by_hand():
     assert written_bytes(CONFIG, 24) == 24 * 32 * 2
 
 
+def test_bytes_of_superblocks_by_hand():
+    config = Config(**{**CONFIG.model_dump(), "query_rows": 2})
+    codes = np.array([[[3, 0, 0], [0, 0, 2], [0, 0, 1]]], np.uint8)
+    port, least = read_bytes(config, codes, 40)
+    # Two superblocks: a word more of codes each; keys of blocks 0 and 2, then of block 2.
+    once = 128 + 40 * (32 + 4) + (3 + 2) * 4
+    assert port[0] == once + (16 + 8 + 8) * (2 * 32 + 4)
+    assert least[0] == once + 40 * (2 * 32 + 4)
+
+
 def test_some_rows_by_hand():
     # The second row of the two: 8 queries.
     codes = np.array([[[0, 2]]], np.uint8)
