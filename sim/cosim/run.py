@@ -18,7 +18,7 @@ from sim.cosim.session import Session
 from sim.cosim.simulators import SIMULATORS, get_simulator
 from sim.cosim.target import Simulation, Target
 from sim.cosim.work import ideal_cycles
-from sim.cycles.cycle_model import compile_model, follows
+from sim.cycles.cycle_model import compile_model
 
 __all__ = ["Run", "Setup", "run_jobs", "utilisation"]
 
@@ -107,7 +107,7 @@ class Run:
         complete = compared == sum(words.size for words in self.expected) > 0
         mismatches = sum(int(wrong.sum()) for wrong in self._wrong())
         prediction = None
-        if simulation.failure is None and follows(self.config):
+        if simulation.failure is None and self.target.is_predicted(self.config):
             prediction = self.target.predict(self.config, self.jobs)
         ideal = sum(ideal_cycles(self.config, job) for job in self.jobs)
         return {

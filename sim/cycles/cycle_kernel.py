@@ -11,7 +11,7 @@ import numpy as np
 from paro.config.formats import Operand, Operation, Stage
 from rtl.core.blocks import SLOTS
 from rtl.core.layer_output import PAGES
-from rtl.interfaces import Activity
+from rtl.interfaces import CODES_PER_BEAT, Activity
 from sim.cycles.port_kernel import (
     MemoryPort,
     read_block,
@@ -26,8 +26,10 @@ __all__ = ["Command", "CoreTiming", "Model", "new_model", "predict_cycles"]
 
 #: A time that does not come, one before all.
 _NEVER, _ALWAYS = 1 << 60, -(1 << 60)
-#: Blocks and rows of which something is remembered, a power of two: more than can be under way.
-_RING = 4 * SLOTS
+#: Blocks between QK and PV of which something is remembered, a power of two.
+_BLOCKS = 4 * SLOTS
+#: Codes in a beat, from which the scheduler of superblocks takes columns.
+_GROUP = CODES_PER_BEAT
 #: Memory that no PV writes to.
 _NO_MEMORY = -1
 #: Cycles of each stage, by `Activity`.
@@ -39,6 +41,8 @@ _STAGES = record_dtype(
 class CoreTiming(NamedTuple):
     """Numbers of a configuration; times are in cycles."""
 
+    query_rows: int  # of a superblock
+    row_slots: int  # of queries and of outputs
     block: int
     rows: int
     cols: int
@@ -109,7 +113,9 @@ class Scheduler(NamedTuple):
     command: int = -1
     command_there: int = 0  # first cycle in which the next command is there
     rows_left: int = 0  # of the command
-    row: int = -1  # of all commands
+    rows: int = 0  # that have begun, of all commands
+    row: int = -1  # the block's one among them
+    first_row: int = 0  # rows of all commands before this one
     row_begin: int = 0  # index of the row's first code
     row_end: int = 0  # index after its last code
     codes_there: int = 0  # first cycle in which codes of the command are there
@@ -121,7 +127,14 @@ class Scheduler(NamedTuple):
     last: int = 1  # whether it is the last one
     following: int = 0  # index of the next live block's code
     linear: int = 0  # whether it is one of a layer
-    query_loads: int = 0  # blocks of queries that were asked for
+    place: int = -1  # of its row in the superblock
+    group_end: int = 0  # column after the last one whose codes were taken
+    loads: int = 0  # whether K, and V, are asked for with it
+    releases: int = 1  # whether K and V serve no block after it
+    following_state: int = 0  # cycle of the superblock scheduler's next state
+    query_loads: int = 0  # blocks of queries, of keys, of values that were asked for
+    key_loads: int = 0
+    value_loads: int = 0
     key_fetch: int = 0  # cycle in which its K was asked for
     value_fetch: int = -2  # cycle in which V of the block before was asked for
     known: int = _NEVER  # first cycle in which the sequencer knows of it
@@ -137,9 +150,12 @@ class Array(NamedTuple):
     period: int = 1  # cycles from a tile of it to the next
     qk: int = 0  # blocks whose QK has begun
     pv: int = 0  # blocks whose PV has begun, and all of layers
-    layers: int = 0  # blocks of layers that have begun
-    layer_tiles: int = 0  # tiles of these
-    pv_rows: int = 0  # rows whose last PV, or last block of a layer, has begun
+    layer_tiles: int = 0  # tiles of layers that have begun
+    begun_rows: int = 0  # rows whose first PV, or first block of a layer, has begun
+    ended_rows: int = 0  # rows whose last one has
+    query_releases: int = 0  # slots of queries, keys, values that were released
+    key_releases: int = 0
+    value_releases: int = 0
     softmax_free: int = 0  # first cycle in which the softmax unit is free
 
 
@@ -147,8 +163,10 @@ class Block(NamedTuple):
     """Record of a block between its QK and its PV."""
 
     code: int = 0
+    row: int = 0  # its row, see `Scheduler`
     first: int = 0
     last: int = 0
+    releases: int = 0
     weighted: int = 0  # first cycle in which its weights are there
     values_there: int = 0  # first cycle in which its V is there
 
@@ -156,11 +174,20 @@ class Block(NamedTuple):
 class Row(NamedTuple):
     """Record of a row between its scan and its output."""
 
+    number: int = 0  # of all commands' rows
     command: int = 0
     queries: int = 0
     linear: int = 0
     complete: int = 0  # cycle in which the numerators of its first R queries are complete
     complete_step: int = 0  # cycles until those of the next R queries are
+
+
+class Place(NamedTuple):
+    """Record of a row in the superblock that is scanned."""
+
+    last: int = -1  # its last live column
+    begun: int = 0
+    row: int = 0  # see `Scheduler`
 
 
 class Output(NamedTuple):
@@ -195,7 +222,7 @@ class Load(NamedTuple):
     tokens: int  # side by side in a beat
     beats: int  # for so many tokens
     group_tokens: int  # that the array takes at once
-    free: np.ndarray  # int64 [SLOTS]: first cycle in which a slot is free
+    free: np.ndarray  # int64 [slots]: first cycle in which the slots released last are free
     arrived: np.ndarray  # int64 [groups]: cycle after the last beat of each group of the last block
     state: Any  # `LoadState`
     stalls: Any  # `Generator` of the stream
@@ -240,7 +267,9 @@ class Model(NamedTuple):
     pv_drains: PvDrains
     layer_drains: LayerDrains
     blocks: np.ndarray  # `Block` [ring]
-    rows: np.ndarray  # `Row` [ring]
+    rows: np.ndarray  # `Row` [ring], as they begin
+    ended: np.ndarray  # int64 [ring]: rows as they end
+    places: np.ndarray  # `Place` [query_rows]
     # int64 [ring, query_groups]: cycle in which the softmax unit begins with a group of C queries
     # in the last block of a row.
     chunk_starts: np.ndarray
@@ -281,14 +310,14 @@ def new_model(
     """
     stages = np.zeros(1, _STAGES)[0]
 
-    def load(operand: Operand, tokens: int, beats: int, group_tokens: int) -> Load:
+    def load(operand: Operand, tokens: int, beats: int, group_tokens: int, slots: int) -> Load:
         name = operand.name.lower()
         return Load(
             operand=int(operand),
             tokens=tokens,
             beats=beats,
             group_tokens=group_tokens,
-            free=np.full(SLOTS, _ALWAYS),
+            free=np.full(slots, _ALWAYS),
             arrived=np.zeros(core.block // group_tokens, np.int64),
             state=new_record(LoadState()),
             stalls=stalls[name],
@@ -296,11 +325,14 @@ def new_model(
         )
 
     tile_cycles = [max(core.block >> 3 - code, core.drain_cycles) for code in range(4)]
-    drains = _power_of_two(_RING * int(commands["columns"].max()))
+    # Rows under way: those in progress, those with an output slot.
+    ring = _power_of_two(4 * core.row_slots)
+    drains = _power_of_two(ring * int(commands["columns"].max()))
     layers = commands[commands["linear"] != 0]
     tiles = core.row_groups * core.layer_groups if len(layers) else 1
-    # Rows of both output slots, and the next one.
-    layer_drains = _power_of_two((SLOTS + 1) * tiles * max(layers["columns"], default=1))
+    # Rows of all output slots, and those in progress.
+    rows = core.row_slots + core.query_rows
+    layer_drains = _power_of_two(rows * tiles * max(layers["columns"], default=1))
     return Model(
         core=core,
         codes=codes,
@@ -311,9 +343,9 @@ def new_model(
         port=port,
         scheduler=new_record(Scheduler()),
         loads=Loads(
-            load(Operand.Q, core.load_tokens, core.token_beats, core.cols),
-            load(Operand.K, core.load_tokens, core.token_beats, core.rows),
-            load(Operand.V, 1, core.value_beats, core.block),
+            load(Operand.Q, core.load_tokens, core.token_beats, core.cols, core.row_slots),
+            load(Operand.K, core.load_tokens, core.token_beats, core.rows, SLOTS),
+            load(Operand.V, 1, core.value_beats, core.block, SLOTS),
         ),
         array=new_record(Array(step=-core.drain_cycles)),
         pv_shifts=np.array([(cycles - 1).bit_length() for cycles in tile_cycles], np.uint8),
@@ -321,10 +353,12 @@ def new_model(
         layer_drains=LayerDrains(
             np.zeros(layer_drains, np.int64), np.zeros(layer_drains, np.uint8)
         ),
-        blocks=new_records(Block, [Block()] * _RING),
-        rows=new_records(Row, [Row()] * _RING),
-        chunk_starts=np.zeros((_RING, core.query_groups), np.int64),
-        tiles_complete=np.zeros((_RING, tiles), np.int64),
+        blocks=new_records(Block, [Block()] * _BLOCKS),
+        rows=new_records(Row, [Row()] * ring),
+        ended=np.zeros(ring, np.int64),
+        places=new_records(Place, [Place()] * core.query_rows),
+        chunk_starts=np.zeros((ring, core.query_groups), np.int64),
+        tiles_complete=np.zeros((ring, tiles), np.int64),
         page_free=np.full(PAGES, _ALWAYS),
         output=new_record(Output()),
         left=np.full(core.block, _ALWAYS),
@@ -439,7 +473,7 @@ def _next_live(codes, column, end):
 def _load_values(model):
     """Load V of the block whose QK has just begun."""
     scheduler, array, load = model.scheduler, model.array, model.loads.v
-    number = array.qk - array.layers - 1  # of the blocks that have V
+    number = scheduler.value_loads
     free = load.free[number % SLOTS]
     scheduler.value_fetch = _load(
         model,
@@ -450,7 +484,8 @@ def _load_values(model):
         scheduler.key_fetch + 1,
         free,
     )
-    model.blocks[(array.qk - 1) % _RING].values_there = load.state.end
+    scheduler.value_loads += 1
+    model.blocks[(array.qk - 1) % _BLOCKS].values_there = load.state.end
     if array.pv >= array.qk - 1 and number > 0:
         load.stage.blocked += max(0, load.free[(number + 1) % SLOTS] - load.state.end)
 
@@ -462,6 +497,8 @@ def _next_command(model, idle):
     Returns the scheduler's next cycle.
     """
     scheduler, port = model.scheduler, model.port
+    if scheduler.command >= 0:
+        scheduler.first_row += model.commands[scheduler.command].rows
     scheduler.command += 1
     number = scheduler.command
     if port.present:
@@ -485,11 +522,25 @@ def _next_command(model, idle):
 def _load_queries(model, row, block, begin, wanted):
     """Load a block of queries for a row; returns the cycle in which the fetch is taken."""
     scheduler, load = model.scheduler, model.loads.q
-    slot = scheduler.query_loads % SLOTS
-    fetch = _load(model, load, block, begin, row.queries, wanted, load.free[slot])
+    free = load.free[scheduler.query_loads % len(load.free)]
+    fetch = _load(model, load, block, begin, row.queries, wanted, free)
     scheduler.query_loads += 1
-    load.stage.blocked += max(0, load.free[1 - slot] - load.state.end)
+    free = load.free[scheduler.query_loads % len(load.free)]
+    load.stage.blocked += max(0, free - load.state.end)
     return fetch
+
+
+@inlined
+def _begin_row(model, number):
+    """Begin a row of the command; returns its record."""
+    scheduler = model.scheduler
+    scheduler.row = scheduler.rows
+    scheduler.rows += 1
+    row = model.rows[scheduler.row & (len(model.rows) - 1)]
+    row.number = scheduler.first_row + number
+    row.command = scheduler.command
+    row.linear = scheduler.linear
+    return row
 
 
 @inlined
@@ -500,12 +551,9 @@ def _next_row(model, begin):
     """
     core, scheduler = model.core, model.scheduler
     command = model.commands[scheduler.command]
-    scheduler.row += 1
     scheduler.rows_left -= 1
     number = command.rows - scheduler.rows_left - 1
-    row = model.rows[scheduler.row % _RING]
-    row.command = scheduler.command
-    row.linear = command.linear
+    row = _begin_row(model, number)
     fetch = begin
     if command.linear:
         row.queries = core.layer_tokens
@@ -528,9 +576,22 @@ def _next_row(model, begin):
 
 
 @inlined
+def _load_keys(model, tile, key_block, wanted):
+    """Load a block of keys, of a layer a tile; returns the cycle in which the fetch is taken."""
+    scheduler, load = model.scheduler, model.loads.k
+    free = load.free[scheduler.key_loads % SLOTS]
+    begin = key_block * model.core.block
+    fetch = _load(model, load, tile, begin, scheduler.keys, wanted, free)
+    scheduler.key_loads += 1
+    free = load.free[scheduler.key_loads % SLOTS]
+    load.stage.blocked += max(0, free - load.state.end)
+    return fetch
+
+
+@inlined
 def _next_block(model, scan):
     """Find the next live block in this cycle, seek the one after it, and load the block's keys."""
-    core, scheduler, array = model.core, model.scheduler, model.array
+    core, scheduler = model.core, model.scheduler
     begin, end = scheduler.row_begin, scheduler.row_end
     at = scheduler.following
     scheduler.code = model.codes[at]
@@ -550,23 +611,20 @@ def _next_block(model, scan):
     beats = ((scanned - begin) >> core.beat_shift) - (scheduler.column >> core.beat_shift)
     scan = _take_codes(model, scan + 1, beats)
     queries, keys = model.loads.q, model.loads.k
-    free = keys.free[array.qk % SLOTS]
     wanted = scan + 1
     if scheduler.linear:
-        row = model.rows[scheduler.row % _RING]
+        row = model.rows[scheduler.row & (len(model.rows) - 1)]
         token_block = number // command.key_blocks
         tile = token_block * command.columns + scheduler.column
         wanted = _load_queries(model, row, tile, token_block * core.layer_tokens, wanted) + 1
         tile = key_block * command.columns + scheduler.column
-    fetch = _load(model, keys, tile, key_block * core.block, scheduler.keys, wanted, free)
-    keys.stage.blocked += max(0, keys.free[(array.qk + 1) % SLOTS] - keys.state.end)
-    scheduler.key_fetch = fetch
-    scheduler.known = fetch + core.fifo
+    scheduler.key_fetch = _load_keys(model, tile, key_block, wanted)
+    scheduler.known = scheduler.key_fetch + core.fifo
     scheduler.loaded = max(scheduler.known, keys.arrived[0] + core.begun)
     if scheduler.first or scheduler.linear:
         scheduler.loaded = max(scheduler.loaded, queries.arrived[0] + core.begun)
     if scheduler.linear:
-        scheduler.value_fetch = fetch  # no V is asked for
+        scheduler.value_fetch = scheduler.key_fetch  # no V is asked for
 
 
 @inlined
@@ -581,9 +639,208 @@ def _schedule_from(model, scan):
     _next_block(model, scan)
 
 
+@compiled
+def _is_live(model, place, column):
+    """Whether a row of the superblock has a live block in a column."""
+    return model.places[place].last >= column and (
+        model.codes[_code_place(model, place, column)] != 0
+    )
+
+
+@compiled
+def _code_place(model, place, column):
+    """Index of the code of a superblock's row, whose codes are those of all rows of a layer."""
+    scheduler = model.scheduler
+    row = 0 if scheduler.linear else place
+    return scheduler.row_begin + row * model.commands[scheduler.command].columns + column
+
+
+@compiled
+def _next_place(model, column, place):
+    """First row of the superblock, from a place on, that is live in a column; -1 for none."""
+    for each in range(place, model.core.query_rows):
+        if _is_live(model, each, column):
+            return each
+    return -1
+
+
+@compiled
+def _begin_superblock(model, begin):
+    """Begin the next superblock in this cycle; returns the cycle of its first scan."""
+    core, scheduler = model.core, model.scheduler
+    command = model.commands[scheduler.command]
+    number = command.rows - scheduler.rows_left
+    rows = _rows_together(model)
+    scheduler.row_begin = command.codes
+    if command.linear:
+        scheduler.row_begin += _output_block(model, number) * command.columns
+    else:
+        scheduler.row_begin += number * command.columns
+    for place in range(core.query_rows):
+        each = model.places[place]
+        each.begun = 0
+        each.last = -1
+        if place < rows:
+            each.last = command.columns - 1
+            while model.codes[_code_place(model, place, each.last)] == 0:
+                each.last -= 1
+    scheduler.column = -1
+    scheduler.group_end = _GROUP
+    return _take_codes(model, begin + 1, 2 if command.linear else 1 + rows)
+
+
+@compiled
+def _rows_together(model):
+    """Rows of the superblock that is next."""
+    core, scheduler = model.core, model.scheduler
+    command = model.commands[scheduler.command]
+    if not command.linear:
+        return min(core.query_rows, scheduler.rows_left)
+    # Rows of a layer: for each superblock of tokens, for each output block, its blocks of tokens.
+    token_blocks = command.rows // command.key_blocks
+    done = command.rows - scheduler.rows_left
+    whole = done // (core.query_rows * command.key_blocks)
+    return min(core.query_rows, token_blocks - whole * core.query_rows)
+
+
+@compiled
+def _output_block(model, number):
+    """Output block of the superblock that begins with a layer's row."""
+    core = model.core
+    command = model.commands[model.scheduler.command]
+    within = number % (core.query_rows * command.key_blocks)
+    return within // _rows_together(model)
+
+
+@compiled
+def _seek_column(model, scan):
+    """Follow the scans from a cycle on to the next live column, or to the superblock's end.
+
+    Returns the cycle in which the column's first row is chosen, or that of the end; the column is
+    -1 then.
+    """
+    scheduler = model.scheduler
+    command = model.commands[scheduler.command]
+    rows = 1 if command.linear else _rows_of_superblock(model)
+    column = scheduler.column + 1
+    while True:
+        until = min(scheduler.group_end, command.columns)
+        while column < until and _next_place(model, column, 0) < 0:
+            column += 1
+        if column < until:
+            scheduler.column = column
+            scheduler.loads = 1
+            return scan + 2
+        if scheduler.group_end >= command.columns:
+            scheduler.column = -1
+            return scan + 1
+        scan = _take_codes(model, scan + 1, 1 + rows)
+        scheduler.group_end += _GROUP
+
+
+@compiled
+def _rows_of_superblock(model):
+    """Rows of the superblock in progress."""
+    rows = 0
+    for place in range(model.core.query_rows):
+        if model.places[place].last >= 0:
+            rows += 1
+    return rows
+
+
+@compiled
+def _choose_block(model, chosen, place):
+    """Follow the scheduler from the cycle in which it chooses a row of the column."""
+    core, scheduler = model.core, model.scheduler
+    command, each = model.commands[scheduler.command], model.places[place]
+    column = scheduler.column
+    scheduler.place = place
+    scheduler.code = model.codes[_code_place(model, place, column)]
+    scheduler.first = 1 - each.begun
+    scheduler.last = each.last == column
+    scheduler.releases = _next_place(model, column, place + 1) < 0
+    now = chosen + 1
+    number = command.rows - scheduler.rows_left + place
+    token_block, key_block, key_blocks, tile = number, column, command.columns, column
+    if command.linear:
+        before = number - place
+        together = core.query_rows * command.key_blocks
+        token_block = before // together * core.query_rows + place
+        key_block, key_blocks = _output_block(model, before), command.key_blocks
+        tile = key_block * command.columns + column
+        number = token_block * command.key_blocks + key_block
+    if scheduler.first:
+        each.begun = 1
+        row = _begin_row(model, number)
+        each.row = scheduler.row
+        tokens = core.layer_tokens if command.linear else core.block
+        row.queries = min(tokens, command.query_tokens - token_block * tokens)
+    scheduler.row = each.row
+    row = model.rows[each.row & (len(model.rows) - 1)]
+    if command.linear:
+        inputs = token_block * command.columns + column
+        now = _load_queries(model, row, inputs, token_block * core.layer_tokens, now) + 1
+    elif scheduler.first:
+        queries = token_block
+        if model.port.present:
+            queries += model.port.heads[scheduler.command].first_row
+        now = _load_queries(model, row, queries, queries * core.block, now) + 1
+    scheduler.keys = core.block
+    if key_block == key_blocks - 1:
+        scheduler.keys = (command.key_tokens - 1) % core.block + 1
+    if scheduler.loads:
+        now = scheduler.key_fetch = _load_keys(model, tile, key_block, now)
+    scheduler.known = now + core.fifo
+    scheduler.following_state = now + 1
+    scheduler.loaded = max(scheduler.known, model.loads.k.arrived[0] + core.begun)
+    if scheduler.first or command.linear:
+        scheduler.loaded = max(scheduler.loaded, model.loads.q.arrived[0] + core.begun)
+
+
+@compiled
+def _schedule_superblock(model):
+    """Follow the scheduler of superblocks to the next block."""
+    scheduler = model.scheduler
+    now = scheduler.following_state
+    if scheduler.command < 0:
+        now = _begin_superblock(model, _next_command(model, 0))
+        now = _seek_column(model, now)
+        _choose_block(model, now, _next_place(model, scheduler.column, 0))
+        return
+    if scheduler.loads and not scheduler.linear:
+        _load_values(model)
+        now = scheduler.value_fetch + 1
+    scheduler.loads = 0
+    place = _next_place(model, scheduler.column, scheduler.place + 1)
+    if place < 0:
+        now = _seek_column(model, now)
+        if scheduler.column < 0:
+            scheduler.rows_left -= _rows_of_superblock(model)
+            begin = now + 1
+            if scheduler.rows_left == 0:
+                if scheduler.command + 1 == len(model.commands):
+                    scheduler.more = 0
+                    scheduler.known = scheduler.loaded = _NEVER
+                    model.stages.scheduler.starved -= begin
+                    return
+                begin = _next_command(model, begin)
+            now = _seek_column(model, _begin_superblock(model, begin))
+        place = _next_place(model, scheduler.column, 0)
+    _choose_block(model, now, place)
+
+
 @inlined
 def _schedule(model):
     """Follow the scheduler to the next block: of this row, the next one, the next command."""
+    if model.core.query_rows > 1:
+        _schedule_superblock(model)
+    else:
+        _schedule_row(model)
+
+
+@inlined
+def _schedule_row(model):
+    """Follow the scheduler of single rows to the next block."""
     scheduler = model.scheduler
     if model.array.qk > 0 and not scheduler.linear:
         _load_values(model)
@@ -817,16 +1074,17 @@ def _send_due_rows(model):
     array, output, scheduler = model.array, model.output, model.scheduler
     due = 0
     if array.pv < array.qk:
-        if model.blocks[array.pv % _RING].first:
-            due = array.pv_rows + 1 - SLOTS
+        if model.blocks[array.pv % _BLOCKS].first:
+            due = array.begun_rows + 1 - model.core.row_slots
     elif not scheduler.more:
         due = len(model.row_ends)
     elif scheduler.waits:
-        due = array.pv_rows
+        due = array.ended_rows
     elif scheduler.linear and scheduler.first:
-        due = array.pv_rows + 1 - SLOTS
+        due = array.begun_rows + 1 - model.core.row_slots
     while output.rows < due:
-        place = output.rows % _RING
+        mask = len(model.rows) - 1
+        place = model.ended[output.rows & mask] & mask
         row = model.rows[place]
         if row.linear:
             end = _send_layer_row(model, row, model.tiles_complete[place])
@@ -834,8 +1092,8 @@ def _send_due_rows(model):
             end = _send_row(model, row, model.chunk_starts[place])
         if model.port.present:
             end = model.port.writes.state.answer_taken + 1
-        model.row_ends[output.rows] = end
-        model.spans[model.rows[place].command].end = end
+        model.row_ends[row.number] = end
+        model.spans[row.command].end = end
         output.slot_free = output.normalizer_free
         output.rows += 1
 
@@ -870,7 +1128,7 @@ def _choose(model):
             known = max(known, model.output.slot_free)
             loaded = max(loaded, known)
     if array.pv < array.qk:
-        block = model.blocks[array.pv % _RING]
+        block = model.blocks[array.pv % _BLOCKS]
         values_loaded = max(block.weighted, block.values_there)
         if block.first:
             room = model.output.slot_free
@@ -934,9 +1192,21 @@ def _release_keys(model):
     """Release the keys of a block once it has drained, and queries that no other block needs."""
     core, scheduler, array = model.core, model.scheduler, model.array
     released = array.step + core.drained + core.key_release + 1
-    model.loads.k.free[array.qk % SLOTS] = released
+    if scheduler.releases:
+        model.loads.k.free[array.key_releases % SLOTS] = released
+        array.key_releases += 1
     if scheduler.last or scheduler.linear:
-        model.loads.q.free[(scheduler.query_loads - 1) % SLOTS] = released
+        free = model.loads.q.free
+        free[array.query_releases % len(free)] = released
+        array.query_releases += 1
+
+
+@inlined
+def _end_row(model, row):
+    """Note that a row's last PV, or last block of a layer, has begun."""
+    array = model.array
+    model.ended[array.ended_rows & (len(model.rows) - 1)] = row
+    array.ended_rows += 1
 
 
 @inlined
@@ -949,7 +1219,7 @@ def _multiply_layer(model, now):
     array.period = max(steps, core.drain_cycles)
     stage = model.stages.qk
     stage.busy += core.row_groups * core.layer_groups * steps
-    complete = model.tiles_complete[scheduler.row % _RING]
+    complete = model.tiles_complete[scheduler.row & (len(model.rows) - 1)]
     mask = len(drains.first) - 1
     step, begin, tile = array.step, now + 1, 0
     for group in range(core.layer_groups):
@@ -967,11 +1237,11 @@ def _multiply_layer(model, now):
             tile += 1
     array.step = step
     _release_keys(model)
+    array.begun_rows += scheduler.first
     if scheduler.last:
-        array.pv_rows += 1
+        _end_row(model, scheduler.row)
     array.qk += 1
     array.pv += 1
-    array.layers += 1
 
 
 @inlined
@@ -986,12 +1256,15 @@ def _multiply_keys(model, now):
     if max(queries.state.end, keys.state.end) <= now + 1 and not scheduler.last:
         _multiply_loaded(model, now)
     else:
-        _multiply_loading(model, now, model.chunk_starts[scheduler.row % _RING])
+        _multiply_loading(model, now, model.chunk_starts[scheduler.row & (len(model.rows) - 1)])
     _release_keys(model)
-    block = model.blocks[array.qk % _RING]
+    block = model.blocks[array.qk % _BLOCKS]
     block.code = scheduler.code
+    block.row = scheduler.row
     block.first = scheduler.first
     block.last = scheduler.last
+    block.releases = scheduler.releases
+    block.values_there = model.loads.v.state.end
     block.weighted = array.softmax_free - 1 + core.weights
     array.qk += 1
 
@@ -1000,9 +1273,8 @@ def _multiply_keys(model, now):
 def _multiply_values(model, now):
     """Follow a PV, chosen in this cycle."""
     core, array, load, drains = model.core, model.array, model.loads.v, model.pv_drains
-    block = model.blocks[array.pv % _RING]
+    block = model.blocks[array.pv % _BLOCKS]
     shift = model.pv_shifts[block.code]
-    number = array.pv - array.layers
     array.steps = core.block >> (3 - block.code)
     array.period = 1 << shift
     first = max(now + array.steps, array.step + core.drain_cycles)
@@ -1012,18 +1284,21 @@ def _multiply_values(model, now):
     place = array.pv & (len(drains.first) - 1)
     drains.first[place] = first + core.drain
     drains.shift[place] = shift
-    free = array.step + core.value_release + 1
-    load.free[number % SLOTS] = free
-    if array.pv + 1 < array.qk:
-        # V of the next block has been asked for already.
-        there = model.blocks[(array.pv + 1) % _RING].values_there
-        load.stage.blocked += max(0, free - there)
+    if block.releases:
+        free = array.step + core.value_release + 1
+        load.free[array.value_releases % SLOTS] = free
+        array.value_releases += 1
+        if array.pv + 1 < array.qk:
+            # V of the next block has been asked for already.
+            there = model.blocks[(array.pv + 1) % _BLOCKS].values_there
+            load.stage.blocked += max(0, free - there)
+    array.begun_rows += block.first
     if block.last:
-        row = model.rows[array.pv_rows % _RING]
+        row = model.rows[block.row & (len(model.rows) - 1)]
         row.complete_step = core.channel_groups * array.period
         first_group = first + row.complete_step - array.period
         row.complete = first_group + core.drained + core.groups + 1
-        array.pv_rows += 1
+        _end_row(model, block.row)
     array.pv += 1
 
 

@@ -50,7 +50,7 @@ __all__ = [
     "Prediction",
     "Work",
     "compile_model",
-    "follows",
+    "follows_port",
     "predict",
     "predict_accelerator",
     "predict_heads",
@@ -244,6 +244,11 @@ def _prediction(model: Model) -> Prediction:
     )
 
 
+def follows_port(config: Config) -> bool:
+    """Whether the model follows the accelerator's memory port: not yet with superblocks."""
+    return config.query_rows == 1
+
+
 def predict_accelerator(
     config: Config, works: Sequence[Work], image: Image, memory: Memory
 ) -> Prediction:
@@ -268,8 +273,13 @@ def predict_accelerator(
     Raises
     ------
     ParoError
-        See `predict`.
+        See `predict`; with superblocks, see `follows_port`.
     """
+    if not follows_port(config):
+        raise ParoError(
+            f"cycle model: the accelerator with query_rows = {config.query_rows} is not followed "
+            "yet; legal: 1"
+        )
     codes, commands = _joined(config, works, memory.latency[0])
     port = memory_port(config, image, memory)
     stalls, core = generators(None, STREAMS), _core_timing(config, accelerator=True)
@@ -346,20 +356,13 @@ def _checked_codes(config: Config, codes: np.ndarray, work: CoreWork) -> np.ndar
     return np.ascontiguousarray(codes, np.uint8)
 
 
-def follows(config: Config) -> bool:
-    """Whether the model follows the core of a configuration: not yet if it has superblocks."""
-    return config.query_rows == 1
-
-
 def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = False) -> CoreTiming:
     """Read the configuration, and the latencies that the modules name."""
-    if not follows(config):
-        raise ParoError(
-            f"cycle model: query_rows = {config.query_rows} is not followed yet; legal: 1"
-        )
     drain = ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY
     weights = SoftmaxUnit.LATENCY
     return CoreTiming(
+        query_rows=config.query_rows,
+        row_slots=config.row_slots,
         block=config.block,
         rows=config.rows,
         cols=config.cols,

@@ -1,16 +1,23 @@
-"""Superblocks in the core: the same words from one load of K and V for several block rows."""
+"""Superblocks in the core: the same words from one load of K and V for several block rows.
+
+The cycle model predicts them as it does single rows.
+"""
 
 import random
 
 import numpy as np
 import pytest
 
+from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import Job
 from paro.config import Config, ParoError
+from sim.cosim.accelerator import AcceleratorTarget
 from sim.cosim.core import CoreTarget
+from sim.cosim.target import Simulation
 from sim.cosim.work import job_work
-from sim.cycles.cycle_model import predict
-from tests.sim.cosim.checks import assert_exact, simulate
+from sim.cycles.cycle_model import predict_accelerator
+from sim.cycles.memory import Memory
+from tests.sim.cosim.checks import assert_as_predicted, assert_exact, simulate
 from tests.sim.cosim.test_layers import mixed_queue, odd_layers
 from tests.sim.inputs import Shape
 
@@ -21,6 +28,13 @@ LARGER = {
     "4x8-b32-d32": {"rows": 4, "cols": 8, "block": 32, "head_dim": 32},
     "4x4-b64-d32": {"rows": 4, "cols": 4, "block": 64, "head_dim": 32},
 }
+
+
+def run(config: Config, jobs: list[Job], target: CoreTarget, build_dir, tmp_path) -> Simulation:
+    simulation = simulate(target, config, jobs, build_dir, tmp_path)
+    assert_exact(config, jobs, simulation)
+    assert_as_predicted(target, config, jobs, simulation)
+    return simulation
 
 
 def queue(config: Config, seed: int, jobs: int = 6) -> list[Job]:
@@ -39,8 +53,7 @@ def test_queues_are_exact(rows, build_dir, tmp_path, seed) -> None:
     config = Config(**TINY, query_rows=rows)
     jobs = queue(config, seed)
     for latency, stalls in ((0, None), (30, seed)):
-        target = CoreTarget(latency, stalls)
-        assert_exact(config, jobs, simulate(target, config, jobs, build_dir, tmp_path))
+        run(config, jobs, CoreTarget(latency, stalls), build_dir, tmp_path)
 
 
 def test_keys_load_once_and_the_array_never_waits(build_dir, tmp_path, seed) -> None:
@@ -49,8 +62,7 @@ def test_keys_load_once_and_the_array_never_waits(build_dir, tmp_path, seed) -> 
     for rows in (1, 2, 4):
         config = Config(**TINY, query_rows=rows)
         jobs: list[Job] = [Shape((32, 1, 16), mean_bits=4.8).job(config, 1, seed)]
-        simulation = simulate(CoreTarget(5), config, jobs, build_dir, tmp_path)
-        assert_exact(config, jobs, simulation)
+        simulation = run(config, jobs, CoreTarget(5), build_dir, tmp_path)
         assert simulation.total_cycles is not None
         assert simulation.stages["load_k"]["busy"] == simulation.stages["load_v"]["busy"]
         loads.append(simulation.stages["load_k"]["busy"])
@@ -65,9 +77,11 @@ def test_keys_load_once_and_the_array_never_waits(build_dir, tmp_path, seed) -> 
 
 def test_the_cycle_model_says_what_it_does_not_follow() -> None:
     config = Config(**TINY, query_rows=2)
-    work = job_work(config, Shape((4, 1, 16)).job(config, 0, 1))
-    with pytest.raises(ParoError, match="query_rows = 2 is not followed yet; legal: 1"):
-        predict(config, [work])
+    job = Shape((4, 1, 16)).job(config, 0, 1)
+    image = place_jobs(config, [job], 0)
+    assert not AcceleratorTarget(Memory()).is_predicted(config)
+    with pytest.raises(ParoError, match="accelerator with query_rows = 2 is not followed yet"):
+        predict_accelerator(config, [job_work(config, job)], image, Memory())
 
 
 @pytest.mark.slow
@@ -77,8 +91,7 @@ def test_the_cycle_model_says_what_it_does_not_follow() -> None:
 def test_larger_arrays_are_exact(name, rows, stalls, build_dir, tmp_path, seed) -> None:
     config = Config(**LARGER[name], query_rows=rows)
     jobs = queue(config, seed, jobs=3)
-    target = CoreTarget(20 if stalls else 0, seed if stalls else None)
-    assert_exact(config, jobs, simulate(target, config, jobs, build_dir, tmp_path))
+    run(config, jobs, CoreTarget(20 * stalls, seed if stalls else None), build_dir, tmp_path)
 
 
 @pytest.mark.slow
