@@ -14,7 +14,7 @@ from sim.cosim.exchange import load_dataclass, save_dataclass
 COUNTERS = Counters(9, 1, 2, 3, 4, 5, {"qk": {"busy": 1, "starved": 2, "blocked": 3}})
 RECORDS = [
     core_scenario.Scenario(
-        commands=[core_scenario.CommandBeats((0, 3), {"Q": [(0, 8), (8, 2)]}, 1, 16)],
+        commands=[core_scenario.CommandBeats((0, 3), {"Q": [(0, 8), (8, 2)]}, 1, 16, [1, 0])],
         memory_latency=30,
         stall_seed=None,
         reset_at=7,
