@@ -1,7 +1,7 @@
 # amaranth: UnusedElaboratable=no
 """A design that a board can run: the core computes a built-in tile and checks the result itself."""
 
-from amaranth.hdl import Module, Signal, Value, unsigned
+from amaranth.hdl import Array, Module, Signal, Value, unsigned
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,12 +11,15 @@ from gen.names import CORE, module_name
 from paro.config import Config
 from paro.config.formats import Operand
 from rtl.core.core import Core
+from rtl.lib.arithmetic import log2
 from rtl.lib.library import ModuleLibrary, replicate
 
 __all__ = ["BeatPlayer", "SelfTest"]
 
 #: Bit of the run counter that blinks: some thousand runs make a second.
 _BLINK_BIT = 11
+#: Beats of a ROM: those of one block RAM.
+_ROM_BEATS = 1024
 
 
 class BeatPlayer(wiring.Component):
@@ -39,7 +42,7 @@ class BeatPlayer(wiring.Component):
 
     Latency
     -------
-    3 cycles from a request to its first beat, then a beat a cycle.
+    4 cycles from a request to its first beat, then a beat a cycle.
     """
 
     def __init__(self, beats: list[int], width: int, ranges: list[tuple[int, int]]):
@@ -55,24 +58,29 @@ class BeatPlayer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         depth = len(self._beats)
-        width = len(self.output.payload)
-        rom = memory.Memory(shape=unsigned(width), depth=depth, init=self._beats)
-        m.submodules.rom = rom
-        port = rom.read_port()
         address, last = Signal(range(depth)), Signal(range(depth))
-        running, read, advance = Signal(), Signal(), Signal()
+        running, read, registered, advance = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             advance.eq(~self.output.valid | self.output.ready),
             self.request.ready.eq(~running),
-            port.addr.eq(address),
-            port.en.eq(advance),
         ]
+        # Block RAM is slow to answer, and far from the core: a register behind each one, and one
+        # behind their choice.
+        words = Array(
+            self._add_rom(m, first, address, advance) for first in range(0, depth, _ROM_BEATS)
+        )
+        rom = address >> log2(_ROM_BEATS)
+        for stage in ("read", "registered"):
+            chosen = Signal(range(len(words)), name=f"rom_{stage}")
+            with m.If(advance):
+                m.d.sync += chosen.eq(rom)
+            rom = chosen
         with m.If(advance):
-            # One register behind the ROM: block RAM is slow to answer, and far from the core.
             m.d.sync += [
                 read.eq(running),
-                self.output.valid.eq(read),
-                self.output.payload.eq(port.data),
+                registered.eq(read),
+                self.output.valid.eq(registered),
+                self.output.payload.eq(words[rom]),
             ]
             with m.If(running):
                 m.d.sync += [address.eq(address + 1), running.eq(address != last)]
@@ -83,6 +91,18 @@ class BeatPlayer(wiring.Component):
                     with m.Case(index):
                         m.d.sync += [address.eq(first), last.eq(first + count - 1)]
         return m
+
+    def _add_rom(self, m: Module, first: int, address: Value, enable: Value) -> Signal:
+        """Add the ROM of the beats from ``first`` on; returns the register behind it."""
+        beats = self._beats[first : first + _ROM_BEATS]
+        word = Signal(len(self.output.payload), name=f"word_{first}")
+        rom = memory.Memory(shape=unsigned(len(word)), depth=len(beats), init=beats)
+        m.submodules[f"rom_{first}"] = rom
+        port = rom.read_port()
+        m.d.comb += [port.addr.eq(address[: log2(_ROM_BEATS)]), port.en.eq(enable)]
+        with m.If(enable):
+            m.d.sync += word.eq(port.data)
+        return word
 
 
 class SelfTest(wiring.Component):

@@ -91,7 +91,8 @@ def fetch_signature(config: Config) -> stream.Signature:
     """Request of the core: ``operand`` (`formats.Operand`) of token block ``block``.
 
     Of a layer: chunk ``chunk`` of the inputs (Q) of a block of ``layer_tokens`` tokens, or of the
-    weights (K) of an output block.
+    weights (K) of an output block. In a cluster (``cores`` > 1) also ``superblock``, the low bit of
+    the number of the superblock that the block is fetched for.
     """
     return stream.Signature(
         data.StructLayout(
@@ -99,6 +100,7 @@ def fetch_signature(config: Config) -> stream.Signature:
                 "operand": unsigned(2),
                 "block": unsigned(block_index_bits(config)),
                 "chunk": unsigned(bits_unsigned(config.chunks_max - 1)),
+                **({"superblock": 1} if config.cores > 1 else {}),
             }
         )
     )

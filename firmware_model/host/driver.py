@@ -96,8 +96,8 @@ class Counters:
         Heads whose outputs are written.
     read_bursts, read_beats, write_bursts, write_beats : int
         Moved on the memory port.
-    stages : dict of str to dict of str to int
-        For each stage the cycles in each state.
+    cores : list of dict of str to dict of str to int
+        Of each core: for each stage the cycles in each state.
     """
 
     cycles: int
@@ -106,7 +106,15 @@ class Counters:
     read_beats: int
     write_bursts: int
     write_beats: int
-    stages: dict[str, dict[str, int]]
+    cores: list[dict[str, dict[str, int]]]
+
+    @property
+    def stages(self) -> dict[str, dict[str, int]]:
+        """Cycles of each stage in each state, of all cores together."""
+        return {
+            stage: {state: sum(core[stage][state] for core in self.cores) for state in STATES}
+            for stage in STAGES
+        }
 
 
 class Driver:
@@ -268,11 +276,16 @@ class Driver:
             read_beats=await self._read("READ_BEATS"),
             write_bursts=await self._read("WRITE_BURSTS"),
             write_beats=await self._read("WRITE_BEATS"),
-            stages={
-                stage: {state: await self._read(counter_name(stage, state)) for state in STATES}
-                for stage in STAGES
-            },
+            cores=[await self._stages(core) for core in range(await self._read("CORES"))],
         )
+
+    async def _stages(self, core: int) -> dict[str, dict[str, int]]:
+        """Read the counters of a core's stages."""
+        await self._write("COUNTED_CORE", value=core)
+        return {
+            stage: {state: await self._read(counter_name(stage, state)) for state in STATES}
+            for stage in STAGES
+        }
 
     async def _output(self, placed: PlacedOutput) -> np.ndarray:
         first, last = int(placed.tokens.min()), int(placed.tokens.max())

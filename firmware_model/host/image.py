@@ -292,10 +292,17 @@ def _place_small(config: Config, task: Task, memory: "_Memory") -> dict[str, int
     else:
         of_queries, of_keys = job.head.mq, job.head.mk
     group_bytes = config.load_tokens * SCALE_BYTES
+    # Codes of all cores lie one after the other, each in room for the most that one has.
+    words = job.cluster_code_words(config)
+    units = blocks_of(max(map(len, words)), config.load_tokens)
+    room = np.full((len(words), units * config.load_tokens), memory.fill_word(), np.uint32)
+    for of_core, given in zip(room, words, strict=True):
+        of_core[: len(given)] = given
     return {
         "q_scales_address": memory.place(of_queries.astype("<u4"), group_bytes),
         "k_scales_address": memory.place(of_keys.astype("<u4"), group_bytes),
-        "codes_address": memory.place(job.code_words(config).astype("<u4"), config.load_bytes),
+        "codes_address": memory.place(room.astype("<u4")),
+        "codes_stride": room.shape[1] if len(words) > 1 else 0,
     }
 
 
@@ -332,6 +339,10 @@ class _Memory:
     fill: int
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
+
+    def fill_word(self) -> int:
+        """Word of four bytes that mean nothing."""
+        return int.from_bytes(bytes([self.fill]) * 4, "little")
 
     def place(self, values: np.ndarray, unit: int = 1) -> int:
         """Append an array, filled up to whole units of bytes; return its address."""

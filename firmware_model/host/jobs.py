@@ -85,6 +85,14 @@ class HeadJob:
         """Codes of the rows to compute as the device reads them, uint32 [words]."""
         return superblocks.code_words(self.codes[list(self.rows(config))], config)
 
+    def cluster_code_words(self, config: Config) -> list[np.ndarray]:
+        """As `code_words`, of the rows of each core of a cluster; none of a core without rows."""
+        codes = self.codes[list(self.rows(config))]
+        return [
+            superblocks.code_words(codes[rows], config) if len(rows) else np.zeros(0, np.uint32)
+            for rows in superblocks.deal(len(codes), config)
+        ]
+
     def row_order(self, config: Config) -> np.ndarray:
         """Return the order in which the rows to compute leave the core, int64 [rows]."""
         return superblocks.leaving_order(self.codes[list(self.rows(config))], config)
@@ -157,6 +165,10 @@ class LayerJob:
         """Codes as the device reads them for each superblock of tokens, uint32 [words]."""
         return superblocks.shared_code_words(self.device_codes(), config)
 
+    def cluster_code_words(self, config: Config) -> list[np.ndarray]:
+        """As `code_words`: they serve all cores."""
+        return [self.code_words(config)]
+
     def row_places(self, config: Config) -> list[int]:
         """Return the rows as they leave the core, each as its place in its superblock."""
         blocks = range(blocks_of(self.tokens, config.layer_tokens))
@@ -168,8 +180,12 @@ class LayerJob:
         ]
 
     def superblocks(self, config: Config) -> int:
-        """How often the device goes through the layer's codes."""
+        """How often a core goes through the layer's codes."""
         return blocks_of(self.tokens, config.query_rows * config.layer_tokens)
+
+    def waves(self, config: Config) -> int:
+        """How often a cluster loads the layer's weights: once for all rows in progress."""
+        return blocks_of(self.tokens, config.wave_rows * config.layer_tokens)
 
     def device_inputs(self, config: Config) -> np.ndarray:
         """Activations, int8 [tokens, whole chunks]."""

@@ -5,7 +5,7 @@ import numpy as np
 from paro.config import Config
 from paro.config.formats import CODE_BITS, CODES_PER_WORD
 
-__all__ = ["code_words", "leaving_order", "shared_code_words", "superblocks"]
+__all__ = ["code_words", "deal", "leaving_order", "shared_code_words", "superblocks"]
 
 _PLACES = np.arange(CODES_PER_WORD, dtype=np.uint32) * np.uint32(len(CODE_BITS).bit_length() - 1)
 
@@ -14,6 +14,27 @@ def superblocks(rows: int, config: Config) -> list[slice]:
     """Rows of each superblock: ``query_rows`` that follow one another, fewer at the end."""
     step = config.query_rows
     return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
+
+
+def deal(rows: int, config: Config) -> list[np.ndarray]:
+    """Return the block rows that each core of a cluster computes, see `rtl.accelerator.deal`.
+
+    Parameters
+    ----------
+    rows : int
+        Of the head or layer.
+    config : Config
+        ``cores`` and ``query_rows``.
+
+    Returns
+    -------
+    list of np.ndarray
+        int64 [rows of the core], for each core, in its own order.
+    """
+    numbers = np.arange(rows)
+    wave, place = np.divmod(numbers, config.wave_rows)
+    owner = (place ^ place // config.cores ^ wave) % config.cores
+    return [numbers[owner == core] for core in range(config.cores)]
 
 
 def code_words(codes: np.ndarray, config: Config) -> np.ndarray:

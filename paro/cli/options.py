@@ -183,7 +183,8 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command every option of a configuration.
 
     The command's parameter ``config: ConfigChoice`` is replaced by ``--preset``, ``--config`` and
-    one option for each field of `Config`, with the field's own description as its help.
+    one option for each field of `Config`, with the field's own description as its help. A field
+    whose name the command has for a parameter of its own keeps its default.
     """
     signature = inspect.signature(command)
     options = {
@@ -191,6 +192,8 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
         "file": _option(Path, "--config", "FILE.toml", "start from the fields in a TOML file"),
     }
     for name, field in Config.model_fields.items():
+        if name in signature.parameters:
+            continue
         legal = typing.get_args(field.annotation)
         values = f" ({', '.join(map(str, legal))})" if legal else ""
         help_text = f"{field.description}{values}, default {field.default}"

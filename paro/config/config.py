@@ -68,6 +68,12 @@ class Config(BaseModel):
     query_rows: Literal[1, 2, 4, 8, 16] = Field(
         1, description="block rows of queries S that share one load of K and V (a superblock)"
     )
+    key_slots: Literal[2, 4, 8] = Field(
+        2, description="blocks of K and of V that a core holds; 4 or more let cores wait less"
+    )
+    cores: Literal[1, 2, 4, 8] = Field(
+        1, description="cores G of the accelerator, which share loads of K and V (a cluster)"
+    )
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -152,6 +158,11 @@ class Config(BaseModel):
     def cuts_outputs(self) -> bool:
         """Whether the accelerator can put out 8-bit words: a row has whole pairs of beats."""
         return 2 * self.output_words <= min(self.block, self.head_dim)
+
+    @property
+    def wave_rows(self) -> int:
+        """Block rows in progress in all cores: those that share one load of K and V."""
+        return self.cores * self.query_rows
 
     @property
     def row_slots(self) -> int:

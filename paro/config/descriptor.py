@@ -230,6 +230,15 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         "a layer, every output block is a superblock of equal rows, whose codes are there once",
     ),
     DescriptorField(
+        name="codes_stride",
+        word=30,
+        low=8,
+        width=24,
+        description="With several cores: bytes from the codes of a core to those of the next one, "
+        "in words of 4 bytes; of a layer, whose codes serve all of them, and with one core 0",
+        legal=range(2**24),
+    ),
+    DescriptorField(
         name="kind",
         word=31,
         width=4,
@@ -295,9 +304,17 @@ _UNUSED_BY_LAYERS = {
     },
     "v_row_stride": HEAD_DIMS[0],
     "v_address": 0,
+    "codes_stride": 0,
 }
 #: Values of the fields that only layers use, and of those that a head may leave out.
-_UNUSED_BY_HEADS = {"chunks": 0, "sum_shift": 0, "out_shift": 0, "out_cut": 0, "after": 0}
+_UNUSED_BY_HEADS = {
+    "chunks": 0,
+    "sum_shift": 0,
+    "out_shift": 0,
+    "out_cut": 0,
+    "after": 0,
+    "codes_stride": 0,
+}
 
 
 def pack_descriptor(**values: int) -> bytes:

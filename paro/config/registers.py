@@ -13,6 +13,7 @@ from paro.config.formats import STAGE_MEANINGS
 
 __all__ = [
     "CAUSES",
+    "CORE_BITS",
     "MAGIC",
     "MAP_VERSION",
     "MEMORY_ADDRESS_BITS",
@@ -35,7 +36,7 @@ __all__ = [
 #: "PARO" in memory: value of IDENT and of the first word of every descriptor.
 MAGIC = int.from_bytes(b"PARO", "little")
 #: Version of this map, (major, minor); the major one changes when old drivers no longer fit.
-MAP_VERSION = (3, 0)
+MAP_VERSION = (3, 1)
 #: Bits of a register.
 REGISTER_BITS = 32
 #: Bits of a byte address of the registers: 4 KiB.
@@ -46,6 +47,9 @@ MEMORY_ADDRESS_BITS = 40
 QUEUE_BITS = 16
 #: Most heads in a queue.
 QUEUE_MAX = 2**QUEUE_BITS - 1
+
+#: Bits of a core's number.
+CORE_BITS = 3
 
 #: Stages whose cycles are counted, in the order of their counters.
 STAGES = {stage.name.lower(): meaning for stage, meaning in STAGE_MEANINGS.items()}
@@ -397,6 +401,13 @@ REGISTERS: tuple[Register, ...] = (
     _single("READ_BEATS", 0x08C, "Beats read from memory; wraps"),
     _single("WRITE_BURSTS", 0x090, "Bursts written to memory; wraps"),
     _single("WRITE_BEATS", 0x094, "Beats written to memory; wraps"),
+    _single(
+        "COUNTED_CORE",
+        0x098,
+        "Core whose stages the counters below tell of, 0 to CORES - 1",
+        width=CORE_BITS,
+        access="rw",
+    ),
     *_stage_counters(0x100),
 )
 

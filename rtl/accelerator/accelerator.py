@@ -1,6 +1,6 @@
 """The accelerator: registers, control and counters around the engine."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import Out
 
@@ -68,7 +68,9 @@ class Accelerator(wiring.Component):
         config = self.config
         reset = Signal()
         m.submodules.registers = registers = RegisterFile(config)
-        m.submodules.counters = counters = StageCounters()
+        counters = [StageCounters() for _ in range(config.cores)]
+        for core, counter in enumerate(counters):
+            m.submodules["counters" if config.cores == 1 else f"counters_{core}"] = counter
         (engine,) = replicate(m, platform, "engine", lambda: Engine(config), 1, reset=reset)
         self._connect_buses(m, registers, engine)
         resting = Signal()  # no queue is worked on or given up
@@ -84,7 +86,7 @@ class Accelerator(wiring.Component):
                     ]
                     m.next = "CLEAR"
             with m.State("CLEAR"):
-                m.d.comb += [reset.eq(1), counters.clear.eq(1)]
+                m.d.comb += [reset.eq(1), *(counter.clear.eq(1) for counter in counters)]
                 m.next = "START"
             with m.State("START"):
                 m.d.comb += engine.start.eq(1)
@@ -165,19 +167,22 @@ class Accelerator(wiring.Component):
         self,
         m: Module,
         registers: RegisterFile,
-        counters: StageCounters,
+        counters: list[StageCounters],
         engine: Engine,
         resting: Signal,
     ) -> None:
         """Count, until the next start, the states of stages, cycles, bursts, beats and heads."""
-        m.d.comb += [
-            counters.enable.eq(~resting),
-            counters.activity.eq(engine.activity),
-        ]
+        for core, counter in enumerate(counters):
+            m.d.comb += [
+                counter.enable.eq(~resting),
+                counter.activity.eq(engine.activity[core]),
+            ]
+        counted = registers.counted_core[: log2(self.config.cores)]
         for stage in STAGES:
             for state in STATES:
                 register = getattr(registers, counter_name(stage, state).lower())
-                m.d.comb += register.eq(counters.counters[stage][state])
+                of_cores = Array(counter.counters[stage][state] for counter in counters)
+                m.d.comb += register.eq(of_cores[counted])
         cycles = Signal(64)
         m.d.comb += Cat(registers.cycles_lo, registers.cycles_hi).eq(cycles)
         for counter, happens in (
@@ -188,7 +193,7 @@ class Accelerator(wiring.Component):
             (registers.write_beats, engine.write_beat),
             (registers.heads_done, engine.head_done),
         ):
-            with m.If(counters.clear):
+            with m.If(counters[0].clear):
                 m.d.sync += counter.eq(0)
             with m.Elif(happens):
                 m.d.sync += counter.eq(counter + 1)

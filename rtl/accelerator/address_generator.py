@@ -11,7 +11,7 @@ from paro.config.formats import SCALE_BYTES, Operand
 from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.accelerator.token_walker import TokenWalker, walk_layout
-from rtl.bus.axi import Destination, run_layout
+from rtl.bus.axi import Destination, cores_shape, run_layout
 from rtl.interfaces import token_count_shape
 from rtl.lib.arithmetic import log2
 
@@ -21,7 +21,8 @@ __all__ = ["AddressGenerator", "block_request_layout", "head_layout"]
 def block_request_layout(config: Config) -> data.StructLayout:
     """A block of the ``operand`` (`formats.Operand`): ``tokens`` from ``position`` on.
 
-    Of a layer: of these rows chunk ``chunk`` of the inputs; of a head it is 0.
+    Of a layer: of these rows chunk ``chunk`` of the inputs; of a head it is 0. In a cluster,
+    ``cores`` that take the block.
     """
     return data.StructLayout(
         {
@@ -29,6 +30,7 @@ def block_request_layout(config: Config) -> data.StructLayout:
             "position": token_count_shape(config),
             "tokens": unsigned(bits_unsigned(config.block)),
             "chunk": unsigned(bits_unsigned(config.chunks_max - 1)),
+            "cores": cores_shape(config),
         }
     )
 
@@ -108,6 +110,7 @@ class AddressGenerator(wiring.Component):
             rows.base.eq(base),
             rows.row_units.eq(config.head_dim // config.load_bytes),
             rows.row_stride.eq(head.row_stride[current.operand]),
+            rows.cores.eq(current.cores),
         ]
         with m.Switch(current.operand):
             for operand in Operand:
@@ -132,6 +135,7 @@ class AddressGenerator(wiring.Component):
                 self.runs.payload.destination.eq(
                     Mux(of_k, Destination.K_SCALES, Destination.Q_SCALES)
                 ),
+                self.runs.payload.cores.eq(current.cores),
                 self.runs.valid.eq(1),
             ]
             with m.If(self.runs.ready):

@@ -49,6 +49,13 @@ def code_rows(config: Config, last_row: Value, linear: Value) -> Value:
 class CodeReader(wiring.Component):
     """Reads codes as far ahead as there is room for, and hands them on word by word.
 
+    Parameters
+    ----------
+    config : Config
+        Size of units, of heads and of superblocks.
+    core : int
+        Whose codes they are.
+
     Members
     -------
     request : In, stream of `codes_request_layout`
@@ -69,8 +76,8 @@ class CodeReader(wiring.Component):
 
     REQUEST_LATENCY = 2
 
-    def __init__(self, config: Config):
-        self._config = config
+    def __init__(self, config: Config, core: int = 0):
+        self._config, self._core = config, core
         super().__init__(
             {
                 "request": In(stream.Signature(codes_request_layout(config))),
@@ -116,6 +123,7 @@ class CodeReader(wiring.Component):
             self.runs.payload.address.eq(address),
             self.runs.payload.units.eq(Mux(units_left > RUN_UNITS, RUN_UNITS, units_left)),
             self.runs.payload.destination.eq(Destination.CODES),
+            self.runs.payload.cores.eq(1 << self._core),
             self.runs.valid.eq(units_left.any() & (reserved <= WAITING_UNITS - RUN_UNITS)),
         ]
         m.d.sync += measure.eq(accepted)

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
 from paro.config.config import bits_unsigned
-from rtl.core.blocks import SLOTS
+from rtl.bus.axi import cores_shape
 from rtl.lib.arithmetic import log2, rotate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -20,29 +20,33 @@ SCALE_BITS = max(formats.QUERY_SCALE_BITS, formats.KEY_SCALE_BITS + formats.OUT_
 
 
 def turn_request_layout(config: Config) -> data.StructLayout:
-    """A block of ``operand`` (`formats.Operand`, Q or K), ``tokens`` long."""
+    """A block of ``operand`` (`formats.Operand`, Q or K), ``tokens`` long; its ``cores``."""
     return data.StructLayout(
-        {"operand": unsigned(2), "tokens": unsigned(bits_unsigned(config.block))}
+        {
+            "operand": unsigned(2),
+            "tokens": unsigned(bits_unsigned(config.block)),
+            "cores": cores_shape(config),
+        }
     )
 
 
 def turned_layout(config: Config) -> data.StructLayout:
-    """A beat of `rtl.interfaces.q_signature` or `k_signature`, and which of them."""
+    """A beat of `rtl.interfaces.q_signature` or `k_signature`, and which of them; its ``cores``."""
     tokens = config.load_tokens
     return data.StructLayout(
         {
             "data": data.ArrayLayout(data.ArrayLayout(signed(8), formats.LANES), tokens),
             "scale": data.ArrayLayout(unsigned(SCALE_BITS), tokens),
             "operand": unsigned(2),
+            "cores": cores_shape(config),
         }
     )
 
 
 def _group_layout(config: Config) -> data.StructLayout:
-    """The scales of a group, and its operand."""
-    return data.StructLayout(
-        {"scale": turned_layout(config)["scale"].shape, "operand": unsigned(2)}
-    )
+    """The scales of a group, its operand and cores: a beat without its data."""
+    members = turned_layout(config).members
+    return data.StructLayout({name: members[name] for name in members if name != "data"})
 
 
 class CornerTurn(wiring.Component):
@@ -89,7 +93,7 @@ class CornerTurn(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         layout = turn_request_layout(self._config)
-        depth = self._config.row_slots + SLOTS
+        depth = self._config.cores * (self._config.row_slots + self._config.key_slots)
         m.submodules.requests = requests = StreamFIFO(layout, depth=depth)
         connect(m, flipped(self.request), requests.input)
         block = Signal(layout)
@@ -120,7 +124,7 @@ class CornerTurn(wiring.Component):
         arriving = Signal(layout)
         leaving = Signal(layout)
         m.d.comb += [scales.input.payload.eq(arriving), leaving.eq(scales.output.payload)]
-        m.d.comb += arriving.operand.eq(block.operand)
+        m.d.comb += [arriving.operand.eq(block.operand), arriving.cores.eq(block.cores)]
         for index in range(self._tokens):
             m.d.comb += arriving.scale[index].eq(self.units.payload[index])
         return scales, leaving
@@ -229,6 +233,7 @@ class CornerTurn(wiring.Component):
                 beat.data.eq(rotate(words, read_rotation, self._tokens, left=False)),
                 beat.scale.eq(read_group.scale),
                 beat.operand.eq(read_group.operand),
+                beat.cores.eq(read_group.cores),
             ]
 
     def _address(self, slot: Value, lane: Value, part: Value) -> Value:

@@ -1,9 +1,9 @@
-"""The engine: the core, fed from memory, working on a queue of heads."""
+"""The engine: one core or a cluster of them, fed from memory, working on a queue of heads."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -13,15 +13,18 @@ from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
 from rtl.accelerator.address_generator import AddressGenerator
 from rtl.accelerator.code_reader import CodeReader, code_rows
 from rtl.accelerator.corner_turn import CornerTurn
+from rtl.accelerator.deal import Share, share_of
+from rtl.accelerator.fetch_merge import FetchMerge
 from rtl.accelerator.head_queue import HeadQueue
 from rtl.accelerator.output_addresses import OutputAddresses
 from rtl.accelerator.output_cut import OutputCut
-from rtl.bus.axi import Destination, axi_read_signature, axi_write_signature
+from rtl.accelerator.output_merge import OutputMerge
+from rtl.bus.axi import WORD_BYTES, Destination, axi_read_signature, axi_write_signature
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.run_arbiter import RunArbiter
 from rtl.bus.write_master import WriteMaster
 from rtl.core.core import Core
-from rtl.interfaces import activity_layout
+from rtl.interfaces import activity_layout, token_count_shape
 from rtl.lib.arithmetic import log2
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
@@ -34,32 +37,41 @@ PLACED_HEADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class _CorePath:
-    """A core and the parts that work for it alone.
-
-    The head queue, the arbiter and both masters belong to no core.
+class _Parts:
+    """Parts of the engine that work for the cores.
 
     Parameters
     ----------
-    core : Core
-    codes : CodeReader
-        From memory to its codes.
+    cores : list of Core
+    codes : list of CodeReader
+        From memory to the codes of each core.
+    fetches : FetchMerge or None
+        From the fetches of all cores to those of the engine; None with a single core.
     addresses : AddressGenerator
-        From its fetches to runs of Q, K and V.
+        From fetches to runs of Q, K and V.
     corner_turn : CornerTurn
-        From units of Q and K to its beats.
+        From units of Q and K to the cores' beats.
+    merge : OutputMerge or None
+        From each core's O to the engine's; None with a single core.
     outputs : OutputAddresses
-        Runs for its O.
+        Runs for O.
     cut : OutputCut
-        Its O as words of 16 or of 8 bits.
+        O as words of 16 or of 8 bits.
     """
 
-    core: Core
-    codes: CodeReader
+    cores: list[Core]
+    codes: list[CodeReader]
+    fetches: FetchMerge | None
     addresses: AddressGenerator
     corner_turn: CornerTurn
+    merge: OutputMerge | None
     outputs: OutputAddresses
     cut: OutputCut
+
+    @property
+    def busy(self) -> Value:
+        """Whether a core is."""
+        return Cat(core.busy for core in self.cores).any()
 
 
 class Engine(wiring.Component):
@@ -90,8 +102,8 @@ class Engine(wiring.Component):
         The last output of a head has been written; the next head's are written after it.
     read_burst, read_beat, write_burst, write_beat : Out, 1
         One is accepted in this cycle.
-    activity : Out, `rtl.interfaces.activity_layout`
-        Of the core's stages.
+    activity : Out, array of `rtl.interfaces.activity_layout`
+        Of each core's stages.
     """
 
     def __init__(self, config: Config):
@@ -114,7 +126,7 @@ class Engine(wiring.Component):
                 "read_beat": Out(1),
                 "write_burst": Out(1),
                 "write_beat": Out(1),
-                "activity": Out(activity_layout()),
+                "activity": Out(data.ArrayLayout(activity_layout(), config.cores)),
             }
         )
 
@@ -123,72 +135,118 @@ class Engine(wiring.Component):
         m.submodules.reader = reader = ReadMaster(self._config)
         m.submodules.writer = writer = WriteMaster(self._config)
         m.submodules.queue = queue = HeadQueue(self._config)
-        path = self._add_core(m, platform)
+        parts = self._add_parts(m, platform)
         connect(m, reader.axi, flipped(self.read))
         connect(m, writer.axi, flipped(self.write))
-        self._connect_reads(m, reader, queue, path)
-        self._connect_writes(m, writer, path)
-        self._report(m, reader, writer, queue, path.core)
-        unwritten = self._work_on_heads(m, queue, path, reader, writer)
-        self._answer_fetches(m, queue, path)
-        m.d.comb += self.done.eq(queue.idle & ~unwritten & writer.idle & ~path.core.busy)
+        self._connect_reads(m, reader, queue, parts)
+        self._connect_writes(m, writer, parts)
+        self._report(m, reader, writer, queue, parts.cores)
+        unwritten = self._work_on_heads(m, queue, parts, reader, writer)
+        self._answer_fetches(m, queue, parts)
+        m.d.comb += self.done.eq(queue.idle & ~unwritten & writer.idle & ~parts.busy)
         return m
 
-    def _add_core(self, m: Module, platform: Any) -> _CorePath:
-        """Add a core and its own way to and from memory."""
-        config = self._config
-        m.submodules.codes = codes = CodeReader(config)
+    def _add_parts(self, m: Module, platform: Any) -> _Parts:
+        """Add the cores and their way to and from memory."""
+        config, cluster = self._config, self._config.cores > 1
+        codes = [CodeReader(config, core) for core in range(config.cores)]
+        for core, reader in enumerate(codes):
+            m.submodules[f"codes_{core}" if cluster else "codes"] = reader
+        fetches = merge = None
+        if cluster:
+            m.submodules.fetches = fetches = FetchMerge(config)
+            m.submodules.merge = merge = OutputMerge(config)
         m.submodules.addresses = addresses = AddressGenerator(config)
         m.submodules.corner_turn = corner_turn = CornerTurn(config)
         m.submodules.outputs = outputs = OutputAddresses(config)
         m.submodules.cut = cut = OutputCut(config)
-        (core,) = replicate(m, platform, "core", lambda: Core(config), 1)
-        return _CorePath(
-            core=core,
+        return _Parts(
+            cores=replicate(m, platform, "core", lambda: Core(config), config.cores),
             codes=codes,
+            fetches=fetches,
             addresses=addresses,
             corner_turn=corner_turn,
+            merge=merge,
             outputs=outputs,
             cut=cut,
         )
 
     def _connect_reads(
-        self, m: Module, reader: ReadMaster, queue: HeadQueue, path: _CorePath
+        self, m: Module, reader: ReadMaster, queue: HeadQueue, parts: _Parts
     ) -> None:
-        """Memory to core: pass all runs to the read master and each unit to its destination."""
-        config, core, corner_turn = self._config, path.core, path.corner_turn
-        # Codes are small and the scheduler waits for them: they go first.
-        m.submodules.arbiter = arbiter = RunArbiter(config, 3)
-        for source, sink in zip((path.codes, path.addresses, queue), arbiter.inputs, strict=True):
+        """Memory to cores: pass all runs to the read master and each unit to its destination."""
+        corner_turn = parts.corner_turn
+        # Codes are small and the schedulers wait for them: they go first.
+        sources = [*parts.codes, parts.addresses, queue]
+        m.submodules.arbiter = arbiter = RunArbiter(self._config, len(sources))
+        for source, sink in zip(sources, arbiter.inputs, strict=True):
             connect(m, source.runs, sink)
         connect(m, arbiter.output, reader.runs)
-        units, destination = reader.units, reader.units.payload.destination
+        units = reader.units
+        destination = units.payload.destination
         turned = (Destination.Q_SCALES, Destination.K_SCALES, Destination.Q, Destination.K)
-        for destinations, sink in (
-            ((Destination.DESCRIPTOR,), queue.units),
-            ((Destination.CODES,), path.codes.units),
-            (turned, corner_turn.units),
-            ((Destination.V,), core.v),
+        for destinations, sinks in (
+            ((Destination.DESCRIPTOR,), [queue.units]),
+            ((Destination.CODES,), [codes.units for codes in parts.codes]),
+            (turned, [corner_turn.units]),
+            ((Destination.V,), [core.v for core in parts.cores]),
         ):
-            m.d.comb += Value.cast(sink.payload).eq(Value.cast(units.payload.data))
+            for sink in sinks:
+                m.d.comb += Value.cast(sink.payload).eq(Value.cast(units.payload.data))
             with m.If(destination.matches(*destinations)):
-                m.d.comb += [sink.valid.eq(units.valid), units.ready.eq(sink.ready)]
-        connect(m, path.codes.codes, core.codes)
+                self._pass_on(m, units, units.payload.cores, sinks)
         beats = corner_turn.beats
-        for operand, sink in ((Operand.Q, core.q), (Operand.K, core.k)):
-            m.d.comb += sink.payload.data.eq(beats.payload.data)
-            for index in range(config.load_tokens):
-                m.d.comb += sink.payload.scale[index].eq(beats.payload.scale[index])
+        for codes, core in zip(parts.codes, parts.cores, strict=True):
+            connect(m, codes.codes, core.codes)
+            for sink in (core.q, core.k):
+                m.d.comb += sink.payload.data.eq(beats.payload.data)
+                for index in range(self._config.load_tokens):
+                    m.d.comb += sink.payload.scale[index].eq(beats.payload.scale[index])
+        for operand, sinks in (
+            (Operand.Q, [core.q for core in parts.cores]),
+            (Operand.K, [core.k for core in parts.cores]),
+        ):
             with m.If(beats.payload.operand == operand):
-                m.d.comb += [sink.valid.eq(beats.valid), beats.ready.eq(sink.ready)]
+                self._pass_on(m, beats, beats.payload.cores, sinks)
 
-    def _connect_writes(self, m: Module, writer: WriteMaster, path: _CorePath) -> None:
-        """Core to memory: pass runs and words of O to the write master."""
-        output = path.cut.output
-        connect(m, path.core.o, path.cut.input)
-        if self._config.query_rows > 1:
-            connect(m, path.core.rows, path.outputs.places)
-        connect(m, path.outputs.runs, writer.runs)
+    @staticmethod
+    def _pass_on(m: Module, source: Any, cores: Value, sinks: list[Any]) -> None:
+        """Pass a source's payload on to the sinks of some cores, at once; a single one needs none.
+
+        A core is ready for all that it has asked for, so that none waits for another.
+        """
+        if len(sinks) == 1:
+            m.d.comb += [sinks[0].valid.eq(source.valid), source.ready.eq(sinks[0].ready)]
+            return
+        ready = Cat(sink.ready for sink in sinks) | ~cores
+        m.d.comb += source.ready.eq(ready.all())
+        for core, sink in enumerate(sinks):
+            others = Cat(ready[i] for i in range(len(sinks)) if i != core)
+            m.d.comb += sink.valid.eq(source.valid & cores[core] & others.all())
+
+    def _connect_writes(self, m: Module, writer: WriteMaster, parts: _Parts) -> None:
+        """Cores to memory: pass runs and words of O to the write master."""
+        output, places, merge = parts.cut.output, None, parts.merge
+        if self._config.wave_rows > 1:
+            places = parts.outputs.places
+        if merge is None:
+            (core,) = parts.cores
+            connect(m, core.o, parts.cut.input)
+            if places is not None:
+                m.d.comb += [
+                    places.payload.row.eq(core.rows.payload),
+                    places.valid.eq(core.rows.valid),
+                    core.rows.ready.eq(places.ready),
+                ]
+        else:
+            for index, core in enumerate(parts.cores):
+                connect(m, core.o, merge.outputs[index])
+                if self._config.query_rows > 1:
+                    connect(m, core.rows, merge.rows[index])
+            connect(m, merge.output, parts.cut.input)
+            connect(m, merge.places, parts.outputs.places)
+            m.d.comb += [merge.open.eq(parts.outputs.open), merge.beats.eq(parts.outputs.beats)]
+        connect(m, parts.outputs.runs, writer.runs)
         m.d.comb += [
             Value.cast(writer.data.payload).eq(Value.cast(output.payload)),
             writer.data.valid.eq(output.valid),
@@ -196,12 +254,17 @@ class Engine(wiring.Component):
         ]
 
     def _report(
-        self, m: Module, reader: ReadMaster, writer: WriteMaster, queue: HeadQueue, core: Core
+        self,
+        m: Module,
+        reader: ReadMaster,
+        writer: WriteMaster,
+        queue: HeadQueue,
+        cores: list[Core],
     ) -> None:
         """Pass on start and stop, and report errors, rest and what is counted."""
         with m.If(queue.fault != Cause.NONE):
             m.d.comb += self.cause.eq(queue.fault)
-        with m.Elif(core.empty_row):
+        with m.Elif(Cat(core.empty_row for core in cores).any()):
             m.d.comb += self.cause.eq(Cause.EMPTY_ROW)
         with m.Elif(reader.failed):
             m.d.comb += self.cause.eq(Cause.READ_ERROR)
@@ -220,14 +283,14 @@ class Engine(wiring.Component):
             self.read_beat.eq(reader.beat),
             self.write_burst.eq(writer.burst),
             self.write_beat.eq(writer.beat),
-            self.activity.eq(core.activity),
+            *(self.activity[index].eq(core.activity) for index, core in enumerate(cores)),
         ]
 
     def _work_on_heads(
         self,
         m: Module,
         queue: HeadQueue,
-        path: _CorePath,
+        parts: _Parts,
         reader: ReadMaster,
         writer: WriteMaster,
     ) -> Value:
@@ -236,38 +299,44 @@ class Engine(wiring.Component):
         Every part works on every head and layer. Returns whether outputs of a head have still to be
         written.
         """
-        core, codes, addresses = path.core, path.codes, path.addresses
+        addresses = parts.addresses
         head, block_bits = queue.heads.payload, log2(self._config.block)
         linear = _is_layer(m, head)
         pass_bits = log2(self._config.layer_tokens * self._config.query_rows)
-        offered, outputs_busy = self._admit(m, queue, path)
+        offered, outputs_busy = self._admit(m, queue, parts)
         core_started, codes_started, outputs_started = (
             Signal(name=f"{name}_started") for name in ("core", "codes", "outputs")
         )
-        for started, port in ((core_started, core.command), (codes_started, codes.request)):
-            m.d.comb += port.valid.eq(offered & ~started)
-            with m.If(port.valid & port.ready):
+        shares = self._deal(m, head, linear)
+        for started, ports in (
+            (core_started, [core.command for core in parts.cores]),
+            (codes_started, [codes.request for codes in parts.codes]),
+        ):
+            # All of them rest: a head ends when all have ended it.
+            for share, port in zip(shares, ports, strict=True):
+                m.d.comb += port.valid.eq(offered & ~started & share.any)
+            with m.If(Cat(port.valid & port.ready for port in ports).any()):
                 m.d.sync += started.eq(1)
-        m.d.comb += [
-            *(
-                core.command.payload[name].eq(head[name])
-                for name in core.command.payload.shape().members
-            ),
-            codes.request.payload.address.eq(head.codes_address),
-            codes.request.payload.rows.eq(
-                code_rows(
-                    self._config,
-                    Mux(linear, head.key_tokens, head.query_tokens) - 1 >> block_bits,
-                    linear,
-                )
-            ),
-            codes.request.payload.key_blocks.eq(
-                Mux(linear, head.chunks, (head.key_tokens - 1 >> block_bits) + 1)
-            ),
-            codes.request.payload.passes.eq(
-                Mux(linear, (head.query_tokens - 1 >> pass_bits) + 1, 1)
-            ),
-        ]
+        address = head.codes_address
+        for core, codes, share in zip(parts.cores, parts.codes, shares, strict=True):
+            command, request = core.command.payload, codes.request.payload
+            m.d.comb += [
+                *(command[name].eq(head[name]) for name in command.shape().members),
+                command.query_tokens.eq(share.last_token + 1),
+                request.address.eq(address),
+                request.rows.eq(
+                    code_rows(
+                        self._config,
+                        Mux(linear, head.key_tokens - 1, share.last_token) >> block_bits,
+                        linear,
+                    )
+                ),
+                request.key_blocks.eq(
+                    Mux(linear, head.chunks, (head.key_tokens - 1 >> block_bits) + 1)
+                ),
+                request.passes.eq(Mux(linear, (share.last_token >> pass_bits) + 1, 1)),
+            ]
+            address += head.codes_stride << log2(WORD_BYTES)
 
         inputs = addresses.head
         m.d.comb += addresses.new_head.eq(~core_started)
@@ -284,18 +353,50 @@ class Engine(wiring.Component):
             ]
             if operand != Operand.V:
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
-        unwritten = self._place_outputs(m, queue, path, writer, outputs_started, offered)
+        unwritten = self._place_outputs(m, queue, parts, writer, outputs_started, offered)
         m.d.comb += outputs_busy.eq(unwritten)
 
         started = core_started & codes_started & outputs_started
         # No read may be in progress: one that fails must be the offered head's.
-        ended = core.command.ready & addresses.idle & codes.idle & reader.idle
+        ended = (
+            Cat(core.command.ready for core in parts.cores).all()
+            & Cat(codes.idle for codes in parts.codes).all()
+            & addresses.idle
+            & reader.idle
+        )
+        if parts.fetches is not None:
+            ended &= parts.fetches.idle
+            m.d.comb += parts.fetches.new_head.eq(~core_started)
+            for index, (core, share) in enumerate(zip(parts.cores, shares, strict=True)):
+                m.d.comb += parts.fetches.working[index].eq(
+                    core_started & share.any & ~core.command.ready
+                )
         with m.If(started & ended):
             m.d.comb += queue.heads.ready.eq(1)
             m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
         return unwritten
 
-    def _admit(self, m: Module, queue: HeadQueue, path: _CorePath) -> tuple[Value, Signal]:
+    def _deal(self, m: Module, head: Any, linear: Value) -> list[Share]:
+        """Deal the queries of a head, or the tokens of a layer, to the cores."""
+        config = self._config
+        last_token = Signal(token_count_shape(config))
+        m.d.comb += last_token.eq(head.query_tokens - 1)
+        if config.cores == 1:
+            return [Share(Const(1), last_token)]
+        shares = []
+        for core in range(config.cores):
+            share, of_layer = (
+                share_of(m, config, core, last_token, log2(tokens))
+                for tokens in (config.block, config.layer_tokens)
+            )
+            if config.layer_tokens < config.block:
+                chosen = Signal.like(last_token, name=f"last_token_{core}")
+                m.d.comb += chosen.eq(Mux(linear, of_layer.last_token, share.last_token))
+                share = Share(Mux(linear, of_layer.any, share.any), chosen)
+            shares.append(share)
+        return shares
+
+    def _admit(self, m: Module, queue: HeadQueue, parts: _Parts) -> tuple[Value, Signal]:
         """Let a job wait for the outputs of those before it, if it reads them or cuts otherwise.
 
         Returns whether the next job may begin, and a signal that must tell whether outputs have
@@ -304,11 +405,11 @@ class Engine(wiring.Component):
         head = queue.heads.payload
         admitted = Signal()  # it may begin, and goes on
         outputs_busy = Signal()
-        cut = Signal.like(path.cut.cut)
+        cut = Signal.like(parts.cut.cut)
         overlaps = ~head.after & (head.out_cut == cut)
-        rests = ~outputs_busy & ~path.core.busy
+        rests = ~outputs_busy & ~parts.busy
         begins = queue.heads.valid & ~admitted & (overlaps | rests)
-        m.d.comb += path.cut.cut.eq(cut)
+        m.d.comb += parts.cut.cut.eq(cut)
         m.d.sync += admitted.eq((admitted | begins) & ~queue.heads.ready)
         with m.If(begins):
             m.d.sync += cut.eq(head.out_cut)
@@ -318,7 +419,7 @@ class Engine(wiring.Component):
         self,
         m: Module,
         queue: HeadQueue,
-        path: _CorePath,
+        parts: _Parts,
         writer: WriteMaster,
         outputs_started: Signal,
         offered: Value,
@@ -328,7 +429,7 @@ class Engine(wiring.Component):
         That is later than its inputs are read: addresses and orders of outputs wait in a queue.
         Returns whether there are any.
         """
-        head, outputs = queue.heads.payload, path.outputs
+        head, outputs = queue.heads.payload, parts.outputs
         linear = _is_layer(m, head)
         first_block_row = Mux(linear, 0, head.first_block_row)
         m.submodules.placed = placed = StreamFIFO(
@@ -343,7 +444,7 @@ class Engine(wiring.Component):
         last, turn = placed.input.payload, placed.output.payload
         m.d.comb += [
             placed.input.valid.eq(offered & ~outputs_started),
-            last.head.walk.eq(path.addresses.head.walk),
+            last.head.walk.eq(parts.addresses.head.walk),
             last.head.base.eq(head.o_address),
             last.head.row_stride.eq(head.o_row_stride),
             last.head.half.eq(head.out_cut != 0),
@@ -368,11 +469,21 @@ class Engine(wiring.Component):
             m.d.sync += asked.eq(0)
         return placed.level != 0
 
-    def _answer_fetches(self, m: Module, queue: HeadQueue, path: _CorePath) -> None:
+    def _answer_fetches(self, m: Module, queue: HeadQueue, parts: _Parts) -> None:
         """Pass the core's requests for blocks to the address generator and the corner turn."""
         config, head = self._config, queue.heads.payload
         linear = _is_layer(m, head)
-        fetch, request, turn = path.core.fetch, path.addresses.request, path.corner_turn.request
+        request, turn = parts.addresses.request, parts.corner_turn.request
+        if parts.fetches is None:
+            fetch = parts.cores[0].fetch
+        else:
+            fetch = parts.fetches.output
+            for core, merged in zip(parts.cores, parts.fetches.fetches, strict=True):
+                connect(m, core.fetch, merged)
+            m.d.comb += [
+                request.payload.cores.eq(fetch.payload.cores),
+                turn.payload.cores.eq(fetch.payload.cores),
+            ]
         of_query = fetch.payload.operand == Operand.Q
         turns = fetch.payload.operand != Operand.V
         last_token = Signal(len(head.key_tokens))

@@ -31,7 +31,7 @@ class TokenRuns(wiring.Component):
         Token t begins ``t * row_stride`` bytes after ``base``.
     row_units : In
         Units of one token.
-    destination : In
+    destination, cores : In
         Passed on in every run.
     tokens : In, stream of `token_layout`
     runs : Out, stream of `run_layout`
@@ -46,8 +46,8 @@ class TokenRuns(wiring.Component):
 
     Contract
     --------
-    ``base``, ``row_stride``, ``row_units`` and ``destination`` are constant unless ``idle``. Rows
-    begin at multiples of 4 bytes.
+    ``base``, ``row_stride``, ``row_units``, ``destination`` and ``cores`` are constant unless
+    ``idle``. Rows begin at multiples of 4 bytes.
     """
 
     LATENCY = 2
@@ -63,6 +63,7 @@ class TokenRuns(wiring.Component):
                 "row_stride": In(unsigned(ROW_STRIDE_BITS)),
                 "row_units": In(range(row_bytes // unit_bytes + 1)),
                 "destination": In(layout["destination"].shape),
+                "cores": In(layout["cores"].shape),
                 "tokens": In(stream.Signature(token_layout(config))),
                 "runs": Out(stream.Signature(layout)),
                 "idle": Out(1),
@@ -89,6 +90,7 @@ class TokenRuns(wiring.Component):
         offered = Signal()
         m.d.comb += [
             run.destination.eq(self.destination),
+            run.cores.eq(self.cores),
             self.runs.valid.eq(run_valid & (run_last | (row_valid & ~row_joins))),
             offered.eq(self.runs.valid & self.runs.ready),
             place_row.eq(row_valid & (row_joins | ~run_valid | offered)),

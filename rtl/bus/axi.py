@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from amaranth.hdl import unsigned
+from amaranth.hdl import Shape, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -21,6 +21,7 @@ __all__ = [
     "axi_read_signature",
     "axi_signature",
     "axi_write_signature",
+    "cores_shape",
     "run_layout",
 ]
 
@@ -54,12 +55,17 @@ class Destination(IntEnum):
     V = 6
 
 
+def cores_shape(config: Config) -> Shape:
+    """Shape of a bit for each core of a cluster; a single core needs none."""
+    return unsigned(config.cores if config.cores > 1 else 0)
+
+
 def run_layout(config: Config) -> data.StructLayout:
     """``units`` (at least 1) consecutive units from ``address`` on, a multiple of 4.
 
     A unit is a beat of the core's stream: ``load_bytes`` bytes in reads, ``output_words`` words in
     writes. The longest runs are a block of output rows in units of one value, and one block row's
-    codes.
+    codes. In a cluster, ``cores`` has a bit for each core that takes the units.
     """
     longest = max(config.block * config.head_dim, -(-config.blocks_max // CODES_PER_BEAT))
     return data.StructLayout(
@@ -67,6 +73,7 @@ def run_layout(config: Config) -> data.StructLayout:
             "address": unsigned(MEMORY_ADDRESS_BITS),
             "units": unsigned(bits_unsigned(longest)),
             "destination": unsigned(bits_unsigned(max(Destination))),
+            "cores": cores_shape(config),
         }
     )
 

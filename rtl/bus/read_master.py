@@ -34,11 +34,14 @@ DEPTH = 16
 
 
 def unit_layout(config: Config) -> data.StructLayout:
-    """``load_bytes`` bytes of a run, lowest address lowest, and the run's ``destination``."""
+    """``load_bytes`` bytes of a run, lowest address lowest, and the run's ``destination`` and
+    ``cores``.
+    """
     return data.StructLayout(
         {
             "data": data.ArrayLayout(unsigned(8 * WORD_BYTES), config.load_bytes // WORD_BYTES),
             "destination": run_layout(config)["destination"].shape,
+            "cores": run_layout(config)["cores"].shape,
         }
     )
 
@@ -112,6 +115,7 @@ class ReadMaster(wiring.Component):
                     "lane": range(self._lanes),
                     "units": self.runs.payload.units.shape(),
                     "destination": self.runs.payload.destination.shape(),
+                    "cores": self.runs.payload.cores.shape(),
                 }
             ),
             depth=RUNS - 1,
@@ -125,6 +129,7 @@ class ReadMaster(wiring.Component):
             places.input.payload.lane.eq(run.address[log2(WORD_BYTES) :]),
             places.input.payload.units.eq(run.units),
             places.input.payload.destination.eq(run.destination),
+            places.input.payload.cores.eq(run.cores),
             places.input.valid.eq(self.runs.valid & splitter.runs.ready & go),
             self.runs.ready.eq(places.input.ready & splitter.runs.ready & go),
         ]
@@ -207,6 +212,7 @@ class ReadMaster(wiring.Component):
         lane = Signal(range(self._lanes))
         further = Signal.like(place.units)  # units of the run after this one
         destination = Signal.like(place.destination)
+        cores = Signal.like(place.cores)
         part = Signal(range(parts))
         take = Signal()
         completes = Signal()
@@ -225,7 +231,12 @@ class ReadMaster(wiring.Component):
             m.d.sync += valid.eq(0)
         with m.If(take):
             m.d.comb += lanes.pop.eq(window(lane, words, self._lanes))
-            m.d.sync += [lane.eq(lane + words), part.eq(part + 1), unit.destination.eq(destination)]
+            m.d.sync += [
+                lane.eq(lane + words),
+                part.eq(part + 1),
+                unit.destination.eq(destination),
+                unit.cores.eq(cores),
+            ]
             for index in range(parts):
                 with m.If(part == index):
                     m.d.sync += [unit.data[index * words + i].eq(ordered[i]) for i in range(words)]
@@ -237,4 +248,5 @@ class ReadMaster(wiring.Component):
                 lane.eq(place.lane),
                 further.eq(place.units - 1),
                 destination.eq(place.destination),
+                cores.eq(place.cores),
             ]

@@ -30,7 +30,7 @@ class PECluster(wiring.Component):
     Parameters
     ----------
     config : Config
-        Array shape, of which the cluster takes at most `SIZE` rows and columns.
+        Array shape, of which the cluster takes at most `ROWS` rows and `COLS` columns.
     pe : type
         As `PEArray`.
 
@@ -48,8 +48,8 @@ class PECluster(wiring.Component):
 
     DATA_ONLY = True
 
-    #: Most rows and columns of a cluster.
-    SIZE = 4
+    #: Most rows and columns of a cluster. Fewer columns, as a digit has 40 LUTs in each column.
+    ROWS, COLS = 4, 2
 
     def __init__(self, config: Config, pe: type[Any] = PE):
         self._config, self._pe = config, pe
@@ -68,7 +68,7 @@ class PECluster(wiring.Component):
     @classmethod
     def shape(cls, config: Config) -> tuple[int, int]:
         """Rows and columns of every cluster of an array."""
-        return min(cls.SIZE, config.rows), min(cls.SIZE, config.cols)
+        return min(cls.ROWS, config.rows), min(cls.COLS, config.cols)
 
     def elaborate(self, platform):
         m = Module()

@@ -15,7 +15,7 @@ __all__ = [
     "weighted_chunk_layout",
 ]
 
-#: Slots of K, of V and of weights: one is filled while the other is used.
+#: Slots of weights, and blocks between QK and PV: one is filled while the other is used.
 SLOTS = 2
 
 
@@ -46,7 +46,10 @@ def block_layout(config: Config) -> data.StructLayout:
 def load_layout(config: Config) -> data.StructLayout:
     """Load of a block: its number of tokens, and the slot that it fills."""
     return data.StructLayout(
-        {"tokens": unsigned(bits_unsigned(config.block)), "slot": range(config.row_slots)}
+        {
+            "tokens": unsigned(bits_unsigned(config.block)),
+            "slot": range(max(config.row_slots, config.key_slots)),
+        }
     )
 
 

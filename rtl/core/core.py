@@ -139,7 +139,7 @@ class Core(wiring.Component):
 
         # Blocks.
         m.submodules.blocks = blocks = StreamFIFO(
-            block_layout(config), depth=SLOTS * config.query_rows
+            block_layout(config), depth=config.key_slots * config.query_rows
         )
         # There is always room: a K slot is not free before the blocks that it serves have left.
         m.d.comb += [
@@ -225,7 +225,7 @@ class Core(wiring.Component):
         row_done = self._share_output(m, output, sequencer)
         self._send(m, output)
         # A row is in flight from its beginning until its last word is read.
-        rows = Signal(range(SLOTS * config.query_rows + 3 * config.row_slots + 1))
+        rows = Signal(range(config.key_slots * config.query_rows + 3 * config.row_slots + 1))
         m.d.sync += rows.eq(rows + scheduler.row_begun - row_done)
         m.d.comb += [
             self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle | ~layer_output.idle),
@@ -283,11 +283,12 @@ class Core(wiring.Component):
 
     def _tell_rows(self, m: Module, scheduler: SuperblockScheduler) -> None:
         """Queue the rows in the order in which they end."""
-        # There is room for all that are issued and not put out: those of the blocks of two K slots,
+        # There is room for all that are issued and not put out: those of the blocks of all K slots,
         # two between QK and PV, those of all output slots, those of a layer's pages; and for some
         # whose outputs wait.
-        depth = SLOTS * self.config.query_rows + SLOTS + self.config.row_slots + 2 * PAGES
-        payload = interfaces.rows_signature(self.config).members["payload"].shape
+        config = self.config
+        depth = config.key_slots * config.query_rows + SLOTS + config.row_slots + 2 * PAGES
+        payload = interfaces.rows_signature(config).members["payload"].shape
         m.submodules.ended_rows = ended = StreamFIFO(payload, depth=depth)
         m.d.comb += [
             ended.input.payload.eq(scheduler.ended_rows.payload),

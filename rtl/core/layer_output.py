@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
 from rtl import interfaces
-from rtl.core.blocks import SLOTS, layer_row_layout
+from rtl.core.blocks import layer_row_layout
 from rtl.core.drain import drained_layout
 from rtl.core.normalizer import Normalizer, layer_scales_layout
 from rtl.lib.arithmetic import log2, rotate
@@ -25,10 +25,10 @@ PAGES = 4
 def rows_max(config: Config) -> int:
     """Rows of layers that are begun and not sent, at most.
 
-    Those of the blocks of two weight tiles, of all output slots, and the one that the scheduler
-    looks at.
+    Those of the blocks of all weight tiles at hand, of all output slots, and the one that the
+    scheduler looks at.
     """
-    return SLOTS * config.query_rows + config.row_slots + 1
+    return config.key_slots * config.query_rows + config.row_slots + 1
 
 
 def _in_turn(config: Config, output: Value) -> Value:

@@ -5,7 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
-from rtl.core.blocks import SLOTS, load_layout
+from rtl.core.blocks import load_layout
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["LoadControl"]
@@ -35,7 +35,7 @@ class LoadControl(wiring.Component):
     release_slot : In
     """
 
-    def __init__(self, config: Config, slots: int = SLOTS):
+    def __init__(self, config: Config, slots: int):
         layout = load_layout(config)
         self._layout = layout
         self._slots = slots

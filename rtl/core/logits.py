@@ -168,7 +168,7 @@ class LogitBuffer(wiring.Component):
                 "input": In(drained_layout(config)),
                 "input_valid": In(1),
                 "keys_valid": In(1),
-                "key_scale_address": Out(range(SLOTS * config.block)),
+                "key_scale_address": Out(range(config.key_slots * config.block)),
                 "key_scale": In(unsigned(formats.KEY_SCALE_BITS)),
                 "query_scale_address": Out(
                     range(config.row_slots * config.block // config.drain_words)
@@ -178,7 +178,7 @@ class LogitBuffer(wiring.Component):
                 ),
                 "key_release": Out(1),
                 "query_release": Out(1),
-                "key_release_slot": Out(1),
+                "key_release_slot": Out(range(config.key_slots)),
                 "query_release_slot": Out(range(config.row_slots)),
                 "groups": Out(range(self._ring + 1)),
                 "release": In(1),

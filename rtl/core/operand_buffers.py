@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats
 from rtl import interfaces
-from rtl.core.blocks import SLOTS, load_layout
+from rtl.core.blocks import load_layout
 from rtl.core.load_control import LoadControl
 from rtl.lib.arithmetic import log2
 from rtl.lib.banked_memory import BankedMemory
@@ -219,13 +219,13 @@ class QueryBuffer(_TokenBuffer):
 
 
 class KeyBuffer(_TokenBuffer):
-    """Two blocks of K: reads four channels of R keys, and the scale of one key."""
+    """Blocks of K: reads four channels of R keys, and the scale of one key."""
 
     def __init__(self, config: Config):
         super().__init__(
             config,
             interfaces.k_signature(config),
-            slots=SLOTS,
+            slots=config.key_slots,
             side=config.rows,
             scale_bits=formats.KEY_SCALE_BITS + formats.OUT_BITS,
             scales_read=1,
@@ -233,7 +233,7 @@ class KeyBuffer(_TokenBuffer):
 
 
 class ValueBuffer(_OperandBuffer):
-    """Two blocks of V: reads C channels of four consecutive keys.
+    """Blocks of V: reads C channels of four consecutive keys.
 
     ``address`` is (slot, key / 4, group of C channels), ``words`` follow `READ_LATENCY` cycles
     later. A bank holds one of the four keys and as many channels as a beat brings, at most C.
@@ -246,7 +246,7 @@ class ValueBuffer(_OperandBuffer):
         self._memory = BankedMemory(
             data.ArrayLayout(data.ArrayLayout(signed(8), width), self._wide),
             banks=formats.LANES * self._narrow,
-            depth=SLOTS
+            depth=config.key_slots
             * config.block
             // formats.LANES
             * (config.head_dim // (config.cols * self._wide)),
@@ -255,12 +255,12 @@ class ValueBuffer(_OperandBuffer):
         super().__init__(
             config,
             interfaces.v_signature(config),
-            slots=SLOTS,
+            slots=config.key_slots,
             per_beat=1,
             side=config.block,
             beats=config.head_dim // config.load_bytes,
             extra={
-                "address": In(range(SLOTS * groups)),
+                "address": In(range(config.key_slots * groups)),
                 "words": Out(
                     data.ArrayLayout(data.ArrayLayout(signed(8), config.cols), formats.LANES)
                 ),

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from paro.config import Config
 from paro.config.formats import Kind, Operand
 from rtl import interfaces
-from rtl.core.blocks import SLOTS, block_layout, layer_row_layout, load_layout
+from rtl.core.blocks import block_layout, layer_row_layout, load_layout
 from rtl.lib.arithmetic import log2
 
 __all__ = ["BlockScheduler", "Run", "SchedulerSlots", "first_of", "scheduler_members"]
@@ -100,6 +100,11 @@ class Run:
             m.d.sync += self.output_block.eq(Mux(last_output, 0, self.output_block + 1))
         return last_output & self._at_last_superblock
 
+    def tell_superblock(self, m: Module, fetch: Any) -> None:
+        """Tell with a fetch which superblock it is for, if others need to know."""
+        if "superblock" in fetch.shape().members:
+            m.d.comb += fetch.superblock.eq(self.superblock[:1])
+
     def queries(self) -> Value:
         """Return how many queries the block row has."""
         tokens = self._tokens_up_to(self._last_query, self._block)
@@ -158,10 +163,15 @@ class SchedulerSlots:
     def __init__(self, m: Module, scheduler: Any, config: Config):
         queries_free = Signal(config.row_slots, init=-1, name="free_queries")
         counts = {
-            operand: Signal(range(SLOTS + 1), init=SLOTS, name=f"room_{operand.name}")
+            operand: Signal(
+                range(config.key_slots + 1), init=config.key_slots, name=f"room_{operand.name}"
+            )
             for operand in (Operand.K, Operand.V)
         }
-        turns = {operand: Signal(name=f"slot_{operand.name}") for operand in counts}
+        turns = {
+            operand: Signal(range(config.key_slots), name=f"slot_{operand.name}")
+            for operand in counts
+        }
         fetch = scheduler.fetch
         self.room = [queries_free.any(), *(count.any() for count in counts.values())]
         self.slots = [first_of(m, queries_free, "free_query"), *turns.values()]
@@ -179,7 +189,7 @@ class SchedulerSlots:
             else:
                 m.d.sync += [
                     counts[operand].eq(counts[operand] + released - taken),
-                    turns[operand].eq(turns[operand] ^ taken),
+                    turns[operand].eq(turns[operand] + taken),
                 ]
 
 
@@ -283,7 +293,8 @@ class BlockScheduler(wiring.Component):
     fetch : Out, stream
         See `rtl.interfaces`. A fetch is only offered when the core has a free buffer for it.
     blocks : Out, stream of `block_layout`
-        Live blocks in order; always accepted. At most ``SLOTS`` have a slot of K that is not free.
+        Live blocks in order; always accepted. At most ``key_slots`` have a slot of K that
+        is not free.
     row_begun : Out, 1
         A block row begins.
     layer_rows : Out, stream of `layer_row_layout`
@@ -385,6 +396,7 @@ class BlockScheduler(wiring.Component):
             self.load.tokens.eq(block.keys),
             self.fetch.payload.chunk.eq(pending.column),
         ]
+        run.tell_superblock(m, self.fetch.payload)
         run.describe_row(m, self.layer_rows.payload)
 
     def _add_fetches(

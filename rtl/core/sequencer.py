@@ -21,7 +21,7 @@ from rtl.lib.delay import delayed
 __all__ = ["ArraySequencer", "ending_row_layout", "load_state_layout"]
 
 
-def load_state_layout(config: Config, side: int, slots: int = SLOTS) -> data.StructLayout:
+def load_state_layout(config: Config, side: int, slots: int) -> data.StructLayout:
     """State of an operand buffer, see `rtl.core.load_control` and `rtl.core.operand_buffers`."""
     return data.StructLayout(
         {
@@ -128,7 +128,7 @@ class ArraySequencer(wiring.Component):
         State of the operand buffers.
     value_release : Out, 1
         The V slot ``value_release_slot`` is free.
-    value_release_slot : Out, 1
+    value_release_slot : Out
     ending_rows : Out, stream of `ending_row_layout`
         A row's last PV, or last block of a layer, starts; always accepted.
     output_free : In, 1
@@ -175,18 +175,22 @@ class ArraySequencer(wiring.Component):
                 "weighted": In(stream.Signature(block)),
                 "started": Out(stream.Signature(block, always_ready=True)),
                 "query_load": In(load_state_layout(config, config.cols, config.row_slots)),
-                "key_load": In(load_state_layout(config, config.rows)),
-                "value_load": In(load_state_layout(config, config.block)),
+                "key_load": In(load_state_layout(config, config.rows, config.key_slots)),
+                "value_load": In(load_state_layout(config, config.block, config.key_slots)),
                 "value_release": Out(1),
-                "value_release_slot": Out(1),
+                "value_release_slot": Out(range(config.key_slots)),
                 "ending_rows": Out(stream.Signature(ending_row_layout(config), always_ready=True)),
                 "output_free": In(1),
                 "output_free_slot": In(range(config.row_slots)),
                 "query_address": Out(
                     range(config.row_slots * config.block // config.cols * chunks)
                 ),
-                "key_address": Out(range(SLOTS * config.block // config.rows * config.head_dim)),
-                "value_address": Out(range(SLOTS * groups * (config.head_dim // config.cols))),
+                "key_address": Out(
+                    range(config.key_slots * config.block // config.rows * config.head_dim)
+                ),
+                "value_address": Out(
+                    range(config.key_slots * groups * (config.head_dim // config.cols))
+                ),
                 "weight_address": Out(range(SLOTS * config.block // config.rows * config.block)),
                 "key_code": Out(2),
                 "key_phase": Out(2),
@@ -364,7 +368,7 @@ class ArraySequencer(wiring.Component):
                 "step": ArrayStep,
                 "phase": 2,
                 "value_release": 1,
-                "value_release_slot": 1,
+                "value_release_slot": self.value_release_slot.shape(),
                 "tile": tile_layout(self._config),
             }
         )

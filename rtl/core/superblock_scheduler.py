@@ -326,4 +326,5 @@ class SuperblockScheduler(wiring.Component):
             self.fetch.payload.chunk.eq(codes.column),
             self.ended_rows.payload.eq(run.place),
         ]
+        run.tell_superblock(m, self.fetch.payload)
         run.describe_row(m, self.layer_rows.payload)

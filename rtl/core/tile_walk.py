@@ -26,7 +26,7 @@ def tile_layout(config: Config) -> data.StructLayout:
         {
             "operation": Operation,
             "block": block_layout(config),
-            "slot": 1,
+            "slot": range(config.key_slots),
             "output_slot": range(config.row_slots),
             "row_group": unsigned(log2(config.block // config.rows)),
             "col_group": unsigned(log2(max(config.block, config.head_dim) // config.cols)),
@@ -79,9 +79,9 @@ class TileWalk:
         self.active = Signal()
         self.operation = Signal(Operation)
         self.block = Signal(block_layout(config))
-        self.key_slot = Signal()
+        self.key_slot = Signal(range(config.key_slots))
         self.weight_slot = Signal()
-        self.value_slot = Signal()
+        self.value_slot = Signal(range(config.key_slots))
         self.output_slot = Signal(range(config.row_slots))
 
         self.row_group = Signal(range(row_groups))
@@ -161,7 +161,7 @@ class TileWalk:
 
     def next_slot(self, slot: Value) -> Value:
         """Return the slot of K or V of the block after this one."""
-        return slot ^ ~self.block.keeps
+        return (slot + ~self.block.keeps)[: len(slot)]
 
     def place_in_reduction(self, m: Module) -> None:
         """Find ``chunk`` and ``phase`` of the step."""

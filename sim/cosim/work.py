@@ -6,7 +6,9 @@ from math import ceil
 import numpy as np
 
 from firmware_model.host.jobs import HeadJob, Job, LayerJob
+from firmware_model.host.superblocks import deal
 from paro.config import Config
+from paro.config.config import blocks_of
 from paro.config.formats import (
     CODE_DIGITS,
     CODE_WORD_BYTES,
@@ -61,13 +63,15 @@ def wanted_bytes(config: Config, jobs: Sequence[Job]) -> dict[str, int]:
 def _layer_bytes(config: Config, job: LayerJob) -> int:
     """Bytes that a layer reads: inputs and weights of each live tile, with their scales; codes.
 
-    Weights and codes are read for each superblock of tokens.
+    Weights are read for each wave of tokens, codes for each superblock of it.
     """
-    codes, passes = job.device_codes(), job.superblocks(config)
+    codes = job.device_codes()
     live = np.count_nonzero(codes, axis=1)
     outputs = np.full(len(codes), config.block)
     outputs[-1] = job.outputs - (len(codes) - 1) * config.block
-    rows = passes * int(live @ outputs) + job.tokens * int(live.sum())
+    rows = job.waves(config) * int(live @ outputs) + job.tokens * int(live.sum())
+    token_blocks = blocks_of(job.tokens, config.layer_tokens)
+    passes = sum(blocks_of(len(rows), config.query_rows) for rows in deal(token_blocks, config))
     code_bytes = passes * len(job.code_words(config)) * CODE_WORD_BYTES
     return rows * (config.head_dim + SCALE_BYTES) + code_bytes
 

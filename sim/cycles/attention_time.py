@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from firmware_model.host.superblocks import deal
 from paro.config import Config, ParoError
 from paro.config.config import blocks_of
 from paro.config.descriptor import DESCRIPTOR_BYTES
@@ -64,17 +65,21 @@ def read_bytes(
     Returns
     -------
     (through_port, at_least)
-        float64 [heads] each. Bytes that a core reads: K and V for each block column of a superblock
-        with a live block. Bytes that memory must give if a buffer keeps K and V.
+        float64 [heads] each. Bytes that an accelerator reads: K and V for each block column of a
+        wave (the superblocks of all cores) with a live block. Bytes that memory must give if a buffer keeps K and V.
     """
     sizes = _block_tokens(config, codes, tokens)
     queries = tokens if rows is None else sizes[list(rows)].sum()
     once = queries * (config.head_dim + SCALE_BYTES) + DESCRIPTOR_BYTES
-    superblocks = np.arange(0, codes.shape[1], config.query_rows)
-    code_rows = codes.shape[1] + (len(superblocks) if config.query_rows > 1 else 0)
+    waves = np.arange(0, codes.shape[1], config.wave_rows)
+    code_rows = codes.shape[1]
+    if config.query_rows > 1:
+        code_rows += sum(
+            blocks_of(len(rows), config.query_rows) for rows in deal(codes.shape[1], config)
+        )
     once += code_rows * blocks_of(len(sizes), CODES_PER_BEAT) * CODE_WORD_BYTES
     key = 2 * config.head_dim + SCALE_BYTES
-    keys = (np.logical_or.reduceat(codes > 0, superblocks, axis=1) @ sizes).sum(axis=1)
+    keys = (np.logical_or.reduceat(codes > 0, waves, axis=1) @ sizes).sum(axis=1)
     return keys * float(key) + once, np.full(len(codes), float(tokens * key + once))
 
 

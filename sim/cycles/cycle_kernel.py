@@ -43,6 +43,7 @@ class CoreTiming(NamedTuple):
 
     query_rows: int  # of a superblock
     row_slots: int  # of queries and of outputs
+    key_slots: int  # of K and of V
     block: int
     rows: int
     cols: int
@@ -223,6 +224,7 @@ class Load(NamedTuple):
     beats: int  # for so many tokens
     group_tokens: int  # that the array takes at once
     free: np.ndarray  # int64 [slots]: first cycle in which the slots released last are free
+    complete: np.ndarray  # int64 [slots]: first cycle in which their last loads are there
     arrived: np.ndarray  # int64 [groups]: cycle after the last beat of each group of the last block
     state: Any  # `LoadState`
     stalls: Any  # `Generator` of the stream
@@ -318,6 +320,7 @@ def new_model(
             beats=beats,
             group_tokens=group_tokens,
             free=np.full(slots, _ALWAYS),
+            complete=np.full(slots, _ALWAYS),
             arrived=np.zeros(core.block // group_tokens, np.int64),
             state=new_record(LoadState()),
             stalls=stalls[name],
@@ -344,8 +347,8 @@ def new_model(
         scheduler=new_record(Scheduler()),
         loads=Loads(
             load(Operand.Q, core.load_tokens, core.token_beats, core.cols, core.row_slots),
-            load(Operand.K, core.load_tokens, core.token_beats, core.rows, SLOTS),
-            load(Operand.V, 1, core.value_beats, core.block, SLOTS),
+            load(Operand.K, core.load_tokens, core.token_beats, core.rows, core.key_slots),
+            load(Operand.V, 1, core.value_beats, core.block, core.key_slots),
         ),
         array=new_record(Array(step=-core.drain_cycles)),
         pv_shifts=np.array([(cycles - 1).bit_length() for cycles in tile_cycles], np.uint8),
@@ -473,8 +476,8 @@ def _next_live(codes, column, end):
 def _load_values(model):
     """Load V of the block whose QK has just begun."""
     scheduler, array, load = model.scheduler, model.array, model.loads.v
-    number = scheduler.value_loads
-    free = load.free[number % SLOTS]
+    number, slots = scheduler.value_loads, model.core.key_slots
+    free = load.free[number % slots]
     scheduler.value_fetch = _load(
         model,
         load,
@@ -484,10 +487,11 @@ def _load_values(model):
         scheduler.key_fetch + 1,
         free,
     )
+    load.complete[number % slots] = load.state.end
     scheduler.value_loads += 1
     model.blocks[(array.qk - 1) % _BLOCKS].values_there = load.state.end
-    if array.pv >= array.qk - 1 and number > 0:
-        load.stage.blocked += max(0, load.free[(number + 1) % SLOTS] - load.state.end)
+    if array.value_releases + slots > scheduler.value_loads:
+        load.stage.blocked += max(0, load.free[scheduler.value_loads % slots] - load.state.end)
 
 
 @inlined
@@ -579,11 +583,11 @@ def _next_row(model, begin):
 def _load_keys(model, tile, key_block, wanted):
     """Load a block of keys, of a layer a tile; returns the cycle in which the fetch is taken."""
     scheduler, load = model.scheduler, model.loads.k
-    free = load.free[scheduler.key_loads % SLOTS]
+    free = load.free[scheduler.key_loads % model.core.key_slots]
     begin = key_block * model.core.block
     fetch = _load(model, load, tile, begin, scheduler.keys, wanted, free)
     scheduler.key_loads += 1
-    free = load.free[scheduler.key_loads % SLOTS]
+    free = load.free[scheduler.key_loads % model.core.key_slots]
     load.stage.blocked += max(0, free - load.state.end)
     return fetch
 
@@ -1193,7 +1197,7 @@ def _release_keys(model):
     core, scheduler, array = model.core, model.scheduler, model.array
     released = array.step + core.drained + core.key_release + 1
     if scheduler.releases:
-        model.loads.k.free[array.key_releases % SLOTS] = released
+        model.loads.k.free[array.key_releases % model.core.key_slots] = released
         array.key_releases += 1
     if scheduler.last or scheduler.linear:
         free = model.loads.q.free
@@ -1286,12 +1290,13 @@ def _multiply_values(model, now):
     drains.shift[place] = shift
     if block.releases:
         free = array.step + core.value_release + 1
-        load.free[array.value_releases % SLOTS] = free
+        slots = model.core.key_slots
+        load.free[array.value_releases % slots] = free
+        if array.value_releases + slots <= model.scheduler.value_loads:
+            # The load before the one that waits for this slot has been made already.
+            last = load.complete[(array.value_releases - 1) % slots]
+            load.stage.blocked += max(0, free - last)
         array.value_releases += 1
-        if array.pv + 1 < array.qk:
-            # V of the next block has been asked for already.
-            there = model.blocks[(array.pv + 1) % _BLOCKS].values_there
-            load.stage.blocked += max(0, free - there)
     array.begun_rows += block.first
     if block.last:
         row = model.rows[block.row & (len(model.rows) - 1)]

@@ -363,6 +363,7 @@ def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = Fal
     return CoreTiming(
         query_rows=config.query_rows,
         row_slots=config.row_slots,
+        key_slots=config.key_slots,
         block=config.block,
         rows=config.rows,
         cols=config.cols,
