@@ -272,4 +272,6 @@ def _members(field: DescriptorField) -> list[str]:
         return [f"  uint32_t {field.name} : {field.width}; {comment}"]
     if field.width <= 32:
         return [f"  uint{field.width}_t {field.name}; {comment}"]
-    return [f"  uint32_t {field.name}_lo; {comment}", f"  uint32_t {field.name}_hi;"]
+    shared = any(other.word == field.word + 1 for other in DESCRIPTOR)
+    bits = f" : {field.width - 32}" if shared else ""
+    return [f"  uint32_t {field.name}_lo; {comment}", f"  uint32_t {field.name}_hi{bits};"]

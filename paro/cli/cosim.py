@@ -222,13 +222,12 @@ def _parse_latency(text: str, top: Top) -> tuple[int, int]:
 
 def _stages_table(report: "Report") -> Table:
     """Part of the cycles that each stage spent in each state."""
-    assert report.cycles, "stages are counted in cycles"
     table = Table(title="stages, % of the cycles", title_justify="left", box=box.SIMPLE_HEAD)
     states = list(next(iter(report.stages.values())))
     for name in ("stage", *states):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage, counts in report.stages.items():
-        parts = [f"{100 * counts[state] / report.cycles:.1f}" for state in states]
+        parts = [f"{100 * counts[state] / report.stage_cycles:.1f}" for state in states]
         table.add_row(stage.replace("_", " "), *parts)
     return table
 
@@ -245,6 +244,7 @@ def _verdict(report: "Report") -> Table:
         "cycles_as_predicted": report.cycles_as_predicted,
         "ideal_cycles": report.ideal_cycles,
         "utilisation": report.utilisation,
+        **({} if report.imbalance is None else {"imbalance": report.imbalance}),
         "mean_bits": report.mean_bits,
         "density": report.density,
         "top": report.top,

@@ -90,11 +90,15 @@ class Report:
     cycles_as_predicted : bool or None
         See `sim.cosim.target.Target.is_as_predicted`; ``None`` after a failure.
     ideal_cycles : int
-        Cycles if every lane of the array worked in every one, on valid tokens only.
+        Cycles if every lane of every core's array worked in every one, on valid tokens only.
     utilisation : float or None
         Ideal cycles over cycles.
     stages : dict of str to dict of str to int
         See `sim.cosim.target.Simulation`.
+    cores : list of dict of str to dict of str to int, or None
+        Of an accelerator with several cores, the stages of each.
+    imbalance : float or None
+        Likewise: cycles in which the busiest core's array works, over those of the mean.
     top : str
         Name of the target.
     memory : MemoryReport or None
@@ -124,6 +128,8 @@ class Report:
     ideal_cycles: int
     utilisation: float | None
     stages: dict[str, dict[str, int]]
+    cores: list[dict[str, dict[str, int]]] | None
+    imbalance: float | None
     top: str
     memory: MemoryReport | None
     simulator: str
@@ -143,6 +149,12 @@ class Report:
     def passed(self) -> bool:
         """Whether every word is right, and the cycles are not other than predicted."""
         return self.bit_exact and self.cycles_as_predicted is not False
+
+    @property
+    def stage_cycles(self) -> int:
+        """Cycles of all cores together, of which ``stages`` tells."""
+        assert self.cycles, "stages are counted in cycles"
+        return self.cycles * len(self.cores or [self])
 
     def to_dict(self) -> dict[str, Any]:
         """Content of the JSON file."""

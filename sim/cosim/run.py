@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sim.cosim.target import Simulation, Target
 from sim.cosim.work import ideal_cycles
 from sim.cycles.cycle_model import compile_model
 
-__all__ = ["Run", "Setup", "run_jobs", "utilisation"]
+__all__ = ["Run", "Setup", "imbalance", "run_jobs", "utilisation"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,10 @@ class Run:
         prediction = None
         if simulation.failure is None and self.target.is_predicted(self.config):
             prediction = self.target.predict(self.config, self.jobs)
+        cores = self._cores()
         ideal = sum(ideal_cycles(self.config, job) for job in self.jobs)
+        if cores is not None:
+            ideal = ceil(ideal / len(cores))
         return {
             "bit_exact": complete and mismatches == 0 and simulation.failure is None,
             "outputs_compared": compared,
@@ -122,6 +126,8 @@ class Run:
             "ideal_cycles": ideal,
             "utilisation": utilisation(ideal, simulation.total_cycles),
             "stages": simulation.stages,
+            "cores": cores,
+            "imbalance": cores and imbalance(cores),
             "top": self.target.name,
             "memory": self.target.memory_report(self.config, self.jobs, simulation),
             "simulator": f"{session.simulator.name} ({session.simulator.version()})",
@@ -138,6 +144,11 @@ class Run:
             shutil.move(waves, out_dir / waves.name)
         if not keep:
             shutil.rmtree(self.session.run_dir)
+
+    def _cores(self) -> list[dict[str, dict[str, int]]] | None:
+        """Stages of each core, if there are several."""
+        counters = self.simulation.counters
+        return counters.cores if counters and len(counters.cores) > 1 else None
 
     def _wrong(self) -> list[np.ndarray]:
         return [
@@ -184,6 +195,12 @@ def run_jobs(
         words = expected.result()
         compiled.result()
     return Run(config, jobs, target, session, simulation, words)
+
+
+def imbalance(cores: list[dict[str, dict[str, int]]]) -> float | None:
+    """Cycles in which the busiest core's array works, over those of the mean, if there are any."""
+    work = [core["qk"]["busy"] + core["pv"]["busy"] for core in cores]
+    return round(len(work) * max(work) / sum(work), 4) if any(work) else None
 
 
 def utilisation(ideal: int, cycles: int | None) -> float | None:

@@ -32,8 +32,8 @@ class Simulation:
     total_cycles : int or None
         Cycles from the first command to the last output of all.
     stages : dict of str to dict of str to int
-        For each stage of the core, cycles of ``total_cycles`` in which it was ``busy``,
-        ``starved`` and ``blocked``; in the others it had nothing to do.
+        For each stage of the core, of all cores together, cycles of ``total_cycles`` in which it
+        was ``busy``, ``starved`` and ``blocked``; in the others it had nothing to do.
     failure : str or None
         Objection of the bench.
     simulated_cycles : int

@@ -66,7 +66,8 @@ def read_bytes(
     -------
     (through_port, at_least)
         float64 [heads] each. Bytes that an accelerator reads: K and V for each block column of a
-        wave (the superblocks of all cores) with a live block. Bytes that memory must give if a buffer keeps K and V.
+        wave (the superblocks of all cores) with a live block. Bytes that memory must give if a
+        buffer keeps K and V.
     """
     sizes = _block_tokens(config, codes, tokens)
     queries = tokens if rows is None else sizes[list(rows)].sum()

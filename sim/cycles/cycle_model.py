@@ -246,7 +246,7 @@ def _prediction(model: Model) -> Prediction:
 
 def follows_port(config: Config) -> bool:
     """Whether the model follows the accelerator's memory port: not yet with superblocks."""
-    return config.query_rows == 1
+    return config.wave_rows == 1
 
 
 def predict_accelerator(

@@ -230,6 +230,8 @@ def cosim_report(**changes):
         ideal_cycles=6,
         utilisation=0.8571,
         stages={},
+        cores=None,
+        imbalance=None,
         top="core",
         memory=None,
         simulator="verilator (1)",

@@ -52,13 +52,13 @@ def test_proven(tmp_path: Path) -> None:
     """In the 12 cycles after reset, for a user who keeps the contract: every request is accepted;
     ``full`` marks the slots that were loaded and not released; a load is offered until it is done.
     """
-    verdict = check(LoadControl(CONFIG), properties, tmp_path, mode="bmc", depth=12)
+    verdict = check(LoadControl(CONFIG, SLOTS), properties, tmp_path, mode="bmc", depth=12)
     assert verdict.status == "PASS", verdict
 
 
 def test_reached(tmp_path: Path) -> None:
     """Both slots are full; a load is done while one is released."""
-    verdict = check(LoadControl(CONFIG), properties, tmp_path, mode="cover", depth=12)
+    verdict = check(LoadControl(CONFIG, SLOTS), properties, tmp_path, mode="cover", depth=12)
     assert verdict.status == "PASS", verdict
 
 
@@ -71,6 +71,6 @@ def test_reached(tmp_path: Path) -> None:
     ],
 )
 def test_mutants_are_refuted(old: str, new: str, tmp_path: Path) -> None:
-    control = mutant(LoadControl, old, new)(CONFIG)
+    control = mutant(LoadControl, old, new)(CONFIG, SLOTS)
     verdict = check(control, properties, tmp_path, mode="bmc", depth=8)
     assert verdict.status == "FAIL", verdict

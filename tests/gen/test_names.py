@@ -101,11 +101,11 @@ def test_several_in_one_design(generated, tmp_path):
     run = subprocess.run([*command, *sources], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0
     assert run.stderr == ""
-    # Each has its own clusters of 4 x 4 PEs.
+    # Each has its own clusters of 4 x 2 PEs.
     scopes = re.findall(r'\.scope module, "\S+" "(\S+)"', (tmp_path / "design.vvp").read_text())
     count = Counter(scopes)
     for (config, _), module in zip(DESIGNS, modules, strict=True):
-        assert count[f"{module}__pe_cluster"] == config.rows * config.cols // 16
+        assert count[f"{module}__pe_cluster"] == config.rows * config.cols // 8
         assert count[f"{module}__key_encoder"] == config.rows
         assert count[module] == 1
 
@@ -121,6 +121,8 @@ def test_default_names_differ():
         "exp_segments": 16,
         "axi_bits": 64,
         "query_rows": 2,
+        "key_slots": 4,
+        "cores": 2,
     }
     assert set(others) == set(Config.model_fields)
     configs = [Config(), *(Config(**{name: value}) for name, value in others.items())]

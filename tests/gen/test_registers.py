@@ -32,6 +32,7 @@ int main(void) {
   d.inner_stride = 0x01020304;
   d.codes_address_lo = 0x89abcdefu;
   d.codes_address_hi = 0x67;
+  d.codes_stride = 0xfedcba;
   fwrite(&d, sizeof d, 1, stdout);
   return PARO_CAUSE_EMPTY_QUEUE + (PARO_CONTROL_INTERRUPT_ENABLE_MASK << 2)
     + (PARO_OUTPUT_BLOCKED_OFFSET == 0x15c ? 32 : 0) + (OTHER_ROWS_VALUE - ONE_ROWS_VALUE);
@@ -53,7 +54,7 @@ def test_header_compiles(preset, compiler, tmp_path):
     file.write_text(registers_header(PRESETS[preset]))
     command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
     subprocess.run([*command, "-x", "c", str(file)], check=True)
-    broken = file.read_text().replace("  uint32_t codes_address_hi;", "")
+    broken = file.read_text().replace("  uint32_t o_address_hi;", "")
     assert broken != file.read_text()
     file.write_text(broken)
     failed = subprocess.run([*command, "-x", "c", str(file)], capture_output=True, check=False)
@@ -71,7 +72,13 @@ def test_compiled_header(compiler, tmp_path):
     run = subprocess.run([program], capture_output=True, check=False)
     assert run.returncode == 9 + 16 + 32 + 16 - 4
     words = [int.from_bytes(run.stdout[4 * i : 4 * i + 4], "little") for i in range(32)]
-    want = {0: 0x4F524150, 1: 16 | 3 << 8 | 256 << 16, 12: 0x01020304, 29: 0x89ABCDEF, 30: 0x67}
+    want = {
+        0: 0x4F524150,
+        1: 16 | 3 << 8 | 256 << 16,
+        12: 0x01020304,
+        29: 0x89ABCDEF,
+        30: 0xFEDCBA67,
+    }
     assert words == [want.get(index, 0) for index in range(32)]
 
 
@@ -109,7 +116,7 @@ def test_document(preset):
     assert by_name["CONTROL"]["fields"][2]["name"] == "interrupt_enable"
     assert [cause["value"] for cause in document["causes"]] == list(range(13))
     assert (
-        sum(field["width"] for field in document["descriptor"]["fields"]) == 31 * 32 - 7 * 24 + 32
+        sum(field["width"] for field in document["descriptor"]["fields"]) == 31 * 32 - 6 * 24 + 32
     )
     texts = [field["description"] for r in document["registers"] for field in r["fields"]]
     texts += [field["description"] for field in document["descriptor"]["fields"]]

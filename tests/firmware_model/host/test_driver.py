@@ -404,18 +404,19 @@ def test_a_start_that_is_refused_while_a_queue_ends(seed: int) -> None:
 def test_counters() -> None:
     """Registers of the stand-in that it does not know read as their own address."""
     accelerator = StandIn(TINY, 0, 0)
-    accelerator.registers |= {"CYCLES_LO": 5, "CYCLES_HI": 1, "HEADS_DONE": 3}
+    accelerator.registers |= {"CYCLES_LO": 5, "CYCLES_HI": 1, "HEADS_DONE": 3, "CORES": 2}
     counters = run_sync(Driver(accelerator).counters())
     assert counters.cycles == 2**32 + 5
     assert counters.heads_done == 3
     assert counters.write_beats == 0x94
-    assert counters.stages["scheduler"] == {"busy": 0x100, "starved": 0x104, "blocked": 0x108}
-    assert counters.stages["output"]["blocked"] == 0x15C
+    assert len(counters.cores) == 2
+    assert counters.cores[1]["scheduler"] == {"busy": 0x100, "starved": 0x104, "blocked": 0x108}
+    assert counters.stages["output"]["blocked"] == 2 * 0x15C
 
 
 def test_cycles_that_carry_between_two_reads() -> None:
     accelerator = StandIn(TINY, 0, 0)
-    accelerator.registers |= {"CYCLES_LO": 0xFFFFFFFF, "CYCLES_HI": 0}
+    accelerator.registers |= {"CYCLES_LO": 0xFFFFFFFF, "CYCLES_HI": 0, "CORES": 1}
     plain = accelerator.read32
 
     async def counting(address: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 from firmware_model.host.jobs import Job
 from paro.config import Config
 from sim.cycles.memory import Memory
-from tests.sim.cosim.test_accelerator import FEW, MIXED
+from tests.sim.cosim.test_accelerator import MIXED
 from tests.sim.cosim.test_accelerator_superblocks import (
     STALLS,
     WIDE,
@@ -15,7 +15,7 @@ from tests.sim.cosim.test_accelerator_superblocks import (
     layers,
     run_queue,
 )
-from tests.sim.inputs import TINY, LayerShape, Shape, make_jobs
+from tests.sim.inputs import TINY, make_jobs
 
 
 def cluster(cores: int, query_rows: int, key_slots: int = 2, config: Config = TINY) -> Config:

@@ -11,7 +11,7 @@ from rtl.bus.axi_lite import Response
 from sim.cosim import accelerator_scenario, core_scenario
 from sim.cosim.exchange import load_dataclass, save_dataclass
 
-COUNTERS = Counters(9, 1, 2, 3, 4, 5, {"qk": {"busy": 1, "starved": 2, "blocked": 3}})
+COUNTERS = Counters(9, 1, 2, 3, 4, 5, [{"qk": {"busy": 1, "starved": 2, "blocked": 3}}])
 RECORDS = [
     core_scenario.Scenario(
         commands=[core_scenario.CommandBeats((0, 3), {"Q": [(0, 8), (8, 2)]}, 1, 16, [1, 0])],
