@@ -25,7 +25,7 @@ __all__ = ["WriteMaster"]
 
 #: Longest burst, in beats, and most bursts whose answer is waited for.
 BURST_BEATS = 16
-OUTSTANDING = 16
+OUTSTANDING = 64
 
 #: Words that a lane holds: a whole burst must fit beside words of others.
 DEPTH = 2 * BURST_BEATS

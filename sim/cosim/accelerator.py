@@ -28,7 +28,7 @@ from sim.cosim.session import Harness, Session
 from sim.cosim.target import Simulation
 from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import job_work, wanted_bytes
-from sim.cycles.cycle_model import Prediction, follows_port, predict_accelerator
+from sim.cycles.cycle_model import Prediction, predict_accelerator
 from sim.cycles.memory import Memory
 
 __all__ = ["ACCELERATOR_TOLERANCE", "AcceleratorRun", "AcceleratorTarget", "play_steps"]
@@ -182,8 +182,8 @@ class AcceleratorTarget:
         )
 
     def is_predicted(self, config: Config) -> bool:
-        """Not yet with superblocks."""
-        return follows_port(config)
+        """Not yet with several cores."""
+        return config.cores == 1
 
     def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """See `Target`."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from firmware_model.host import superblocks
 from firmware_model.host.image import Image
 from paro.config import Config, formats
 from paro.config.config import blocks_of
@@ -16,7 +17,14 @@ from rtl.interfaces import CODES_PER_BEAT
 from sim.cycles.port_kernel import OutputBurst, ReadBurst, ReadKind
 from sim.cycles.records import new_records
 
-__all__ = ["BlockBursts", "HeadOutputs", "block_bursts", "head_fields", "head_outputs"]
+__all__ = [
+    "BlockBursts",
+    "HeadOutputs",
+    "block_bursts",
+    "code_word_count",
+    "head_fields",
+    "head_outputs",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +56,6 @@ def block_bursts(config: Config, image: Image, head: int) -> dict[ReadKind, Bloc
     """
     fields = head_fields(image, head)
     descriptor = image.queue_base + head * DESCRIPTOR_BYTES
-    codes = [config.load_bytes * units for units in _code_runs(config, fields)]
     if fields["kind"] == Kind.LINEAR:
         operands = {
             ReadKind.Q: _layer_bursts(config, fields, "q", "query", config.layer_tokens),
@@ -64,29 +71,45 @@ def block_bursts(config: Config, image: Image, head: int) -> dict[ReadKind, Bloc
         }
     return {
         **operands,
-        ReadKind.DESCRIPTOR: _runs_bursts(config, descriptor, [DESCRIPTOR_BYTES]),
-        ReadKind.CODES: _runs_bursts(config, fields["codes_address"], codes),
+        ReadKind.DESCRIPTOR: _runs_bursts(config, [(descriptor, DESCRIPTOR_BYTES)]),
+        ReadKind.CODES: _runs_bursts(config, _code_runs(config, fields)),
     }
 
 
-def _code_runs(config: Config, fields: dict[str, int]) -> list[int]:
-    """Units of each run of a head's first codes."""
+def code_word_count(config: Config, fields: dict[str, int]) -> int:
+    """Words of a head's codes, see `rtl.accelerator.code_reader.code_rows`."""
     rows, columns = (config.blocks_of(fields[f"{name}_tokens"]) for name in ("query", "key"))
+    more = blocks_of(rows, config.query_rows)
     if fields["kind"] == Kind.LINEAR:
-        rows, columns = columns, fields["chunks"]
-    units = -(-rows * blocks_of(columns, CODES_PER_BEAT) // config.load_tokens)
-    return [
-        min(code_reader.RUN_UNITS, units - first)
-        for first in range(0, min(units, code_reader.WAITING_UNITS), code_reader.RUN_UNITS)
-    ]
+        more = rows = columns
+        columns = fields["chunks"]
+    if config.query_rows > 1:
+        rows += more
+    return rows * blocks_of(columns, CODES_PER_BEAT)
 
 
-def _runs_bursts(config: Config, address: int, lengths: list[int]) -> BlockBursts:
-    """Bursts of runs that follow each other, as one block."""
+def _code_runs(config: Config, fields: dict[str, int]) -> list[tuple[int, int]]:
+    """Address and length of each run of a head's first codes."""
+    units = blocks_of(code_word_count(config, fields), config.load_tokens)
+    passes = 1
+    if fields["kind"] == Kind.LINEAR and config.query_rows > 1:
+        passes = blocks_of(fields["query_tokens"], config.query_rows * config.layer_tokens)
+    runs, reserved = [], 0
+    for first in [*range(0, units, code_reader.RUN_UNITS)] * passes:
+        if reserved > code_reader.WAITING_UNITS - code_reader.RUN_UNITS:
+            break
+        asked = min(code_reader.RUN_UNITS, units - first)
+        address = fields["codes_address"] + first * config.load_bytes
+        runs.append((address, asked * config.load_bytes))
+        reserved += asked
+    return runs
+
+
+def _runs_bursts(config: Config, runs: list[tuple[int, int]]) -> BlockBursts:
+    """Bursts of runs, each of an address and a length, as one block."""
     bursts = []
-    for number, length in enumerate(lengths):
+    for number, (address, length) in enumerate(runs):
         bursts += _read_run(config, address, length, number)
-        address += length
     return BlockBursts(np.array([0, len(bursts)]), new_records(ReadBurst, bursts))
 
 
@@ -108,7 +131,8 @@ class HeadOutputs:
     Parameters
     ----------
     runs : np.ndarray
-        int64 [runs, 4]: queries, address, whether a block begins with it, units of a query.
+        int64 [runs, 4]: queries, address, position of the block that begins with it or -1, units
+        of a query.
     bursts : np.ndarray
         `OutputBurst` [bursts]; they count the words of this head.
     """
@@ -122,30 +146,62 @@ def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
     fields = head_fields(image, head)
     word_bytes = 1 if fields["out_cut"] else formats.OUT_BYTES
     stride, row_bytes = fields["o_row_stride"], word_bytes * config.head_dim
-    blocks = []
     if fields["kind"] == Kind.LINEAR:
         row_bytes = word_bytes * config.block
-        tokens = np.arange(fields["query_tokens"])
-        for first in range(0, len(tokens), config.layer_tokens):
-            for number in range(config.blocks_of(fields["key_tokens"])):
-                part = tokens[first : first + config.layer_tokens]
-                blocks.append((fields["o_address"] + number * row_bytes, part))
+        blocks = [
+            (fields["o_address"] + number * row_bytes, position, part)
+            for number, position, part in _layer_blocks(config, fields)
+        ]
     else:
+        tokens = _tokens_in_order(fields)
         begin = fields["first_block_row"] * config.block
-        tokens = _tokens_in_order(fields)[begin : begin + fields["query_tokens"]]
-        for first in range(0, len(tokens), config.block):
-            blocks.append((fields["o_address"], tokens[first : first + config.block]))
+        end = begin + fields["query_tokens"]
+        blocks = []
+        for row in _row_order(config, image, fields):
+            position = begin + row * config.block
+            part = tokens[position : min(position + config.block, end)]
+            blocks.append((fields["o_address"], position, part))
     units = row_bytes // (formats.OUT_BYTES * config.output_words)
     runs, bursts, words_end = [], [], 0
-    for base, part in blocks:
+    for base, position, part in blocks:
         for start, end in _runs(part, stride == row_bytes):
             address = base + int(part[start]) * stride
-            runs.append((end - start, address, start == 0, units))
+            runs.append((end - start, address, -1 if start else position, units))
             length = (end - start) * row_bytes
             for burst, beats, words, _ in _split(config, address, length, write_master.BURST_BEATS):
                 words_end += words
                 bursts.append((burst, beats, words_end))
     return HeadOutputs(np.array(runs, np.int64), new_records(OutputBurst, bursts))
+
+
+def _layer_blocks(config: Config, fields: dict[str, int]) -> list[tuple[int, int, np.ndarray]]:
+    """Output block, first token and tokens of each row of a layer, as rows leave the core."""
+    tokens = np.arange(fields["query_tokens"])
+    return [
+        (number, position, tokens[position : position + config.layer_tokens])
+        for first in range(0, len(tokens), config.query_rows * config.layer_tokens)
+        for number in range(config.blocks_of(fields["key_tokens"]))
+        for position in range(first, len(tokens), config.layer_tokens)[: config.query_rows]
+    ]
+
+
+def _row_order(config: Config, image: Image, fields: dict[str, int]) -> list[int]:
+    """Rows of a head that are computed, as they leave the core: its codes tell."""
+    rows = config.blocks_of(fields["query_tokens"])
+    if config.query_rows == 1:
+        return list(range(rows))
+    groups = blocks_of(config.blocks_of(fields["key_tokens"]), CODES_PER_BEAT)
+    at = fields["codes_address"] - image.base
+    words = np.frombuffer(image.data, "<u4", code_word_count(config, fields), at)
+    parts, begin = [], 0
+    for part in superblocks.superblocks(rows, config):
+        count = 1 + part.stop - part.start
+        end = begin + count * groups
+        parts.append(words[begin:end].reshape(groups, count)[:, 1:].T)
+        begin = end
+    shifts = np.arange(CODES_PER_BEAT) * (32 // CODES_PER_BEAT)
+    codes = np.concatenate(parts)[:, :, None] >> shifts.astype(np.uint32) & 3
+    return superblocks.leaving_order(codes.reshape(rows, -1), config).tolist()
 
 
 def _runs(tokens: np.ndarray, dense: bool) -> list[tuple[int, int]]:

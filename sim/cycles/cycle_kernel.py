@@ -14,6 +14,7 @@ from rtl.core.layer_output import PAGES
 from rtl.interfaces import CODES_PER_BEAT, Activity
 from sim.cycles.port_kernel import (
     MemoryPort,
+    code_word_there,
     read_block,
     read_codes,
     read_descriptor,
@@ -111,6 +112,7 @@ class Scheduler(NamedTuple):
 
     more: int = 1  # whether there are more blocks
     waits: int = 0  # whether the next command waits for all that was begun
+    waits_for: int = 0  # rows whose outputs the next command waits for, if they are not followed
     command: int = -1
     command_there: int = 0  # first cycle in which the next command is there
     rows_left: int = 0  # of the command
@@ -121,6 +123,7 @@ class Scheduler(NamedTuple):
     row_end: int = 0  # index after its last code
     codes_there: int = 0  # first cycle in which codes of the command are there
     codes_taken: int = -1  # cycle in which the last beat of codes was taken
+    code_words: int = 0  # beats of codes of the command that were taken, with superblocks
     code: int = 0  # of the block
     column: int = 0
     keys: int = 0
@@ -179,6 +182,7 @@ class Row(NamedTuple):
     command: int = 0
     queries: int = 0
     linear: int = 0
+    told: int = -1  # with superblocks, cycle in which the outside was told that it leaves next
     complete: int = 0  # cycle in which the numerators of its first R queries are complete
     complete_step: int = 0  # cycles until those of the next R queries are
 
@@ -516,6 +520,7 @@ def _next_command(model, idle):
         scheduler.codes_there = read_codes(port, number, start)
     elif number > 0:
         scheduler.codes_there = scheduler.codes_taken + model.answer
+    scheduler.code_words = 0
     scheduler.row_end = model.commands[number].codes
     scheduler.rows_left = model.commands[number].rows
     scheduler.linear = model.commands[number].linear
@@ -669,6 +674,26 @@ def _next_place(model, column, place):
 
 
 @compiled
+def _take_words(model, scan, words):
+    """Follow the scheduler of superblocks, in cycle ``scan``, over some words of codes.
+
+    Returns the scheduler's next cycle.
+    """
+    scheduler, port = model.scheduler, model.port
+    for _ in range(words):
+        there = scheduler.codes_there
+        if port.present:
+            there = code_word_there(port, scheduler.command, scheduler.code_words)
+        taken = unstalled(model.stalls.codes, scheduler.codes_taken)
+        taken = max(scan, there, taken)
+        model.stages.scheduler.starved += taken - scan
+        scheduler.codes_taken = taken
+        scheduler.code_words += 1
+        scan = taken + 1
+    return scan
+
+
+@compiled
 def _begin_superblock(model, begin):
     """Begin the next superblock in this cycle; returns the cycle of its first scan."""
     core, scheduler = model.core, model.scheduler
@@ -690,7 +715,7 @@ def _begin_superblock(model, begin):
                 each.last -= 1
     scheduler.column = -1
     scheduler.group_end = _GROUP
-    return _take_codes(model, begin + 1, 2 if command.linear else 1 + rows)
+    return _take_words(model, begin + 1, 2 if command.linear else 1 + rows)
 
 
 @compiled
@@ -738,7 +763,7 @@ def _seek_column(model, scan):
         if scheduler.group_end >= command.columns:
             scheduler.column = -1
             return scan + 1
-        scan = _take_codes(model, scan + 1, 1 + rows)
+        scan = _take_words(model, scan + 1, 1 + rows)
         scheduler.group_end += _GROUP
 
 
@@ -795,6 +820,8 @@ def _choose_block(model, chosen, place):
     if scheduler.loads:
         now = scheduler.key_fetch = _load_keys(model, tile, key_block, now)
     scheduler.known = now + core.fifo
+    if scheduler.last:
+        row.told = scheduler.known
     scheduler.following_state = now + 1
     scheduler.loaded = max(scheduler.known, model.loads.k.arrived[0] + core.begun)
     if scheduler.first or command.linear:
@@ -807,9 +834,7 @@ def _schedule_superblock(model):
     scheduler = model.scheduler
     now = scheduler.following_state
     if scheduler.command < 0:
-        now = _begin_superblock(model, _next_command(model, 0))
-        now = _seek_column(model, now)
-        _choose_block(model, now, _next_place(model, scheduler.column, 0))
+        _begin_command(model)
         return
     if scheduler.loads and not scheduler.linear:
         _load_values(model)
@@ -820,17 +845,70 @@ def _schedule_superblock(model):
         now = _seek_column(model, now)
         if scheduler.column < 0:
             scheduler.rows_left -= _rows_of_superblock(model)
-            begin = now + 1
             if scheduler.rows_left == 0:
-                if scheduler.command + 1 == len(model.commands):
-                    scheduler.more = 0
-                    scheduler.known = scheduler.loaded = _NEVER
-                    model.stages.scheduler.starved -= begin
-                    return
-                begin = _next_command(model, begin)
-            now = _seek_column(model, _begin_superblock(model, begin))
+                _end_command(model, now + 1)
+                return
+            now = _seek_column(model, _begin_superblock(model, now + 1))
         place = _next_place(model, scheduler.column, 0)
     _choose_block(model, now, place)
+
+
+@compiled
+def _begin_command(model):
+    """Follow the scheduler of superblocks to the first block of the next command."""
+    scheduler = model.scheduler
+    begin = _next_command(model, scheduler.following_state)
+    now = _seek_column(model, _begin_superblock(model, begin))
+    _choose_block(model, now, _next_place(model, scheduler.column, 0))
+
+
+@compiled
+def _end_command(model, idle):
+    """Follow the scheduler of superblocks, idle from a cycle on, to the next command's block.
+
+    A command waits if outputs that its descriptor waits for are not followed yet.
+    """
+    scheduler, port = model.scheduler, model.port
+    scheduler.following_state = idle
+    scheduler.known = scheduler.loaded = _NEVER
+    following = scheduler.command + 1
+    if following == len(model.commands):
+        scheduler.more = 0
+        model.stages.scheduler.starved -= idle
+    elif port.present and port.heads[following].waits:
+        scheduler.waits = 1
+    else:
+        scheduler.waits_for = 0
+        if port.present and following > port.placed_heads:
+            scheduler.waits_for = scheduler.first_row + model.commands[scheduler.command].rows
+            for head in range(following - port.placed_heads, following):
+                scheduler.waits_for -= model.commands[head].rows
+        if scheduler.waits_for <= model.output.rows:
+            scheduler.waits_for = 0
+            _begin_command(model)
+
+
+@compiled
+def _follow_awaited(model):
+    """Follow outputs that the next command waits for, until the array's next PV."""
+    scheduler, array, output = model.scheduler, model.array, model.output
+    until = _NEVER
+    if array.pv < array.qk:
+        block = model.blocks[array.pv % _BLOCKS]
+        until = max(array.step, block.weighted, block.values_there)
+        if block.first:
+            until = max(until, output.slot_free)
+    while output.rows < scheduler.waits_for:
+        row = model.rows[model.ended[output.rows & (len(model.rows) - 1)] & (len(model.rows) - 1)]
+        # No earlier are all its numerators read, and is the command there.
+        read = output.normalizer_free
+        if not row.linear:
+            read = max(read, row.complete) + row.queries * model.core.parts
+        if read > until:
+            return
+        _send_next_row(model)
+    scheduler.waits_for = 0
+    _begin_command(model)
 
 
 @inlined
@@ -1068,6 +1146,27 @@ def _send_layer_row(model, row, complete):
     return output.last_sent
 
 
+@compiled
+def _send_next_row(model):
+    """Follow the row that leaves the core next to its last output."""
+    output, port = model.output, model.port
+    mask = len(model.rows) - 1
+    place = model.ended[output.rows & mask] & mask
+    row = model.rows[place]
+    if port.present:
+        port.writes.state.told = row.told
+    if row.linear:
+        end = _send_layer_row(model, row, model.tiles_complete[place])
+    else:
+        end = _send_row(model, row, model.chunk_starts[place])
+    if port.present:
+        end = port.writes.state.answer_taken + 1
+    model.row_ends[row.number] = end
+    model.spans[row.command].end = end
+    output.slot_free = output.normalizer_free
+    output.rows += 1
+
+
 @inlined
 def _send_due_rows(model):
     """Follow the rows that must have left the core before the array's next product.
@@ -1087,19 +1186,7 @@ def _send_due_rows(model):
     elif scheduler.linear and scheduler.first:
         due = array.begun_rows + 1 - model.core.row_slots
     while output.rows < due:
-        mask = len(model.rows) - 1
-        place = model.ended[output.rows & mask] & mask
-        row = model.rows[place]
-        if row.linear:
-            end = _send_layer_row(model, row, model.tiles_complete[place])
-        else:
-            end = _send_row(model, row, model.chunk_starts[place])
-        if model.port.present:
-            end = model.port.writes.state.answer_taken + 1
-        model.row_ends[row.number] = end
-        model.spans[row.command].end = end
-        output.slot_free = output.normalizer_free
-        output.rows += 1
+        _send_next_row(model)
 
 
 @inlined
@@ -1343,7 +1430,12 @@ def predict_cycles(model):
         _send_due_rows(model)
         if array.pv == array.qk and model.scheduler.waits:
             model.scheduler.waits = 0
-            _schedule_from(model, model.scheduler.value_fetch + 1)
+            if model.core.query_rows > 1:
+                _begin_command(model)
+            else:
+                _schedule_from(model, model.scheduler.value_fetch + 1)
+        if model.scheduler.waits_for > 0:
+            _follow_awaited(model)
         if array.pv == array.qk and not model.scheduler.more:
             break
         operation, now = _choose(model)

@@ -50,7 +50,6 @@ __all__ = [
     "Prediction",
     "Work",
     "compile_model",
-    "follows_port",
     "predict",
     "predict_accelerator",
     "predict_heads",
@@ -244,11 +243,6 @@ def _prediction(model: Model) -> Prediction:
     )
 
 
-def follows_port(config: Config) -> bool:
-    """Whether the model follows the accelerator's memory port: not yet with superblocks."""
-    return config.wave_rows == 1
-
-
 def predict_accelerator(
     config: Config, works: Sequence[Work], image: Image, memory: Memory
 ) -> Prediction:
@@ -273,12 +267,11 @@ def predict_accelerator(
     Raises
     ------
     ParoError
-        See `predict`; with superblocks, see `follows_port`.
+        If the accelerator has several cores, whose shared port is not followed; see `predict`.
     """
-    if not follows_port(config):
+    if config.cores > 1:
         raise ParoError(
-            f"cycle model: the accelerator with query_rows = {config.query_rows} is not followed "
-            "yet; legal: 1"
+            f"cycle model: an accelerator with cores = {config.cores} is not followed yet; legal: 1"
         )
     codes, commands = _joined(config, works, memory.latency[0])
     port = memory_port(config, image, memory)

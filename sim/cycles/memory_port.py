@@ -2,7 +2,11 @@
 
 Blocks are followed from the address generator through bursts, beats and units to the beats of the
 core's streams, outputs through bursts to the answers. Two things are left out: reads of codes after
-a head's first ones, and a core that does not take the beats that it has asked for.
+a head's first ones, and a core that does not take the beats that it has asked for. So cycles
+are right to the last one if all codes of a head fit `CodeReader`, which reads them when the head
+begins. Later reads keep those of operands waiting for a few cycles each, and come in between them:
+they are asked for when the scheduler takes codes, while a block is followed as a whole. With
+superblocks the scheduler, which takes S + 1 words at once, may itself wait for them a little.
 """
 
 import numpy as np
@@ -22,7 +26,14 @@ from rtl.bus.burst_splitter import BurstSplitter
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.write_master import WriteMaster
 from rtl.lib.stream_fifo import StreamFIFO
-from sim.cycles.bursts import BlockBursts, HeadOutputs, block_bursts, head_fields, head_outputs
+from sim.cycles.bursts import (
+    BlockBursts,
+    HeadOutputs,
+    block_bursts,
+    code_word_count,
+    head_fields,
+    head_outputs,
+)
 from sim.cycles.memory import Memory
 from sim.cycles.port_kernel import (
     HeadAtPort,
@@ -62,7 +73,10 @@ def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
             grid_tokens = 0
         waits = head > 0 and (fields["after"] or fields["out_cut"] != cut)
         cut = fields["out_cut"]
-        heads.append(HeadAtPort(fields["first_block_row"], grid_tokens, int(waits), int(cut != 0)))
+        words = code_word_count(config, fields)
+        heads.append(
+            HeadAtPort(fields["first_block_row"], grid_tokens, words, int(waits), int(cut != 0))
+        )
         reads.append(block_bursts(config, image, head))
         outputs.append(head_outputs(config, image, head))
     return _port(config, memory, heads, reads, outputs)
@@ -129,6 +143,7 @@ def _read_port(config: Config, lanes: int, heads: list[dict[ReadKind, BlockBurst
         done=np.full(read_master.OUTSTANDING, -1),
         complete=np.full(read_master.RUNS, -1),
         units=np.zeros(units + 1, np.int64),
+        codes=np.zeros(WAITING_UNITS, np.int64),
         groups=np.zeros(config.block // config.load_tokens, np.int64),
         lanes=new_records(Lane, [Lane()] * lanes),
         pops=np.full((lanes, 2 * read_master.DEPTH), -1),
@@ -140,13 +155,11 @@ def _write_port(
 ) -> WritePort:
     runs, bursts, words = [], [new_records(OutputBurst, [])], 0
     for number, (head, written) in enumerate(zip(heads, outputs, strict=True)):
-        walk = written.runs[:, 2].copy()
-        inside = 0 < head.first_row * config.block < head.grid_tokens
-        walk[0] = TokenWalker.jump_cycles(config) if inside else 2
+        walks = _walks(config, head.grid_tokens, written.runs)
         alone = int(head.grid_tokens == 0)  # of a layer
         runs += [
             OutputRun(tokens, address // WORD_BYTES % lanes, cycles, number, units, alone)
-            for (tokens, address, _, units), cycles in zip(written.runs, walk, strict=True)
+            for (tokens, address, _, units), cycles in zip(written.runs, walks, strict=True)
         ]
         bursts.append(written.bursts.copy())
         bursts[-1]["words_end"] += words
@@ -172,3 +185,20 @@ def _write_port(
         lanes=new_records(Lane, [Lane()] * lanes),
         pops=np.full((lanes, 2 * write_master.DEPTH), -1),
     )
+
+
+def _walks(config: Config, grid_tokens: int, runs: np.ndarray) -> list[int]:
+    """Cycles from the request for the block of each run to its first token; 0 inside a block."""
+    walks, begin, end = [], -1, -1
+    for tokens, _, position, _ in runs.tolist():
+        walks.append(0)
+        if position >= 0:
+            if position in (begin, end):
+                walks[-1] = 1
+            elif 0 < position < grid_tokens:
+                walks[-1] = TokenWalker.jump_cycles(config)
+            else:
+                walks[-1] = 2
+            begin = end = position
+        end += tokens
+    return walks

@@ -27,6 +27,7 @@ __all__ = [
     "WaitingRun",
     "WritePort",
     "Writer",
+    "code_word_there",
     "read_block",
     "read_codes",
     "read_descriptor",
@@ -71,6 +72,7 @@ class Reader(NamedTuple):
     turned: int = -1  # the last beat of a group of tokens came out of the corner turn
     turned_before: int = -1  # that of the group before it did
     idle: int = -1  # the address generator became idle
+    code_units: int = 0  # of a head's first codes
     walk_begin: int = -1  # tokens at which the last block began and ended
     walk_end: int = -1
 
@@ -97,6 +99,7 @@ class Writer(NamedTuple):
     cut_beats: int = 0  # that it has taken
     placed: int = -1  # a row was placed
     token_known: int = -1  # the token of that row was known
+    told: int = -1  # it was told which block row of the superblock leaves the core next
 
 
 class HeadAtPort(NamedTuple):
@@ -104,6 +107,7 @@ class HeadAtPort(NamedTuple):
 
     first_row: int  # block of the first queries that are computed
     grid_tokens: int  # of the grid, which are the first in the head's order
+    code_words: int  # of its codes, once
     waits: int = 0  # whether it begins when the outputs of those before it are written
     cut: int = 0  # whether its words have 8 bits
     offered: int = -1  # cycle in which the head was offered to the core
@@ -177,6 +181,7 @@ class ReadPort(NamedTuple):
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
     complete: np.ndarray  # int64 [RUNS]: last units of the last runs
     units: np.ndarray  # int64: cycles in which the units of a block come
+    codes: np.ndarray  # int64: cycles in which the first units of a head's codes came
     groups: np.ndarray  # int64: last beats of a block's groups out of the corner turn
     lanes: np.ndarray  # `Lane`
     pops: np.ndarray  # int64 [lanes, ring]: when the last words left
@@ -361,7 +366,7 @@ def _next_place(reads):
 
 @compiled
 def _read_runs(port, head, kind, asked):
-    """Read a head's descriptor or its first codes; returns the cycles of first and last unit."""
+    """Read a head's descriptor or its first codes; returns the number of units."""
     reads = port.reads
     place, run, accepted = 0, -1, asked - 1
     stored = unit = 0
@@ -373,7 +378,7 @@ def _read_runs(port, head, kind, asked):
             accepted = max(accepted + 1, reads.complete[place], reads.state.offered_before - 1)
         stored, unit = _read_burst(port, accepted, burst, stored, unit, -1, -1)
         reads.complete[place] = reads.state.unit
-    return reads.units[0], reads.units[unit - 1]
+    return unit
 
 
 @compiled
@@ -397,8 +402,8 @@ def read_descriptor(port, head, core_idle):
     if head > 0:
         ended = max(ended, _placed(port, head - 1))
     reader.walk_begin = reader.walk_end = -1
-    _, last_unit = _read_runs(port, head, ReadKind.DESCRIPTOR, ended + 1)
-    offered = last_unit + port.reads.to_head
+    units = _read_runs(port, head, ReadKind.DESCRIPTOR, ended + 1)
+    offered = port.reads.units[units - 1] + port.reads.to_head
     if port.heads[head].waits:
         offered = max(offered, port.heads[head - 1].written + 1)
     port.heads[head].offered = offered
@@ -408,8 +413,21 @@ def read_descriptor(port, head, core_idle):
 @compiled
 def read_codes(port, head, started):
     """Read a head's first codes; returns the cycle in which the first are there."""
-    first_unit, _ = _read_runs(port, head, ReadKind.CODES, started + port.reads.to_codes)
-    return first_unit + port.fifo
+    reads = port.reads
+    reads.state.code_units = _read_runs(port, head, ReadKind.CODES, started + reads.to_codes)
+    for unit in range(reads.state.code_units):
+        reads.codes[unit] = reads.units[unit]
+    return reads.codes[0] + port.fifo
+
+
+@compiled
+def code_word_there(port, head, number):
+    """Cycle from which a word of a head's codes is there; those read later are there in time."""
+    reads = port.reads
+    words = port.heads[head].code_words
+    units = (words - 1) // reads.load_tokens + 1
+    unit = number // words * units + number % words // reads.load_tokens
+    return reads.codes[min(unit, reads.state.code_units - 1)] + port.fifo
 
 
 @compiled
@@ -508,7 +526,7 @@ def _first_token(port, head, walk):
         if head > 0:
             request = max(request, port.heads[head - 1].written + 1)
         request += 1
-    return request + walk
+    return max(request, writer.told) + walk
 
 
 @compiled

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,16 @@ import pytest
 
 from firmware_model.host import superblocks
 from firmware_model.host.image import Image, place_jobs
-from firmware_model.host.jobs import HeadJob, Job
+from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from paro.config import Config
+from paro.config.config import blocks_of
 from paro.config.descriptor import unpack_descriptor
+from rtl.accelerator.code_reader import RUN_UNITS, WAITING_UNITS
+from sim.cosim.accelerator import ACCELERATOR_TOLERANCE
 from sim.cosim.accelerator_scenario import Step, StepResult
-from sim.cosim.work import wanted_bytes
+from sim.cosim.work import job_work, wanted_bytes
+from sim.cycles.bursts import head_outputs
+from sim.cycles.cycle_model import predict_accelerator
 from sim.cycles.memory import Memory
 from sim.cycles.stalls import stall_rates
 from tests.firmware_model.host.outputs import model_outputs
@@ -79,7 +85,31 @@ def run_queue(
     """Play one queue; its outputs are exact."""
     image = place_jobs(config, jobs, 0x10000, **layout)
     done = play(config, [image], [Step()], *folders, memory, simulator)
-    return assert_exact(done, 0, [model_outputs(config, job) for job in jobs])
+    step = assert_exact(done, 0, [model_outputs(config, job) for job in jobs])
+    assert_predicted(config, jobs, image, memory, step)
+    return step
+
+
+def assert_predicted(
+    config: Config, jobs: Sequence[Job], image: Image, memory: Memory, step: StepResult
+) -> None:
+    """Writes are those of the model, and so are the cycles: all, unless codes are read later."""
+    written = [head_outputs(config, image, number).bursts for number in range(len(jobs))]
+    assert [tuple(burst) for burst in step.bursts["write"]] == [
+        (int(address), int(beats)) for bursts in written for address, beats, _ in bursts
+    ]
+    works = [job_work(config, job) for job in jobs]
+    predicted = predict_accelerator(config, works, image, memory).total_cycles
+    tolerance = 0 if all(map(at_once, repeat(config), jobs)) else ACCELERATOR_TOLERANCE
+    assert counters_of(step).cycles == pytest.approx(predicted, rel=tolerance, abs=0)
+
+
+def at_once(config: Config, job: Job) -> bool:
+    """Whether a job's codes are all read when it begins, for each superblock of a layer."""
+    units = blocks_of(len(job.code_words(config)), config.load_tokens)
+    if isinstance(job, LayerJob) and job.superblocks(config) > 1:
+        return units * job.superblocks(config) <= WAITING_UNITS - RUN_UNITS
+    return units <= WAITING_UNITS
 
 
 @pytest.mark.parametrize("memory", [Memory(), STALLS], ids=["ideal", "stalls"])
@@ -151,7 +181,29 @@ def test_a_chain_through_memory(config, memory, build_dir, tmp_path, seed) -> No
     chain = make_chain(config, seed)
     image = place_jobs(config, chain.tasks, 0x10000)
     done = play(config, [image], [Step()], build_dir, tmp_path, memory)
-    assert_exact(done, 0, chain.words)
+    step = assert_exact(done, 0, chain.words)
+    assert_predicted(config, [task.job for task in chain.tasks], image, memory, step)
+
+
+@pytest.mark.parametrize(
+    "memory", [Memory(), Memory((200, 200)), STALLS], ids=["ideal", "slow", "stalls"]
+)
+@pytest.mark.parametrize("rows", [4, 8])
+def test_short_jobs_wait_for_their_turn(rows, memory, build_dir, tmp_path, seed) -> None:
+    """Of one row or a few: a job begins when outputs of one long before it are written."""
+    config, generator = with_rows(TINY, rows), random.Random(seed)
+    jobs: list[Job] = []
+    for order in range(16):
+        number = generator.randrange(1000)
+        if generator.random() < 0.7:
+            tokens, bits = generator.choice((1, 1, 1, 5, 17, 40)), generator.choice((2.0, 8.0))
+            jobs.append(Shape((tokens, 1, 1), mean_bits=bits).job(config, order % 6, number))
+        else:
+            tokens, inputs = generator.choice((1, 3, 17)), generator.choice((5, 40))
+            layer = LayerShape(tokens, inputs, generator.choice((3, 20)))
+            jobs.append(layer.job(config, number))
+    assert all(map(at_once, repeat(config), jobs))
+    run_queue(config, jobs, (build_dir, tmp_path), memory)
 
 
 @pytest.mark.parametrize("kind", ["control_reset", "hard_reset", "read_error", "write_error"])

@@ -4,10 +4,15 @@ import random
 
 import pytest
 
+from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import Job
-from paro.config import Config
+from paro.config import Config, ParoError
+from sim.cosim.accelerator import AcceleratorTarget
+from sim.cosim.run import imbalance
+from sim.cosim.work import job_work, wanted_bytes
+from sim.cycles.cycle_model import predict_accelerator
 from sim.cycles.memory import Memory
-from tests.sim.cosim.test_accelerator import MIXED
+from tests.sim.cosim.test_accelerator import FEW, MIXED
 from tests.sim.cosim.test_accelerator_superblocks import (
     STALLS,
     WIDE,
@@ -15,7 +20,7 @@ from tests.sim.cosim.test_accelerator_superblocks import (
     layers,
     run_queue,
 )
-from tests.sim.inputs import TINY, make_jobs
+from tests.sim.inputs import TINY, LayerShape, Shape, make_jobs
 
 
 def cluster(cores: int, query_rows: int, key_slots: int = 2, config: Config = TINY) -> Config:
@@ -41,3 +46,69 @@ def test_heads_and_layers(config, memory, build_dir, tmp_path, seed) -> None:
         jobs.insert(2 * index, layer)
     layout = {"misalign": (4, 60, 0, 8), "row_padding": 12} if memory == STALLS else {}
     run_queue(config, jobs, (build_dir, tmp_path), memory, **layout)
+
+
+def test_the_cycle_model_says_what_it_does_not_follow() -> None:
+    config = SHAPES["g2-s1"]
+    job = Shape((4, 1, 16)).job(config, 0, 1)
+    image = place_jobs(config, [job], 0)
+    assert not AcceleratorTarget(Memory()).is_predicted(config)
+    with pytest.raises(ParoError, match="accelerator with cores = 2 is not followed yet"):
+        predict_accelerator(config, [job_work(config, job)], image, Memory())
+
+
+def test_results_and_bytes(build_dir, tmp_path, seed) -> None:
+    """Words do not depend on cores and rows; K and V come once for all of them, and none waits."""
+    reads, cycles = {}, {}
+    for cores, query_rows in ((1, 2), (2, 2), (4, 2)):
+        config = cluster(cores, query_rows, 4)
+        jobs: list[Job] = [Shape((32, 1, 16), mean_bits=4.8).job(config, 1, seed)]
+        step = run_queue(config, jobs, (build_dir, tmp_path / f"{cores}"), Memory((5, 5)))
+        assert step.counters is not None
+        assert len(step.counters.cores) == cores
+        assert step.counters.read_beats * config.axi_bits // 8 >= wanted_bytes(config, jobs)["read"]
+        reads[cores], cycles[cores] = step.counters.read_beats, step.counters.cycles
+        busiest = imbalance(step.counters.cores)
+        assert busiest is not None
+        assert busiest <= 1.05
+    assert reads[4] < 0.6 * reads[2] < 0.4 * reads[1]
+    assert cycles[4] < cycles[1] / 4 / 0.94
+    assert cycles[2] < cycles[1] / 2 / 0.94
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("round_", range(6))
+def test_many_queues(round_, build_dir, tmp_path, seed) -> None:
+    generator = random.Random(seed + round_)
+    config = list(SHAPES.values())[round_ % 4]
+    jobs: list[Job] = []
+    for _ in range(6):
+        number = generator.randrange(2**20)
+        tokens = generator.choice((1, generator.randrange(1, 19 * config.block)))
+        if generator.random() < 0.5:
+            bits = generator.choice((2.0, 3.0, 8.0))
+            jobs.append(Shape((tokens, 1, 1), mean_bits=bits).job(config, number % 6, number))
+        else:
+            inputs, outputs = generator.randrange(1, 600), generator.randrange(1, 100)
+            jobs.append(LayerShape(tokens, inputs, outputs).job(config, number))
+    memory = Memory(generator.choice(((0, 0), (30, 30), (1, 200))), generator.choice((None, 3)))
+    run_queue(config, jobs, (build_dir, tmp_path), memory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "simulator"),
+    [
+        (cluster(4, 2, 4, Config(rows=8, cols=8)), "verilator"),
+        (cluster(2, 8, 2, Config(rows=8, cols=8)), "verilator"),
+        (cluster(2, 2, 2, Config(rows=16, cols=16, block=16, head_dim=32)), "verilator"),
+        (cluster(2, 2, 4), "icarus"),
+    ],
+    ids=["4-8x8", "2-8x8-s8", "2-16x16-b16", "icarus"],
+)
+def test_large(config, simulator, build_dir, tmp_path, seed) -> None:
+    generator = random.Random(seed)
+    jobs: list[Job] = [*make_jobs(config, FEW, seed), ending_in_turn(config, generator)]
+    jobs += [*layers(config, seed), *make_jobs(config, (WIDE,), seed)]
+    memory = Memory((1, 60), seed if simulator == "verilator" else None)
+    run_queue(config, jobs, (build_dir, tmp_path), memory, simulator)

@@ -8,15 +8,10 @@ import random
 import numpy as np
 import pytest
 
-from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import Job
-from paro.config import Config, ParoError
-from sim.cosim.accelerator import AcceleratorTarget
+from paro.config import Config
 from sim.cosim.core import CoreTarget
 from sim.cosim.target import Simulation
-from sim.cosim.work import job_work
-from sim.cycles.cycle_model import predict_accelerator
-from sim.cycles.memory import Memory
 from tests.sim.cosim.checks import assert_as_predicted, assert_exact, simulate
 from tests.sim.cosim.test_layers import mixed_queue, odd_layers
 from tests.sim.inputs import Shape
@@ -73,15 +68,6 @@ def test_keys_load_once_and_the_array_never_waits(build_dir, tmp_path, seed) -> 
     # Five of six blocks are live: nearly every column serves all rows.
     assert loads[1] < 0.6 * loads[0]
     assert loads[2] < 0.32 * loads[0]
-
-
-def test_the_cycle_model_says_what_it_does_not_follow() -> None:
-    config = Config(**TINY, query_rows=2)
-    job = Shape((4, 1, 16)).job(config, 0, 1)
-    image = place_jobs(config, [job], 0)
-    assert not AcceleratorTarget(Memory()).is_predicted(config)
-    with pytest.raises(ParoError, match="accelerator with query_rows = 2 is not followed yet"):
-        predict_accelerator(config, [job_work(config, job)], image, Memory())
 
 
 @pytest.mark.slow

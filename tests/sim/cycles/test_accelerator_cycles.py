@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from firmware_model.calibration.plan import uniform_plan
+from firmware_model.host import superblocks
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import HeadJob
 from paro.config import Config
@@ -41,6 +42,7 @@ from tests.sim.inputs import (
     short_jobs,
 )
 
+FOUR, SIXTEEN = (Config(**{**TINY.model_dump(), "query_rows": rows}) for rows in (4, 16))
 #: Runs of a few tokens, two heads; three rows of 24 blocks.
 SHAPES = {
     "short": (Shape((3, 4, 4), (3, 5), mean_bits=2.0), Shape((2, 3, 5), (1, 0))),
@@ -62,6 +64,7 @@ RANDOM = (
 
 def cases() -> list:
     chosen = [(TINY, kind, memory, ()) for kind in SHAPES for memory in (*CONSTANT, *RANDOM)]
+    chosen += [(FOUR, kind, memory, ()) for kind in SHAPES for memory in (CONSTANT[2], RANDOM[2])]
     chosen += [
         (config, kind, memory, pytest.mark.slow)
         for config in (*LARGE, NARROW_PORT)
@@ -74,7 +77,7 @@ def cases() -> list:
             kind,
             memory,
             id=f"{config.rows}x{config.cols}-b{config.block}-d{config.head_dim}"
-            f"-axi{config.axi_bits}-{kind}-{memory.latency[0]}:{memory.latency[1]}"
+            f"-axi{config.axi_bits}-s{config.query_rows}-{kind}-{memory.latency[0]}:{memory.latency[1]}"
             + ("-stalls" if memory.stall_seed else ""),
             marks=marks,
         )
@@ -93,11 +96,17 @@ def expected_reads(config: Config, image: Image, jobs: list[HeadJob]) -> list[tu
             bursts = bursts[first[block] : first[block + 1]]
             expected.extend((int(burst["address"]), int(burst["beats"])) for burst in bursts)
 
-        for row in job.rows(config):
-            read(ReadKind.Q, row)
-            for column in np.flatnonzero(job.codes[row]).tolist():
-                read(ReadKind.K, column)
-                read(ReadKind.V, column)
+        rows, begun = job.rows(config), set()
+        for part in superblocks.superblocks(len(rows), config):
+            for column in np.flatnonzero(job.codes[rows[part]].any(axis=0)).tolist():
+                live = [row for row in rows[part] if job.codes[row, column]]
+                for row in live:
+                    if row not in begun:
+                        read(ReadKind.Q, row)
+                    begun.add(row)
+                    if row == live[0]:
+                        read(ReadKind.K, column)
+                        read(ReadKind.V, column)
     return expected
 
 
@@ -189,9 +198,10 @@ def measured(build_dir, tmp_path):
         for memory in (Memory((0, 0)), Memory((200, 200)), Memory((1, 60), stall_seed=2))
     ],
 )
-def test_queues_of_short_heads(memory, measured, seed):
+@pytest.mark.parametrize("config", [TINY, FOUR], ids=["s1", "s4"])
+def test_queues_of_short_heads(config, memory, measured, seed):
     """Cycles are those of the RTL where heads are so short that they meet in every part."""
-    queues = measured(TINY, memory, [7, 3], seed)
+    queues = measured(config, memory, [7, 3], seed)
     assert queues.predicted() == queues.cycles
 
 
@@ -199,8 +209,11 @@ def test_queues_of_short_heads(memory, measured, seed):
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(c, id=f"{c.rows}x{c.cols}-b{c.block}-d{c.head_dim}-axi{c.axi_bits}")
-        for c in (TINY, *LARGE, NARROW_PORT)
+        pytest.param(
+            c,
+            id=f"{c.rows}x{c.cols}-b{c.block}-d{c.head_dim}-axi{c.axi_bits}-s{c.query_rows}",
+        )
+        for c in (TINY, *LARGE, NARROW_PORT, FOUR, SIXTEEN)
     ],
 )
 @pytest.mark.parametrize("latency", [(0, 0), (30, 30), (200, 200), (0, 90)])
