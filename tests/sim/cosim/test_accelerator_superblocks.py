@@ -16,7 +16,7 @@ from paro.config import Config
 from paro.config.config import blocks_of
 from paro.config.descriptor import unpack_descriptor
 from rtl.accelerator.code_reader import RUN_UNITS, WAITING_UNITS
-from sim.cosim.accelerator import ACCELERATOR_TOLERANCE
+from sim.cosim.accelerator import ACCELERATOR_TOLERANCE, AcceleratorTarget
 from sim.cosim.accelerator_scenario import Step, StepResult
 from sim.cosim.work import job_work, wanted_bytes
 from sim.cycles.bursts import head_outputs
@@ -82,11 +82,12 @@ def run_queue(
     simulator: str = "verilator",
     **layout,
 ) -> StepResult:
-    """Play one queue; its outputs are exact."""
+    """Play one queue; its outputs are exact, its cycles as predicted where the model follows."""
     image = place_jobs(config, jobs, 0x10000, **layout)
     done = play(config, [image], [Step()], *folders, memory, simulator)
     step = assert_exact(done, 0, [model_outputs(config, job) for job in jobs])
-    assert_predicted(config, jobs, image, memory, step)
+    if AcceleratorTarget(memory).is_predicted(config):
+        assert_predicted(config, jobs, image, memory, step)
     return step
 
 
