@@ -3,7 +3,7 @@
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.ports import describe_ports, ports_markdown
@@ -11,8 +11,9 @@ from gen.registers import describe_registers, registers_header, registers_markdo
 from gen.verilog import TOPS, generate_verilog, generator_name
 from gen.waivers import waiver_file
 from paro.config import Config, files
+from paro.config.formats import LANES
 
-__all__ = ["generate"]
+__all__ = ["advice", "generate"]
 
 
 def generate(
@@ -38,7 +39,7 @@ def generate(
     -------
     dict
         ``module`` (its name), ``digest`` of the configuration, ``files`` written, ``lines`` of
-        Verilog, ``seconds`` taken.
+        Verilog, ``seconds`` taken, ``advice`` (a sentence, or None).
 
     Raises
     ------
@@ -72,7 +73,33 @@ def generate(
         "files": sorted(f"{module}.{suffix}" for suffix in [*texts, *documents]),
         "lines": verilog.count("\n"),
         "seconds": round(time.perf_counter() - started, 2),
+        "advice": advice(config),
     }
+
+
+def advice(config: Config) -> str | None:
+    """Return what to choose in place of an array that drains slower than it computes, if any is.
+
+    A tile of 2-bit operands takes as many cycles as a quarter of its reduction has elements; where
+    the array's rows are more than that, it waits for its drain.
+    """
+    shortest = config.shortest_reduction // LANES
+    if config.drain_cycles <= shortest:
+        return None
+    parts = config.drain_cycles // shortest
+    rows, cores = config.rows // parts, config.cores * parts
+    text = (
+        f"a tile of {config.rows} x {config.cols} drains in {config.drain_cycles} cycles and takes "
+        f"{shortest} at 2 bits: the array keeps {shortest / config.drain_cycles:.0%} of its lanes "
+        "there"
+    )
+    legal = {name: get_args(Config.model_fields[name].annotation) for name in ("rows", "cores")}
+    if rows not in legal["rows"] or cores not in legal["cores"]:
+        return f"{text}; fewer rows do not"
+    return (
+        f"{text}; as many lanes at full rate: the accelerator with --rows {rows} --cols "
+        f"{config.cols} --cores {cores} --query-rows 4 --key-slots 4"
+    )
 
 
 def _describe_config(config: Config) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from paro.cli.console import key_value_table, stdout
+from paro.cli.console import key_value_table, stdout, warn
 from paro.cli.options import ConfigChoice, OutputDirectory, Top, with_config
 
 
@@ -32,7 +32,8 @@ def generate(
 
     All files begin with the name of the top module, and so do all modules: several cores and
     accelerators can be in one folder and in one design. With --name it stays when the
-    configuration changes.
+    configuration changes. A warning tells of an array that drains slower than it computes, and
+    what has as many lanes at full rate.
 
     [bold]Examples[/bold]
 
@@ -45,6 +46,8 @@ def generate(
       paro generate -o core --rows 16 --cols 8 --block 32 --head-dim 128
 
       paro generate -o core --config core.toml --rows 16
+
+      paro generate -o cluster --top accelerator --cores 4 --query-rows 4 --key-slots 4
     """
     from gen.generate import generate as write_verilog
 
@@ -61,3 +64,5 @@ def generate(
         "files": ", ".join(result["files"]),
     }
     stdout.print(key_value_table(f"{top.value} {output}", rows))
+    if result["advice"] is not None:
+        warn(result["advice"])

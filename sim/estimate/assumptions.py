@@ -39,6 +39,7 @@ class Assumption(Enum):
     COUNTED_SHARE = "attention's share of FP16 time by multiply-accumulates alone: {share:.1%}"
     OWN_EFFICIENCY = "the A100 at its own efficiency"
     NO_BUFFER = "no buffer at the A100's peak"
+    SUPERBLOCKS = "no buffer, superblocks of {rows:.0f} block rows, at the A100's peak"
     SLOW_BUFFER = "the buffer at the A100's peak gives what its cache does, {gbs:,.0f} GB/s"
     HALF_BANDWIDTH = "half the bandwidth, of ours and of the other arrays"
     TWICE_BANDWIDTH = "twice the bandwidth, of ours and of the other arrays"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from paro.config import Config
 from sim.estimate.assumptions import OF_TWO, PRUNING, Assumption, Change, Counting, Rival
 from sim.estimate.gates import Measure, load_multipliers, worth
 from sim.estimate.head_plans import HeadPlans
@@ -34,6 +35,9 @@ _PRUNERS = {
     Rival.SANGER_GATES: Sanger,
     Rival.VITCOD_GATES: ViTCoD,
 }
+
+#: Block rows of a superblock for which the comparison at the A100's peak goes without a buffer.
+SUPERBLOCKS = (4, 8, 16)
 
 
 class Comparison:
@@ -278,6 +282,11 @@ class Comparison:
         yield Change(Assumption.OWN_EFFICIENCY, {Rival.A100: own_efficiency})
         bare = self._estimate(replace(gpu, buffer_mib=0))
         yield Change(Assumption.NO_BUFFER, {Rival.A100: self.over_a100(bare)})
+        for rows in SUPERBLOCKS:
+            sharing = Config(**{**gpu.config.model_dump(), "query_rows": rows})
+            shared = self._estimate(replace(gpu, buffer_mib=0, config=sharing))
+            speedups = {Rival.A100: self.over_a100(shared)}
+            yield Change(Assumption.SUPERBLOCKS, speedups, {"rows": rows})
         cached = self._estimate(replace(gpu, buffer_gbs=A100_BUFFER_GBS))
         speedups = {Rival.A100: self.over_a100(cached)}
         yield Change(Assumption.SLOW_BUFFER, speedups, {"gbs": A100_BUFFER_GBS})

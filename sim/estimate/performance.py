@@ -197,7 +197,7 @@ def estimate(
     bound = parts.argmax(axis=0)
     total = float(seconds.sum())
 
-    group = config.layer_tokens
+    group = config.layer_tokens * config.query_rows
     tiles = (linear_tile(side, resources.buffer) for side in (config.block, group))
     moved = linear_bytes(workload, 1, *tiles)
     read = linear_reads(workload, 1, config.block, group)

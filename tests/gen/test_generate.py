@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from gen.generate import generate
+from gen.generate import advice, generate
 from gen.names import ACCELERATOR, module_name
 from gen.ports import describe_ports, ports_markdown
 from gen.verilog import TOPS
-from paro.config import PRESETS, ParoError
+from paro.config import PRESETS, Config, ParoError
 from rtl.core.core import Core
 
 TINY = PRESETS["tiny"]
@@ -75,3 +75,15 @@ def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ParoError, match="cannot write"):
         generate(TINY, tmp_path / "file" / "core")
+
+
+def test_advice_where_the_drain_is_slower_than_the_array() -> None:
+    assert advice(Config(rows=16, cols=16)) is None
+    sentence = advice(Config(rows=32, cols=32))
+    assert sentence is not None
+    assert "keeps 50% of its lanes" in sentence
+    assert "--rows 16 --cols 32 --cores 2" in sentence
+    assert advice(Config(rows=16, cols=32, cores=2)) is None
+    sentence = advice(Config(rows=64, cols=64, cores=8))
+    assert sentence is not None
+    assert sentence.endswith("fewer rows do not")
