@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sim.cosim.report import Report
     from sim.cosim.run import Setup
     from sim.cosim.target import Target
+    from sim.cycles.memory import Memory
 
 _PICTURE = "stages.png"
 
@@ -69,6 +70,14 @@ def cosim(
             "at random from A to B",
         ),
     ] = "0",
+    bandwidth: Annotated[
+        float | None,
+        typer.Option(
+            "--bandwidth",
+            metavar="BYTES",
+            help="accelerator: bytes a cycle that the memory gives, and takes, in the mean",
+        ),
+    ] = None,
     interleaved: Annotated[
         bool,
         typer.Option(
@@ -107,6 +116,10 @@ def cosim(
 
       paro cosim capture.safetensors --top accelerator --latency 1:200 --stalls 7 -o cosim
 
+      paro cosim capture.safetensors --top accelerator --query-rows 4 --bandwidth 1.6 -o cosim
+
+      paro cosim capture.safetensors --top accelerator --cores 4 --key-slots 4 -o cosim
+
       paro cosim capture.safetensors --heads 2 --query-blocks 0:1 --waves -o cosim
 
       paro cosim layer.safetensors --plan plan.safetensors --preset ulx3s -o cosim
@@ -116,8 +129,9 @@ def cosim(
         check_plan(plan)
     bounds = parse_range("query-blocks", query_blocks)
     cycles = _parse_latency(latency, top)
-    if interleaved and top is Top.CORE:
-        raise ParoError("--interleaved is about the accelerator's memory; legal with it alone")
+    for option, given in (("interleaved", interleaved), ("bandwidth", bandwidth is not None)):
+        if given and top is Top.CORE:
+            raise ParoError(f"--{option} is about the accelerator's memory; legal with it alone")
 
     from sim.cache import cache_folder
     from sim.cosim.simulators import get_simulator
@@ -127,8 +141,9 @@ def cosim(
 
     from firmware_model.capture import is_layer
     from sim.cosim.run import Setup
+    from sim.cycles.memory import Memory
 
-    target = _target(top, cycles, stalls, interleaved)
+    target = _target(top, Memory(cycles, stalls, interleaved, bandwidth=bandwidth))
     report: Report
     if is_layer(capture):
         if heads is not None or query_blocks is not None or interleaved:
@@ -192,17 +207,14 @@ def _prepare_layer(
     return lambda target, setup: cosim_layer(LinearLayer(layer, chosen, core), target, setup)
 
 
-def _target(
-    top: Top, latency: tuple[int, int], stall_seed: int | None, interleaved: bool
-) -> "Target":
-    """Design to simulate, with its surroundings."""
+def _target(top: Top, memory: "Memory") -> "Target":
+    """Design to simulate, with its surroundings; the core has streams in place of a memory."""
     from sim.cosim.accelerator import AcceleratorTarget
     from sim.cosim.core import CoreTarget
-    from sim.cycles.memory import Memory
 
     if top is Top.ACCELERATOR:
-        return AcceleratorTarget(Memory(latency, stall_seed, interleaved))
-    return CoreTarget(latency[0], stall_seed)
+        return AcceleratorTarget(memory)
+    return CoreTarget(memory.latency[0], memory.stall_seed)
 
 
 def _parse_latency(text: str, top: Top) -> tuple[int, int]:

@@ -124,6 +124,7 @@ def _scenario(
         latency_low=memory.latency[0],
         latency_span=memory.latency[1] - memory.latency[0],
         stall_seed=memory.stall_seed,
+        stall_rates=memory.stall_rates(config),
         idle_limit=IDLE_LIMIT,
         steps=list(steps),
     )
@@ -215,6 +216,7 @@ class AcceleratorTarget:
 
         return MemoryReport(
             latency=list(self.memory.latency),
+            bandwidth=self.memory.bandwidth,
             interleaved=self.memory.interleaved,
             read=traffic(wanted["read"], counters.read_bursts, counters.read_beats),
             write=traffic(wanted["write"], counters.write_bursts, counters.write_beats),

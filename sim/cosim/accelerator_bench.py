@@ -31,7 +31,7 @@ from sim.cosim.accelerator_scenario import (
     outputs_file,
 )
 from sim.cosim.exchange import load_dataclass, save_dataclass
-from sim.cycles.stalls import CHANNELS, generator_seed, stall_rates
+from sim.cycles.stalls import CHANNELS, generator_seed
 
 #: Nanoseconds of a clock.
 PERIOD = 10
@@ -96,9 +96,8 @@ class AcceleratorBench:
         dut.latency_low.value = scenario.latency_low
         dut.latency_span.value = scenario.latency_span
         dut.stall_seed.value = generator_seed(seed)
-        rates = stall_rates(seed)
         for channel in CHANNELS:
-            getattr(dut, f"{channel}_stall_rate").value = rates[channel]
+            getattr(dut, f"{channel}_stall_rate").value = scenario.stall_rates[channel]
         dut.read_error_at.value = 0
         dut.write_error_at.value = 0
         dut.error_response.value = 0

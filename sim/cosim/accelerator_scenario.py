@@ -73,6 +73,8 @@ class Scenario:
         Least cycles to an answer of the memory, and how many more there may be.
     stall_seed : int, optional
         Random stalls of every channel of memory and registers; ``None`` for none.
+    stall_rates : dict of str to int
+        Those of the memory's channels, see `sim.cycles.stalls.stall_rates`.
     idle_limit : int
         Cycles without a beat on the memory port after which the accelerator counts as hung.
     steps : list of Step
@@ -85,6 +87,7 @@ class Scenario:
     latency_low: int
     latency_span: int
     stall_seed: int | None
+    stall_rates: dict[str, int]
     idle_limit: int
     steps: list[Step]
 

@@ -59,6 +59,8 @@ class MemoryReport:
     ----------
     latency : list of int
         Least and most cycles to an answer.
+    bandwidth : float or None
+        Bytes a cycle that it gives and takes in the mean, if it is limited.
     interleaved : bool
         Whether all heads' tokens lie in one array.
     read, write : Traffic
@@ -66,6 +68,7 @@ class MemoryReport:
     """
 
     latency: list[int]
+    bandwidth: float | None
     interleaved: bool
     read: Traffic
     write: Traffic

@@ -97,7 +97,9 @@ def _port(
         placed_heads=PLACED_HEADS,
         heads=new_records(HeadAtPort, heads),
         memory=MemoryBehaviour(
-            stalls=generators(memory.stall_seed, (*CHANNELS, *DELAYS)),
+            stalls=generators(
+                memory.stall_seed, (*CHANNELS, *DELAYS), rates=memory.stall_rates(config)
+            ),
             shortest=memory.latency[0],
             latencies=memory.latency[1] - memory.latency[0] + 1,
             read_answer=Memory.READ_ANSWER,

@@ -3,7 +3,7 @@
 A generator is asked for cycles in ascending order and makes only the steps that lead there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,12 @@ class Generator(NamedTuple):
     start: int  # first cycle in which a stall may begin
 
 
-def generators(seed: int | None, names: Sequence[str], begun: int = 0) -> Any:
+def generators(
+    seed: int | None,
+    names: Sequence[str],
+    begun: int = 0,
+    rates: Mapping[str, int] | None = None,
+) -> Any:
     """Generators of some streams, channels or latencies.
 
     Parameters
@@ -34,13 +39,16 @@ def generators(seed: int | None, names: Sequence[str], begun: int = 0) -> Any:
         Of the streams, channels or latencies.
     begun : int
         Cycle of their first step, 0 or before.
+    rates : mapping of str to int, optional
+        By default those of the seed.
 
     Returns
     -------
     np.record
         A `Generator` for each name.
     """
-    word, rates = generator_seed(seed), stall_rates(seed)
+    word = generator_seed(seed)
+    rates = stall_rates(seed) if rates is None else rates
     parts = [tuple(Generator((word ^ salt(n)) | 1, begun, rates.get(n, 0), 0)) for n in names]
     return np.array([tuple(parts)], record_dtype(tuple(names), record_dtype(Generator._fields)))[0]
 

@@ -271,16 +271,18 @@ def test_cosim_of_the_accelerator_takes_its_memory(paro, plan, tmp_path, monkeyp
     from sim.cosim.report import MemoryReport, Traffic
 
     traffic = Traffic(640, 3, 12, 4.0, 0.5)
-    report = cosim_report(memory=MemoryReport([3, 40], True, traffic, traffic))
+    report = cosim_report(memory=MemoryReport([3, 40], 1.5, True, traffic, traffic))
     targets = []
     monkeypatch.setattr(
         "sim.cosim.cosim.cosim", lambda _, target, __: targets.append(target) or report
     )
     arguments = ("--top", "accelerator", "--latency", "3:40", "--stalls", 7, "--interleaved")
+    arguments += ("--bandwidth", 1.5)
     outcome = paro("cosim", CAPTURE, "--plan", plan, *arguments, "-o", tmp_path / "out")
     assert outcome.status == 0, outcome.err
     (target,) = targets
     memory = target.memory
     assert (memory.latency, memory.stall_seed, memory.interleaved) == ((3, 40), 7, True)
+    assert memory.bandwidth == 1.5
     for row in ("read_bytes_wanted", "read_beats", "write_beats"):
         assert row in outcome.out

@@ -107,7 +107,7 @@ class StandIn:
             for suffix in ("LO", "HI"):
                 if find_register(f"{prefix}_{suffix}").offset == address:
                     return f"{prefix}_{suffix}"
-        names = [*self.registers, "QUEUE_COUNT"]
+        names = [*self.registers, "QUEUE_COUNT", "COUNTED_CORE"]
         found = [name for name in names if find_register(name).offset == address]
         return found[0] if found else f"{address:#x}"
 
@@ -138,7 +138,7 @@ class StandIn:
                 self.registers["STATUS"] = 1
                 self.looks_until_rest = None
         else:
-            assert name in ("QUEUE_BASE_LO", "QUEUE_BASE_HI", "QUEUE_COUNT")
+            assert name in ("QUEUE_BASE_LO", "QUEUE_BASE_HI", "QUEUE_COUNT", "COUNTED_CORE")
             self.registers[name] = value
 
     async def read(self, address: int, count: int) -> bytes:

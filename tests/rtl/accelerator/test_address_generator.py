@@ -358,6 +358,6 @@ def test_outputs_of_superblocks(linear, query_rows, seed) -> None:
             assert ctx.get(generator.idle)
             got.append(covers)
 
-    send = Sender(generator.places, places, rng, 0.3).send
+    send = Sender(generator.places, [{"row": row} for row in places], rng, 0.3).send
     simulate(generator, testbench, send)
     assert got == expected

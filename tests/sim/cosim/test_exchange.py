@@ -35,6 +35,7 @@ RECORDS = [
         latency_low=1,
         latency_span=39,
         stall_seed=5,
+        stall_rates={"ar": 0, "r": 230},
         idle_limit=100,
         steps=[
             accelerator_scenario.Step(),
