@@ -1,6 +1,7 @@
 """`paro cosim`: the generated Verilog against the integer model, word for word."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sim.cosim.report import Report
-    from sim.cosim.run import Setup
     from sim.cosim.target import Target
     from sim.cycles.memory import Memory
 
@@ -140,17 +140,20 @@ def cosim(
     cache_folder()
 
     from firmware_model.capture import is_layer
+    from paro.cli.work import choose_heads, choose_layer
+    from sim.cosim.cosim import cosim as cosim_heads
+    from sim.cosim.cosim import cosim_layer
     from sim.cosim.run import Setup
     from sim.cycles.memory import Memory
 
     target = _target(top, Memory(cycles, stalls, interleaved, bandwidth=bandwidth))
-    report: Report
+    simulate: Callable[[Target, Setup], Report]
     if is_layer(capture):
         if heads is not None or query_blocks is not None or interleaved:
             raise ParoError("--heads, --query-blocks and --interleaved are for attention")
-        simulate = _prepare_layer(capture, plan, config)
+        simulate = partial(cosim_layer, choose_layer(capture, plan, config))
     else:
-        simulate = _prepare_heads(capture, plan, config, heads, bounds)
+        simulate = partial(cosim_heads, choose_heads(capture, plan, config, heads, bounds))
     files.remove_files(output / _PICTURE)  # of an earlier run
     with progress_bar(sim) as progress:
         report = simulate(target, Setup(sim, output, waves=waves, progress=progress))
@@ -167,44 +170,6 @@ def cosim(
     stdout.print(_verdict(report))
     if not report.passed:
         raise typer.Exit(1)
-
-
-def _prepare_heads(
-    capture: Path,
-    plan: Path | None,
-    config: ConfigChoice,
-    heads: str | None,
-    bounds: tuple[int, int | None] | None,
-) -> "Callable[[Target, Setup], Report]":
-    """Read heads and plan, or make one; returns what simulates them."""
-    from firmware_model.capture import load_capture
-    from paro.cli.inputs import as_range, capture_config, choose_plan
-    from sim.cosim.cosim import Heads, cosim
-
-    source = load_capture(capture)
-    chosen_plan, chosen = choose_plan(plan, source, heads, config)
-    core = capture_config(config, source, chosen_plan)
-    work = Heads(source, chosen_plan, chosen, core, as_range(bounds, chosen_plan.blocks))
-    return lambda target, setup: cosim(work, target, setup)
-
-
-def _prepare_layer(
-    path: Path, plan: Path | None, config: ConfigChoice
-) -> "Callable[[Target, Setup], Report]":
-    """As `_prepare_heads`, of a linear layer."""
-    from firmware_model.calibration.layers import BY_LAYER, plan_layer
-    from firmware_model.layer import load_layer
-    from paro.cli.inputs import Plans
-    from sim.cosim.cosim import LinearLayer, cosim_layer
-
-    layer = load_layer(path)
-    if plan is None:
-        core = config.build()
-        chosen = plan_layer(layer, BY_LAYER, core)
-    else:
-        chosen = Plans(plan).layer(layer)
-        core = config.build(block=chosen.block, head_dim=chosen.head_dim)
-    return lambda target, setup: cosim_layer(LinearLayer(layer, chosen, core), target, setup)
 
 
 def _target(top: Top, memory: "Memory") -> "Target":

@@ -18,6 +18,7 @@ COMMANDS = (
     "calibrate",
     "generate",
     "cosim",
+    "export",
     "evaluate",
     "picture",
     "study",

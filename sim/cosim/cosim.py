@@ -27,12 +27,22 @@ from firmware_model.reference.linear import integer_linear
 from firmware_model.reference.quantize import QuantizedHead, quantize_head
 from paro.config import Config
 from sim.cosim.core import CoreTarget
+from sim.cosim.export import Work
 from sim.cosim.report import HeadsReport, LayerReport, Mismatch
 from sim.cosim.run import Run, Setup, run_jobs, utilisation
 from sim.cosim.target import Target
 from sim.cosim.work import ideal_cycles
 
-__all__ = ["Heads", "LinearLayer", "Timing", "benchmark", "cosim", "cosim_layer"]
+__all__ = [
+    "Heads",
+    "LinearLayer",
+    "Timing",
+    "benchmark",
+    "cosim",
+    "cosim_layer",
+    "heads_work",
+    "layer_work",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,18 +110,29 @@ def cosim(heads: Heads, target: Target, setup: Setup) -> HeadsReport:
     check_plan_config(heads.plan, heads.config)
     tasks = _tasks(heads)
 
+    work = _heads_work(heads, tasks)
+    run = run_jobs(work.config, work.jobs, work.model, target, setup)
+    scored = [_score(heads, task, run.filled(number)) for number, task in enumerate(tasks)]
+    report = _report(heads, tasks, run, scored)
+    write_outputs(setup.out_dir, scored, report.to_dict())
+    run.finish(setup.out_dir, keep=not report.bit_exact)
+    return report
+
+
+def heads_work(heads: Heads) -> Work:
+    """Jobs of some heads, and their words; ParoError if plan and configuration do not fit."""
+    check_plan_config(heads.plan, heads.config)
+    return _heads_work(heads, _tasks(heads))
+
+
+def _heads_work(heads: Heads, tasks: Sequence[_Task]) -> Work:
     def model() -> list[np.ndarray]:
         return [
             integer_attention(task.quantized, task.codes, heads.config, heads.rows()).numpy()
             for task in tasks
         ]
 
-    run = run_jobs(heads.config, [task.job for task in tasks], model, target, setup)
-    scored = [_score(heads, task, run.filled(number)) for number, task in enumerate(tasks)]
-    report = _report(heads, tasks, run, scored)
-    write_outputs(setup.out_dir, scored, report.to_dict())
-    run.finish(setup.out_dir, keep=not report.bit_exact)
-    return report
+    return Work(heads.config, [task.job for task in tasks], model)
 
 
 def _tasks(heads: Heads) -> list[_Task]:
@@ -215,15 +236,8 @@ def cosim_layer(work: LinearLayer, target: Target, setup: Setup) -> LayerReport:
     """
     layer, plan, config = work.layer, work.plan, work.config
     setup.session()
-    plan.check(layer)
-    plan.check_config(config)
-    inputs = plan.quantized(layer.x)
-    job = layer_job(inputs, plan.weights, plan.output)
-
-    def model() -> list[np.ndarray]:
-        return [integer_linear(inputs, plan.weights, plan.output, config).numpy()]
-
-    run = run_jobs(config, [job], model, target, setup)
+    jobs = layer_work(work)
+    run = run_jobs(config, jobs.jobs, jobs.model, target, setup)
     result = score_layer(layer, plan, torch.from_numpy(run.filled(0)))
     mismatch, found = None, run.first_mismatch()
     if found is not None:
@@ -235,6 +249,19 @@ def cosim_layer(work: LinearLayer, target: Target, setup: Setup) -> LayerReport:
     write_layer_outputs(setup.out_dir, result, report.to_dict())
     run.finish(setup.out_dir, keep=not report.bit_exact)
     return report
+
+
+def layer_work(work: LinearLayer) -> Work:
+    """Job of a layer, and its words; ParoError if layer, plan and configuration do not fit."""
+    layer, plan, config = work.layer, work.plan, work.config
+    plan.check(layer)
+    plan.check_config(config)
+    inputs = plan.quantized(layer.x)
+
+    def model() -> list[np.ndarray]:
+        return [integer_linear(inputs, plan.weights, plan.output, config).numpy()]
+
+    return Work(config, [layer_job(inputs, plan.weights, plan.output)], model)
 
 
 @dataclass(frozen=True)

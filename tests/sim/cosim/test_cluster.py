@@ -36,10 +36,27 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("memory", [Memory(), STALLS], ids=["ideal", "stalls"])
-@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES)
-def test_heads_and_layers(config, memory, build_dir, tmp_path, seed) -> None:
+@pytest.mark.parametrize(
+    ("shape", "memory"),
+    [
+        pytest.param("g2-s1", Memory(), id="g2-s1-ideal"),
+        pytest.param("g4-s4", STALLS, id="g4-s4-stalls"),
+        *(
+            pytest.param(shape, memory, id=f"{shape}-{name}", marks=pytest.mark.slow)
+            for shape, memory, name in [
+                ("g2-s1", STALLS, "stalls"),
+                ("g2-s2-w4", Memory(), "ideal"),
+                ("g2-s2-w4", STALLS, "stalls"),
+                ("g4-s1-w4", Memory(), "ideal"),
+                ("g4-s1-w4", STALLS, "stalls"),
+                ("g4-s4", Memory(), "ideal"),
+            ]
+        ),
+    ],
+)
+def test_heads_and_layers(shape, memory, build_dir, tmp_path, seed) -> None:
     """In every order, with text, partial blocks and waves; layers in between."""
+    config = SHAPES[shape]
     jobs: list[Job] = list(make_jobs(config, (*MIXED, WIDE), seed))
     jobs.append(ending_in_turn(config, random.Random(seed)))
     for index, layer in enumerate(layers(config, seed)):

@@ -1,0 +1,84 @@
+"""A plain Verilog testbench of an accelerator on a memory image: no Python, no cocotb."""
+
+from pathlib import Path
+
+import jinja2
+from amaranth.hdl import Shape
+from amaranth.lib import wiring
+
+from gen.names import ACCELERATOR, module_name
+from gen.verilog import generator_name
+from paro.config import Config
+from paro.config.registers import MAGIC, REGISTER_ADDRESS_BITS, REGISTERS, find_register
+from rtl.accelerator.accelerator import accelerator_signature
+
+__all__ = ["testbench"]
+
+#: Inputs of the accelerator that continuous assignments drive; the others are the host's.
+_DRIVEN = ("ready", "rvalid", "rlast", "rid", "rresp", "rdata", "bvalid", "bid", "bresp")
+
+
+def testbench(
+    config: Config,
+    name: str | None,
+    *,
+    base: int,
+    words: int,
+    queue_base: int,
+    jobs: int,
+    expected: int,
+    cycles: int,
+) -> str:
+    """Verilog-2005 of module ``testbench``, for Icarus and Verilator.
+
+    Parameters
+    ----------
+    config : Config
+        The accelerator.
+    name : str or None
+        Of its module, as for `gen.generate.generate`.
+    base, words : int
+        Byte address and size, in words of 4 bytes, of the memory in ``memory.hex``.
+    queue_base, jobs : int
+        Address and number of the descriptors.
+    expected : int
+        Lines of ``expected.hex``.
+    cycles : int
+        After which the accelerator counts as hung.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    ports = [
+        (
+            port,
+            "input" if member.flow is wiring.In else "output",
+            Shape.cast(member.shape).width,
+        )
+        for port, member in accelerator_signature(config).members.items()
+    ]
+    control, status = find_register("CONTROL"), find_register("STATUS")
+    return environment.get_template("testbench.v.j2").render(
+        module=module_name(config, ACCELERATOR, name),
+        generator=generator_name(),
+        beat_bytes=config.axi_bits // 8,
+        base=base,
+        words=words,
+        queue_base=queue_base,
+        jobs=jobs,
+        expected=expected,
+        cycles=cycles,
+        ports=ports,
+        driven=[
+            port
+            for port, direction, _ in ports
+            if direction == "input" and port.startswith("m_axi") and port.endswith(_DRIVEN)
+        ],
+        register_bits=REGISTER_ADDRESS_BITS,
+        offsets={register.name: register.offset for register in REGISTERS},
+        magic=MAGIC,
+        start=control.field("start").mask | control.field("interrupt_enable").mask,
+        done=status.field("done").mask,
+    )

@@ -1,0 +1,96 @@
+"""`paro export`: Verilog, a memory image and a testbench for those who have no Python."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paro.cli.console import key_value_table, stdout
+from paro.cli.options import (
+    CaptureArgument,
+    ConfigChoice,
+    HeadsOption,
+    OutputDirectory,
+    check_captures,
+    check_plan,
+    parse_range,
+    with_config,
+)
+from paro.config import ParoError
+
+
+@with_config
+def export(
+    capture: CaptureArgument,
+    output: OutputDirectory,
+    config: ConfigChoice,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            metavar="PLAN",
+            help="plan; without one, heads are calibrated at 4.8 bit, a layer at 4",
+        ),
+    ] = None,
+    heads: HeadsOption = None,
+    query_blocks: Annotated[
+        str | None,
+        typer.Option(
+            "--query-blocks", metavar="A:B", help="block rows A up to B - 1; all by default"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="of the top module; by default each configuration has another",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write an accelerator with a memory image, the words that it must write, and a testbench.
+
+    The folder is all that is needed: the testbench is plain Verilog, with a memory, a host that
+    starts the queue and a comparison of every word written. Configuration and plan are chosen as
+    by `paro cosim`.
+
+    Writes DIR/NAME.v and what `paro generate` writes beside it, DIR/memory.hex and .bin (the
+    memory before the run), DIR/expected.hex (each word written: 10 digits of address, 2 of the
+    bytes that count, 8 of data), DIR/expected.bin (the memory after it), DIR/testbench.v and
+    DIR/export.json (where everything lies).
+
+    [bold]Examples[/bold]
+
+      paro export capture.safetensors --plan plan.safetensors --heads 0 -o bench
+
+      paro export layer.safetensors --preset ulx3s -o bench
+
+      cd bench && iverilog -g2005 -s testbench -o bench *.v && vvp bench
+
+      cd bench && verilator --binary -Wno-fatal --top-module testbench *.v && obj_dir/Vtestbench
+    """
+    check_captures([capture])
+    if plan is not None:
+        check_plan(plan)
+    bounds = parse_range("query-blocks", query_blocks)
+
+    from firmware_model.capture import is_layer
+    from paro.cli.work import choose_heads, choose_layer
+    from sim.cosim.cosim import heads_work, layer_work
+    from sim.cosim.export import export as write_stimuli
+
+    if is_layer(capture):
+        if heads is not None or query_blocks is not None:
+            raise ParoError("--heads and --query-blocks are for attention")
+        work = layer_work(choose_layer(capture, plan, config))
+    else:
+        work = heads_work(choose_heads(capture, plan, config, heads, bounds))
+    facts = write_stimuli(work, output, name)
+    rows = {
+        "module": facts["module"],
+        "jobs": len(facts["jobs"]),
+        "bytes of memory": f"{facts['bytes']:,}",
+        "words written": f"{facts['words_written']:,}",
+        "files": ", ".join(facts["files"]),
+    }
+    stdout.print(key_value_table(f"export {output}", rows))
