@@ -8,6 +8,7 @@ from typing import Any, get_args
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.ports import describe_ports, ports_markdown
 from gen.registers import describe_registers, registers_header, registers_markdown
+from gen.summary import summarise
 from gen.verilog import TOPS, generate_verilog, generator_name
 from gen.waivers import waiver_file
 from paro.config import Config, files
@@ -39,7 +40,8 @@ def generate(
     -------
     dict
         ``module`` (its name), ``digest`` of the configuration, ``files`` written, ``lines`` of
-        Verilog, ``seconds`` taken, ``advice`` (a sentence, or None).
+        Verilog, ``seconds`` taken, ``summary`` (`gen.summary.Summary`), ``advice`` (a sentence, or
+        None).
 
     Raises
     ------
@@ -73,6 +75,7 @@ def generate(
         "files": sorted(f"{module}.{suffix}" for suffix in [*texts, *documents]),
         "lines": verilog.count("\n"),
         "seconds": round(time.perf_counter() - started, 2),
+        "summary": summarise(config, verilog, module, config.cores if top == ACCELERATOR else 1),
         "advice": advice(config),
     }
 

@@ -1,12 +1,10 @@
 """A plain Verilog testbench of an accelerator on a memory image: no Python, no cocotb."""
 
-from pathlib import Path
-
-import jinja2
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
 from gen.names import ACCELERATOR, module_name
+from gen.texts import render
 from gen.verilog import generator_name
 from paro.config import Config
 from paro.config.registers import MAGIC, REGISTER_ADDRESS_BITS, REGISTERS, find_register
@@ -46,11 +44,6 @@ def testbench(
     cycles : int
         After which the accelerator counts as hung.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
     ports = [
         (
             port,
@@ -60,7 +53,8 @@ def testbench(
         for port, member in accelerator_signature(config).members.items()
     ]
     control, status = find_register("CONTROL"), find_register("STATUS")
-    return environment.get_template("testbench.v.j2").render(
+    return render(
+        "testbench.v.j2",
         module=module_name(config, ACCELERATOR, name),
         generator=generator_name(),
         beat_bytes=config.axi_bits // 8,

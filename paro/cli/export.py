@@ -56,8 +56,10 @@ def export(
 
     Writes DIR/NAME.v and what `paro generate` writes beside it, DIR/memory.hex and .bin (the
     memory before the run), DIR/expected.hex (each word written: 10 digits of address, 2 of the
-    bytes that count, 8 of data), DIR/expected.bin (the memory after it), DIR/testbench.v and
-    DIR/export.json (where everything lies).
+    bytes that count, 8 of data), DIR/expected.bin (the memory after it, but for bytes that are
+    undefined: words of a layer past its last output), DIR/testbench.v, a driver in C99
+    (DIR/paro_driver.c and .h) with DIR/example.c that runs this queue, and DIR/export.json (where
+    everything lies).
 
     [bold]Examples[/bold]
 

@@ -1,11 +1,58 @@
 """`paro generate`: the Verilog of a core or an accelerator and what describes it."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from paro.cli.console import key_value_table, stdout, warn
 from paro.cli.options import ConfigChoice, OutputDirectory, Top, with_config
+from paro.config import PRESETS, Config
+
+if TYPE_CHECKING:
+    from gen.summary import Summary
+
+
+def _list_presets(wanted: bool) -> None:
+    """Print the presets and their sizes, and end."""
+    if not wanted:
+        return
+    table = Table(title="presets", title_justify="left")
+    for column in ("preset", "array", "block", "head_dim", "multipliers", "LUT4 + 2 CCU2C, ECP5"):
+        table.add_column(column, justify="left" if column == "preset" else "right")
+    for name, config in PRESETS.items():
+        shape = f"{config.rows} x {config.cols}"
+        sizes = (config.block, config.head_dim, config.rows * config.cols)
+        table.add_row(name, shape, *map(str, sizes), _luts(config, 1))
+    stdout.print(table)
+    raise typer.Exit
+
+
+def _luts(config: Config, cores: int) -> str:
+    """Estimated size of some cores, in words."""
+    from sim.estimate.area import load_area_model
+
+    model = load_area_model()
+    beyond = " (beyond what was measured)" if model.extrapolated(config.rows, config.cols) else ""
+    return f"about {cores * model.luts(config.rows, config.cols):,.0f}{beyond}"
+
+
+def _figures(summary: "Summary") -> dict[str, str]:
+    """Rows of the table: figures of a summary."""
+
+    def by_width(values: dict[int, str]) -> str:
+        return ", ".join(f"{value} at {bits} bit" for bits, value in values.items())
+
+    return {
+        "multipliers": f"{summary.multipliers:,}",
+        "products a cycle": by_width(
+            {bits: f"{count:,}" for bits, count in summary.products_per_cycle.items()}
+        ),
+        "bits of memory": f"{summary.memory_bits:,}",
+        "K and V, bytes a cycle": by_width(
+            {bits: f"{count:.2f}" for bits, count in summary.bytes_per_cycle.items()}
+        ),
+    }
 
 
 @with_config
@@ -24,6 +71,15 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    list_: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            help="print the presets and their sizes, and end",
+            is_eager=True,
+            callback=_list_presets,
+        ),
+    ] = False,
 ) -> None:
     """Write Verilog: one self-contained file, its ports, configuration and filelists.
 
@@ -36,6 +92,8 @@ def generate(
     what has as many lanes at full rate.
 
     [bold]Examples[/bold]
+
+      paro generate --list
 
       paro generate -o core
 
@@ -58,6 +116,11 @@ def generate(
         "array": f"{core.rows} x {core.cols}",
         "block": core.block,
         "head_dim": core.head_dim,
+        "cores": core.cores if top is Top.ACCELERATOR else 1,
+        **_figures(result["summary"]),
+        "LUT4 + 2 CCU2C of the cores, ECP5": _luts(
+            core, core.cores if top is Top.ACCELERATOR else 1
+        ),
         "configuration": result["digest"],
         "lines of Verilog": result["lines"],
         "seconds": result["seconds"],

@@ -187,8 +187,11 @@ def with_config(command: Callable[..., None]) -> Callable[..., None]:
     whose name the command has for a parameter of its own keeps its default.
     """
     signature = inspect.signature(command)
+    preset_names = ", ".join(
+        f"{name} ({preset.rows} x {preset.cols})" for name, preset in PRESETS.items()
+    )
     options = {
-        "preset": _option(str, "--preset", "NAME", f"start from: {', '.join(PRESETS)}"),
+        "preset": _option(str, "--preset", "NAME", f"start from: {preset_names}"),
         "file": _option(Path, "--config", "FILE.toml", "start from the fields in a TOML file"),
     }
     for name, field in Config.model_fields.items():

