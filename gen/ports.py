@@ -9,6 +9,7 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
 from gen.names import ACCELERATOR, CORE, module_name
+from gen.values import formats_markdown, port_markdown
 from paro.config import Config, formats
 from rtl import interfaces
 from rtl.accelerator.accelerator import Accelerator, accelerator_signature
@@ -100,6 +101,9 @@ def ports_markdown(config: Config, top: str = CORE, name: str | None = None) -> 
             "|---|---|---|",
             *_rows(entry["payload"]),
         ]
+    if top == ACCELERATOR:
+        lines += ["", *port_markdown(config)]
+    lines += ["", *formats_markdown(config)]
     return "\n".join(lines) + "\n"
 
 

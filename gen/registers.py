@@ -4,6 +4,7 @@ import zlib
 from typing import Any
 
 from gen.names import ACCELERATOR, module_name
+from gen.values import derived_values, formats_markdown
 from gen.verilog import generator_name
 from paro.config import Config
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, DescriptorField
@@ -142,6 +143,8 @@ def registers_markdown(config: Config) -> str:
         "| word | bits | field | meaning | legal |",
         "|---|---|---|---|---|",
         *(_descriptor_row(field) for field in DESCRIPTOR),
+        "",
+        *formats_markdown(config),
     ]
     return "\n".join(lines) + "\n"
 
@@ -191,6 +194,12 @@ def registers_header(config: Config, name: str | None = None) -> str:
             f"#define {module.upper()}_{register.name}_VALUE 0x{register.initial(config):08x}u"
             for register in REGISTERS
             if all(field.constant is not None for field in register.fields)
+        ),
+        "",
+        "/* Values that follow from it. */",
+        *(
+            f"#define {module.upper()}_{value_name.upper()} {value}u /* {meaning} */"
+            for value_name, (value, meaning) in derived_values(config).items()
         ),
         "",
         "/* The rest is the same for all PARO accelerators of this version. */",

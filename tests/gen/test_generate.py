@@ -87,3 +87,17 @@ def test_advice_where_the_drain_is_slower_than_the_array() -> None:
     sentence = advice(Config(rows=64, cols=64, cores=8))
     assert sentence is not None
     assert sentence.endswith("fewer rows do not")
+
+
+@pytest.mark.parametrize("top", TOPS)
+def test_pages_tell_values_and_formats(top) -> None:
+    """Enough for a host and a bench: values, codes, scales, words; of AXI its attributes."""
+    config = PRESETS["video"]
+    page = ports_markdown(config, top)
+    for name in ("load_tokens", "load_bytes", "output_words", "key_scale_shift"):
+        assert f"| {name} | {getattr(config, name)} |" in page
+    assert "0: skipped, 1: 2 bit, 2: 4 bit, 3: 8 bit" in page
+    assert f">> {config.key_scale_shift}) * mq) >> 15" in page
+    assert "16 bits, 8 of them fractional" in page
+    attributes = "AxSIZE = 4), AxBURST = INCR, AxID = 0, AxCACHE = 0b0011, AxPROT = 0"
+    assert (attributes in page) == (top == ACCELERATOR)
