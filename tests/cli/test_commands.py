@@ -286,3 +286,20 @@ def test_cosim_of_the_accelerator_takes_its_memory(paro, plan, tmp_path, monkeyp
     assert memory.bandwidth == 1.5
     for row in ("read_bytes_wanted", "read_beats", "write_beats"):
         assert row in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--cores", 2), "cores = 2 is of the accelerator; legal: --top accelerator"),
+        (("--bandwidth", 2), "--bandwidth is about the accelerator's memory"),
+        (
+            ("--top", "accelerator", "--bandwidth", 200),
+            "bandwidth = 200 bytes a cycle is not legal; legal: 0.0625 to 16",
+        ),
+    ],
+)
+def test_cosim_refuses_what_is_not_there(paro, plan, tmp_path, arguments, sentence):
+    outcome = paro("cosim", CAPTURE, "--plan", plan, *arguments, "-o", tmp_path / "out")
+    assert outcome.status == 2
+    assert sentence in outcome.err
