@@ -134,6 +134,7 @@ WRITERS = {
     "cosim": [CAPTURE],
     "estimate": ["--model", "flux.1-dev"],
     "evaluate": [CAPTURE, "--plan", "p"],
+    "export": [CAPTURE],
     "generate": [],
     "picture": [CAPTURE, "--plan", "p"],
     "study": ["ablation", CAPTURE],
