@@ -110,7 +110,9 @@ def test_every_module_begins_with_the_name_of_the_top(verilog):
 
 def test_lines_are_short(verilog):
     body = verilog[verilog.index("\nmodule ") :]
-    assert max(map(len, body.splitlines())) <= 100
+    # A single number cannot be broken.
+    lines = [line for line in body.splitlines() if not re.fullmatch(r"\s*\d+'h\w+,", line)]
+    assert max(map(len, lines)) <= 100
 
 
 def test_a_name_changes_names_alone(generated):

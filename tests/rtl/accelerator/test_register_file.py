@@ -70,8 +70,11 @@ def test_fixed_offsets() -> None:
         "ROWS": 0x040,
         "AXI_BITS": 0x058,
         "QUERY_ROWS": 0x05C,
+        "KEY_SLOTS": 0x060,
+        "CORES": 0x064,
         "CYCLES_LO": 0x080,
         "WRITE_BEATS": 0x094,
+        "COUNTED_CORE": 0x098,
         "SCHEDULER_BUSY": 0x100,
         "LOAD_Q_STARVED": 0x110,
         "OUTPUT_BLOCKED": 0x15C,
@@ -101,7 +104,7 @@ def test_constants_and_inputs_read_at_their_addresses(stall: float, seed: int) -
     master = AxiLiteMaster(registers.s_axil, rng, stall)
     constants = {
         "IDENT": 0x4F524150,
-        "VERSION": 0x00030000,
+        "VERSION": 0x00030001,
         "ROWS": 4,
         "COLS": 4,
         "BLOCK": 16,
@@ -110,6 +113,8 @@ def test_constants_and_inputs_read_at_their_addresses(stall: float, seed: int) -
         "EXP_SEGMENTS": 8,
         "AXI_BITS": 128,
         "QUERY_ROWS": 1,
+        "KEY_SLOTS": 2,
+        "CORES": 1,
         "DIGEST_LO": int(CONFIG.digest()[4:], 16),
         "DIGEST_HI": int(CONFIG.digest()[:4], 16),
     }
