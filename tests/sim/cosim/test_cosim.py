@@ -240,9 +240,10 @@ def test_cosim_writes_report_and_outputs(build_dir, tmp_path):
     assert report.to_dict() == written
     assert " ".join(written) == (
         "bit_exact outputs_compared mismatches first_mismatch failure cycles predicted_cycles "
-        "cycles_as_predicted ideal_cycles utilisation stages cores imbalance top memory simulator stall_seed "
-        "simulation_seconds cycles_per_second capture capture_sha256 config avg_bits tokens "
-        "mean_bits density query_blocks layer progress rows worst_head worst_snr_db heads"
+        "cycles_as_predicted ideal_cycles utilisation stages cores imbalance top memory "
+        "simulator stall_seed simulation_seconds cycles_per_second capture capture_sha256 "
+        "config avg_bits tokens mean_bits density query_blocks layer progress rows worst_head "
+        "worst_snr_db heads"
     )
     assert report.bit_exact is True
     assert report.mismatches == 0
