@@ -226,13 +226,12 @@ class Engine(wiring.Component):
 
     def _connect_writes(self, m: Module, writer: WriteMaster, parts: _Parts) -> None:
         """Cores to memory: pass runs and words of O to the write master."""
-        output, places, merge = parts.cut.output, None, parts.merge
-        if self._config.wave_rows > 1:
-            places = parts.outputs.places
+        output, merge = parts.cut.output, parts.merge
         if merge is None:
             (core,) = parts.cores
             connect(m, core.o, parts.cut.input)
-            if places is not None:
+            if self._config.query_rows > 1:
+                places = parts.outputs.places
                 m.d.comb += [
                     places.payload.row.eq(core.rows.payload),
                     places.valid.eq(core.rows.valid),
@@ -385,11 +384,9 @@ class Engine(wiring.Component):
             return [Share(Const(1), last_token)]
         shares = []
         for core in range(config.cores):
-            share, of_layer = (
-                share_of(m, config, core, last_token, log2(tokens))
-                for tokens in (config.block, config.layer_tokens)
-            )
+            share = share_of(m, config, core, last_token, log2(config.block))
             if config.layer_tokens < config.block:
+                of_layer = share_of(m, config, core, last_token, log2(config.layer_tokens))
                 chosen = Signal.like(last_token, name=f"last_token_{core}")
                 m.d.comb += chosen.eq(Mux(linear, of_layer.last_token, share.last_token))
                 share = Share(Mux(linear, of_layer.any, share.any), chosen)

@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
 from rtl.accelerator.output_addresses import places_signature, row_beats
-from rtl.core.scheduler import first_of
 from rtl.interfaces import o_signature, rows_signature
+from rtl.lib.arithmetic import first_of
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["OutputMerge"]

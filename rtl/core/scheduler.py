@@ -11,9 +11,9 @@ from paro.config import Config
 from paro.config.formats import Kind, Operand
 from rtl import interfaces
 from rtl.core.blocks import block_layout, layer_row_layout, load_layout
-from rtl.lib.arithmetic import log2
+from rtl.lib.arithmetic import first_of, log2
 
-__all__ = ["BlockScheduler", "Run", "SchedulerSlots", "first_of", "scheduler_members"]
+__all__ = ["BlockScheduler", "Run", "SchedulerSlots", "scheduler_members"]
 
 
 class Run:
@@ -136,15 +136,6 @@ class Run:
         """Tokens of the block that ``last`` ends."""
         bits = log2(block)
         return (last[:bits] + 1)[: bits + 1]
-
-
-def first_of(m: Module, bits: Value, name: str) -> Signal:
-    """Return the index of the lowest bit that is set."""
-    first = Signal(range(len(bits)), name=name)
-    for index in reversed(range(len(bits))):
-        with m.If(bits[index]):
-            m.d.comb += first.eq(index)
-    return first
 
 
 class SchedulerSlots:

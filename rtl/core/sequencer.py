@@ -16,6 +16,7 @@ from rtl.core.operand_buffers import KeyBuffer
 from rtl.core.operations import encode_operation, is_operation
 from rtl.core.tile_walk import TileWalk, tile_layout
 from rtl.interfaces import Activity
+from rtl.lib.arithmetic import first_of
 from rtl.lib.delay import delayed
 
 __all__ = ["ArraySequencer", "ending_row_layout", "load_state_layout"]
@@ -64,10 +65,7 @@ class _OutputSlots:
     def __init__(self, m: Module, config: Config):
         slots = config.row_slots
         self.free = Signal(slots, init=-1, name="free_outputs")
-        self._lowest = Signal(range(slots), name="free_output")
-        for slot in reversed(range(slots)):
-            with m.If(self.free[slot]):
-                m.d.comb += self._lowest.eq(slot)
+        self._lowest = first_of(m, self.free, "free_output")
         self._of_row = Array(
             Signal(range(slots), name=f"output_of_{row}") for row in range(config.query_rows)
         )

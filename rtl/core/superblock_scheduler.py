@@ -9,7 +9,8 @@ from amaranth.lib.wiring import Out
 from paro.config import Config
 from paro.config.formats import Operand
 from rtl import interfaces
-from rtl.core.scheduler import Run, SchedulerSlots, first_of, scheduler_members
+from rtl.core.scheduler import Run, SchedulerSlots, scheduler_members
+from rtl.lib.arithmetic import first_of
 
 __all__ = ["SuperblockScheduler"]
 

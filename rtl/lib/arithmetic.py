@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value
 
-__all__ = ["log2", "rotate", "round_shift", "round_shift_by"]
+__all__ = ["first_of", "log2", "rotate", "round_shift", "round_shift_by"]
 
 
 def log2(value: int) -> int:
@@ -42,3 +42,12 @@ def rotate(vector: Value, amount: Value, places: int, *, left: bool) -> Value:
         rotated = vector.rotate_left(distance) if left else vector.rotate_right(distance)
         vector = Mux(amount[stage], rotated, vector)
     return vector
+
+
+def first_of(m: Module, bits: Value, name: str) -> Signal:
+    """Return the index of the lowest bit that is set."""
+    first = Signal(range(len(bits)), name=name)
+    for index in reversed(range(len(bits))):
+        with m.If(bits[index]):
+            m.d.comb += first.eq(index)
+    return first
