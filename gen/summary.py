@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from paro.config import Config
-from paro.config.formats import LANES, SCALE_BYTES
+from paro.config.formats import CODE_BITS, CODE_DIGITS, LANES, SCALE_BYTES
 
 __all__ = ["Summary", "memory_bits", "summarise"]
 
@@ -19,6 +19,8 @@ class Summary:
 
     Parameters
     ----------
+    cores : int
+        Of the module.
     multipliers : int
         PEs of all cores: each has four digit lanes, a quarter of a product of 8 bits each.
     products_per_cycle : dict of int to int
@@ -29,6 +31,7 @@ class Summary:
         K and V that must be read where every block is live and has 2, 4, 8 bits.
     """
 
+    cores: int
     multipliers: int
     products_per_cycle: dict[int, int]
     memory_bits: int
@@ -38,11 +41,12 @@ class Summary:
 def summarise(config: Config, verilog: str, module: str, cores: int) -> Summary:
     """Figures of a generated module with so many cores."""
     pes = config.rows * config.cols
-    digits = {2: 1, 4: 2, 8: 4}
+    digits = dict(zip(CODE_BITS[1:], CODE_DIGITS[1:], strict=True))
     # Of a block: QK and PV, each a product for every query, key and channel.
     products = 2 * config.block**2 * config.head_dim
     loaded = config.block * (2 * config.head_dim + SCALE_BYTES)
     return Summary(
+        cores=cores,
         multipliers=cores * pes,
         products_per_cycle={bits: cores * pes * LANES // count for bits, count in digits.items()},
         memory_bits=memory_bits(verilog, module),

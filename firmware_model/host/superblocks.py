@@ -3,9 +3,18 @@
 import numpy as np
 
 from paro.config import Config
+from paro.config.config import blocks_of
 from paro.config.formats import CODE_BITS, CODES_PER_WORD
 
-__all__ = ["code_words", "deal", "leaving_order", "shared_code_words", "superblocks"]
+__all__ = [
+    "code_words",
+    "codes_of_words",
+    "deal",
+    "leaving_order",
+    "shared_code_words",
+    "superblock_count",
+    "superblocks",
+]
 
 _PLACES = np.arange(CODES_PER_WORD, dtype=np.uint32) * np.uint32(len(CODE_BITS).bit_length() - 1)
 
@@ -37,6 +46,11 @@ def deal(rows: int, config: Config) -> list[np.ndarray]:
     return [numbers[owner == core] for core in range(config.cores)]
 
 
+def superblock_count(rows: int, config: Config) -> int:
+    """Superblocks that the cores of a cluster make of so many block rows."""
+    return sum(blocks_of(len(own), config.query_rows) for own in deal(rows, config))
+
+
 def code_words(codes: np.ndarray, config: Config) -> np.ndarray:
     """Codes of a head as the device reads them, see `rtl.interfaces.codes_signature`.
 
@@ -57,6 +71,37 @@ def code_words(codes: np.ndarray, config: Config) -> np.ndarray:
         return words.ravel()
     parts = [_with_more(words[rows], words[rows]) for rows in superblocks(len(codes), config)]
     return np.concatenate(parts)
+
+
+def codes_of_words(words: np.ndarray, rows: int, config: Config) -> np.ndarray:
+    """Return the codes of a head's rows that `code_words` made words of.
+
+    Parameters
+    ----------
+    words : np.ndarray
+        uint32, of the head.
+    rows : int
+        Block rows.
+    config : Config
+        ``query_rows``.
+
+    Returns
+    -------
+    np.ndarray
+        uint32 [rows, columns]; columns that fill up the last words are 0.
+    """
+    parts = superblocks(rows, config)
+    more = 1 if config.query_rows > 1 else 0  # words that tell which rows have more
+    groups = len(words) // (rows + more * len(parts))
+    found, begin = [], 0
+    for part in parts:
+        count = part.stop - part.start + more
+        own = words[begin : begin + count * groups]
+        # Without superblocks a row's words follow one another, which is the same for one row.
+        found.append(own.reshape(groups, count)[:, more:].T)
+        begin += count * groups
+    codes = np.concatenate(found)[:, :, None] >> _PLACES & np.uint32(len(CODE_BITS) - 1)
+    return codes.reshape(rows, -1)
 
 
 def shared_code_words(codes: np.ndarray, config: Config) -> np.ndarray:

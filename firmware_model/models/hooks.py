@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -227,18 +226,14 @@ def attend(capture: Capture, plan: ModelPlan, method: Method) -> torch.Tensor:
         )
     own = plan.at(capture.layer, capture.progress, capture.text_tokens)
     config = model_config(capture, own.block)
-    heads: list[torch.Tensor] = [torch.empty(0)] * capture.heads
 
-    def one(place: tuple[int]) -> None:
-        (head,) = place
+    def one(head: int) -> torch.Tensor:
         if head in own.heads:
-            _, heads[head] = attend_planned(method, capture, head, own, config)
-        else:
-            operands = (capture.q[head], capture.k[head], capture.v[head])
-            heads[head] = reference_attention(*operands, capture.scale)
+            return attend_planned(method, capture, head, own, config)[1].double()
+        operands = (capture.q[head], capture.k[head], capture.v[head])
+        return reference_attention(*operands, capture.scale)
 
-    map_rows(one, product(range(capture.heads)))
-    return torch.stack([head.double() for head in heads])
+    return torch.stack(map_rows(one, range(capture.heads)))
 
 
 @contextmanager
@@ -265,13 +260,12 @@ def planned(plan: ModelPlan, tokens: Tokens, method: Method | None = None) -> It
     def compute(
         layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        outputs = []
-        for item in zip(q, k, v, strict=True):
-            operands = [tensor.detach().cpu() for tensor in item]
-            capture = as_capture(operands, tokens, scale, plan.model, layer)
-            outputs.append(attend(capture, plan, chosen))
-            watched.captures[layer : layer + 1] = [capture]
-        return torch.stack(outputs).to(q)
+        captures = [
+            as_capture([tensor.detach().cpu() for tensor in item], tokens, scale, plan.model, layer)
+            for item in zip(q, k, v, strict=True)
+        ]
+        watched.captures.append(captures[0])
+        return torch.stack([attend(capture, plan, chosen) for capture in captures]).to(q)
 
     with _caught(_Mode(tokens, compute, watched.others)):
         yield watched

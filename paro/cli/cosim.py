@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,8 @@ from paro.cli.options import (
     ConfigChoice,
     HeadsOption,
     OutputDirectory,
+    PlanOption,
+    QueryBlocksOption,
     Top,
     check_captures,
     check_plan,
@@ -40,21 +41,9 @@ def cosim(
     capture: CaptureArgument,
     output: OutputDirectory,
     config: ConfigChoice,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            "--plan",
-            metavar="PLAN",
-            help="plan; without one, heads are calibrated at 4.8 bit, a layer at 4",
-        ),
-    ] = None,
+    plan: PlanOption = None,
     heads: HeadsOption = None,
-    query_blocks: Annotated[
-        str | None,
-        typer.Option(
-            "--query-blocks", metavar="A:B", help="block rows A up to B - 1; all by default"
-        ),
-    ] = None,
+    query_blocks: QueryBlocksOption = None,
     sim: Annotated[
         str, typer.Option("--sim", metavar="NAME", help="verilator or icarus")
     ] = "verilator",

@@ -1,6 +1,5 @@
 """`paro export`: Verilog, a memory image and a testbench for those who have no Python."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +10,8 @@ from paro.cli.options import (
     ConfigChoice,
     HeadsOption,
     OutputDirectory,
+    PlanOption,
+    QueryBlocksOption,
     check_captures,
     check_plan,
     parse_range,
@@ -24,21 +25,9 @@ def export(
     capture: CaptureArgument,
     output: OutputDirectory,
     config: ConfigChoice,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            "--plan",
-            metavar="PLAN",
-            help="plan; without one, heads are calibrated at 4.8 bit, a layer at 4",
-        ),
-    ] = None,
+    plan: PlanOption = None,
     heads: HeadsOption = None,
-    query_blocks: Annotated[
-        str | None,
-        typer.Option(
-            "--query-blocks", metavar="A:B", help="block rows A up to B - 1; all by default"
-        ),
-    ] = None,
+    query_blocks: QueryBlocksOption = None,
     name: Annotated[
         str | None,
         typer.Option(

@@ -44,6 +44,7 @@ def _figures(summary: "Summary") -> dict[str, str]:
         return ", ".join(f"{value} at {bits} bit" for bits, value in values.items())
 
     return {
+        "cores": str(summary.cores),
         "multipliers": f"{summary.multipliers:,}",
         "products a cycle": by_width(
             {bits: f"{count:,}" for bits, count in summary.products_per_cycle.items()}
@@ -116,11 +117,8 @@ def generate(
         "array": f"{core.rows} x {core.cols}",
         "block": core.block,
         "head_dim": core.head_dim,
-        "cores": core.cores if top is Top.ACCELERATOR else 1,
         **_figures(result["summary"]),
-        "LUT4 + 2 CCU2C of the cores, ECP5": _luts(
-            core, core.cores if top is Top.ACCELERATOR else 1
-        ),
+        "LUT4 + 2 CCU2C of the cores, ECP5": _luts(core, result["summary"].cores),
         "configuration": result["digest"],
         "lines of Verilog": result["lines"],
         "seconds": result["seconds"],

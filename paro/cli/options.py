@@ -142,6 +142,18 @@ VariantOption = Annotated[
         rich_help_panel=_MODEL_PANEL,
     ),
 ]
+PlanOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan",
+        metavar="PLAN",
+        help="plan; without one, heads are calibrated at 4.8 bit, a layer at 4",
+    ),
+]
+QueryBlocksOption = Annotated[
+    str | None,
+    typer.Option("--query-blocks", metavar="A:B", help="block rows A up to B - 1; all by default"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON in place of tables")]
 
 _CONFIG_PANEL = "Configuration of the core"

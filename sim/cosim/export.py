@@ -67,7 +67,7 @@ class ExpectedWords:
     @classmethod
     def of(cls, image: Image, outputs: Sequence[np.ndarray]) -> "ExpectedWords":
         """Words that the outputs of an image's jobs are."""
-        size = -(-len(image.data) // _WORD_BYTES) * _WORD_BYTES
+        size = len(image.data) + -len(image.data) % _WORD_BYTES
         data, counts = np.zeros(size, np.uint8), np.zeros(size, bool)
         for placed, words in zip(image.outputs, outputs, strict=True):
             rows = np.ascontiguousarray(words).astype(f"<i{placed.word_bytes}")
@@ -83,6 +83,14 @@ class ExpectedWords:
         """Lines for ``$readmemh``: 40 bits of address, 8 of mask, 32 of data."""
         rows = zip(self.addresses.tolist(), self.masks.tolist(), self.words.tolist(), strict=True)
         return "".join(f"{address:010x}{mask:02x}{word:08x}\n" for address, mask, word in rows)
+
+    def written_to(self, memory: np.ndarray, base: int) -> np.ndarray:
+        """Return a memory, uint32 [words] from byte address ``base`` on, with these words in it."""
+        counts = np.unpackbits(self.masks[:, None], axis=1, count=_WORD_BYTES, bitorder="little")
+        bytes_written = (255 * counts).view("<u4")[:, 0]
+        after, places = memory.copy(), (self.addresses - base) // _WORD_BYTES
+        after[places] = memory[places] & ~bytes_written | self.words
+        return after
 
 
 def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]:
@@ -115,12 +123,7 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
     outputs = work.model()
     generated = generate(work.config, out_dir, ACCELERATOR, name)
     words = ExpectedWords.of(image, outputs)
-    before = np.frombuffer(image.data.ljust(-(-len(image.data) // 4) * 4, b"\0"), np.uint8)
-    after = before.copy()
-    for byte in range(_WORD_BYTES):
-        counts = words.masks >> byte & 1 == 1
-        after[words.addresses[counts] - image.base + byte] = words.words[counts] >> 8 * byte & 255
-    memory = before.view("<u4")
+    memory = np.frombuffer(image.data + bytes(-len(image.data) % _WORD_BYTES), "<u4")
     cycles = sum(ideal_cycles(work.config, job) for job in work.jobs)
     place = {"base": image.base, "queue_base": image.queue_base, "jobs": len(work.jobs)}
     bench = testbench(
@@ -140,14 +143,14 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
     for file, text in sources.items():
         files.write_text(out_dir / file, text)
     files.write_text(out_dir / "memory.hex", "".join(f"{word:08x}\n" for word in memory.tolist()))
-    files.write_atomically(out_dir / "memory.bin", before.tofile)
+    files.write_atomically(out_dir / "memory.bin", memory.tofile)
     files.write_text(out_dir / "expected.hex", words.to_hex())
-    files.write_atomically(out_dir / "expected.bin", after.tofile)
+    files.write_atomically(out_dir / "expected.bin", words.written_to(memory, image.base).tofile)
     facts = {
         "module": generated["module"],
         "digest": generated["digest"],
         "base": image.base,
-        "bytes": len(before),
+        "bytes": memory.nbytes,
         "queue_base": image.queue_base,
         "jobs": [
             {

@@ -157,7 +157,7 @@ class Report:
     def stage_cycles(self) -> int:
         """Cycles of all cores together, of which ``stages`` tells."""
         assert self.cycles, "stages are counted in cycles"
-        return self.cycles * len(self.cores or [self])
+        return self.cycles * (len(self.cores) if self.cores else 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Content of the JSON file."""

@@ -6,7 +6,7 @@ from math import ceil
 import numpy as np
 
 from firmware_model.host.jobs import HeadJob, Job, LayerJob
-from firmware_model.host.superblocks import deal
+from firmware_model.host.superblocks import superblock_count
 from paro.config import Config
 from paro.config.config import blocks_of
 from paro.config.formats import (
@@ -70,8 +70,7 @@ def _layer_bytes(config: Config, job: LayerJob) -> int:
     outputs = np.full(len(codes), config.block)
     outputs[-1] = job.outputs - (len(codes) - 1) * config.block
     rows = job.waves(config) * int(live @ outputs) + job.tokens * int(live.sum())
-    token_blocks = blocks_of(job.tokens, config.layer_tokens)
-    passes = sum(blocks_of(len(rows), config.query_rows) for rows in deal(token_blocks, config))
+    passes = superblock_count(blocks_of(job.tokens, config.layer_tokens), config)
     code_bytes = passes * len(job.code_words(config)) * CODE_WORD_BYTES
     return rows * (config.head_dim + SCALE_BYTES) + code_bytes
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from firmware_model.host.superblocks import deal
+from firmware_model.host.superblocks import superblock_count
 from paro.config import Config, ParoError
 from paro.config.config import blocks_of
 from paro.config.descriptor import DESCRIPTOR_BYTES
@@ -75,9 +75,7 @@ def read_bytes(
     waves = np.arange(0, codes.shape[1], config.wave_rows)
     code_rows = codes.shape[1]
     if config.query_rows > 1:
-        code_rows += sum(
-            blocks_of(len(rows), config.query_rows) for rows in deal(codes.shape[1], config)
-        )
+        code_rows += superblock_count(codes.shape[1], config)
     once += code_rows * blocks_of(len(sizes), CODES_PER_BEAT) * CODE_WORD_BYTES
     key = 2 * config.head_dim + SCALE_BYTES
     keys = (np.logical_or.reduceat(codes > 0, waves, axis=1) @ sizes).sum(axis=1)

@@ -190,18 +190,10 @@ def _row_order(config: Config, image: Image, fields: dict[str, int]) -> list[int
     rows = config.blocks_of(fields["query_tokens"])
     if config.query_rows == 1:
         return list(range(rows))
-    groups = blocks_of(config.blocks_of(fields["key_tokens"]), CODES_PER_BEAT)
     at = fields["codes_address"] - image.base
     words = np.frombuffer(image.data, "<u4", code_word_count(config, fields), at)
-    parts, begin = [], 0
-    for part in superblocks.superblocks(rows, config):
-        count = 1 + part.stop - part.start
-        end = begin + count * groups
-        parts.append(words[begin:end].reshape(groups, count)[:, 1:].T)
-        begin = end
-    shifts = np.arange(CODES_PER_BEAT) * (32 // CODES_PER_BEAT)
-    codes = np.concatenate(parts)[:, :, None] >> shifts.astype(np.uint32) & 3
-    return superblocks.leaving_order(codes.reshape(rows, -1), config).tolist()
+    codes = superblocks.codes_of_words(words, rows, config)
+    return superblocks.leaving_order(codes, config).tolist()
 
 
 def _runs(tokens: np.ndarray, dense: bool) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Any network: its attention is watched, calibrated, computed in integers, and runs in RTL."""
 
 import math
+import operator
 
 import numpy as np
 import pytest
@@ -188,3 +189,13 @@ def test_a_watched_head_in_rtl(tmp_path, seed) -> None:
     report = cosim(Heads(capture, plan, [0], TINY), CoreTarget(), setup)
     assert report.bit_exact
     assert report.outputs_compared == TOKENS.count * TINY.head_dim
+
+
+def test_the_package_offers_what_its_api_does() -> None:
+    """`paro` has the names of `paro.api`, which it imports when one of them is first used."""
+    from paro import api
+
+    assert paro.__all__ == api.__all__
+    assert all(getattr(paro, name) is getattr(api, name) for name in paro.__all__)
+    with pytest.raises(AttributeError, match="module 'paro' has no attribute 'nothing'"):
+        operator.attrgetter("nothing")(paro)

@@ -74,6 +74,24 @@ def layers(config: Config, seed: int) -> list[Job]:
     return [shape.job(config, seed + index) for index, shape in enumerate(shapes)]
 
 
+def random_queue(
+    config: Config, generator: random.Random, *, blocks: int
+) -> tuple[list[Job], Memory]:
+    """Heads and layers of fewer tokens than so many blocks have, and a memory for them."""
+    jobs: list[Job] = []
+    for _ in range(6):
+        number = generator.randrange(2**20)
+        tokens = generator.choice((1, generator.randrange(1, blocks * config.block)))
+        if generator.random() < 0.5:
+            bits = generator.choice((2.0, 3.0, 8.0))
+            jobs.append(Shape((tokens, 1, 1), mean_bits=bits).job(config, number % 6, number))
+        else:
+            inputs, outputs = generator.randrange(1, 600), generator.randrange(1, 100)
+            jobs.append(LayerShape(tokens, inputs, outputs).job(config, number))
+    memory = Memory(generator.choice(((0, 0), (30, 30), (1, 200))), generator.choice((None, 3)))
+    return jobs, memory
+
+
 def run_queue(
     config: Config,
     jobs: Sequence[Job],
@@ -148,17 +166,7 @@ def test_large(config, simulator, build_dir, tmp_path, seed) -> None:
 def test_many_queues(round_, build_dir, tmp_path, seed) -> None:
     generator = random.Random(seed + round_)
     config = (TWO, FOUR, with_rows(TINY, 8))[round_ % 3]
-    jobs: list[Job] = []
-    for _ in range(6):
-        number = generator.randrange(2**20)
-        tokens = generator.choice((1, generator.randrange(1, 9 * config.block)))
-        if generator.random() < 0.5:
-            bits = generator.choice((2.0, 3.0, 8.0))
-            jobs.append(Shape((tokens, 1, 1), mean_bits=bits).job(config, number % 6, number))
-        else:
-            inputs, outputs = generator.randrange(1, 600), generator.randrange(1, 100)
-            jobs.append(LayerShape(tokens, inputs, outputs).job(config, number))
-    memory = Memory(generator.choice(((0, 0), (30, 30), (1, 200))), generator.choice((None, 3)))
+    jobs, memory = random_queue(config, generator, blocks=9)
     run_queue(config, jobs, (build_dir, tmp_path), memory)
 
 

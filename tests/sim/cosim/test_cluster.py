@@ -18,9 +18,10 @@ from tests.sim.cosim.test_accelerator_superblocks import (
     WIDE,
     ending_in_turn,
     layers,
+    random_queue,
     run_queue,
 )
-from tests.sim.inputs import TINY, LayerShape, Shape, make_jobs
+from tests.sim.inputs import TINY, Shape, make_jobs
 
 
 def cluster(cores: int, query_rows: int, key_slots: int = 2, config: Config = TINY) -> Config:
@@ -98,17 +99,7 @@ def test_results_and_bytes(build_dir, tmp_path, seed) -> None:
 def test_many_queues(round_, build_dir, tmp_path, seed) -> None:
     generator = random.Random(seed + round_)
     config = list(SHAPES.values())[round_ % 4]
-    jobs: list[Job] = []
-    for _ in range(6):
-        number = generator.randrange(2**20)
-        tokens = generator.choice((1, generator.randrange(1, 19 * config.block)))
-        if generator.random() < 0.5:
-            bits = generator.choice((2.0, 3.0, 8.0))
-            jobs.append(Shape((tokens, 1, 1), mean_bits=bits).job(config, number % 6, number))
-        else:
-            inputs, outputs = generator.randrange(1, 600), generator.randrange(1, 100)
-            jobs.append(LayerShape(tokens, inputs, outputs).job(config, number))
-    memory = Memory(generator.choice(((0, 0), (30, 30), (1, 200))), generator.choice((None, 3)))
+    jobs, memory = random_queue(config, generator, blocks=19)
     run_queue(config, jobs, (build_dir, tmp_path), memory)
 
 
