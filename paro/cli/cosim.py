@@ -140,13 +140,9 @@ def cosim(
     if is_layer(capture):
         if heads is not None or query_blocks is not None or interleaved:
             raise ParoError("--heads, --query-blocks and --interleaved are for attention")
-        layer = choose_layer(capture, plan, config)
-        simulate, core = partial(cosim_layer, layer), layer.config
+        simulate = partial(cosim_layer, choose_layer(capture, plan, config))
     else:
-        work = choose_heads(capture, plan, config, heads, bounds)
-        simulate, core = partial(cosim_heads, work), work.config
-    if core.cores > 1 and top is Top.CORE:
-        raise ParoError(f"cores = {core.cores} is of the accelerator; legal: --top accelerator")
+        simulate = partial(cosim_heads, choose_heads(capture, plan, config, heads, bounds))
     files.remove_files(output / _PICTURE)  # of an earlier run
     with progress_bar(sim) as progress:
         report = simulate(target, Setup(sim, output, waves=waves, progress=progress))

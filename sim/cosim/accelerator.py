@@ -163,6 +163,10 @@ class AcceleratorTarget:
         """See `Target`."""
         return self.memory.stall_seed
 
+    def check(self, config: Config) -> None:
+        """See `Target`: the memory's bandwidth must be one of the port."""
+        self.memory.stall_rates(config)
+
     def simulate(self, config: Config, jobs: Sequence[Job], session: Session) -> Simulation:
         """See `Target`: all jobs are one queue; progress counts heads done."""
         image = self._place(config, jobs)

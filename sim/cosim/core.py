@@ -8,7 +8,7 @@ import numpy as np
 
 from firmware_model.host.jobs import Job
 from gen.names import CORE
-from paro.config import Config
+from paro.config import Config, ParoError
 from paro.config.formats import Operand, Stage
 from rtl import interfaces
 from sim.cosim.core_harness import (
@@ -62,6 +62,13 @@ class CoreTarget:
     memory_latency: int = 0
     stall_seed: int | None = None
     reset_at: int | None = None
+
+    def check(self, config: Config) -> None:
+        """See `Target`: one core is no cluster."""
+        if config.cores > 1:
+            raise ParoError(
+                f"cores = {config.cores} is of the accelerator; legal: --top accelerator"
+            )
 
     def simulate(self, config: Config, jobs: Sequence[Job], session: Session) -> Simulation:
         """See `Target`; progress counts block rows begun."""

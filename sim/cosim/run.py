@@ -182,9 +182,11 @@ def run_jobs(
     Raises
     ------
     ParoError
-        If the simulator is missing or the folders cannot be written.
+        If the simulator is missing, the target is none of the configuration or the folders cannot
+        be written.
     """
     session = setup.session()
+    target.check(config)
     # Nothing of an earlier run may be taken for this one's.
     results = (REPORT_FILE, OUTPUTS_FILE, *(cls.waves_file for cls in SIMULATORS.values()))
     files.remove_files(*(setup.out_dir / name for name in results))

@@ -68,6 +68,10 @@ class Target(Protocol):
         """Seed of random stalls on every stream or channel; ``None`` for none."""
         ...
 
+    def check(self, config: Config) -> None:
+        """Raise ParoError if the target is not one of this configuration."""
+        ...
+
     def simulate(self, config: Config, jobs: Sequence[Job], session: Session) -> Simulation:
         """Simulate some jobs, one directly after the other.
 
