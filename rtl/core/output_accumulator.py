@@ -2,13 +2,13 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
 from rtl.core.drain import drained_layout
 from rtl.core.row_state import RowState, rescale_layout
 from rtl.lib.arithmetic import log2, round_shift_by
+from rtl.lib.deep_memory import DeepMemory
 from rtl.lib.delay import delay_line, delayed
 from rtl.lib.library import replicate
 
@@ -179,9 +179,6 @@ class OutputAccumulator(wiring.Component):
         old_place = place_of(place.query, place.part, place.slot)
         new_place = place_of(leaving.query, leaving.part, leaving.slot)
         read_place = place_of(self.read_query, self.read_part, self.read_slot)
-        old_memory = Signal()
-        read_memory = Signal()
-        m.d.sync += [old_memory.eq(old_place[0]), read_memory.eq(read_place[0])]
         m.d.comb += [
             self.read_ready.eq(~(place.valid & (old_place[0] == read_place[0]))),
             self.groups_complete.eq(leaving.group_complete),
@@ -189,32 +186,25 @@ class OutputAccumulator(wiring.Component):
         ]
         memories = []
         for number in range(2):
-            memory = Memory(
-                shape=self.numerators.shape(),
-                depth=config.row_slots * config.block * self._parts // 2,
-                init=[],
+            memory = DeepMemory(
+                self.numerators.shape(), depth=config.row_slots * config.block * self._parts // 2
             )
             m.submodules[f"numerators_{number}"] = memory
-            read, write = memory.read_port(), memory.write_port()
             accumulating = place.valid & (old_place[0] == number)
             m.d.comb += [
-                read.addr.eq(Mux(accumulating, old_place[1], read_place[1])),
-                write.addr.eq(new_place[1]),
-                write.data.eq(totals),
-                write.en.eq(leaving.valid & (new_place[0] == number)),
+                memory.read_address.eq(Mux(accumulating, old_place[1], read_place[1])),
+                memory.write_address.eq(new_place[1]),
+                memory.write_data.eq(totals),
+                memory.write_enable.eq(leaving.valid & (new_place[0] == number)),
             ]
-            memories.append(read)
-        # A register after each memory, and one after the choice: as late as the rescales.
-        fetched = [Signal(self.numerators.shape(), name=f"fetched_{number}") for number in range(2)]
+            memories.append(memory.read_data)
+        # A register after the choice: as late as the rescales.
         old = Signal(self.numerators.shape())
-        old_fetched = Signal()
-        read_fetched = Signal()
+        old_memory = delayed(m, old_place[0], DeepMemory.READ_LATENCY, "old_memory")
+        read_memory = delayed(m, read_place[0], DeepMemory.READ_LATENCY, "read_memory")
         m.d.sync += [
-            *(new.eq(memory.data) for new, memory in zip(fetched, memories, strict=True)),
-            old_fetched.eq(old_memory),
-            read_fetched.eq(read_memory),
-            old.eq(Mux(old_fetched, fetched[1], fetched[0])),
-            self.numerators.eq(Mux(read_fetched, fetched[1], fetched[0])),
+            old.eq(Mux(old_memory, memories[1], memories[0])),
+            self.numerators.eq(Mux(read_memory, memories[1], memories[0])),
         ]
         for index, lane in enumerate(
             replicate(m, platform, "output_lane", lambda: OutputLane(config), config.drain_words)
