@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paro.cli.console import progress_bar
+from paro.cli.console import progress_bar, step_line
 from paro.config.config import padded_head_dim
 from paro.config.formats import PAPER_BITS
 
@@ -47,6 +47,10 @@ class Settings:
         Whether processing elements go through place and route.
     liberty : Path, optional
         Standard cells for the areas of processing elements.
+    board : str
+        Whose FPGA is to be filled.
+    min_mhz : float
+        Clock that its bitstreams aim at.
     folder : Path
         For the results.
     """
@@ -59,6 +63,8 @@ class Settings:
     samples: int
     place: bool
     liberty: Path | None
+    board: str
+    min_mhz: float
     folder: Path
 
 
@@ -275,6 +281,60 @@ def _pe_closing(result: dict[str, Any], folder: Path) -> Iterator[str]:
     yield f"report: {folder / 'pe.json'}, drawn: {folder / 'pe.png'}"
 
 
+def _run_fit(captures: Sequence["Capture"], settings: Settings) -> dict[str, Any]:
+    from fpga.fit import fit
+    from paro.config import Config
+
+    with step_line(settings.board) as progress:
+        return fit(
+            settings.board,
+            Config(block=settings.goal.block),
+            settings.folder / "build",
+            min_mhz=settings.min_mhz,
+            progress=progress,
+        )
+
+
+def _fit_tables(result: dict[str, Any]) -> list[tuple[str, Rows]]:
+    tried = [
+        {
+            "array": f"{row['rows']} x {row['cols']}",
+            "superblock": row["query_rows"],
+            **{name: f"{row[name]:,}" for name in ("logic", "bram", "dsp")},
+            "fits": "; ".join(row["lacks"]) or "yes",
+        }
+        for row in result["tried"]
+    ]
+    machine, dense = result["machine"], result["dense"]
+    config = machine["config"]
+    name = f"{config['rows']} x {config['cols']}, S = {config['query_rows']}"
+    same = {width: dense["products"] for width in machine["products"]}
+    built = [
+        _fit_row(name, machine, machine["products"]),
+        _fit_row(f"dense INT8, {dense['macs']} MACs", dense, same),
+    ]
+    return [
+        (f"machines by Yosys' counts, {result['fill']:.0%} of {result['device']}'s logic", tried),
+        ("after place and route, shares of the device, 1e9 products a second", built),
+    ]
+
+
+def _fit_row(name: str, report: dict[str, Any], products: dict[float, float]) -> dict[str, Any]:
+    return {
+        "machine": name,
+        **{kind: f"{share:.0%}" for kind, share in report["shares"].items()},
+        "MHz": f"{report['fmax_mhz']:.1f}",
+        **{f"{width:g} bit": rate for width, rate in products.items()},
+    }
+
+
+def _fit_closing(result: dict[str, Any], folder: Path) -> Iterator[str]:
+    ratios = ", ".join(f"{ratio} at {width:g} bit" for width, ratio in result["ratio"].items())
+    yield f"The machine does {ratios} times the products of the dense array;"
+    yield f"both do as many at a mean width of {result['equal_bits']} bit."
+    yield f"report: {folder / 'fit.json'}"
+
+
 #: The studies by name, in the order of the help.
 STUDIES = {
     "formats": Study(
@@ -304,5 +364,12 @@ STUDIES = {
         tables=_pe_tables,
         chart=_pe_chart,
         closing=_pe_closing,
+    ),
+    "fit": Study(
+        run=_run_fit,
+        options=("board", "min_mhz"),
+        needs_captures=False,
+        tables=_fit_tables,
+        closing=_fit_closing,
     ),
 }

@@ -22,6 +22,8 @@ _SAMPLES = 20
 #: Quality that pruning must reach by default: that of the papers' formats at 4.8 bits, by the study
 #: formats over the captures of docs/quality.md.
 _PAPER_SNR_DB = 36.0
+#: fit: board and clock by default.
+_BOARD, _MIN_MHZ = "ulx3s-85f", 80.0
 
 
 def study(
@@ -89,6 +91,14 @@ def study(
             "--liberty", metavar="FILE", help="pe: standard cells, for areas on silicon too"
         ),
     ] = None,
+    board: Annotated[
+        str | None,
+        typer.Option("--board", metavar="NAME", help="fit: board, default ulx3s-85f"),
+    ] = None,
+    min_mhz: Annotated[
+        float | None,
+        typer.Option("--min-mhz", metavar="MHZ", help="fit: clock to aim at, default 80"),
+    ] = None,
 ) -> None:
     """Calibrate captures in many ways and tabulate the quality.
 
@@ -99,9 +109,11 @@ def study(
     groups, with and without reorder. carry-over: a plan of one noise level at the others. pruning:
     exact attention on its largest weights alone. layers: videos of moving-digits, whose linear
     layers are quantised in many ways (its captures are given). pe: processing elements to choose
-    from, their area and speed on an ECP5 and the quality of the numbers they take.
+    from, their area and speed on an ECP5 and the quality of the numbers they take. fit: the largest
+    array that a board's FPGA holds, its largest superblock, and a dense INT8 array in the FPGA's
+    multipliers beside it, both placed and routed.
 
-    Writes DIR/WHAT.json; formats and pe also DIR/WHAT.png, pe also DIR/build.
+    Writes DIR/WHAT.json; formats and pe also DIR/WHAT.png, pe and fit also DIR/build.
 
     [bold]Examples[/bold]
 
@@ -122,6 +134,8 @@ def study(
       paro study pe -o study
 
       paro study pe --no-place --liberty cells.lib -o study
+
+      paro study fit --board ulx3s-85f -o study
     """
     from firmware_model.calibration.goal import Goal
     from firmware_model.choices import check_avg_bits, check_weight_bits
@@ -139,6 +153,8 @@ def study(
         "samples": samples,
         "no_place": no_place or None,
         "liberty": liberty,
+        "board": board,
+        "min_mhz": min_mhz,
     }
     for name, value in given.items():
         if value is not None and name not in chosen.options:
@@ -156,6 +172,8 @@ def study(
         place=not no_place,
         samples=_SAMPLES if samples is None else samples,
         liberty=liberty,
+        board=_BOARD if board is None else board,
+        min_mhz=_MIN_MHZ if min_mhz is None else min_mhz,
         folder=output,
     )
     for width in settings.widths:

@@ -57,9 +57,7 @@ class DeepMemory(wiring.Component):
         fetched = []
         for first in range(0, self._depth, BANK_WORDS):
             bank = first // BANK_WORDS
-            memory = Memory(
-                shape=self._shape, depth=min(BANK_WORDS, self._depth - first), init=[]
-            )
+            memory = Memory(shape=self._shape, depth=min(BANK_WORDS, self._depth - first), init=[])
             m.submodules[f"bank_{bank}"] = memory
             write, read = memory.write_port(), memory.read_port()
             word = Signal(self._shape, name=f"fetched_{bank}")

@@ -175,6 +175,8 @@ def test_bad_input(refused, model, tmp_path):
             capture, *output)  # fmt: skip
     refused("cell library none does not exist", "study", "pe", "--liberty", "none", *output)
     refused("--bits is not for the study 'pe'", "study", "pe", "--bits", "3", *output)
+    refused("no board 'x'; legal: ulx3s-12f", "study", "fit", "--board", "x", *output)
+    refused("--board is not for the study 'pe'", "study", "pe", "--board", "x", *output)
     refused("does not exist", "capture", tmp_path / "none", *output)
     refused("at = 1.5 is not legal", "capture", model, "--at", "1.5", *output)
     refused("prompt = 'x' is not legal", "capture", model, "--prompt", "x", *output)
