@@ -1,5 +1,6 @@
 """`paro synth`: a bitstream, its frequency and its area."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +8,10 @@ from rich.table import Table
 
 from paro.cli.console import format_value, key_value_table, stdout, step_line
 from paro.cli.options import ConfigChoice, OutputDirectory, with_config
+from paro.config import Config, ParoError
+
+#: Board and clock, MHz, by default.
+_BOARD, _MIN_MHZ = "ulx3s-85f", 50.0
 
 
 @with_config
@@ -14,15 +19,27 @@ def synth(
     output: OutputDirectory,
     config: ConfigChoice,
     board: Annotated[
-        str, typer.Option("--board", metavar="NAME", help="board, such as ulx3s-85f")
-    ] = "ulx3s-85f",
+        str | None,
+        typer.Option("--board", metavar="NAME", help=f"board, default {_BOARD}"),
+    ] = None,
     min_mhz: Annotated[
-        float, typer.Option("--min-mhz", help="clock of the bitstream; timing must meet it")
-    ] = 50.0,
+        float | None,
+        typer.Option(
+            "--min-mhz", help=f"clock of the bitstream; timing must meet it; default {_MIN_MHZ:g}"
+        ),
+    ] = None,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Yosys only: area in minutes less, no bitstream")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="seed of the placement")] = 1,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="seed of the placement, default 1")
+    ] = None,
+    liberty: Annotated[
+        Path | None,
+        typer.Option(
+            "--liberty", metavar="FILE", help="standard cells in place of a board: area on silicon"
+        ),
+    ] = None,
 ) -> None:
     """Build a core for a board: Yosys, nextpnr and ecppack, all from PyPI.
 
@@ -31,7 +48,10 @@ def synth(
     reference. LEDs: 0 blinks with the runs, 1 a run has ended, 2 all were right, 3 one was wrong,
     4 to 7 low bits of the signature. The fire button starts again.
 
-    Writes DIR/report.json and DIR/paro_top.bit. Exit status 1 if timing is not met.
+    With --liberty the core is mapped to the cells of a library: their area, memories left out, and,
+    where OpenSTA is installed, the longest path.
+
+    Writes DIR/report.json and, for a board, DIR/paro_top.bit. Exit status 1 if timing is not met.
 
     [bold]Examples[/bold]
 
@@ -40,18 +60,28 @@ def synth(
       paro synth --rows 4 --cols 4 --estimate -o fpga-4x4
 
       paro synth --preset ulx3s --min-mhz 62.5 --seed 3 -o fpga-8x8
+
+      paro synth --preset ulx3s --liberty cells.lib -o silicon-8x8
     """
+    if liberty is not None:
+        of_boards = {"board": board, "min-mhz": min_mhz, "estimate": estimate or None, "seed": seed}
+        given = [name for name, value in of_boards.items() if value is not None]
+        if given:
+            raise ParoError(f"--{given[0]} is for a board; --liberty takes none")
+        _synth_cells(config.build(), liberty, output)
+        return
     from fpga import synth as flow
 
     core = config.build()
-    with step_line(board) as progress:
+    name = _BOARD if board is None else board
+    with step_line(name) as progress:
         report = flow.synth(
             core,
-            board,
+            name,
             output,
-            min_mhz=min_mhz,
+            min_mhz=_MIN_MHZ if min_mhz is None else min_mhz,
             estimate=estimate,
-            seed=seed,
+            seed=1 if seed is None else seed,
             progress=progress,
         )
     stdout.print(_area(report))
@@ -60,6 +90,22 @@ def synth(
     stdout.print(_speed(report))
     if not report["timing_met"]:
         raise typer.Exit(1)
+
+
+def _synth_cells(core: Config, liberty: Path, output: Path) -> None:
+    from fpga.standard_cells import synth_cells
+
+    with step_line(liberty.name) as progress:
+        report = synth_cells(core, liberty, output, progress=progress)
+    path = report["longest_path_ns"]
+    rows = {
+        "area (in um2 as a rule)": f"{report['area']:,.0f}",
+        "  of it flip-flops": f"{report['sequential_share']:.0%}",
+        "cells": report["cells"],
+        "bits of memory, not in the area": report["memory_bits"],
+        "longest path without wires, ns": "OpenSTA is not installed" if path is None else path,
+    }
+    stdout.print(key_value_table(f"core in {report['liberty']}", rows))
 
 
 def _area(report: dict[str, Any]) -> Table:

@@ -1,0 +1,80 @@
+"""What synthesis must know of a cell library beside its cells: a buffer and what a pin loads."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from paro.config import ParoError
+
+__all__ = ["Library", "read_library"]
+
+_CELL = re.compile(r'^\s*cell\s*\(\s*"?([\w.]+)"?\s*\)', re.M)
+_AREA = re.compile(r"^\s*area\s*:\s*([\d.eE+-]+)", re.M)
+_FUNCTION = re.compile(r'^\s*function\s*:\s*"([^"]*)"', re.M)
+_CAPACITANCE = re.compile(r"^\s*capacitance\s*:\s*([\d.eE+-]+)", re.M)
+_UNIT = re.compile(r'capacitive_load_unit\s*\(\s*"?([\d.]+)"?\s*,\s*"?(\w+)"?\s*\)')
+_SEQUENTIAL = re.compile(r"^\s*(ff|latch|statetable)\b", re.M)
+_NAME = re.compile(r"\(?\w+\)?")
+_FEMTOFARADS = {"ff": 1.0, "pf": 1000.0}
+#: Buffers that the driven output has to drive: a load as of a short wire.
+_FANOUT = 4
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of standard cells.
+
+    Parameters
+    ----------
+    name : str
+        Of its file.
+    content : bytes
+        The file.
+    buffer : str
+        Its smallest buffer, which drives each input.
+    load : float
+        What each output drives, fF.
+    """
+
+    name: str
+    content: bytes
+    buffer: str
+    load: float
+
+    @property
+    def constraints(self) -> str:
+        """What abc is told: without it, it drives and loads nothing, and no delay is right."""
+        return f"set_driving_cell {self.buffer}\nset_load {self.load:g}\n"
+
+
+def read_library(path: Path) -> Library:
+    """Read a cell library in Liberty's format.
+
+    Raises
+    ------
+    ParoError
+        If it cannot be read, or has no buffer with an area.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ParoError(f"cannot read {path}: {error.strerror or error}") from error
+    text = content.decode("utf-8", "replace")
+    buffers = []
+    starts = list(_CELL.finditer(text))
+    for start, end in zip(starts, [*starts[1:], None], strict=True):
+        body = text[start.end() : end.start() if end else len(text)]
+        area, pin, functions = (
+            _AREA.search(body),
+            _CAPACITANCE.search(body),
+            _FUNCTION.findall(body),
+        )
+        is_buffer = len(functions) == 1 and _NAME.fullmatch(functions[0].strip())
+        if area and pin and is_buffer and not _SEQUENTIAL.search(body):
+            buffers.append((float(area[1]), start[1], float(pin[1])))
+    if not buffers:
+        raise ParoError(f"{path} has no buffer with an area; legal: a Liberty file of cells")
+    _, name, capacitance = min(buffers)
+    unit = _UNIT.search(text)
+    scale = 1.0 if unit is None else float(unit[1]) * _FEMTOFARADS.get(unit[2].lower(), 1.0)
+    return Library(path.name, content, name, _FANOUT * capacitance * scale)
