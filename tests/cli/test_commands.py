@@ -131,6 +131,7 @@ def test_bad_input_is_one_sentence(refused, tmp_path, sentence, arguments):
 WRITERS = {
     "calibrate": [CAPTURE],
     "capture": ["moving-digits"],
+    "convert": ["x.npz", "--grid", "1,2,2"],
     "cosim": [CAPTURE],
     "estimate": ["--model", "flux.1-dev"],
     "evaluate": [CAPTURE, "--plan", "p"],
