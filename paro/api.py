@@ -19,11 +19,13 @@ import torch
 from firmware_model.arrays import Tokens, capture_of
 from firmware_model.calibration.calibrate import calibrate as calibrate_captures
 from firmware_model.calibration.goal import Goal
+from firmware_model.calibration.maps import plan_of_maps
 from firmware_model.calibration.plan import ModelPlan, load_model_plan
 from firmware_model.calibration.plan import save_plan as write_plan
 from firmware_model.capture import Capture, load_capture
 from firmware_model.capture import save_capture as write_capture
 from firmware_model.models.hooks import check_plain, planned, watch
+from firmware_model.models.sparse import sparse
 from firmware_model.quality.metrics import snr_db
 from firmware_model.quality.planned import attend_captures
 from firmware_model.reference.attention import reference_attention
@@ -38,9 +40,11 @@ __all__ = [
     "evaluate",
     "load_capture",
     "load_plan",
+    "plan_of_maps",
     "planned",
     "save_capture",
     "save_plan",
+    "sparse",
     "watch",
 ]
 

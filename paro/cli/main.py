@@ -17,6 +17,7 @@ COMMANDS = (
     "capture",
     "convert",
     "calibrate",
+    "plan",
     "generate",
     "cosim",
     "export",

@@ -138,6 +138,7 @@ WRITERS = {
     "export": [CAPTURE],
     "generate": [],
     "picture": [CAPTURE, "--plan", "p"],
+    "plan": ["x.npz", "--for", CAPTURE],
     "study": ["ablation", CAPTURE],
     "sweep": ["--model", "flux.1-dev"],
     "synth": [],
