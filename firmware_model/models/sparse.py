@@ -29,7 +29,7 @@ from firmware_model.reorder import token_permutation
 from paro.config.config import blocks_of
 from paro.config.errors import ParoError
 
-__all__ = ["KERNELS", "SparseAttention", "sparse"]
+__all__ = ["KERNELS", "SparseAttention", "sparse", "usable_kernels"]
 
 #: Ways to compute: row by row of blocks, with torch's own attention; or compiled flex_attention.
 KERNELS = ("rows", "flex")
@@ -194,10 +194,15 @@ def _block_mask(layer: _Layer, device: torch.device) -> BlockMask:
     )
 
 
+def usable_kernels() -> tuple[str, ...]:
+    """Kernels that this machine can compute on its processor."""
+    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    return KERNELS if any(name and shutil.which(name) for name in compilers) else KERNELS[:1]
+
+
 @cache
 def _compiled() -> Any:
-    compilers = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    if not any(name and shutil.which(name) for name in compilers):
+    if "flex" not in usable_kernels():
         raise ParoError(
             "the kernel 'flex' is compiled, and there is no C++ compiler; legal: one (g++), or the "
             "kernel 'rows'"

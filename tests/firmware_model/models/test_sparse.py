@@ -1,22 +1,27 @@
 """Attention on a plan's live blocks alone, against attention under the mask that they are."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 import paro
+from firmware_model.calibration.maps import plan_of_maps
 from firmware_model.calibration.plan import ModelPlan
+from firmware_model.models.diffusers_adapter import load_diffusers
 from firmware_model.models.pipeline import AttentionCall
 from firmware_model.models.sparse import SparseAttention
 from firmware_model.reorder import token_permutation
 from paro.config import ParoError
+from tests.firmware_model.models.tiny_pipelines import CASES, STEPS, write
 
 TOKENS = paro.Tokens(grid=(3, 5, 6), prefix=7, suffix=4)
 HEADS, CHANNELS = 3, 16
 
 
 def random_plan(seed, block=16, share=0.4):
-    """Two layers; the last head of each is left out."""
+    """Two layers and step groups; the last head of each is left out."""
     generator = torch.Generator().manual_seed(seed)
     blocks = -(-TOKENS.count // block)
     shape = (2, 2, HEADS, blocks, blocks)
@@ -122,3 +127,27 @@ def test_flex_attention_computes_the_same(seed, block):
     first = masked(plan, AttentionCall(0, 0, call.q, call.k, call.v, 0.4), 0)
     want = masked(plan, AttentionCall(1, 0, call.q, call.k, first, 0.4), 0)
     torch.testing.assert_close(found, want, rtol=0, atol=3e-6)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", ["CogVideoX", "Wan", "LTX", "Flux"])
+def test_a_pipeline_of_diffusers_computes_sparse(tmp_path, name):
+    """With all blocks as by itself, in every order; with some of them otherwise."""
+    case = CASES[name]
+    pipeline = load_diffusers(write(case.build, tmp_path / "pipeline"), steps=STEPS, **case.size)
+    shape, tokens = pipeline.shape, pipeline.shape.layout
+    own = pipeline.generate(0)
+    whole = plan_of_maps(
+        torch.ones(shape.layers, shape.heads, *[-(-tokens.count // 16)] * 2),
+        [
+            paro.capture(*[torch.zeros(shape.heads, tokens.count, 16)] * 3, tokens, layer=layer)
+            for layer in range(shape.layers)
+        ],
+        "HWF",
+    ).plan
+    some = replace(whole, codes=whole.codes * torch.eye(whole.codes.shape[-1]).byte())
+    for plan, close in ((whole, True), (some, False)):
+        with torch.no_grad(), paro.sparse(plan) as seen:
+            found = pipeline.generate(0)
+        assert seen.calls == STEPS * shape.layers * case.calls
+        assert torch.allclose(found, own, atol=1e-5) == close
