@@ -158,7 +158,7 @@ def _head_ways(
 
 @torch.no_grad()
 def block_study(
-    plans: Sequence[ModelPlan], kernel: str = "rows", progress: Progress | None = None
+    plans: Sequence[ModelPlan], kernel: str | None = None, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Time a whole transformer block of CogVideoX-2B with random weights, likewise.
 
@@ -167,11 +167,12 @@ def block_study(
     plans : sequence of ModelPlan
         Of one head over `COGVIDEOX` or other tokens, which all heads of the block take. The quality
         is that of random weights, whose attention is nearly even: not one of the model.
-    kernel : str
-        One of `KERNELS`.
+    kernel : str, optional
+        One of `sparse.KERNELS`; by default the last that is usable.
     progress : Progress, optional
         Called after each plan.
     """
+    kernel = kernel or usable_kernels()[-1]
     library: Any = importlib.import_module("diffusers.models.transformers.cogvideox_transformer_3d")
     torch.manual_seed(0)
     width = _HEADS * _CHANNELS

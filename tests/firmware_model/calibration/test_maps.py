@@ -1,5 +1,7 @@
 """Plans from maps and orders of other work."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -90,7 +92,7 @@ def test_a_mask_computes_as_it_did(random_capture, generator):
     mask = some_map(generator, 2, 3)
     plan = plan_of_maps(mask, [capture], block=32).plan
     call = AttentionCall(0, 0, capture.q[None], capture.k[None], capture.v[None], capture.scale)
-    found = SparseAttention(plan, Tokens(GRID))(call)
+    found = SparseAttention(plan, Tokens(GRID), kernel="rows")(call)
     whole = torch.from_numpy(mask.repeat(32, 1).repeat(32, 2))
     want = torch.nn.functional.scaled_dot_product_attention(
         capture.q, capture.k, capture.v, whole, scale=capture.scale
@@ -105,7 +107,7 @@ def test_what_does_not_fit_is_said(random_capture, generator):
     shuffled[[10, 20]] = 20, 10
     dead = mask.copy()
     dead[1, 3] = False
-    for maps, order, options, sentence in (
+    cases: list[tuple[Any, Any, dict[str, Any], str]] = [
         (mask[0], None, {}, r"the map has shape \[7, 7\]; legal: \[heads, blocks, blocks\]"),
         (mask[:1], None, {}, "1 layers of 1 heads; the captures have 1 of 2"),
         (3 * mask, None, {}, "the map has value 3; legal: 0 and 1, a mask, or widths 0, 2, 4, 8"),
@@ -121,7 +123,8 @@ def test_what_does_not_fit_is_said(random_capture, generator):
         (mask, None, {"bits": 3}, "bits = 3 is not legal; legal: 2, 4, 8"),
         (mask, None, {"block": 8}, "block = 8 is not legal"),
         ("mask", None, {}, "the map is a str; legal: numpy arrays, torch tensors"),
-    ):
+    ]
+    for maps, order, options, sentence in cases:
         with pytest.raises(ParoError, match=sentence):
             plan_of_maps(maps, [capture], order, **options)
     other = random_capture(grid=GRID, prefix=2, model="b" * 64)

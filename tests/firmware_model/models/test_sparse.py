@@ -71,7 +71,7 @@ def masked(plan, call, group):
 @pytest.mark.parametrize("block", [16, 64])
 def test_rows_compute_what_the_mask_leaves(seed, block):
     plan = random_plan(seed, block)
-    attend = SparseAttention(plan, TOKENS, steps=2)
+    attend = SparseAttention(plan, TOKENS, steps=2, kernel="rows")
     for layer, step in ((0, 0), (1, 0), (1, 1)):
         call = random_call(seed, layer, step)
         want = masked(plan, call, group=step)
@@ -81,8 +81,8 @@ def test_rows_compute_what_the_mask_leaves(seed, block):
 
 def test_numbers_stay_those_of_the_model(seed):
     plan, call = random_plan(seed), random_call(seed)
-    half = AttentionCall(1, 0, *(x.bfloat16() for x in (call.q, call.k, call.v)), call.scale)
-    found = SparseAttention(plan, TOKENS)(half)
+    half = replace(call, q=call.q.bfloat16(), k=call.k.bfloat16(), v=call.v.bfloat16())
+    found = SparseAttention(plan, TOKENS, kernel="rows")(half)
     assert found.dtype == torch.bfloat16
     want = masked(plan, call, 0)
     assert (found - want).norm() < 0.02 * want.norm()
@@ -108,7 +108,7 @@ class Network(torch.nn.Module):
 def test_a_network_computes_sparse(seed):
     plan, call = random_plan(seed), random_call(seed)
     network = Network()
-    with torch.no_grad(), paro.sparse(plan, steps=2) as seen:
+    with torch.no_grad(), paro.sparse(plan, steps=2, kernel="rows") as seen:
         found = [network(call.q, call.k, call.v) for _ in range(2)]
     assert seen.calls == 4
     for group, output in enumerate(found):
@@ -136,19 +136,16 @@ def test_a_pipeline_of_diffusers_computes_sparse(tmp_path, name):
     case = CASES[name]
     pipeline = load_diffusers(write(case.build, tmp_path / "pipeline"), steps=STEPS, **case.size)
     shape, tokens = pipeline.shape, pipeline.shape.layout
-    own = pipeline.generate(0)
+    own, zeros = pipeline.generate(0), torch.zeros(shape.heads, tokens.count, 16)
     whole = plan_of_maps(
         torch.ones(shape.layers, shape.heads, *[-(-tokens.count // 16)] * 2),
-        [
-            paro.capture(*[torch.zeros(shape.heads, tokens.count, 16)] * 3, tokens, layer=layer)
-            for layer in range(shape.layers)
-        ],
+        [paro.capture(zeros, zeros, zeros, tokens, layer=layer) for layer in range(shape.layers)],
         "HWF",
     ).plan
     blocks = whole.codes.shape[-1]
     some = replace(whole, codes=whole.codes * torch.eye(blocks).byte())
     for plan, close in ((whole, True), (some, blocks == 1)):
-        with torch.no_grad(), paro.sparse(plan) as seen:
+        with torch.no_grad(), paro.sparse(plan, kernel="rows") as seen:
             found = pipeline.generate(0)
         assert seen.calls == STEPS * shape.layers * case.calls
         assert torch.allclose(found, own, atol=1e-5) == close

@@ -31,7 +31,7 @@ def test_a_head_is_measured_beside_torch(measured):
 def test_a_block_of_cogvideox_takes_the_mask(measured, monkeypatch):
     for name, value in (("_HEADS", 2), ("_CHANNELS", 16), ("_TIME", 8)):
         monkeypatch.setattr(sparse_study, name, value)
-    rows = sparse_study.block_study(measured[1])
+    rows = sparse_study.block_study(measured[1], "rows")
     assert [row["what"] for row in rows] == ["CogVideoX-2B block"] * 2
     assert all(row["snr_db"] > 0 for row in rows)
     assert rows[0]["snr_db"] > rows[1]["snr_db"]
