@@ -289,7 +289,10 @@ def source_files(paths: Sequence[Path]) -> list[Path]:
     for path in map(Path, paths):
         found = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
         if not found:
-            raise ParoError(f"folder {path} holds no capture; legal: one with .safetensors files")
+            raise ParoError(
+                f"folder {path} holds no capture; legal: one with .safetensors files, which `paro "
+                "convert` makes of npz and pt files"
+            )
         files += found
     names = [file.stem for file in files]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -364,5 +367,8 @@ def _number(path: Path, metadata: dict[str, str], name: str) -> float:
 
 def _text(path: Path, metadata: dict[str, str], name: str) -> str:
     if name not in metadata:
-        raise ParoError(f"capture {path} has no metadata {name!r}")
+        raise ParoError(
+            f'capture {path} has no metadata {name!r}; legal: grid "F,H,W" and prefix_tokens '
+            f'"N", as `paro convert {path} -o CAPTURE --grid F,H,W --prefix N` writes them'
+        )
     return metadata[name]

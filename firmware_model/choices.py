@@ -11,6 +11,7 @@ from paro.config.errors import ParoError
 from paro.config.formats import CODE_BITS
 
 __all__ = [
+    "ARRAY_FILES",
     "CAPTURED",
     "FORMAT_NAMES",
     "INPUT_TRANSFORMS",
@@ -32,6 +33,13 @@ ORDERS = ("FHW", "FWH", "HWF", "HFW", "WHF", "WFH")
 TRANSFORMS = ("none", "balance", "rotate", "balance-rotate")
 #: What is captured of a model.
 CAPTURED = ("attention", "linear", "both")
+#: Files that arrays are read from, and what they may hold.
+ARRAY_FILES = {
+    ".npz": "arrays (numpy.savez without objects)",
+    ".pt": "tensors in plain containers (torch.save of a dict of tensors)",
+    ".pth": "tensors in plain containers (torch.save of a dict of tensors)",
+    ".safetensors": "tensors (safetensors)",
+}
 #: Ways to choose whether the inputs of a linear layer are rotated.
 INPUT_TRANSFORMS = ("error", "none")
 #: Number formats of floating point attention, see `reference.number_formats`.

@@ -16,6 +16,8 @@ from paro.config.files import check_file, write_atomically
 
 #: Bytes of a file before its header: the header's length, little endian.
 _LENGTH_BYTES = 8
+#: What messages on files of some kinds advise.
+_ADVICE = {"capture": "; `paro convert` makes captures of npz, pt and other safetensors files"}
 
 
 class TensorFile(NamedTuple):
@@ -63,6 +65,7 @@ def _opened(path: Path, kind: str, names: tuple[str, ...]) -> Iterator[Any]:
             if missing:
                 raise ParoError(
                     f"{kind} {path} has no tensor {missing[0]!r}; needed: {', '.join(names)}"
+                    f"{_ADVICE.get(kind, '')}"
                 )
             yield content
     except OSError as error:
@@ -72,7 +75,7 @@ def _opened(path: Path, kind: str, names: tuple[str, ...]) -> Iterator[Any]:
     # safetensors raises errors of several unrelated classes on malformed headers.
     except Exception as error:
         raise ParoError(
-            f"{kind} {path} is truncated or not a safetensors file ({error})"
+            f"{kind} {path} is truncated or not a safetensors file ({error}){_ADVICE.get(kind, '')}"
         ) from error
 
 

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         evaluate,
         load_capture,
         load_plan,
+        plan_of_maps,
         planned,
         save_capture,
         save_plan,
+        sparse,
         watch,
     )
 
@@ -29,9 +31,11 @@ __all__ = [
     "evaluate",
     "load_capture",
     "load_plan",
+    "plan_of_maps",
     "planned",
     "save_capture",
     "save_plan",
+    "sparse",
     "watch",
 ]
 

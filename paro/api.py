@@ -5,7 +5,7 @@
 >>> with paro.watch(tokens) as seen:          # any torch module
 ...     network(images)
 >>> plan = paro.calibrate(seen.captures, bits=4.8, block=16)
->>> with paro.planned(plan, tokens):          # the same module, integer attention
+>>> with paro.planned(plan):                  # the same module, integer attention
 ...     network(images)
 """
 
@@ -14,17 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from firmware_model.arrays import Tokens, capture_of
 from firmware_model.calibration.calibrate import calibrate as calibrate_captures
 from firmware_model.calibration.goal import Goal
+from firmware_model.calibration.maps import plan_of_maps
 from firmware_model.calibration.plan import ModelPlan, load_model_plan
 from firmware_model.calibration.plan import save_plan as write_plan
 from firmware_model.capture import Capture, load_capture
 from firmware_model.capture import save_capture as write_capture
-from firmware_model.models.hooks import Tokens, as_capture, attend, planned, watch
+from firmware_model.models.hooks import check_plain, planned, watch
+from firmware_model.models.sparse import sparse
 from firmware_model.quality.metrics import snr_db
+from firmware_model.quality.planned import attend_captures
 from firmware_model.reference.attention import reference_attention
 from firmware_model.reference.methods import Method
 from paro.config.errors import ParoError
@@ -37,78 +40,15 @@ __all__ = [
     "evaluate",
     "load_capture",
     "load_plan",
+    "plan_of_maps",
     "planned",
     "save_capture",
     "save_plan",
+    "sparse",
     "watch",
 ]
 
-
-def capture(
-    q: Any,
-    k: Any,
-    v: Any,
-    tokens: Tokens,
-    *,
-    scale: float | None = None,
-    layer: int = 0,
-    model: str = "",
-) -> Capture:
-    """Make a capture of arrays.
-
-    Parameters
-    ----------
-    q, k, v : np.ndarray or torch.Tensor
-        [heads, tokens, channels], or [1, heads, tokens, channels]; floats, finite.
-    tokens : Tokens
-        What the tokens are: as many as the arrays have.
-    scale : float, optional
-        Factor of the logits; by default 1 / sqrt(channels).
-    layer : int
-        Attention layer of the network.
-    model : str
-        Tells the network's weights apart from others'.
-
-    Raises
-    ------
-    ParoError
-        If the arrays do not fit each other or the tokens.
-    """
-    operands = [_operand(name, values) for name, values in (("q", q), ("k", k), ("v", v))]
-    shape = operands[0].shape
-    for name, operand in zip("qkv", operands, strict=True):
-        if operand.shape != shape:
-            raise ParoError(
-                f"{name} has shape {tuple(operand.shape)}; legal: that of q, {tuple(shape)}"
-            )
-    if shape[1] != tokens.count:
-        raise ParoError(
-            f"the arrays have {shape[1]} tokens; legal: {tokens.count}, those of prefix "
-            f"{tokens.prefix}, grid {tokens.grid} and suffix {tokens.suffix}"
-        )
-    factor = shape[2] ** -0.5 if scale is None else float(scale)
-    return as_capture(operands, tokens, factor, model, layer)
-
-
-def _operand(name: str, values: Any) -> torch.Tensor:
-    tensor = (
-        torch.as_tensor(np.ascontiguousarray(values)) if isinstance(values, np.ndarray) else values
-    )
-    if not isinstance(tensor, torch.Tensor):
-        raise ParoError(f"{name} is a {type(values).__name__}; legal: numpy arrays, torch tensors")
-    tensor = tensor.detach().cpu()
-    if tensor.ndim == 4 and tensor.shape[0] == 1:
-        tensor = tensor[0]
-    if tensor.ndim != 3:
-        raise ParoError(
-            f"{name} has shape {tuple(tensor.shape)}; legal: [heads, tokens, channels], or a batch "
-            "of one"
-        )
-    if not tensor.is_floating_point():
-        raise ParoError(f"{name} has {tensor.dtype}; legal: floats")
-    if not tensor.isfinite().all():
-        raise ParoError(f"{name} has values that are not finite")
-    return tensor.float() if tensor.dtype == torch.float64 else tensor
+capture = capture_of
 
 
 def save_capture(capture: Capture, path: str | Path) -> Path:
@@ -156,46 +96,65 @@ def load_plan(path: str | Path) -> ModelPlan:
 
 
 def attention(
-    q: Any,
-    k: Any,
-    v: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
     *,
-    plan: ModelPlan,
-    tokens: Tokens,
-    layer: int = 0,
     scale: float | None = None,
+    enable_gqa: bool = False,
+    plan: ModelPlan,
+    tokens: Tokens | None = None,
+    layer: int = 0,
+    progress: float = 0.0,
     method: str = "integer",
 ) -> torch.Tensor:
     """Attention as a plan says, bit for bit as the hardware computes it.
 
+    With `functools.partial(paro.attention, plan=plan, layer=3)` it takes the place of
+    `torch.nn.functional.scaled_dot_product_attention`, whose parameters are the first eight; a
+    mask, dropout and causal attention are refused.
+
     Parameters
     ----------
-    q, k, v, tokens, scale, layer
-        As of `capture`; a batch is computed item by item.
+    query, key, value : np.ndarray or torch.Tensor
+        [heads, tokens, channels], or a batch of them, which is computed item by item.
+    scale : float, optional
+        Factor of the logits; by default 1 / sqrt(channels).
+    enable_gqa : bool
+        Of no effect: heads of ``key`` and ``value`` serve several of ``query`` if they are fewer.
     plan : ModelPlan
+    tokens : Tokens, optional
+        What the tokens are; by default those of the plan.
+    layer : int
+        Attention layer of the network.
+    progress : float
+        Share of the denoising steps that are done.
     method : str
         ``integer``, or another of `firmware_model.choices.METHODS`.
 
     Returns
     -------
     torch.Tensor
-        Of the shape of ``q``, float32.
+        Of the shape of ``query``; its type and device if it is a tensor, else float32.
     """
-    batches = [tensor if getattr(tensor, "ndim", 0) == 4 else tensor[None] for tensor in (q, k, v)]
-    outputs = [
-        attend(
-            capture(one_q, one_k, one_v, tokens, scale=scale, layer=layer, model=plan.model),
-            plan,
-            Method(method),
-        )
-        for one_q, one_k, one_v in zip(*batches, strict=True)
+    check_plain(attn_mask, dropout_p, is_causal)
+    tokens = tokens or plan.tokens
+    batched = getattr(query, "ndim", 0) == 4
+    items = zip(query, key, value, strict=True) if batched else [(query, key, value)]
+    captures = [
+        capture_of(*item, tokens, scale=scale, layer=layer, progress=progress, model=plan.model)
+        for item in items
     ]
-    return torch.stack(outputs).reshape(q.shape).float()
+    output = attend_captures(captures, plan, Method(method)).reshape(query.shape)
+    return output.to(query) if isinstance(query, torch.Tensor) else output.float()
 
 
 def evaluate(capture: Capture, plan: ModelPlan, method: str = "integer") -> list[float]:
     """Signal-to-noise ratio in dB of each head under a plan, against float64 attention."""
-    outputs = attend(capture, plan, Method(method))
+    (outputs,) = attend_captures([capture], plan, Method(method))
     return [
         snr_db(
             output,

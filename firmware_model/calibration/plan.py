@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from firmware_model.arrays import Tokens
 from firmware_model.calibration.layer_plan import (
     TENSORS,
     LayerPlan,
@@ -174,6 +175,12 @@ class ModelPlan:
         return self.prefix_tokens + self.suffix_tokens
 
     @property
+    def tokens(self) -> Tokens:
+        """What the tokens of its attention are."""
+        self.check_attention()
+        return Tokens(self.grid, self.prefix_tokens, self.suffix_tokens)
+
+    @property
     def held(self) -> torch.Tensor:
         """Which heads it holds: bool [layers, heads]."""
         return (self.codes != 0).flatten(3).any(dim=3).any(dim=0)
@@ -263,6 +270,15 @@ class ModelPlan:
         if not self.has_attention:
             raise ParoError("the plan has linear layers alone; legal: one with attention")
 
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        """Raise ParoError unless it holds attention over this grid of tokens."""
+        self.check_attention()
+        if self.grid != grid:
+            raise ParoError(
+                f"the plan is for {_grid_text(self.grid)}, not for {_grid_text(grid)}; legal: the "
+                "same"
+            )
+
     def for_layer(self, layer: Layer) -> LayerPlan:
         """Select the plan of a linear layer.
 
@@ -280,6 +296,10 @@ class ModelPlan:
         raise ParoError(
             f"the plan has no linear layer {layer.name}; legal: {legal or 'none'}{more}"
         )
+
+
+def _grid_text(grid: tuple[int, int, int]) -> str:
+    return f"{math.prod(grid)} tokens ({' x '.join(map(str, grid))})"
 
 
 def fit_codes(

@@ -67,7 +67,9 @@ def compare_generation(
             f"format = {method.name!r} is for attention, and the plan has none; legal: {INTEGER}"
         )
     attention = (
-        PlannedAttention(pipeline, plan, method, measure=True) if plan.has_attention else None
+        PlannedAttention.of_pipeline(pipeline, plan, method, measure=True)
+        if plan.has_attention
+        else None
     )
     linear = PlannedLinear(pipeline, plan, measure=True) if plan.linear else None
     own, planned = [], []

@@ -5,73 +5,56 @@ while a context of this module is open. No adapter for the network is needed.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.overrides import TorchFunctionMode
 
+from firmware_model.arrays import Tokens
 from firmware_model.calibration.plan import ModelPlan
-from firmware_model.calibration.sensitivity import model_config
 from firmware_model.capture import Capture
-from firmware_model.parallel import map_rows
-from firmware_model.quality.planned import attend_planned
-from firmware_model.reference.attention import reference_attention
+from firmware_model.choices import INTEGER
+from firmware_model.models.pipeline import Attention, AttentionCall
+from firmware_model.models.replacement import PlannedAttention, call_capture
 from firmware_model.reference.methods import Method
 from paro.config.errors import ParoError
 
-__all__ = ["Tokens", "Watched", "attend", "planned", "watch"]
+__all__ = ["Watched", "check_plain", "planned", "replaced", "watch"]
 
 _SDPA = torch.nn.functional.scaled_dot_product_attention
 #: Arguments of it, in order.
 _ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """What the tokens of a network are.
-
-    Parameters
-    ----------
-    grid : (int, int, int)
-        Frames, height, width, width fastest; an image has one frame.
-    prefix, suffix : int
-        Tokens before and after the grid (class tokens, text).
-    """
-
-    grid: tuple[int, int, int]
-    prefix: int = 0
-    suffix: int = 0
-
-    @property
-    def count(self) -> int:
-        """Tokens in all."""
-        return self.prefix + math.prod(self.grid) + self.suffix
-
-
 @dataclass
 class Watched:
-    """Attention that a network computed while it was watched.
+    """Attention that a network computed within a context.
 
     Parameters
     ----------
     captures : list of Capture
-        One for each call of `Tokens.count` tokens, as layers in the order of their calls; of a
-        batch its first item.
+        Of `watch`: one for each attention over its tokens, of a batch the first item.
+    calls : int
+        Attentions over the tokens.
     others : list of int
-        Key tokens of the calls that are not of these tokens, which are left alone.
+        Key tokens of the attentions over other tokens, which are left alone.
     """
 
     captures: list[Capture] = field(default_factory=list)
+    calls: int = 0
     others: list[int] = field(default_factory=list)
 
     def check(self, tokens: Tokens) -> None:
         """Raise ParoError if no attention of these tokens was seen."""
-        if not self.captures:
+        if not self.calls:
             seen = ", ".join(map(str, sorted(set(self.others)))) or "none"
             raise ParoError(
                 f"no attention over {tokens.count} tokens was computed (tokens seen: {seen}); "
@@ -80,18 +63,83 @@ class Watched:
             )
 
 
+class _Layers:
+    """Numbers layers in the order of their first attention, and counts passes.
+
+    A module that no other one called (or the one network that is given) computes the same layers
+    each time it is called.
+    """
+
+    def __init__(self, network: torch.nn.Module | None) -> None:
+        self._network = network
+        self._depth = 0
+        self._running: torch.nn.Module | None = None
+        #: Layers since the running module was called.
+        self._within = 0
+        #: Of each module that was called: its first layer, its layers, its calls with attention.
+        self._first: dict[torch.nn.Module | None, int] = {}
+        self._count: dict[torch.nn.Module | None, int] = {}
+        self._passes: dict[torch.nn.Module | None, int] = {}
+        self._layers = 0
+
+    def watch(self, stack: ExitStack) -> None:
+        """Follow calls of modules; ``stack`` ends it."""
+        if self._network is None:
+            before = register_module_forward_pre_hook(self._enter)
+            after = register_module_forward_hook(self._leave, always_call=True)
+        else:
+            before = self._network.register_forward_pre_hook(self._enter)
+            after = self._network.register_forward_hook(self._leave, always_call=True)
+        stack.callback(before.remove)
+        stack.callback(after.remove)
+
+    def _enter(self, module: torch.nn.Module, *_: Any) -> None:
+        if self._depth == 0:
+            self._running, self._within = module, 0
+        self._depth += 1
+
+    def _leave(self, *_: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self._running = None
+
+    @property
+    def outside(self) -> bool:
+        """Whether a network is given, and does not run."""
+        return self._network is not None and self._running is None
+
+    def next(self) -> tuple[int, int]:
+        """Layer and pass of the attention that comes now."""
+        module = self._running
+        if module not in self._first:
+            self._first[module], self._passes[module] = self._layers, 0
+        elif module is not None and self._within == 0:
+            self._passes[module] += 1
+        if module is None:  # functions alone: one layer after another
+            layer = self._layers
+        else:
+            layer = self._first[module] + self._within
+            if self._passes[module] and self._within == self._count[module]:
+                raise ParoError(
+                    f"a call of {type(module).__name__} computes more attention than its first, "
+                    f"which had {self._count[module]} layers; legal: as many each time, or "
+                    "`network`, the module whose call is one pass"
+                )
+        self._within += 1
+        self._count[module] = max(self._count.get(module, 0), self._within)
+        self._layers = max(self._layers, layer + 1)
+        return layer, self._passes[module]
+
+
 class _Mode(TorchFunctionMode):
-    """Passes attention over some tokens to a function, and everything else on."""
+    """Passes attention over some tokens to another one, and everything else on."""
 
     def __init__(
-        self,
-        tokens: Tokens,
-        compute: Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor],
-        others: list[int],
-    ):
+        self, tokens: Tokens, attention: Attention, layers: _Layers, steps: int, watched: Watched
+    ) -> None:
         super().__init__()
-        self._tokens, self._compute, self._others = tokens, compute, others
-        self._layer = 0
+        self._tokens, self._attention, self._layers = tokens, attention, layers
+        self._steps, self._watched = steps, watched
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -105,45 +153,36 @@ class _Mode(TorchFunctionMode):
         """Stand in for `scaled_dot_product_attention`."""
         given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
         q, k, v = (given[name] for name in ("query", "key", "value"))
-        if not q.shape[-2] == k.shape[-2] == self._tokens.count:
-            self._others.append(k.shape[-2])
+        same = q.shape[-2] == k.shape[-2] == self._tokens.count
+        if not same or self._layers.outside:
+            self._watched.others.append(k.shape[-2])
             return _SDPA(*args, **kwargs)
-        _check_call(given)
+        check_plain(given.get("attn_mask"), given.get("dropout_p"), given.get("is_causal"))
+        if len({tensor.shape[-1] for tensor in (q, k, v)}) > 1:
+            raise ParoError("Q, K and V of the network have different channels; legal: the same")
         scale = given.get("scale")
         shape = q.shape
         q, k, v = (_four_dimensions(tensor) for tensor in (q, k, v))
         if k.shape[1] != q.shape[1]:  # grouped queries: each head of K and V serves several of Q
             k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
         scale = 1 / math.sqrt(shape[-1]) if scale is None else float(scale)
-        output = self._compute(self._layer, q, k, v, scale)
-        self._layer += 1
-        return output.reshape(*shape[:-1], v.shape[-1])
+        layer, passed = self._layers.next()
+        self._watched.calls += 1
+        output = self._attention(AttentionCall(layer, passed % self._steps, q, k, v, scale))
+        return output.reshape(shape)
 
 
-@contextmanager
-def _caught(mode: _Mode) -> Iterator[None]:
-    """Let a mode see all attention: PyTorch's own module has a way around, which is closed."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with mode:
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _check_call(given: dict[str, Any]) -> None:
-    for name, what in (
-        ("attn_mask", "a mask"),
-        ("is_causal", "a causal mask"),
-        ("dropout_p", "dropout"),
+def check_plain(
+    attn_mask: object = None, dropout_p: object = None, is_causal: object = None
+) -> None:
+    """Raise ParoError unless arguments of an attention ask for softmax over all tokens, alone."""
+    for value, what in (
+        (attn_mask, "a mask"),
+        (is_causal, "a causal mask"),
+        (dropout_p, "dropout"),
     ):
-        value = given.get(name)
         if value is not None and not (isinstance(value, (bool, int, float)) and not value):
             raise ParoError(f"the network's attention has {what}; legal: attention without")
-    shapes = [given[name].shape for name in ("query", "key", "value")]
-    if len({shape[-1] for shape in shapes}) > 1:
-        raise ParoError("Q, K and V of the network have different channels; legal: the same")
 
 
 def _four_dimensions(tensor: torch.Tensor) -> torch.Tensor:
@@ -156,117 +195,118 @@ def _four_dimensions(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def watch(tokens: Tokens, model: str = "") -> Iterator[Watched]:
+def replaced(
+    attention: Attention,
+    tokens: Tokens,
+    network: torch.nn.Module | None = None,
+    steps: int = 1,
+    watched: Watched | None = None,
+) -> Iterator[Watched]:
+    """Have another attention compute every attention over these tokens.
+
+    Parameters
+    ----------
+    attention : Attention
+        Called for each of them.
+    tokens : Tokens
+        What the network's tokens are.
+    network : torch.nn.Module, optional
+        Whose calls are the passes, and whose attention alone is meant; by default every module that
+        no other module calls. Layers are numbered in the order of their first attention, and the
+        same in each pass.
+    steps : int
+        Passes of one run, such as denoising steps: the n-th is at n / steps of the run, and then
+        another run begins.
+    watched : Watched, optional
+        Counts what is computed.
+
+    Raises
+    ------
+    ParoError
+        At the end, if no such attention was computed; at once, if one has a mask or dropout, a pass
+        more layers than the first, or ``steps`` is not legal.
+    """
+    if steps < 1:
+        raise ParoError(f"steps = {steps} is not legal; legal: 1 or more")
+    watched = Watched() if watched is None else watched
+    layers = _Layers(network)
+    # PyTorch's own module has a way around, which is closed.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with ExitStack() as stack:
+            layers.watch(stack)
+            stack.enter_context(_Mode(tokens, attention, layers, steps, watched))
+            yield watched
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    watched.check(tokens)
+
+
+@contextmanager
+def watch(
+    tokens: Tokens,
+    model: str = "",
+    *,
+    network: torch.nn.Module | None = None,
+    steps: int = 1,
+) -> Iterator[Watched]:
     """Keep Q, K and V of every attention over these tokens.
 
     Parameters
     ----------
-    tokens : Tokens
-        What the network's tokens are.
+    tokens, network, steps
+        As of `replaced`. Captures of several passes at one share of the steps are averaged by a
+        calibration.
     model : str
         Tells the network's weights apart from others'.
 
     Raises
     ------
     ParoError
-        At the end, if no such attention was computed; at once, if one has a mask or dropout.
+        As `replaced`.
     """
     watched = Watched()
 
-    def keep(
-        layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        first = [tensor[0].detach().cpu().clone() for tensor in (q, k, v)]
-        watched.captures.append(as_capture(first, tokens, scale, model, layer))
-        return _SDPA(q, k, v, scale=scale)  # within a mode's own function it is not active
+    def keep(call: AttentionCall) -> torch.Tensor:
+        capture = call_capture(call, 0, tokens, steps, model)
+        copies = {name: getattr(capture, name).clone() for name in "qkv"}
+        watched.captures.append(replace(capture, **copies))
+        # Within a mode's own function it is not active.
+        return _SDPA(call.q, call.k, call.v, scale=call.scale)
 
-    with _caught(_Mode(tokens, keep, watched.others)):
+    with replaced(keep, tokens, network, steps, watched):
         yield watched
-    watched.check(tokens)
-
-
-def as_capture(
-    operands: list[torch.Tensor], tokens: Tokens, scale: float, model: str, layer: int
-) -> Capture:
-    """Make a capture of [heads, tokens, channels] each of Q, K and V."""
-    q, k, v = operands
-    return Capture(
-        path=Path(f"layer_{layer:02}.safetensors"),
-        q=q,
-        k=k,
-        v=v,
-        grid=tokens.grid,
-        prefix_tokens=tokens.prefix,
-        scale=scale,
-        source=f"layer {layer} of a network that was watched",
-        digest="",
-        model=model,
-        suffix_tokens=tokens.suffix,
-        layer=layer,
-    )
-
-
-def attend(capture: Capture, plan: ModelPlan, method: Method) -> torch.Tensor:
-    """Attention of all heads of a capture as a plan says.
-
-    Returns
-    -------
-    torch.Tensor
-        float64 [heads, tokens, head_dim], in the capture's order. Heads that the plan leaves out
-        are exact.
-
-    Raises
-    ------
-    ParoError
-        If the plan has another grid, or lacks the layer.
-    """
-    if plan.grid != capture.grid:
-        raise ParoError(
-            f"the plan is for a grid of {plan.grid}, not of {capture.grid}; legal: the same"
-        )
-    own = plan.at(capture.layer, capture.progress, capture.text_tokens)
-    config = model_config(capture, own.block)
-
-    def one(head: int) -> torch.Tensor:
-        if head in own.heads:
-            return attend_planned(method, capture, head, own, config)[1].double()
-        operands = (capture.q[head], capture.k[head], capture.v[head])
-        return reference_attention(*operands, capture.scale)
-
-    return torch.stack(map_rows(one, range(capture.heads)))
 
 
 @contextmanager
-def planned(plan: ModelPlan, tokens: Tokens, method: Method | None = None) -> Iterator[Watched]:
-    """Compute every attention over these tokens as a plan says, layers in the order of their calls.
+def planned(
+    plan: ModelPlan,
+    tokens: Tokens | None = None,
+    method: str = INTEGER,
+    *,
+    network: torch.nn.Module | None = None,
+    steps: int = 1,
+) -> Iterator[Watched]:
+    """Compute every attention over some tokens as a plan says.
 
     Parameters
     ----------
     plan : ModelPlan
         With every layer.
-    tokens : Tokens
-        What the network's tokens are.
-    method : Method, optional
-        By default the bit-exact integer model.
+    tokens : Tokens, optional
+        What the network's tokens are; by default those of the plan.
+    method : str
+        ``integer``, the bit-exact model, or another of `firmware_model.choices.METHODS`.
+    network, steps
+        As of `replaced`.
 
     Raises
     ------
     ParoError
-        If the plan lacks a layer, or as `watch`.
+        If the plan lacks a layer, or as `replaced`.
     """
-    chosen = Method() if method is None else method
-    watched = Watched()
-
-    def compute(
-        layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
-        captures = [
-            as_capture([tensor.detach().cpu() for tensor in item], tokens, scale, plan.model, layer)
-            for item in zip(q, k, v, strict=True)
-        ]
-        watched.captures.append(captures[0])
-        return torch.stack([attend(capture, plan, chosen) for capture in captures]).to(q)
-
-    with _caught(_Mode(tokens, compute, watched.others)):
+    tokens = tokens or plan.tokens
+    attention = PlannedAttention(plan, tokens, steps, Method(method))
+    with replaced(attention, tokens, network, steps) as watched:
         yield watched
-    watched.check(tokens)

@@ -179,7 +179,7 @@ def capture_model(
 
     def attend(call: AttentionCall) -> torch.Tensor:
         if call.last and call.step in wanted:
-            take(call_capture(call, len(call.q) - 1, shape, pipeline.identity))
+            take(call_capture(call, len(call.q) - 1, shape.layout, shape.steps, pipeline.identity))
         return float_attention(call)
 
     def multiply(call: LinearCall) -> torch.Tensor:

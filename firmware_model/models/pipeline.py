@@ -4,7 +4,6 @@ The project's own video transformer (`firmware_model.models.video`) and pipeline
 library (`firmware_model.models.diffusers_adapter`) both are a `Pipeline`.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Protocol
 
 import torch
 
+from firmware_model.arrays import Tokens
 from firmware_model.progress import Progress
 
 
@@ -102,7 +102,12 @@ class ModelShape:
     @property
     def tokens(self) -> int:
         """Number of tokens in all."""
-        return self.prefix_tokens + math.prod(self.grid) + self.suffix_tokens
+        return self.layout.count
+
+    @property
+    def layout(self) -> Tokens:
+        """What the tokens are."""
+        return Tokens(self.grid, self.prefix_tokens, self.suffix_tokens)
 
 
 class Pipeline(Protocol):

@@ -1,34 +1,32 @@
 """A planned attention, and planned linear layers, in place of a running model's own."""
 
-import math
-from itertools import product
 from pathlib import Path
 
 import torch
 
+from firmware_model.arrays import Tokens
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.calibration.layers import tile_config
 from firmware_model.calibration.plan import ModelPlan
-from firmware_model.calibration.sensitivity import model_config
 from firmware_model.capture import Capture
 from firmware_model.layer import Layer
 from firmware_model.models.pipeline import (
     AttentionCall,
     LinearCall,
-    ModelShape,
     Pipeline,
     float_attention,
     float_linear,
 )
-from firmware_model.parallel import map_rows
 from firmware_model.quality.metrics import cosine, snr_db
-from firmware_model.quality.planned import attend_planned
+from firmware_model.quality.planned import attend_captures
 from firmware_model.reference.linear import dequantize_outputs
 from firmware_model.reference.methods import Method
 from paro.config.errors import ParoError
 
 
-def call_capture(call: AttentionCall, sample: int, shape: ModelShape, model: str) -> Capture:
+def call_capture(
+    call: AttentionCall, sample: int, tokens: Tokens, steps: int, model: str
+) -> Capture:
     """Inputs of one attention as a capture.
 
     Parameters
@@ -37,8 +35,10 @@ def call_capture(call: AttentionCall, sample: int, shape: ModelShape, model: str
         The attention.
     sample : int
         Index in the batch.
-    shape : ModelShape
-        The model's.
+    tokens : Tokens
+        What the model's tokens are.
+    steps : int
+        Denoising steps of a run.
     model : str
         The model's identity.
     """
@@ -48,15 +48,15 @@ def call_capture(call: AttentionCall, sample: int, shape: ModelShape, model: str
         q=q,
         k=k,
         v=v,
-        grid=shape.grid,
-        prefix_tokens=shape.prefix_tokens,
+        grid=tokens.grid,
+        prefix_tokens=tokens.prefix,
         scale=call.scale,
-        source=f"layer {call.layer}, step {call.step} of {shape.steps}",
+        source=f"layer {call.layer}, step {call.step} of {steps}",
         digest="",
         model=model,
-        suffix_tokens=shape.suffix_tokens,
+        suffix_tokens=tokens.suffix,
         layer=call.layer,
-        progress=call.step / shape.steps,
+        progress=call.step / steps,
     )
 
 
@@ -151,10 +151,12 @@ class PlannedAttention:
 
     Parameters
     ----------
-    pipeline : Pipeline
-        The model.
     plan : ModelPlan
-        Its plan, with every head of every layer.
+        With every layer. Heads that it leaves out stay exact.
+    tokens : Tokens
+        What the model's tokens are.
+    steps : int
+        Denoising steps of a run.
     method : Method
         Attention of a head.
     measure : bool
@@ -169,41 +171,35 @@ class PlannedAttention:
     Raises
     ------
     ParoError
-        If the plan is not one of this model, whole.
+        If the plan has another grid.
     """
 
     def __init__(
-        self, pipeline: Pipeline, plan: ModelPlan, method: Method, measure: bool = False
+        self, plan: ModelPlan, tokens: Tokens, steps: int, method: Method, measure: bool = False
     ) -> None:
-        check_plan(pipeline, plan)
-        self._pipeline, self._plan, self._method = pipeline, plan, method
+        plan.check_grid(tokens.grid)
+        self._plan, self._tokens, self._steps, self._method = plan, tokens, steps, method
         self._measure = measure
         self.errors: dict[tuple[int, int], list[tuple[float, float]]] = {}
 
+    @classmethod
+    def of_pipeline(
+        cls, pipeline: Pipeline, plan: ModelPlan, method: Method, measure: bool = False
+    ) -> "PlannedAttention":
+        """Make one for a model; `ParoError` if the plan is not one of this model, whole."""
+        check_plan(pipeline, plan)
+        return cls(plan, pipeline.shape.layout, pipeline.shape.steps, method, measure)
+
     def __call__(self, call: AttentionCall) -> torch.Tensor:
         """Compute one attention."""
-        shape = self._pipeline.shape
-        text_tokens = shape.prefix_tokens + shape.suffix_tokens
-        plan = self._plan.at(call.layer, call.step / shape.steps, text_tokens)
-        heads = [head for head in plan.heads if head < shape.heads]
-        exact = float_attention(call) if self._measure or len(heads) < shape.heads else None
-        # Heads that the number format does not hold stay in float.
-        output = torch.empty_like(call.q) if exact is None else exact.clone()
-
-        def attend(place: tuple[int, int]) -> None:
-            sample, head = place
-            capture = captures[sample]
-            _, output[sample, head] = attend_planned(self._method, capture, head, plan, config)
-
         captures = [
-            call_capture(call, sample, shape, self._pipeline.identity)
+            call_capture(call, sample, self._tokens, self._steps, self._plan.model)
             for sample in range(len(call.q))
         ]
-        config = model_config(captures[0], plan.block)
-        map_rows(attend, product(range(len(captures)), heads))
-        if self._measure and exact is not None:
+        output = attend_captures(captures, self._plan, self._method).to(call.q)
+        if self._measure:
             found = self.errors.setdefault((call.step, call.layer), [])
-            for got, want in zip(output, exact, strict=True):
+            for got, want in zip(output, float_attention(call), strict=True):
                 found.append((snr_db(got, want), cosine(got, want)))
         return output
 
@@ -212,11 +208,7 @@ def check_plan(pipeline: Pipeline, plan: ModelPlan) -> None:
     """Raise ParoError unless ``plan`` covers all attention of the model."""
     shape = pipeline.shape
     _check_identity(pipeline, plan)
-    if plan.grid != shape.grid:
-        raise ParoError(
-            f"the plan is for {_grid_text(plan.grid)}, but the model runs with "
-            f"{_grid_text(shape.grid)}"
-        )
+    plan.check_grid(shape.grid)
     missing = set(range(shape.layers)) - set(plan.layers)
     if missing:
         raise ParoError(f"the plan lacks layer {min(missing)} of the model's {shape.layers}")
@@ -230,7 +222,3 @@ def check_plan(pipeline: Pipeline, plan: ModelPlan) -> None:
 def _check_identity(pipeline: Pipeline, plan: ModelPlan) -> None:
     if plan.model != pipeline.identity:
         raise ParoError("the plan is of another model; legal: one calibrated on captures of this")
-
-
-def _grid_text(grid: tuple[int, int, int]) -> str:
-    return f"{math.prod(grid)} tokens ({' x '.join(map(str, grid))})"

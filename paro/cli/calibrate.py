@@ -1,6 +1,8 @@
 """`paro calibrate`: order, transform and block widths of each head; widths of linear layers."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +15,7 @@ from paro.cli.options import (
     HeadsOption,
     check_captures,
     parse_heads,
+    parse_numbers,
     writable_file,
 )
 from paro.config import ParoError
@@ -41,13 +44,21 @@ def calibrate(
             "--output",
             "-o",
             metavar="PLAN",
-            help="plan to write; a folder for several models",
+            help="plan to write; a folder for several models, or with --sweep",
             callback=writable_file,
         ),
     ],
     avg_bits: Annotated[
         float, typer.Option("--avg-bits", metavar="BITS", help="mean width of a block, up to 8")
     ] = PAPER_BITS,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            "--sweep",
+            metavar="LIST",
+            help="several widths, such as 2,2.64,3,4.8: a plan of each, and one table",
+        ),
+    ] = None,
     density: Annotated[
         float | None,
         typer.Option("--density", metavar="SHARE", help="a mask in place of widths: live blocks"),
@@ -167,11 +178,17 @@ def calibrate(
     rounded to nearest). A warning names each that loses more than --max-loss, each head whose
     logits the format does not hold, and a mean that cannot be met.
 
+    With --sweep PLAN is a folder: bits_2.64.safetensors and so on, and sweep.json, the table (mean
+    and worst quality, live blocks, cycles of an 8 x 8 core against 8 bits everywhere). Nothing is
+    written before all widths are calibrated.
+
     [bold]Examples[/bold]
 
       paro calibrate capture.safetensors -o plan.safetensors
 
       paro calibrate capture.safetensors -o plan.safetensors --avg-bits 3 --block 32 --heads 0,3
+
+      paro calibrate capture.safetensors -o plans/ --sweep 2,2.64,3,4.8
 
       paro calibrate captures/ -o plan.safetensors --step-groups 5 --relative-to signal
 
@@ -207,6 +224,7 @@ def calibrate(
         shared=shared,
         rotate=input_transform == "error",
     )
+    widths = _widths(sweep, goal, output)
     check_captures(captures)
 
     from firmware_model.calibration.calibrate import calibrate_models
@@ -217,10 +235,14 @@ def calibrate(
     names = _plan_names([*attention, *layers], output)
     if not attention and (heads is not None or density is not None or shared):
         raise ParoError("--heads, --density and --shared are for attention; there are layers alone")
-    if shared and not layers:
-        raise ParoError("--shared is for attention and linear layers; there is attention alone")
+    _check_kinds(bool(layers), shared, bool(widths))
     fewest = min((source.heads for source in attention), default=0)
     chosen = None if heads is None else parse_heads(heads, fewest)
+    if widths:
+        from paro.cli.widths import sweep_widths
+
+        sweep_widths(attention, goal, widths, chosen, output, names)
+        return
     with progress_bar("calibrate") as progress:
         results = calibrate_models(attention, layers, goal, chosen, head_dim, progress)
     for result in results:
@@ -233,6 +255,32 @@ def calibrate(
             stdout.print(_layer_table(path, result))
         for sentence in _warnings(result, goal, max_loss):
             warn(sentence)
+
+
+def _check_kinds(layers: bool, shared: bool, sweep: bool) -> None:
+    """Raise ParoError if an option does not suit captures with or without linear layers."""
+    if shared and not layers:
+        raise ParoError("--shared is for attention and linear layers; there is attention alone")
+    if sweep and layers:
+        raise ParoError("--sweep is for attention alone; there are linear layers")
+
+
+def _widths(sweep: str | None, goal: "Goal", output: Path) -> tuple[float, ...]:
+    """Widths to calibrate at; `ParoError` if they or the other options do not suit a sweep."""
+    if sweep is None:
+        return ()
+    if goal.density is not None or goal.shared or goal.avg_bits != PAPER_BITS:
+        raise ParoError(
+            "--sweep has widths of its own; legal: without --avg-bits, --density, --shared"
+        )
+    if output.suffix == ".safetensors":
+        raise ParoError(f"--sweep writes several plans, but {output} is a file; legal: a folder")
+    widths = parse_numbers("sweep", sweep)
+    for width in widths:
+        replace(goal, avg_bits=width)  # refuses it
+    if len({f"{width:g}" for width in widths}) < len(widths):
+        raise ParoError(f"sweep = {sweep!r} has a width twice; legal: each once")
+    return widths
 
 
 def _plan_names(sources: "Sequence[CaptureFile | LayerFile]", output: Path) -> dict[str, str]:
@@ -310,6 +358,7 @@ def _layer_table(path: Path, result: "Calibrated") -> Table:
 
 def _table(path: Path, result: "Calibrated") -> Table:
     from firmware_model.choices import ORDERS, TRANSFORMS
+    from firmware_model.quality.metrics import finite_mean
 
     plan = result.plan
     single = len(result.heads) <= _HEADS_SHOWN
@@ -337,9 +386,12 @@ def _table(path: Path, result: "Calibrated") -> Table:
                 f"{worst.loss_db:.1f}",
             )
     losses = [head.loss_db for head in result.heads]
+    worst = min(result.heads, key=lambda head: head.snr_db)
+    mean = finite_mean(head.snr_db for head in result.heads)
     table.caption = (
-        f"loss against 8 bits: {sum(losses) / len(losses):.1f} dB in the mean, {max(losses):.1f} "
-        "at most"
+        f"quality: {math.inf if mean is None else mean:.1f} dB in the mean, {worst.snr_db:.1f} at "
+        f"worst (head {worst.head} of layer {worst.layer}); loss against 8 bits: "
+        f"{sum(losses) / len(losses):.1f} dB in the mean, {max(losses):.1f} at most"
     )
     if not single:
         table.caption += "; of several heads the one that loses most is shown"

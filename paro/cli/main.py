@@ -15,7 +15,9 @@ from paro.config import ParoError
 #: Commands in the order of the help; each is a function of its own name in its own module.
 COMMANDS = (
     "capture",
+    "convert",
     "calibrate",
+    "plan",
     "generate",
     "cosim",
     "export",

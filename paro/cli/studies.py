@@ -1,5 +1,7 @@
 """The studies of `paro study`: options, computation, tables, chart and closing lines of each."""
 
+import importlib.util
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +83,11 @@ class Study:
     widths : str
         Mean widths by default.
     needs_captures : bool
-        Whether captures must be given; otherwise the one that ships stands in.
+        Whether captures must be given; otherwise the one that ships stands in, or ``own``.
     of_layers : bool
         Whether the captures are of linear layers, read when they are needed.
+    own : callable, optional
+        Makes captures where none are given.
     rows : callable
         Rows of its table, from the result.
     tables : callable, optional
@@ -99,6 +103,7 @@ class Study:
     widths: str = "2,2.5,3,3.5,4,4.8,6"
     needs_captures: bool = True
     of_layers: bool = False
+    own: "Callable[[], Sequence[Capture]] | None" = None
     rows: Callable[[Any], Rows] = lambda result: result
     tables: Callable[[Any], list[tuple[str, Rows]]] | None = None
     chart: "Callable[[Any], Figure] | None" = None
@@ -335,6 +340,42 @@ def _fit_closing(result: dict[str, Any], folder: Path) -> Iterator[str]:
     yield f"report: {folder / 'fit.json'}"
 
 
+def _run_processors(captures: Sequence["Capture"], settings: Settings) -> dict[str, Any]:
+    from firmware_model.models import sparse_study
+
+    with progress_bar("heads") as progress:
+        rows, plans = sparse_study.head_study(
+            captures, settings.densities, settings.goal.block, progress=progress
+        )
+    if importlib.util.find_spec("diffusers") is not None:
+        with progress_bar("block") as progress:
+            rows += sparse_study.block_study(plans, progress=progress)
+    return {"machine": _machine(), "rows": rows}
+
+
+def _machine() -> dict[str, Any]:
+    """Where something was timed."""
+    import torch
+
+    threads = torch.get_num_threads()
+    return {"processor": platform.processor(), "threads": threads, "torch": torch.__version__}
+
+
+def _local_heads() -> Sequence["Capture"]:
+    from firmware_model.models.sparse_study import local_head
+
+    return [local_head()]
+
+
+def _processors_closing(result: dict[str, Any], folder: Path) -> Iterator[str]:
+    machine = result["machine"]
+    yield (
+        f"{machine['threads']} threads, torch {machine['torch']}; ratio: seconds of torch's "
+        "attention over those of the plan's blocks, side by side; times the density, 1 is as fast "
+        "a block"
+    )
+
+
 #: The studies by name, in the order of the help.
 STUDIES = {
     "formats": Study(
@@ -356,6 +397,14 @@ STUDIES = {
     ),
     "layers": Study(
         run=_run_layers, options=("bits", "samples"), widths="8,4,3.5,3,2.64,2", of_layers=True
+    ),
+    "processors": Study(
+        run=_run_processors,
+        options=("density",),
+        needs_captures=False,
+        own=_local_heads,
+        rows=lambda result: result["rows"],
+        closing=_processors_closing,
     ),
     "pe": Study(
         run=_run_pe,

@@ -35,7 +35,8 @@ def study(
         list[Path] | None,
         typer.Argument(
             metavar="CAPTURE...",
-            help="captures (safetensors), or folders of them; pe: by default the shipped one",
+            help="captures (safetensors), or folders of them; pe: by default the shipped one, "
+            "processors: a head of 17,776 tokens that is made up",
             show_default=False,
         ),
     ] = None,
@@ -51,7 +52,9 @@ def study(
     density: Annotated[
         str | None,
         typer.Option(
-            "--density", metavar="LIST", help="sparsity: live blocks, default 0.5,0.3,0.2"
+            "--density",
+            metavar="LIST",
+            help="sparsity, processors: live blocks, default 0.5,0.3,0.2",
         ),
     ] = None,
     at: Annotated[
@@ -108,10 +111,12 @@ def study(
     with and without reorder, head by head. ablation: sparse, INT8, INT4 and both, row or block
     groups, with and without reorder. carry-over: a plan of one noise level at the others. pruning:
     exact attention on its largest weights alone. layers: videos of moving-digits, whose linear
-    layers are quantised in many ways (its captures are given). pe: processing elements to choose
-    from, their area and speed on an ECP5 and the quality of the numbers they take. fit: the largest
-    array that a board's FPGA holds, its largest superblock, and a dense INT8 array in the FPGA's
-    multipliers beside it, both placed and routed.
+    layers are quantised in many ways (its captures are given). processors: seconds of attention on
+    a plan's blocks (`paro.sparse`) beside torch's own, on this machine: the first head of each
+    capture, and with diffusers a whole block of CogVideoX-2B with random weights. pe: processing
+    elements to choose from, their area and speed on an ECP5 and the quality of the numbers they
+    take. fit: the largest array that a board's FPGA holds, its largest superblock, and a dense INT8
+    array in the FPGA's multipliers beside it, both placed and routed.
 
     Writes DIR/WHAT.json; formats and pe also DIR/WHAT.png, pe and fit also DIR/build.
 
@@ -130,6 +135,8 @@ def study(
       paro study pruning captures/ -o study --target 36
 
       paro study layers captures/ -o study --bits 8,4,3.5
+
+      paro study processors -o study --density 0.3,0.2
 
       paro study pe -o study
 
@@ -192,6 +199,8 @@ def study(
 
     if chosen.of_layers:
         _, sources = open_sources(captures or [])
+    elif captures is None and chosen.own is not None:
+        sources = chosen.own()
     else:
         sources = load_captures(captures or [DEMO_CAPTURE])
     result = chosen.run(sources, settings)

@@ -1,15 +1,17 @@
 """Block sizes, orders and transforms: their quality against the cycles and bytes of a core."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from firmware_model.calibration.calibrate import Calibrated, Calibration
+from firmware_model.calibration.allocation import EIGHT_BITS
+from firmware_model.calibration.calibrate import Calibration
 from firmware_model.calibration.goal import Goal
+from firmware_model.calibration.plan import ModelPlan
 from firmware_model.calibration.sensitivity import model_config
-from firmware_model.capture import Capture
+from firmware_model.capture import Capture, CaptureSource
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import finite, finite_mean
 from paro.config.config import BLOCKS
@@ -17,7 +19,7 @@ from paro.config.formats import CODE_WORD_BYTES
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes
 
-__all__ = ["VARIANTS", "block_study"]
+__all__ = ["LATENCY", "VARIANTS", "Cost", "block_study", "plan_cost", "uniform_cost"]
 
 #: Cycles from a request to the memory's answer.
 LATENCY = 30
@@ -26,8 +28,8 @@ VARIANTS = (("error", "error"), ("metric", "error"), ("FHW", "error"), ("error",
 
 
 @dataclass(frozen=True)
-class _Cost:
-    """Cost of all heads of some plans."""
+class Cost:
+    """Cost of all heads of some plans: cycles, those of lanes alone, bytes of codes, bytes read."""
 
     cycles: int
     ideal: float
@@ -77,7 +79,7 @@ def block_study(
                 goal = Goal(avg_bits=width, block=block, order=order, transform=transform)
                 results = Calibration(captures, goal).results()
                 heads = [head for result in results for head in result.heads]
-                cost = _cost(captures, results, rows, cols)
+                cost = plan_cost(captures, [result.plan for result in results], rows, cols)
                 table.append(
                     {
                         "block": block,
@@ -97,17 +99,35 @@ def block_study(
     return table
 
 
+def plan_cost(
+    captures: Sequence[CaptureSource], plans: Sequence[ModelPlan], rows: int, cols: int
+) -> Cost:
+    """Cost of captures under their models' plans, on one core with a memory of `LATENCY` cycles."""
+    return _cost(captures, plans, rows, cols, lambda codes: codes)
+
+
+def uniform_cost(
+    captures: Sequence[CaptureSource], plans: Sequence[ModelPlan], rows: int, cols: int
+) -> Cost:
+    """Cost of the same heads with every block at 8 bits."""
+    return _cost(captures, plans, rows, cols, lambda codes: np.full_like(codes, EIGHT_BITS))
+
+
 def _cost(
-    captures: Sequence[Capture], results: Sequence[Calibrated], rows: int, cols: int
-) -> _Cost:
-    by_model = {result.plan.model: result.plan for result in results}
+    captures: Sequence[CaptureSource],
+    plans: Sequence[ModelPlan],
+    rows: int,
+    cols: int,
+    changed: Callable[[np.ndarray], np.ndarray],
+) -> Cost:
+    by_model = {plan.model: plan for plan in plans}
     cycles, ideal, code_bytes, read = 0, 0.0, 0, 0.0
     for capture in captures:
         plan = by_model[capture.model].for_capture(capture)
         config = model_config(capture, plan.block, rows, cols)
-        codes = np.ascontiguousarray(plan.codes.numpy())
+        codes = changed(np.ascontiguousarray(plan.codes.numpy()))
         cycles += int(attention_cycles(config, codes, capture.tokens, LATENCY).sum())
         ideal += float(ideal_cycles(config, codes, capture.tokens).sum())
         code_bytes += codes[..., 0].size * -(-plan.blocks // CODES_PER_BEAT) * CODE_WORD_BYTES
         read += float(read_bytes(config, codes, capture.tokens)[0].sum())
-    return _Cost(cycles, ideal, code_bytes, read)
+    return Cost(cycles, ideal, code_bytes, read)

@@ -1,5 +1,6 @@
 """Any network: its attention is watched, calibrated, computed in integers, and runs in RTL."""
 
+import functools
 import math
 import operator
 
@@ -58,7 +59,7 @@ def test_a_network_without_an_adapter(seed) -> None:
     assert seen.captures[1].scale == pytest.approx(1 / math.sqrt(WIDTH // HEADS))
 
     plan = paro.calibrate(seen.captures, bits=8, block=16)
-    with paro.planned(plan, TOKENS):
+    with paro.planned(plan):
         got = model(x)
     error = (got - exact).norm() / exact.norm()
     assert 0 < error < 0.02
@@ -92,25 +93,12 @@ def test_arrays_of_any_kind(tmp_path, seed) -> None:
     assert torch.equal(results[0], results[1][0])
 
 
-@pytest.mark.parametrize(
-    ("arrays", "sentence"),
-    [
-        ([(2, 37, 24), (2, 37, 24), (2, 36, 24)], r"v has shape \(2, 36, 24\); legal: that of q"),
-        ([(2, 36, 24)] * 3, "the arrays have 36 tokens; legal: 37"),
-        ([(37, 24)] * 3, r"q has shape \(37, 24\); legal: \[heads, tokens, channels\]"),
-    ],
-)
-def test_arrays_that_do_not_fit(arrays, sentence) -> None:
-    q, k, v = (torch.zeros(shape) for shape in arrays)
-    with pytest.raises(ParoError, match=sentence):
-        paro.capture(q, k, v, TOKENS)
-
-
 def test_other_arrays_are_refused() -> None:
     good = torch.zeros(2, 37, 24)
     for bad, sentence in (
         ([1.0], "q is a list; legal: numpy arrays, torch tensors"),
         (good.int(), "q has torch.int32; legal: floats"),
+        (good.to_sparse(), "q has layout torch.sparse_coo; legal: dense"),
         (good.clone().fill_(math.nan), "q has values that are not finite"),
     ):
         with pytest.raises(ParoError, match=sentence):
@@ -159,6 +147,95 @@ def test_grouped_queries(seed) -> None:
     both = k.repeat_interleave(2, 1)
     want = functional.scaled_dot_product_attention(q, both, both)
     torch.testing.assert_close(got, want)
+
+
+@torch.no_grad()
+def test_passes_compute_the_same_layers(seed) -> None:
+    """Of a whole network, of its blocks one by one, and of one that is called within another."""
+    model, x = network(seed), torch.randn(2, 1, TOKENS.count, WIDTH)
+
+    def steps(run) -> None:
+        for one in x:
+            run(one)
+
+    def blocks(one: torch.Tensor) -> None:
+        for block in model.children():
+            one = block(one)
+
+    class Sampler(nn.Module):
+        def forward(self) -> None:
+            steps(model)
+
+    ways = [(lambda: steps(model), None), (lambda: steps(blocks), None), (Sampler(), model)]
+    found = []
+    for run, named in ways:
+        with paro.watch(TOKENS, "mine", network=named, steps=2) as seen:
+            run()
+        assert [capture.layer for capture in seen.captures] == [0, 1, 2] * 2
+        assert [capture.progress for capture in seen.captures] == [0] * 3 + [0.5] * 3
+        found.append(seen.captures)
+    for other in found[1:]:
+        assert all(torch.equal(a.q, b.q) for a, b in zip(found[0], other, strict=True))
+
+    plan = paro.calibrate(found[0], bits=8, block=16)
+    exact = [model(one) for one in x]
+    with paro.planned(plan) as counted:
+        outputs = [model(one) for one in x]
+        again = [model(one) for one in x]
+    assert counted.calls == 12
+    for got, other, want in zip(outputs, again, exact, strict=True):
+        assert torch.equal(got, other)
+        assert 0 < (got - want).norm() < 0.02 * want.norm()
+    sentence = "the plan has no layer 3; legal: 0, 1, 2"
+    with pytest.raises(ParoError, match=sentence), paro.planned(plan):
+        Sampler()()
+
+
+@torch.no_grad()
+def test_a_network_alone_is_meant(seed) -> None:
+    """Attention over as many tokens outside the one that is given is left alone."""
+    model, x = network(seed), torch.randn(1, TOKENS.count, WIDTH)
+    with paro.watch(TOKENS, network=model) as seen:
+        network(seed + 1)(x)
+        model(x)
+    assert seen.others == [TOKENS.count] * 3
+    assert len(seen.captures) == 3
+
+
+@torch.no_grad()
+def test_a_pass_with_more_layers_is_refused() -> None:
+    class Growing(nn.Module):
+        times = 0
+
+        def forward(self, x: torch.Tensor) -> None:
+            self.times += 1
+            for _ in range(self.times):
+                functional.scaled_dot_product_attention(x, x, x)
+
+    growing, x = Growing(), torch.randn(1, HEADS, TOKENS.count, 24)
+    sentence = "a call of Growing computes more attention than its first, which had 1 layers"
+    with paro.watch(TOKENS):
+        growing(x)
+        with pytest.raises(ParoError, match=sentence):
+            growing(x)
+    with pytest.raises(ParoError, match="steps = 0 is not legal"), paro.watch(TOKENS, steps=0):
+        pass
+
+
+@torch.no_grad()
+def test_an_attention_stands_in_for_torchs(seed) -> None:
+    """With its parameters, types and grouped queries."""
+    torch.manual_seed(seed)
+    q, k, v = (torch.randn(2, heads, TOKENS.count, 24).bfloat16() for heads in (4, 2, 2))
+    plan = paro.calibrate([paro.capture(q[0], k[0], v[0], TOKENS)], bits=8, block=16)
+    attend = functools.partial(paro.attention, plan=plan)
+    options = {"scale": 0.2, "enable_gqa": True}
+    want = functional.scaled_dot_product_attention(q, k, v, None, 0.0, False, **options)
+    got = attend(q, k, v, None, 0.0, False, **options)
+    assert (got.dtype, got.shape) == (want.dtype, want.shape)
+    assert (got - want).norm() < 0.05 * want.norm()
+    with pytest.raises(ParoError, match="has a causal mask"):
+        attend(q, k, v, is_causal=True)
 
 
 def test_a_plan_that_lacks_a_layer(seed) -> None:

@@ -81,7 +81,7 @@ def random_call(layer, step, dtype=torch.float32):
 
 def test_a_call_becomes_a_capture():
     call = random_call(1, 3)
-    capture = call_capture(call, 1, SHAPE, "m")
+    capture = call_capture(call, 1, SHAPE.layout, SHAPE.steps, "m")
     assert (capture.heads, capture.tokens, capture.head_dim) == (2, 35, 16)
     assert (capture.grid, capture.prefix_tokens, capture.suffix_tokens) == ((2, 3, 4), 2, 9)
     assert (capture.model, capture.layer, capture.progress) == ("m", 1, 0.75)
@@ -91,7 +91,7 @@ def test_a_call_becomes_a_capture():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_float_with_all_blocks_is_the_models_own(dtype):
-    planned = PlannedAttention(PIPELINE, model_plan(), Method("float"))
+    planned = PlannedAttention.of_pipeline(PIPELINE, model_plan(), Method("float"))
     for layer in (0, 1):
         for step in range(4):
             call = random_call(layer, step, dtype)
@@ -103,7 +103,7 @@ def test_float_with_all_blocks_is_the_models_own(dtype):
 
 
 def test_the_integer_model_is_close_and_measured():
-    planned = PlannedAttention(PIPELINE, model_plan(), Method(), measure=True)
+    planned = PlannedAttention.of_pipeline(PIPELINE, model_plan(), Method(), measure=True)
     first, second = random_call(0, 0), random_call(1, 2)
     outputs = [planned(first), planned(second), planned(second)]
     assert set(planned.errors) == {(0, 0), (2, 1)}
@@ -122,13 +122,13 @@ def test_each_step_layer_and_head_has_its_own_codes():
     codes = torch.randint(4, (2, 2, 2, 3, 3), generator=generator, dtype=torch.uint8)
     codes[..., 0] = 3
     plan = model_plan(codes=codes)
-    planned = PlannedAttention(PIPELINE, plan, Method("float"))
+    planned = PlannedAttention.of_pipeline(PIPELINE, plan, Method("float"))
     for step, group in enumerate((0, 0, 1, 1)):
         for layer in (0, 1):
             call = random_call(layer, step)
             output = planned(call)
             for sample in (0, 1):
-                capture = call_capture(call, sample, SHAPE, PIPELINE.identity)
+                capture = call_capture(call, sample, SHAPE.layout, SHAPE.steps, PIPELINE.identity)
                 for head in (0, 1):
                     _, expected = Method("float").attend(
                         capture,
@@ -141,7 +141,7 @@ def test_each_step_layer_and_head_has_its_own_codes():
 
 
 def test_perfect_output_has_no_finite_error():
-    planned = PlannedAttention(PIPELINE, model_plan(), Method("float"), measure=True)
+    planned = PlannedAttention.of_pipeline(PIPELINE, model_plan(), Method("float"), measure=True)
     call = random_call(0, 1)
     call = dataclasses.replace(call, v=torch.zeros_like(call.v))
     planned(call)
@@ -154,7 +154,7 @@ def test_perfect_output_has_no_finite_error():
         ({"model": "e" * 64}, "the plan is of another model; legal: one calibrated on captures"),
         (
             {"grid": (3, 2, 4)},
-            r"is for 24 tokens \(3 x 2 x 4\), but the model runs with 24 tokens \(2 x 3 x 4\)",
+            r"is for 24 tokens \(3 x 2 x 4\), not for 24 tokens \(2 x 3 x 4\); legal: the same",
         ),
         (
             {"prefix_tokens": 0, "suffix_tokens": 0},
@@ -166,7 +166,7 @@ def test_perfect_output_has_no_finite_error():
 )
 def test_a_wrong_plan_is_refused(changes, sentence):
     with pytest.raises(ParoError, match=sentence):
-        PlannedAttention(PIPELINE, model_plan(**changes), Method())
+        PlannedAttention.of_pipeline(PIPELINE, model_plan(**changes), Method())
 
 
 def test_a_plan_may_hold_more_than_the_model_needs():
@@ -178,18 +178,18 @@ def test_a_plan_may_hold_more_than_the_model_needs():
         codes=torch.full((2, 3, 3, 3, 3), 3, dtype=torch.uint8),
     )
     call = random_call(1, 3)
-    output = PlannedAttention(PIPELINE, plan, Method("float"))(call)
+    output = PlannedAttention.of_pipeline(PIPELINE, plan, Method("float"))(call)
     assert torch.allclose(output, float_attention(call), atol=1e-5)
 
 
 def test_a_head_that_the_plan_leaves_out_stays_in_float():
     plan = model_plan()
     plan.codes[:, 1, 0] = 0
-    planned = PlannedAttention(PIPELINE, plan, Method())
+    planned = PlannedAttention.of_pipeline(PIPELINE, plan, Method())
     call = random_call(1, 0)
     output, exact = planned(call), float_attention(call)
-    assert torch.equal(output[:, 0], exact[:, 0])
-    assert not torch.equal(output[:, 1], exact[:, 1])
+    torch.testing.assert_close(output[:, 0], exact[:, 0], rtol=0, atol=2e-6)
+    assert snr_db(output[:, 1], exact[:, 1]) < 60
     assert snr_db(output[:, 1], exact[:, 1]) > 30
 
 
@@ -200,7 +200,7 @@ def test_a_plan_of_another_length_of_text(suffix_tokens):
     count = -(-(24 + 2 + suffix_tokens) // 16)
     plan = dataclasses.replace(plan, codes=torch.full((2, 2, 2, count, count), 3).byte())
     call = random_call(0, 0)
-    output = PlannedAttention(PIPELINE, plan, Method("float"))(call)
+    output = PlannedAttention.of_pipeline(PIPELINE, plan, Method("float"))(call)
     assert torch.allclose(output, float_attention(call), atol=1e-5)
 
 
