@@ -118,6 +118,7 @@ def test_a_network_computes_sparse(seed):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own compiler
 @pytest.mark.parametrize("block", [16, 64])
 def test_flex_attention_computes_the_same(seed, block):
     """Compiled; also blocks that are finer than its own, and tokens that fill no whole block."""
