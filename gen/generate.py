@@ -13,6 +13,7 @@ from gen.ports import describe_ports, ports_markdown
 from gen.registers import describe_registers, registers_header, registers_markdown
 from gen.summary import summarise
 from gen.systemrdl import registers_rdl
+from gen.timing import draw, waves
 from gen.verilog import generate_verilog, generator_name
 from gen.waivers import waiver_file
 from paro.config import Config, files
@@ -42,8 +43,9 @@ def generate(
         Folder, made when missing; it can hold any number of cores and accelerators: all files of
         one begin with its name. It receives ``<name>.v``, ``.config.json``, ``.ports.md``,
         ``.ports.json``, the filelist ``.f``, FuseSoC's ``.core``, Verilator's waivers ``.vlt``, an
-        instance to paste, ``.instance.vh``, and constraints, ``.sdc``; of the accelerator also its
-        registers: ``.registers.md``, ``.registers.json``, ``.h`` and SystemRDL, ``.rdl``.
+        instance to paste, ``.instance.vh``, constraints, ``.sdc``, and timing diagrams, ``.svg``
+        and ``.json`` of each in `gen.timing.DIAGRAMS`; of the accelerator also its registers:
+        ``.registers.md``, ``.registers.json``, ``.h`` and SystemRDL, ``.rdl``.
     top : str
         Name in `gen.verilog.TOPS`.
     name : str, optional
@@ -82,6 +84,9 @@ def generate(
     }
     verilog = texts["v"]
     documents = {"config.json": _describe_config(config), "ports.json": ports}
+    for diagram, described in waves(ports, top).items():
+        documents[f"{diagram}.json"] = described
+        texts[f"{diagram}.svg"] = draw(described)
     if top == ACCELERATOR:
         texts |= {
             "registers.md": registers_markdown(config),

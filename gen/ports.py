@@ -10,6 +10,7 @@ from amaranth.lib import data, stream, wiring
 
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.shell import OPTIONAL_SIGNALS
+from gen.timing import timing_markdown
 from gen.values import formats_markdown, port_markdown
 from paro.config import Config, formats
 from rtl import interfaces
@@ -126,7 +127,7 @@ def ports_markdown(
         ]
     if top == ACCELERATOR:
         lines += ["", *port_markdown(config, aresetn=aresetn)]
-    lines += ["", *_beside(ports["module"], top)]
+    lines += ["", *_beside(ports["module"], top), "", *timing_markdown(ports["module"], top)]
     lines += ["", *formats_markdown(config)]
     return "\n".join(lines) + "\n"
 

@@ -94,10 +94,10 @@ def generate(
 ) -> None:
     """Write Verilog: one self-contained file, its ports, configuration and filelists.
 
-    Beside it lie an instance to paste (NAME.instance.vh), constraints (NAME.sdc) and FuseSoC's
-    NAME.core with a target lint. With the accelerator come its registers: a page, JSON, a C header
-    and SystemRDL (NAME.rdl). The Verilog suits Icarus, Verilator and Yosys. Same configuration,
-    same bytes.
+    Beside it lie an instance to paste (NAME.instance.vh), constraints (NAME.sdc), timing diagrams
+    (SVG, and JSON for WaveDrom) and FuseSoC's NAME.core with a target lint. With the accelerator
+    come its registers: a page, JSON, a C header and SystemRDL (NAME.rdl). The Verilog suits Icarus,
+    Verilator and Yosys. Same configuration, same bytes.
 
     All files begin with the name of the top module, and so do all modules: several cores and
     accelerators can be in one folder and in one design. With --name it stays when the

@@ -32,7 +32,7 @@ def test_files_of_several_designs(generated):
     folder, summaries = generated
     names = [name for summary in summaries for name in summary["files"]]
     assert sorted(names) == sorted(path.name for path in folder.iterdir())
-    assert len(names) == len(set(names)) == 3 * 9 + 13
+    assert len(names) == len(set(names)) == 3 * 11 + 19
     for (config, top), summary in zip(DESIGNS, summaries, strict=True):
         module = summary["module"]
         described = json.loads((folder / f"{module}.config.json").read_text())

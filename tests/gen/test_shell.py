@@ -10,6 +10,7 @@ import pytest
 from gen.generate import generate
 from gen.names import ACCELERATOR, CORE
 from gen.ports import ports_markdown
+from gen.summary import memory_bits
 from paro.config import PRESETS, ParoError
 from tests.gen.linters import lint, lint_instance
 
@@ -184,6 +185,11 @@ def test_every_port_has_its_interface(folder) -> None:
             assert info[f"{bus}_{name}"] == wanted
     assert '"ASSOCIATED_BUSIF m_axi:s_axil, ASSOCIATED_RESET aresetn"' in header
     assert '"POLARITY ACTIVE_LOW"' in header
+
+
+def test_figures_are_those_of_the_accelerator(folder) -> None:
+    verilog = (folder / "mine.v").read_text()
+    assert memory_bits(verilog, "mine") == memory_bits(verilog, "mine__accelerator") > 1000
 
 
 def simulate(folder: Path, verilog: str) -> str:

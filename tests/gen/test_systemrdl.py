@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from systemrdl import RDLCompiler
+from systemrdl.compiler import RDLCompiler
 from systemrdl.node import AddrmapNode, FieldNode
-from systemrdl.rdltypes import AccessType, OnWriteType
+from systemrdl.rdltypes.builtin_enums import AccessType, OnWriteType
 
 from gen.systemrdl import registers_rdl
 from paro.config import PRESETS, Config
@@ -70,6 +70,7 @@ def test_causes_are_the_values_of_their_field(tmp_path) -> None:
     field = compiled(PRESETS["tiny"], tmp_path).find_by_path("STATUS.cause")
     assert isinstance(field, FieldNode)
     encoding = field.get_property("encode")
+    assert encoding is not None
     assert {member.name: member.value for member in encoding} == {
         cause.name: cause.value for cause in CAUSES
     }

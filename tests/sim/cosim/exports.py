@@ -33,7 +33,7 @@ def exported(
     aresetn: bool = False,
 ) -> dict[str, Any]:
     """Export `jobs_of` a seed, or one `SHORT` head."""
-    jobs = [SHORT.job(config, 3, seed)] if short else jobs_of(config, seed)
+    jobs: list[Job] = [SHORT.job(config, 3, seed)] if short else jobs_of(config, seed)
     work = Work(config, jobs, lambda: [model_outputs(config, job) for job in jobs])
     return export(work, folder, name, aresetn=aresetn)
 
