@@ -1,6 +1,6 @@
 """Timing diagrams: waves recorded from a run of the testbench, drawn by WaveDrom.
 
-The waves are in `gen/data/timing.json`; a test holds them against a simulation of the preset tiny.
+The waves are in `gen/data/timing.json`; a test holds them against a simulation.
 """
 
 import json
@@ -105,8 +105,8 @@ def timing_markdown(module: str, top: str) -> list[str]:
         "",
         "A column is a cycle, with the values at the rising edge that ends it; a gap leaves cycles "
         "out. Beats are numbered, addresses are their last digits. Recorded from a simulation of "
-        "the preset tiny: numbers of cycles are its own, order and handshakes are those of every "
-        "configuration.",
+        "a 4 x 4 array with axi_bits = 64: numbers of cycles and beats are its own, order and "
+        "handshakes are those of every configuration.",
     ]
     for name, diagram in DIAGRAMS.items():
         if diagram.top == top:

@@ -278,7 +278,7 @@ def _wave(states: Iterable[str]) -> str:
 
 
 def simulate(folder: Path) -> Trace:
-    """Trace of a short head on the accelerator of the preset tiny."""
+    """Trace of a short head on a small accelerator."""
     exported(TINY, folder, 1, "mine", short=True)
     bench = folder / "testbench.v"
     everything, needed = "$dumpvars(0, testbench)", f"$dumpvars(1, {BENCH}, {CORE})"
