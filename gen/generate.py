@@ -1,24 +1,37 @@
 """`paro generate`: all that a user of a core or an accelerator needs, in files of its name."""
 
 import time
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from gen.constraints import constraints
+from gen.fusesoc import core_file
+from gen.instance import instance
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.ports import describe_ports, ports_markdown
 from gen.registers import describe_registers, registers_header, registers_markdown
 from gen.summary import summarise
-from gen.verilog import TOPS, generate_verilog, generator_name
+from gen.systemrdl import registers_rdl
+from gen.timing import draw, waves
+from gen.verilog import generate_verilog, generator_name
 from gen.waivers import waiver_file
 from paro.config import Config, files
+from paro.config.clock import CLOCK_MHZ
 from paro.config.formats import LANES
 
 __all__ = ["advice", "generate"]
 
 
 def generate(
-    config: Config, out_dir: Path, top: str = CORE, name: str | None = None
+    config: Config,
+    out_dir: Path,
+    top: str = CORE,
+    name: str | None = None,
+    *,
+    aresetn: bool = False,
+    clock_mhz: float = CLOCK_MHZ,
+    bench: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write the Verilog of the core or of the whole accelerator, and its sidecars.
 
@@ -29,12 +42,20 @@ def generate(
     out_dir : Path
         Folder, made when missing; it can hold any number of cores and accelerators: all files of
         one begin with its name. It receives ``<name>.v``, ``.config.json``, ``.ports.md``,
-        ``.ports.json``, the filelist ``.f``, FuseSoC's ``.core`` and Verilator's waivers ``.vlt``;
-        of the accelerator also its registers: ``.registers.md``, ``.registers.json`` and ``.h``.
+        ``.ports.json``, the filelist ``.f``, FuseSoC's ``.core``, Verilator's waivers ``.vlt``, an
+        instance to paste, ``.instance.vh``, constraints, ``.sdc``, and timing diagrams, ``.svg``
+        and ``.json`` of each in `gen.timing.DIAGRAMS`; of the accelerator also its registers:
+        ``.registers.md``, ``.registers.json``, ``.h`` and SystemRDL, ``.rdl``.
     top : str
         Name in `gen.verilog.TOPS`.
     name : str, optional
         Of the top module, by default as `module_name` makes it of the configuration.
+    aresetn : bool
+        Put the accelerator in a shell with AXI's own clock, reset and signals, see `gen.shell`.
+    clock_mhz : float
+        Clock of the constraints.
+    bench : sequence of str
+        Files of a testbench that the caller writes beside, for FuseSoC's target ``sim``.
 
     Returns
     -------
@@ -46,24 +67,32 @@ def generate(
     Raises
     ------
     ParoError
-        If the name is not legal or the folder cannot be written.
+        If the name or the clock is not legal, if a core has ``aresetn``, or if the folder cannot
+        be written.
     """
     started = time.perf_counter()
-    module = module_name(config, top, name)
-    verilog = generate_verilog(config, top, name)
+    module = module_name(config, top, name, aresetn=aresetn)
+    ports = describe_ports(config, top, name, aresetn=aresetn)
     texts = {
-        "v": verilog,
-        "ports.md": ports_markdown(config, top, name),
+        "sdc": constraints(ports, clock_mhz),
+        "v": generate_verilog(config, top, name, aresetn=aresetn),
+        "ports.md": ports_markdown(config, top, name, aresetn=aresetn),
         "f": f"{module}.v\n",
         "vlt": waiver_file(module),
-        "core": _fusesoc(config, top, module),
+        "core": core_file(config, top, name, aresetn=aresetn, bench=bench),
+        "instance.vh": instance(ports),
     }
-    documents = {
-        "config.json": _describe_config(config),
-        "ports.json": describe_ports(config, top, name),
-    }
+    verilog = texts["v"]
+    documents = {"config.json": _describe_config(config), "ports.json": ports}
+    for diagram, described in waves(ports, top).items():
+        documents[f"{diagram}.json"] = described
+        texts[f"{diagram}.svg"] = draw(described)
     if top == ACCELERATOR:
-        texts |= {"registers.md": registers_markdown(config), "h": registers_header(config, name)}
+        texts |= {
+            "registers.md": registers_markdown(config),
+            "h": registers_header(config, module),
+            "rdl": registers_rdl(config, module),
+        }
         documents["registers.json"] = describe_registers(config)
     for suffix, text in texts.items():
         files.write_text(out_dir / f"{module}.{suffix}", text)
@@ -113,26 +142,3 @@ def _describe_config(config: Config) -> dict[str, Any]:
         "configuration": config.model_dump(),
         "derived": {name: getattr(config, name) for name in derived},
     }
-
-
-def _fusesoc(config: Config, top: str, module: str) -> str:
-    version = metadata.version("paro-accelerator")
-    return f"""CAPI=2:
-name: paro:accelerator:{module}:{version}
-description: PARO {TOPS[top][1]}, configuration {config.digest()}
-
-filesets:
-  rtl:
-    files:
-      - {module}.v
-    file_type: verilogSource-2005
-  waivers:
-    files:
-      - {module}.vlt
-    file_type: vlt
-
-targets:
-  default:
-    filesets: [rtl, "tool_verilator ? (waivers)"]
-    toplevel: {module}
-"""

@@ -45,20 +45,23 @@ _KEYWORDS = """
 """
 
 
-def module_name(config: Config, top: str, name: str | None = None) -> str:
+def module_name(config: Config, top: str, name: str | None = None, *, aresetn: bool = False) -> str:
     """Name of a core or an accelerator: ``name`` if modules and files can have it.
 
-    The default has its shape, to be read, and its digest, to differ by. Two underscores in a row
+    The default has its shape, to be read, and its digest, to differ by; with ``aresetn`` (see
+    `gen.shell`) it differs from that without. Two underscores in a row
     are kept for the modules within: none of them can then have the name of another top module.
 
     Raises
     ------
     ParoError
-        If ``name`` is no Verilog identifier, or one that is reserved.
+        If ``name`` is no Verilog identifier, or one that is reserved; if a core has ``aresetn``.
     """
+    if aresetn and top != ACCELERATOR:
+        raise ParoError("aresetn is a port of AXI, which a core does not have; legal: accelerator")
     if name is None:
         shape = f"{config.rows}x{config.cols}_b{config.block}_d{config.head_dim}"
-        return f"paro_{top}_{shape}_{config.digest()[:8]}"
+        return f"paro_{top}{'_aresetn' if aresetn else ''}_{shape}_{config.digest()[:8]}"
     if name in _KEYWORDS.split():
         raise ParoError(f"name = {name!r} is a keyword of Verilog; no module can have it")
     if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or "__" in name or len(name) > _LONGEST:

@@ -9,6 +9,8 @@ from amaranth.hdl import Shape
 from amaranth.lib import data, stream, wiring
 
 from gen.names import ACCELERATOR, CORE, module_name
+from gen.shell import OPTIONAL_SIGNALS
+from gen.timing import timing_markdown
 from gen.values import formats_markdown, port_markdown
 from paro.config import Config, formats
 from rtl import interfaces
@@ -28,24 +30,37 @@ _STREAM_RULE = (
     " are both high. `valid` does not wait for `ready`; while `valid` is high and `ready` is"
     " low, `payload` and `valid` stay."
 )
+#: Meaning of each reset.
+_RESETS = {
+    "rst": "Synchronous reset, active high; one cycle is enough.",
+    "aresetn": "Reset, active low, synchronised within: it may fall and rise at any time.",
+}
+#: Direction and meaning of the optional signals of each bus.
+_OPTIONAL = {"m_axi": ("out", "Always 0."), "s_axil": ("in", "Ignored.")}
 
 
-def describe_ports(config: Config, top: str = CORE, name: str | None = None) -> dict[str, Any]:
+def describe_ports(
+    config: Config, top: str = CORE, name: str | None = None, *, aresetn: bool = False
+) -> dict[str, Any]:
     """Every port of the generated module, in order, with the layout of every payload.
+
+    With ``aresetn``, those of `gen.shell`.
 
     Returns
     -------
     dict
-        ``module``, ``clock``, ``reset``, ``ports`` (each ``name``, ``direction``, ``width``,
-        ``meaning`` and, for a stream's port, ``stream``) and ``streams`` (each ``name``,
-        ``direction``, ``meaning`` and the ``payload``'s layout, bit 0 lowest).
+        ``module``, ``clock``, ``reset``, ``reset_active`` (``high`` or ``low``), ``ports`` (each
+        ``name``, ``direction``, ``width``, ``meaning`` and, for a stream's port, ``stream``) and
+        ``streams`` (each ``name``, ``direction``, ``meaning`` and the ``payload``'s layout, bit 0
+        lowest).
     """
     component, signature = _TOPS[top]
-    module = module_name(config, top, name)
+    module = module_name(config, top, name, aresetn=aresetn)
     member_docs = _member_docs(component)
+    clock, reset = ("aclk", "aresetn") if aresetn else ("clk", "rst")
     ports: list[dict[str, Any]] = [
-        _port("clk", "in", 1, "Clock; everything happens on its rising edge."),
-        _port("rst", "in", 1, "Synchronous reset, active high; one cycle is enough."),
+        _port(clock, "in", 1, "Clock; everything happens on its rising edge."),
+        _port(reset, "in", 1, _RESETS[reset]),
     ]
     streams = []
     for name, member in signature(config).members.items():
@@ -68,12 +83,21 @@ def describe_ports(config: Config, top: str = CORE, name: str | None = None) -> 
             width = payload["width"] if part == "payload" else 1
             flow = direction if part != "ready" else {"in": "out", "out": "in"}[direction]
             ports.append({**_port(f"{name}__{part}", flow, width, role), "stream": name})
-    return {"module": module, "clock": "clk", "reset": "rst", "ports": ports, "streams": streams}
+    return {
+        "module": module,
+        "clock": clock,
+        "reset": reset,
+        "reset_active": "low" if aresetn else "high",
+        "ports": _with_optional_signals(ports) if aresetn else ports,
+        "streams": streams,
+    }
 
 
-def ports_markdown(config: Config, top: str = CORE, name: str | None = None) -> str:
+def ports_markdown(
+    config: Config, top: str = CORE, name: str | None = None, *, aresetn: bool = False
+) -> str:
     """The same as a page: a table of ports, then every payload bit by bit."""
-    ports = describe_ports(config, top, name)
+    ports = describe_ports(config, top, name, aresetn=aresetn)
     lines = [
         f"# Ports of `{ports['module']}`",
         "",
@@ -102,9 +126,41 @@ def ports_markdown(config: Config, top: str = CORE, name: str | None = None) -> 
             *_rows(entry["payload"]),
         ]
     if top == ACCELERATOR:
-        lines += ["", *port_markdown(config)]
+        lines += ["", *port_markdown(config, aresetn=aresetn)]
+    lines += ["", *_beside(ports["module"], top), "", *timing_markdown(ports["module"], top)]
     lines += ["", *formats_markdown(config)]
     return "\n".join(lines) + "\n"
+
+
+def _beside(module: str, top: str) -> list[str]:
+    """Lines about the files beside the page that help to use the module."""
+    return [
+        "## In a design",
+        "",
+        f"* `{module}.instance.vh`: an instance to paste, with a wire for every port"
+        + (" and AXI's signals that are not there, tied." if top == ACCELERATOR else "."),
+        f"* `{module}.sdc`: clock, delays of inputs and outputs as a share of the period, and what "
+        "the reset is. nextpnr reads the clock alone of it.",
+        f"* `{module}.core`: for FuseSoC, with a target `lint`; a folder of `paro export` has "
+        "`sim` (Icarus) and `sim_verilator` too, which run its testbench.",
+        *(
+            [f"* `{module}.rdl`: the registers in SystemRDL 2.0, for PeakRDL."]
+            if top == ACCELERATOR
+            else []
+        ),
+    ]
+
+
+def _with_optional_signals(ports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add what the accelerator has no use for before the valid of its channel."""
+    added = [*ports]
+    for bus, signals in OPTIONAL_SIGNALS.items():
+        flow, meaning = _OPTIONAL[bus]
+        for name, width in signals.items():
+            before = f"{bus}_{name[:2]}valid"
+            place = next(n for n, port in enumerate(added) if port["name"] == before)
+            added.insert(place, _port(f"{bus}_{name}", flow, width, meaning))
+    return added
 
 
 def _port(name: str, direction: str, width: int, meaning: str) -> dict[str, Any]:

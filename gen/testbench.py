@@ -1,14 +1,11 @@
 """A plain Verilog testbench of an accelerator on a memory image: no Python, no cocotb."""
 
-from amaranth.hdl import Shape
-from amaranth.lib import wiring
-
-from gen.names import ACCELERATOR, module_name
+from gen.names import ACCELERATOR
+from gen.ports import describe_ports
 from gen.texts import render
 from gen.verilog import generator_name
 from paro.config import Config
 from paro.config.registers import MAGIC, REGISTER_ADDRESS_BITS, REGISTERS, find_register
-from rtl.accelerator.accelerator import accelerator_signature
 
 __all__ = ["testbench"]
 
@@ -26,6 +23,7 @@ def testbench(
     jobs: int,
     expected: int,
     cycles: int,
+    aresetn: bool,
 ) -> str:
     """Verilog-2005 of module ``testbench``, for Icarus and Verilator.
 
@@ -43,19 +41,22 @@ def testbench(
         Lines of ``expected.hex``.
     cycles : int
         After which the accelerator counts as hung.
+    aresetn : bool
+        Whether it lies in a shell, see `gen.shell`.
     """
+    described = describe_ports(config, ACCELERATOR, name, aresetn=aresetn)
     ports = [
-        (
-            port,
-            "input" if member.flow is wiring.In else "output",
-            Shape.cast(member.shape).width,
-        )
-        for port, member in accelerator_signature(config).members.items()
+        (port["name"], f"{port['direction']}put", port["width"])
+        for port in described["ports"]
+        if port["name"] not in (described["clock"], described["reset"])
     ]
     control, status = find_register("CONTROL"), find_register("STATUS")
     return render(
         "testbench.v.j2",
-        module=module_name(config, ACCELERATOR, name),
+        module=described["module"],
+        clock=described["clock"],
+        reset=described["reset"],
+        reset_low=aresetn,
         generator=generator_name(),
         beat_bytes=config.axi_bits // 8,
         base=base,

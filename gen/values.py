@@ -15,6 +15,22 @@ _DERIVED = {
     "wave_rows": "block rows in progress in all cores: those that share loads of K and V",
     "key_scale_shift": "YS: right shift of a score times its key's scale",
 }
+#: Signals and reset of the accelerator, alone and in the shell.
+_PLAIN = (
+    "* Signals that are not there: AxLOCK, AxQOS, AxREGION (tie 0), WID, and all AxUSER.",
+    "* `s_axil`: AXI4-Lite, no AxPROT (any access is served alike).",
+    "* `rst` is active high and synchronous; `paro generate --aresetn` has `aresetn` in its place, "
+    "and all signals.",
+)
+_SHELL = (
+    "* Every signal of AXI4 is there but AxUSER, WUSER, RUSER and BUSER; AxLOCK, AxQOS and "
+    "AxREGION are 0.",
+    "* `s_axil`: AXI4-Lite; AxPROT is ignored (any access is served alike).",
+    "* `aresetn` falls at any time: all VALID that go out, and READY of `s_axil`, fall with it. "
+    "They rise three cycles after it rose, in step with `aclk`.",
+    "* Attributes X_INTERFACE_INFO and X_INTERFACE_PARAMETER tell Vivado's packager of IP which "
+    "port belongs to which interface; others ignore them.",
+)
 
 
 def derived_values(config: Config) -> dict[str, tuple[int, str]]:
@@ -60,7 +76,7 @@ def formats_markdown(config: Config) -> list[str]:
     ]
 
 
-def port_markdown(config: Config) -> list[str]:
+def port_markdown(config: Config, *, aresetn: bool = False) -> list[str]:
     """Lines of a page: how the accelerator's buses behave."""
     beat = config.axi_bits // 8
     return [
@@ -72,7 +88,5 @@ def port_markdown(config: Config) -> list[str]:
         f"way at most; writes of up to {write_master.BURST_BEATS} beats, "
         f"{write_master.OUTSTANDING}. Data of a write is there when its address is offered. "
         "Reads may be answered as late as the memory likes, in order.",
-        "* Signals that are not there: AxLOCK, AxQOS, AxREGION (tie 0), WID, and all AxUSER.",
-        "* `s_axil`: AXI4-Lite, no AxPROT (any access is served alike).",
-        "* `rst` is active high and synchronous; invert `aresetn` for it.",
+        *(_SHELL if aresetn else _PLAIN),
     ]

@@ -6,7 +6,9 @@ import typer
 
 from paro.cli.console import key_value_table, stdout
 from paro.cli.options import (
+    AresetnOption,
     CaptureArgument,
+    ClockOption,
     ConfigChoice,
     HeadsOption,
     OutputDirectory,
@@ -18,6 +20,7 @@ from paro.cli.options import (
     with_config,
 )
 from paro.config import ParoError
+from paro.config.clock import CLOCK_MHZ
 
 
 @with_config
@@ -36,6 +39,8 @@ def export(
             show_default=False,
         ),
     ] = None,
+    aresetn: AresetnOption = False,
+    clock_mhz: ClockOption = CLOCK_MHZ,
 ) -> None:
     """Write an accelerator with a memory image, the words that it must write, and a testbench.
 
@@ -48,7 +53,7 @@ def export(
     bytes that count, 8 of data), DIR/expected.bin (the memory after it, but for bytes that are
     undefined: words of a layer past its last output), DIR/testbench.v, a driver in C99
     (DIR/paro_driver.c and .h) with DIR/example.c that runs this queue, and DIR/export.json (where
-    everything lies).
+    everything lies). FuseSoC's NAME.core has targets lint and sim, which runs the testbench.
 
     [bold]Examples[/bold]
 
@@ -57,6 +62,8 @@ def export(
       paro export layer.safetensors --preset ulx3s -o bench
 
       cd bench && iverilog -g2005 -s testbench -o bench *.v && vvp bench
+
+      fusesoc --cores-root bench run --target sim paro:accelerator:NAME
 
       cd bench && verilator --binary -Wno-fatal --top-module testbench *.v && obj_dir/Vtestbench
     """
@@ -76,7 +83,7 @@ def export(
         work = layer_work(choose_layer(capture, plan, config))
     else:
         work = heads_work(choose_heads(capture, plan, config, heads, bounds))
-    facts = write_stimuli(work, output, name)
+    facts = write_stimuli(work, output, name, aresetn=aresetn, clock_mhz=clock_mhz)
     rows = {
         "module": facts["module"],
         "jobs": len(facts["jobs"]),

@@ -6,8 +6,16 @@ import typer
 from rich.table import Table
 
 from paro.cli.console import key_value_table, stdout, warn
-from paro.cli.options import ConfigChoice, OutputDirectory, Top, with_config
+from paro.cli.options import (
+    AresetnOption,
+    ClockOption,
+    ConfigChoice,
+    OutputDirectory,
+    Top,
+    with_config,
+)
 from paro.config import PRESETS, Config
+from paro.config.clock import CLOCK_MHZ
 
 if TYPE_CHECKING:
     from gen.summary import Summary
@@ -72,6 +80,8 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    aresetn: AresetnOption = False,
+    clock_mhz: ClockOption = CLOCK_MHZ,
     list_: Annotated[
         bool,
         typer.Option(
@@ -84,7 +94,9 @@ def generate(
 ) -> None:
     """Write Verilog: one self-contained file, its ports, configuration and filelists.
 
-    With the accelerator come its registers: a page, JSON and a C header. The Verilog suits Icarus,
+    Beside it lie an instance to paste (NAME.instance.vh), constraints (NAME.sdc), timing diagrams
+    (SVG, and JSON for WaveDrom) and FuseSoC's NAME.core with a target lint. With the accelerator
+    come its registers: a page, JSON, a C header and SystemRDL (NAME.rdl). The Verilog suits Icarus,
     Verilator and Yosys. Same configuration, same bytes.
 
     All files begin with the name of the top module, and so do all modules: several cores and
@@ -102,6 +114,8 @@ def generate(
 
       paro generate -o attention --top accelerator --preset video --name attention
 
+      paro generate -o attention --top accelerator --aresetn --clock-mhz 250
+
       paro generate -o core --rows 16 --cols 8 --block 32 --head-dim 128
 
       paro generate -o core --config core.toml --rows 16
@@ -111,7 +125,7 @@ def generate(
     from gen.generate import generate as write_verilog
 
     core = config.build()
-    result = write_verilog(core, output, top.value, name)
+    result = write_verilog(core, output, top.value, name, aresetn=aresetn, clock_mhz=clock_mhz)
     rows = {
         "module": result["module"],
         "array": f"{core.rows} x {core.cols}",

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from paro.config import PRESETS, Config, ParoError, files, load_config
+from paro.config.clock import check_clock
 
 
 class Top(Enum):
@@ -153,6 +154,23 @@ PlanOption = Annotated[
 QueryBlocksOption = Annotated[
     str | None,
     typer.Option("--query-blocks", metavar="A:B", help="block rows A up to B - 1; all by default"),
+]
+AresetnOption = Annotated[
+    bool,
+    typer.Option(
+        "--aresetn",
+        help="of the accelerator: aclk, aresetn (active low, synchronised within) and every signal "
+        "of AXI, with attributes by which Vivado finds its interfaces",
+    ),
+]
+ClockOption = Annotated[
+    float,
+    typer.Option(
+        "--clock-mhz",
+        metavar="MHZ",
+        help="clock of the constraints NAME.sdc",
+        callback=check_clock,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON in place of tables")]
 

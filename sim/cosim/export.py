@@ -14,6 +14,7 @@ from gen.generate import generate
 from gen.names import ACCELERATOR
 from gen.testbench import testbench
 from paro.config import Config, files
+from paro.config.clock import CLOCK_MHZ
 from paro.config.descriptor import DESCRIPTOR_BYTES
 from sim.cosim.work import ideal_cycles
 
@@ -24,6 +25,8 @@ BASE = 0x10000
 #: Cycles for each ideal one, and beside them, after which the accelerator counts as hung.
 _SLOWEST, _LEAST_LIMIT = 50, 1_000_000
 _WORD_BYTES = 4
+#: Files that the testbench is made of.
+_BENCH = ("testbench.v", "memory.hex", "expected.hex")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,14 @@ class ExpectedWords:
         return after
 
 
-def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]:
+def export(
+    work: Work,
+    out_dir: Path,
+    name: str | None = None,
+    *,
+    aresetn: bool = False,
+    clock_mhz: float = CLOCK_MHZ,
+) -> dict[str, Any]:
     """Write an accelerator, a memory image, what a run must leave in it, and a testbench.
 
     Parameters
@@ -108,6 +118,8 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
         and ``export.json``, where all that lies.
     name : str, optional
         Of the module.
+    aresetn, clock_mhz
+        As for `gen.generate.generate`.
 
     Returns
     -------
@@ -121,14 +133,24 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
     """
     image = place_jobs(work.config, work.jobs, BASE)
     outputs = work.model()
-    generated = generate(work.config, out_dir, ACCELERATOR, name)
+    generated = generate(
+        work.config,
+        out_dir,
+        ACCELERATOR,
+        name,
+        aresetn=aresetn,
+        clock_mhz=clock_mhz,
+        bench=_BENCH,
+    )
+    module = generated["module"]
     words = ExpectedWords.of(image, outputs)
     memory = np.frombuffer(image.data + bytes(-len(image.data) % _WORD_BYTES), "<u4")
     cycles = sum(ideal_cycles(work.config, job) for job in work.jobs)
     place = {"base": image.base, "queue_base": image.queue_base, "jobs": len(work.jobs)}
     bench = testbench(
         work.config,
-        name,
+        module,
+        aresetn=aresetn,
         **place,
         words=len(memory),
         expected=len(words.words),
@@ -136,9 +158,9 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
     )
     sources = {
         "testbench.v": bench,
-        "paro_driver.h": driver_header(work.config, name),
+        "paro_driver.h": driver_header(work.config, module),
         "paro_driver.c": driver_source(),
-        "example.c": example(work.config, name, **place),
+        "example.c": example(work.config, module, **place),
     }
     for file, text in sources.items():
         files.write_text(out_dir / file, text)
@@ -147,7 +169,7 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
     files.write_text(out_dir / "expected.hex", words.to_hex())
     files.write_atomically(out_dir / "expected.bin", words.written_to(memory, image.base).tofile)
     facts = {
-        "module": generated["module"],
+        "module": module,
         "digest": generated["digest"],
         "base": image.base,
         "bytes": memory.nbytes,

@@ -59,6 +59,18 @@ def test_generate_writes_the_core(paro, tmp_path):
     assert (config["rows"], config["block"], config["head_dim"]) == (4, 16, 32)
 
 
+def test_generate_for_axi_at_a_clock(paro, tmp_path):
+    outcome = paro(
+        *("generate", "--preset", "tiny", "--top", "accelerator", "--aresetn"),
+        *("--clock-mhz", 250, "-o", tmp_path / "device"),
+    )
+    assert outcome.status == 0
+    (constraints,) = (tmp_path / "device").glob("*.sdc")
+    assert constraints.stem.startswith("paro_accelerator_aresetn_4x4_b16_d32_")
+    assert "create_clock -name aclk -period 4.000" in constraints.read_text()
+    assert "  input wire aresetn" in constraints.with_suffix(".v").read_text()
+
+
 def test_generate_takes_a_file_and_options_on_top(paro, tmp_path):
     (tmp_path / "core.toml").write_text("rows = 4\ncols = 4\nblock = 16\nhead_dim = 32\n")
     outcome = paro(
@@ -99,6 +111,9 @@ CAPTURE = str(DEMO_CAPTURE)
         ("name = 'a b' is not legal; legal: at most", ["generate", "--name", "a b"]),
         ("block = 24 is not legal", ["generate", "--block", "24"]),
         ("head_dim = 48 is not legal", ["generate", "--head-dim", "48"]),
+        ("clock_mhz = 0 is not legal; legal: 1 to 5000", ["generate", "--clock-mhz", "0"]),
+        ("clock_mhz = nan is not legal", ["export", CAPTURE, "--clock-mhz", "nan"]),
+        ("aresetn is a port of AXI, which a core does not have", ["generate", "--aresetn"]),
         ("cannot read configuration missing.toml", ["generate", "--config", "missing.toml"]),
         ("either a preset or", ["generate", "--config", "x.toml", "--preset", "tiny"]),
         ("missing.safetensors does not exist", ["calibrate", "missing.safetensors"]),

