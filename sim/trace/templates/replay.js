@@ -129,7 +129,7 @@
     select.addEventListener("change", () => { change(select.value); draw(); });
   }
 
-  choices($("#job"), maps.length > 1 ? [["", "the one at work"], ...maps.map((map, i) => [i, map.label])] : [["", maps[0].label]], "",
+  choices($("#job"), maps.length > 1 ? [["", ""], ...maps.map((map, i) => [i, map.label])] : [["", maps[0].label]], "",
     (value) => { view.job = value === "" ? null : +value; });
   choices($("#core"), cores.map((core) => [core, `core ${core}`]), 0, (value) => { view.core = +value; showTracks(); });
   choices($("#zoom"), [[CYCLES, "whole run"], ...[50000, 5000, 500, 50].filter((width) => width < CYCLES).map((width) => [width, `${number(width)} cycles`])],
@@ -250,7 +250,10 @@
 
   // ---- machine -------------------------------------------------------------------------------
 
-  const named = (i) => `row ${blocks.row[i]}, column ${blocks.column[i]}, ${data.bits[blocks.code[i]]} bit`;
+  function named(i) {
+    const [row, column] = maps[blocks.job[i]].linear ? ["outputs", "chunk"] : ["row", "column"];
+    return `${row} ${blocks.row[i]}, ${column} ${blocks.column[i]}, ${data.bits[blocks.code[i]]} bit`;
+  }
 
   function showBar(bar, shares) {
     let left = 0;
@@ -488,7 +491,7 @@
 
   function describe(map, row, column) {
     const found = map.ofCell[map.cell(row, column)];
-    const where = map.linear ? `output block ${row}, chunk ${column}` : `row ${row}, column ${column}`;
+    const where = map.linear ? `outputs ${row}, chunk ${column}` : `row ${row}, column ${column}`;
     if (!found.length) return `${where}\n0 bit: skipped, no cycle in the array`;
     const lines = [`${where}: ${data.bits[blocks.code[found[0]]]} bit`];
     if (map.linear) {
@@ -506,6 +509,7 @@
 
   function draw() {
     const map = currentMap();
+    if (view.job === null) $("#job").options[0].textContent = maps.length > 1 ? `at work: ${map.label}` : map.label;
     drawMap(map);
     showWidths(map);
     showMachine();
