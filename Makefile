@@ -20,7 +20,7 @@ HEAD := 9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all icarus lint format types clean
+.PHONY: help setup demo test test-all icarus chromium lint format types clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,25 +34,29 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## one head of a real network through the RTL, bit for bit, with a picture and a report
+demo: $(STAMP) ## one head of a real network through the RTL, bit for bit, with pictures and a report
 	@$(BIN)/paro doctor >/dev/null || $(BIN)/paro doctor
 	$(BIN)/paro calibrate $(CAPTURE) --heads $(HEAD) --block 16 -o $(DEMO)/plan.safetensors
 	$(BIN)/paro picture $(CAPTURE) --plan $(DEMO)/plan.safetensors -o $(DEMO)
 	$(BIN)/paro generate --rows 8 --cols 8 --block 16 --head-dim 32 --name paro_core -o $(DEMO)/core
-	$(BIN)/paro cosim $(CAPTURE) --plan $(DEMO)/plan.safetensors --rows 8 --cols 8 -o $(DEMO)/cosim
+	$(BIN)/paro cosim $(CAPTURE) --plan $(DEMO)/plan.safetensors --rows 8 --cols 8 --trace -o $(DEMO)/cosim
 	@echo
 	@echo "The picture:  $(DEMO)/head_$(HEAD).png"
 	@echo "The Verilog:  $(DEMO)/core/paro_core.v, paro_core.ports.md"
 	@echo "The report:   $(DEMO)/cosim/report.json, outputs.safetensors"
+	@echo "The run:      $(DEMO)/cosim/replay.html replays it in a browser; trace.json is for ui.perfetto.dev"
 
-test: $(STAMP) icarus ## the tests that a change must pass
+test: $(STAMP) icarus chromium ## the tests that a change must pass
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
-test-all: $(STAMP) icarus ## every test: all presets, both simulators, place and route
+test-all: $(STAMP) icarus chromium ## every test: all presets, both simulators, place and route
 	$(PYTEST) $(PYTEST_ARGS)
 
 icarus:
-	@.ci/install-icarus
+	@.ci/install iverilog "Icarus Verilog"
+
+chromium:
+	@.ci/install chromium Chromium
 
 lint: $(STAMP) ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -79,6 +79,10 @@ def cosim(
         typer.Option("--stalls", metavar="SEED", help="random stalls on every stream or channel"),
     ] = None,
     waves: Annotated[bool, typer.Option("--waves", help="record waveforms")] = False,
+    trace: Annotated[
+        bool,
+        typer.Option("--trace", help="record what stages and blocks do: trace.json, replay.html"),
+    ] = False,
 ) -> None:
     """Run the generated Verilog under cocotb and compare every output word with the model.
 
@@ -92,8 +96,10 @@ def cosim(
     most 2 GiB, `paro doctor` shows how much, and it may be deleted at any time.
 
     Writes DIR/report.json, DIR/outputs.safetensors and DIR/stages.png, a picture of where the
-    cycles went. Exit status 1 if a word differs, or if the core alone takes other cycles than the
-    cycle model predicts, the accelerator more than 1 % more or less.
+    cycles went; with --trace also DIR/trace.json, for ui.perfetto.dev, and DIR/replay.html, a page
+    that replays the run from the signals of the RTL. Exit status 1 if a word differs, or if the
+    core alone takes other cycles than the cycle model predicts, the accelerator more than 1 % more
+    or less.
 
     [bold]Examples[/bold]
 
@@ -108,6 +114,8 @@ def cosim(
       paro cosim capture.safetensors --top accelerator --query-rows 4 --bandwidth 1.6 -o cosim
 
       paro cosim capture.safetensors --top accelerator --cores 4 --key-slots 4 -o cosim
+
+      paro cosim capture.safetensors --heads 2 --trace -o cosim
 
       paro cosim capture.safetensors --heads 2 --query-blocks 0:1 --waves -o cosim
 
@@ -145,7 +153,7 @@ def cosim(
         simulate = partial(cosim_heads, choose_heads(capture, plan, config, heads, bounds))
     files.remove_files(output / _PICTURE)  # of an earlier run
     with progress_bar(sim) as progress:
-        report = simulate(target, Setup(sim, output, waves=waves, progress=progress))
+        report = simulate(target, Setup(sim, output, waves=waves, trace=trace, progress=progress))
     title, content = f"co-simulation {output}", report.to_dict()
     stdout.print(
         heads_table(title, content) if "heads" in content else layers_table(title, [content])
@@ -217,6 +225,8 @@ def _verdict(report: "Report") -> Table:
         "simulator": report.simulator,
         "cycles_per_second": report.cycles_per_second,
         "waves": report.waves,
+        "trace": report.trace,
+        "replay": report.replay,
     }
     if report.memory is not None:
         for direction in ("read", "write"):

@@ -30,6 +30,7 @@ from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import job_work, wanted_bytes
 from sim.cycles.cycle_model import Prediction, predict_accelerator
 from sim.cycles.memory import Memory
+from sim.trace.trace import build_trace
 
 __all__ = ["ACCELERATOR_TOLERANCE", "AcceleratorRun", "AcceleratorTarget", "play_steps"]
 
@@ -91,7 +92,7 @@ def play_steps(
     harness = Harness(
         sources={
             f"{ACCELERATOR}.v": kept_verilog(config, ACCELERATOR, session.build_dir),
-            f"{BENCH_TOP}.v": harness_verilog(config),
+            f"{BENCH_TOP}.v": harness_verilog(config, trace=session.trace),
         },
         top=BENCH_TOP,
         ports=visible_ports(config),
@@ -172,7 +173,7 @@ class AcceleratorTarget:
         image = self._place(config, jobs)
         run = play_steps(config, [image], [Step()], session, self.memory)
         step = run.steps[0] if run.steps else StepResult()
-        counters = step.counters
+        counters, recording = step.counters, session.recording()
         words = [head.flatten() for outputs in run.outputs for head in outputs]
         return Simulation(
             words=words or [np.zeros(0, np.int16) for _ in jobs],
@@ -184,6 +185,7 @@ class AcceleratorTarget:
             seconds=run.seconds,
             waves=session.waves_path,
             counters=counters,
+            trace=recording and build_trace(recording, config, jobs),
         )
 
     def is_predicted(self, config: Config) -> bool:

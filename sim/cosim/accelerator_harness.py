@@ -14,6 +14,7 @@ from gen.names import ACCELERATOR, module_name
 from paro.config import Config
 from rtl.accelerator.accelerator import accelerator_signature
 from sim.cycles.stalls import CHANNELS, RANDOM_MODULE, salt
+from sim.trace.recorder import accelerator_recorder
 
 __all__ = ["BENCH_TOP", "harness_verilog", "visible_ports"]
 
@@ -51,8 +52,8 @@ def visible_ports(config: Config) -> list[str]:
     return ["clk", "rst", *_SETTINGS, *(name for name, _, _ in _ports(config))]
 
 
-def harness_verilog(config: Config) -> str:
-    """Text of module `BENCH_TOP`."""
+def harness_verilog(config: Config, *, trace: bool = False) -> str:
+    """Text of module `BENCH_TOP`; with ``trace`` it records what `sim.trace` makes a trace of."""
     ports = _ports(config)
     declarations = ["  input clk", "  input rst"]
     declarations += [f"  input [{width - 1}:0] {name}" for name, width in _SETTINGS.items()]
@@ -90,6 +91,7 @@ def harness_verilog(config: Config) -> str:
         read_salt=_salt("read_delay"),
         write_salt=_salt("write_delay"),
         connections=",\n".join(connections),
+        recorder=accelerator_recorder("accelerator", config.cores) if trace else "",
     )
 
 
@@ -232,5 +234,5 @@ module {top} (
   {accelerator} accelerator (
 {connections}
   );
-endmodule
+{recorder}endmodule
 """

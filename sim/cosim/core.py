@@ -33,6 +33,7 @@ from sim.cosim.target import Simulation
 from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import job_work
 from sim.cycles.cycle_model import Prediction, predict
+from sim.trace.trace import Trace, build_trace
 
 __all__ = ["CoreTarget"]
 
@@ -77,7 +78,7 @@ class CoreTarget:
         harness = Harness(
             sources={
                 f"{CORE}.v": kept_verilog(config, CORE, session.build_dir),
-                f"{BENCH_TOP}.v": harness_verilog(config, depth),
+                f"{BENCH_TOP}.v": harness_verilog(config, depth, trace=session.trace),
             },
             top=BENCH_TOP,
             ports=visible_ports(config),
@@ -159,7 +160,16 @@ def _simulation(
         simulated_cycles=result.cycles,
         seconds=seconds,
         waves=session.waves_path,
+        trace=_trace(config, jobs, session, result),
     )
+
+
+def _trace(config: Config, jobs: Sequence[Job], session: Session, result: Result) -> Trace | None:
+    """Trace from the first command to the last output; after a failure to all that was recorded."""
+    recording = session.recording()
+    if recording is None or not result.commands or result.commands[0].start is None:
+        return None
+    return build_trace(recording, config, jobs, (result.commands[0].start, result.commands[-1].end))
 
 
 def _job_words(config: Config, job: Job, streamed: np.ndarray) -> np.ndarray:

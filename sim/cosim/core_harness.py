@@ -21,6 +21,7 @@ from gen.ports import describe_ports
 from paro.config import Config
 from rtl.interfaces import activity_layout
 from sim.cycles.stalls import RANDOM_MODULE, ROWS, salt
+from sim.trace.recorder import core_recorder
 
 __all__ = ["BENCH_TOP", "harness_verilog", "status_bits", "visible_ports"]
 
@@ -77,8 +78,11 @@ def _width(streams: list[dict[str, Any]], name: str) -> int:
     return next(entry["payload"]["width"] for entry in streams if entry["name"] == name)
 
 
-def harness_verilog(config: Config, depth: int) -> str:
-    """Text of module `BENCH_TOP`, with players of ``depth`` beats, a power of two."""
+def harness_verilog(config: Config, depth: int, *, trace: bool = False) -> str:
+    """Text of module `BENCH_TOP`, with players of ``depth`` beats, a power of two.
+
+    With ``trace`` it records what `sim.trace` makes a trace of.
+    """
     streams = describe_ports(config)["streams"]
     declarations = [
         f"  {direction} {f'[{width - 1}:0] ' if width > 1 else ''}{name}"
@@ -123,6 +127,7 @@ def harness_verilog(config: Config, depth: int) -> str:
         moves=moves,
         status="\n".join(status),
         connections=",\n".join(connections),
+        recorder=core_recorder("core") if trace else "",
     )
 
 
@@ -169,7 +174,7 @@ module {top} (
   {core} core (
 {connections}
   );
-endmodule
+{recorder}endmodule
 """
 
 _STALLS = """\

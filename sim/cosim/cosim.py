@@ -115,7 +115,7 @@ def cosim(heads: Heads, target: Target, setup: Setup) -> HeadsReport:
     scored = [_score(heads, task, run.filled(number)) for number, task in enumerate(tasks)]
     report = _report(heads, tasks, run, scored)
     write_outputs(setup.out_dir, scored, report.to_dict())
-    run.finish(setup.out_dir, keep=not report.bit_exact)
+    run.finish(setup.out_dir, report, [f"head {task.head}" for task in tasks])
     return report
 
 
@@ -247,7 +247,7 @@ def cosim_layer(work: LinearLayer, target: Target, setup: Setup) -> LayerReport:
     common = layer_report(layer, plan, config, result)
     report = LayerReport(**run.report(), first_mismatch=mismatch, **common)
     write_layer_outputs(setup.out_dir, result, report.to_dict())
-    run.finish(setup.out_dir, keep=not report.bit_exact)
+    run.finish(setup.out_dir, report, [layer.name])
     return report
 
 

@@ -116,8 +116,9 @@ class Report:
         Cycles simulated in one of them.
     capture, capture_sha256, config, avg_bits, tokens, mean_bits, density
         See `firmware_model.quality.evaluate.common_report` and `.layers.layer_report`.
-    waves : str, optional
-        Name of the file with the waveforms; there only if it is.
+    waves, trace, replay : str, optional
+        Names of the files with the waveforms, the trace, the page that replays it; there only if
+        they are.
     """
 
     bit_exact: bool
@@ -147,6 +148,8 @@ class Report:
     mean_bits: float
     density: float
     waves: str | None = None
+    trace: str | None = None
+    replay: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -162,8 +165,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Content of the JSON file."""
         content = asdict(self)
-        if self.waves is None:
-            del content["waves"]
+        for file in ("waves", "trace", "replay"):
+            if content[file] is None:
+                del content[file]
         return content
 
 

@@ -15,13 +15,20 @@ from firmware_model.progress import Progress
 from firmware_model.quality.evaluate import OUTPUTS_FILE, REPORT_FILE
 from paro.config import Config, files
 from sim.cache import cache_folder
+from sim.cosim.report import Report
 from sim.cosim.session import Session
 from sim.cosim.simulators import SIMULATORS, get_simulator
 from sim.cosim.target import Simulation, Target
 from sim.cosim.work import ideal_cycles
 from sim.cycles.cycle_model import compile_model
+from sim.trace.events import write_events
+from sim.trace.page import write_page
 
-__all__ = ["Run", "Setup", "imbalance", "run_jobs", "utilisation"]
+__all__ = ["REPLAY_FILE", "TRACE_FILE", "Run", "Setup", "imbalance", "run_jobs", "utilisation"]
+
+#: Names of the trace's files among the results.
+TRACE_FILE, REPLAY_FILE = "trace.json", "replay.html"
+_RESULTS = (REPORT_FILE, OUTPUTS_FILE, TRACE_FILE, REPLAY_FILE)
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,15 @@ class Setup:
     simulator : str
         Name in `sim.cosim.simulators.SIMULATORS`.
     out_dir : Path
-        Receives ``report.json``, ``outputs.safetensors`` and, if asked for, the waveforms.
+        Receives ``report.json``, ``outputs.safetensors`` and, if asked for, the waveforms, the
+        trace and the page that replays it.
     build_dir : Path, optional
         Where Verilog and compiled simulators are kept; the user's `sim.cache.cache_folder` by
         default.
     waves : bool
         Record waveforms.
+    trace : bool
+        Record a trace.
     progress : Progress, optional
         Called with (work done, work in all); a target says which work.
     """
@@ -47,6 +57,7 @@ class Setup:
     out_dir: Path
     build_dir: Path | None = None
     waves: bool = False
+    trace: bool = False
     progress: Progress | None = None
 
     def session(self) -> Session:
@@ -56,6 +67,7 @@ class Setup:
             build_dir=self.build_dir or cache_folder(),
             run_dir=self.out_dir / "simulation",
             waves=self.waves,
+            trace=self.trace,
             progress=self.progress,
         )
 
@@ -135,14 +147,31 @@ class Run:
             "simulation_seconds": round(simulation.seconds, 2),
             "cycles_per_second": round(simulation.simulated_cycles / simulation.seconds),
             "waves": simulation.waves and simulation.waves.name,
+            "trace": simulation.trace and TRACE_FILE,
+            "replay": simulation.trace and REPLAY_FILE,
         }
 
-    def finish(self, out_dir: Path, *, keep: bool) -> None:
-        """Move the waveforms to the results; keep the files of the simulation only if asked to."""
-        waves = self.simulation.waves
+    def finish(self, out_dir: Path, report: Report, labels: Sequence[str]) -> None:
+        """Add to the results of a report the waveforms, the trace and the page that replays it.
+
+        Of a run that is bit exact the simulation's own files are removed.
+
+        Parameters
+        ----------
+        out_dir : Path
+            Folder of the results.
+        report : Report
+            The run's.
+        labels : sequence of str
+            Names of the jobs.
+        """
+        waves, trace = self.simulation.waves, self.simulation.trace
         if waves is not None:
             shutil.move(waves, out_dir / waves.name)
-        if not keep:
+        if trace is not None:
+            write_events(out_dir / TRACE_FILE, trace, labels)
+            write_page(out_dir / REPLAY_FILE, trace, labels, report.to_dict())
+        if report.bit_exact:
             shutil.rmtree(self.session.run_dir)
 
     def _cores(self) -> list[dict[str, dict[str, int]]] | None:
@@ -188,7 +217,7 @@ def run_jobs(
     session = setup.session()
     target.check(config)
     # Nothing of an earlier run may be taken for this one's.
-    results = (REPORT_FILE, OUTPUTS_FILE, *(cls.waves_file for cls in SIMULATORS.values()))
+    results = (*_RESULTS, *(cls.waves_file for cls in SIMULATORS.values()))
     files.remove_files(*(setup.out_dir / name for name in results))
     with thread_pool(1) as pool:
         expected = pool.submit(model)

@@ -10,6 +10,8 @@ from pathlib import Path
 from firmware_model.parallel import thread_pool
 from firmware_model.progress import Progress
 from sim.cosim.simulators import Build, Simulator
+from sim.trace.recorder import RECORDING_FILE
+from sim.trace.recording import Recording, read_recording
 
 __all__ = ["Harness", "Session"]
 
@@ -53,6 +55,8 @@ class Session:
         Receives all files of the simulation; emptied first.
     waves : bool
         Record waveforms.
+    trace : bool
+        Record what a trace is made of, see `sim.trace`.
     progress : Progress, optional
         Called with (work done, work in all).
     """
@@ -61,6 +65,7 @@ class Session:
     build_dir: Path
     run_dir: Path
     waves: bool = False
+    trace: bool = False
     progress: Progress | None = None
 
     @property
@@ -68,6 +73,11 @@ class Session:
         """File with the waveforms, if they were recorded."""
         path = self.run_dir / self.simulator.waves_file
         return path if self.waves and path.exists() else None
+
+    def recording(self) -> Recording | None:
+        """Return what was recorded for a trace, if it was asked for."""
+        path = self.run_dir / RECORDING_FILE
+        return read_recording(path) if self.trace and path.exists() else None
 
     @property
     def stopped(self) -> str:

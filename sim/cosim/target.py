@@ -13,6 +13,7 @@ from paro.config import Config
 from sim.cosim.report import MemoryReport
 from sim.cosim.session import Session
 from sim.cycles.cycle_model import Prediction
+from sim.trace.trace import Trace
 
 __all__ = ["Simulation", "Target"]
 
@@ -44,6 +45,8 @@ class Simulation:
         File with the waveforms.
     counters : Counters, optional
         Those of the accelerator.
+    trace : Trace, optional
+        If it was asked for and something happened.
     """
 
     words: list[np.ndarray]
@@ -55,6 +58,7 @@ class Simulation:
     seconds: float
     waves: Path | None
     counters: Counters | None = None
+    trace: Trace | None = None
 
 
 class Target(Protocol):

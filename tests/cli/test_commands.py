@@ -306,6 +306,21 @@ def test_cosim_of_the_accelerator_takes_its_memory(paro, plan, tmp_path, monkeyp
         assert row in outcome.out
 
 
+def test_cosim_traces_when_asked(paro, plan, tmp_path, monkeypatch):
+    setups = []
+
+    def simulate(_, __, setup):
+        setups.append(setup)
+        files = {"trace": "trace.json", "replay": "replay.html"}
+        return cosim_report(**files) if setup.trace else cosim_report()
+
+    monkeypatch.setattr("sim.cosim.cosim.cosim", simulate)
+    for options, traced in (((), False), (("--trace",), True)):
+        outcome = paro("cosim", CAPTURE, "--plan", plan, *options, "-o", tmp_path / "out")
+        assert outcome.status == 0, outcome.err
+        assert ("replay.html" in outcome.out) == setups[-1].trace == traced
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
