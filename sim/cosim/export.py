@@ -138,7 +138,7 @@ def export(work: Work, out_dir: Path, name: str | None = None) -> dict[str, Any]
         "testbench.v": bench,
         "paro_driver.h": driver_header(work.config, name),
         "paro_driver.c": driver_source(),
-        "example.c": example(work.config, name, **place),
+        "example.c": example(work.config, name, **place, last=image.base + memory.nbytes - 1),
     }
     for file, text in sources.items():
         files.write_text(out_dir / file, text)
