@@ -3,7 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["HeadsReport", "LayerReport", "MemoryReport", "Mismatch", "Report", "Traffic"]
+__all__ = [
+    "HeadsReport",
+    "LayerReport",
+    "LinkReport",
+    "MemoryReport",
+    "Mismatch",
+    "Report",
+    "Traffic",
+]
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,38 @@ class MemoryReport:
     write: Traffic
 
 
+@dataclass(frozen=True)
+class LinkReport:
+    """The link to a board and its traffic.
+
+    Parameters
+    ----------
+    device : str
+        Where the board was reached.
+    clock_mhz : float
+        Clock of its accelerator and memory.
+    bytes_written, bytes_read : int
+        Bytes of memory that went over the link; those that were sent again count again.
+    load_seconds, work_seconds, read_seconds : float
+        Wall-clock time to load the queue, to work on it, to read and check the results.
+    load_mb_per_second, read_mb_per_second : float
+        Megabytes (10^6 bytes) a second, checks included.
+    faults : list of str
+        What the link lost or changed, noticed and mended.
+    """
+
+    device: str
+    clock_mhz: float
+    bytes_written: int
+    bytes_read: int
+    load_seconds: float
+    work_seconds: float
+    read_seconds: float
+    load_mb_per_second: float
+    read_mb_per_second: float
+    faults: list[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What the reports of heads and of layers share; content of ``report.json``, in its order.
@@ -118,6 +158,8 @@ class Report:
         See `firmware_model.quality.evaluate.common_report` and `.layers.layer_report`.
     waves : str, optional
         Name of the file with the waveforms; there only if it is.
+    link : LinkReport, optional
+        Of a board; there only if it is one.
     """
 
     bit_exact: bool
@@ -147,6 +189,7 @@ class Report:
     mean_bits: float
     density: float
     waves: str | None = None
+    link: LinkReport | None = None
 
     @property
     def passed(self) -> bool:
@@ -162,8 +205,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Content of the JSON file."""
         content = asdict(self)
-        if self.waves is None:
-            del content["waves"]
+        for name in ("waves", "link"):
+            if content[name] is None:
+                del content[name]
         return content
 
 

@@ -130,11 +130,12 @@ class Run:
             "imbalance": cores and imbalance(cores),
             "top": self.target.name,
             "memory": self.target.memory_report(self.config, self.jobs, simulation),
-            "simulator": f"{session.simulator.name} ({session.simulator.version()})",
+            "simulator": session.description,
             "stall_seed": self.target.stall_seed,
             "simulation_seconds": round(simulation.seconds, 2),
             "cycles_per_second": round(simulation.simulated_cycles / simulation.seconds),
             "waves": simulation.waves and simulation.waves.name,
+            "link": simulation.link,
         }
 
     def finish(self, out_dir: Path, *, keep: bool) -> None:
@@ -143,7 +144,7 @@ class Run:
         if waves is not None:
             shutil.move(waves, out_dir / waves.name)
         if not keep:
-            shutil.rmtree(self.session.run_dir)
+            shutil.rmtree(self.session.run_dir, ignore_errors=True)
 
     def _cores(self) -> list[dict[str, dict[str, int]]] | None:
         """Stages of each core, if there are several."""
@@ -192,10 +193,11 @@ def run_jobs(
     files.remove_files(*(setup.out_dir / name for name in results))
     with thread_pool(1) as pool:
         expected = pool.submit(model)
-        compiled = pool.submit(compile_model)
+        compiled = pool.submit(compile_model) if target.is_predicted(config) else None
         simulation = target.simulate(config, jobs, session)
         words = expected.result()
-        compiled.result()
+        if compiled is not None:
+            compiled.result()
     return Run(config, jobs, target, session, simulation, words)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from firmware_model.host.driver import Counters
 from firmware_model.host.jobs import Job
 from paro.config import Config
-from sim.cosim.report import MemoryReport
+from sim.cosim.report import LinkReport, MemoryReport
 from sim.cosim.session import Session
 from sim.cycles.cycle_model import Prediction
 
@@ -44,6 +44,8 @@ class Simulation:
         File with the waveforms.
     counters : Counters, optional
         Those of the accelerator.
+    link : LinkReport, optional
+        Of a board.
     """
 
     words: list[np.ndarray]
@@ -55,6 +57,7 @@ class Simulation:
     seconds: float
     waves: Path | None
     counters: Counters | None = None
+    link: LinkReport | None = None
 
 
 class Target(Protocol):
