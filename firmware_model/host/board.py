@@ -40,8 +40,9 @@ _REGION_BYTES, _LEAST_REGION = 4096, 512
 _TRIES = 8
 #: How often a whole queue is begun.
 _QUEUES = 5
-#: Looks at a checksum that is not ready; the board reads a region in a millisecond.
-_LOOKS = 64
+#: Looks at a checksum that is not ready; the board reads a region in a millisecond. Later ones ask
+#: for it so many times at once, which lasts longer and saves waiting for the link.
+_LOOKS, _AT_ONCE = 16, 8
 #: Seconds that a memory may take to start: a millisecond, but on a simulated board.
 _START_SECONDS = 120.0
 #: Registers that read as they were written.
@@ -181,8 +182,9 @@ class BoardTransport:
         for _ in range(_TRIES):
             before = self._register("checks")
             self._mended(lambda: self._begin_check(place, words))
-            for _ in range(_LOOKS):
-                told = self._mended(lambda: self._bus.read([(board_address("address"), 5)]))[0]
+            for look in range(_LOOKS):
+                requests = [(board_address("address"), 5)] * min(look + 1, _AT_ONCE)
+                told = self._mended(lambda requests=requests: self._bus.read(requests))[-1]
                 told_place, told_words, busy, checks, checksum = np.frombuffer(told, "<u4").tolist()
                 if (told_place, told_words) != (place, words) or busy not in (0, 1):
                     break  # a command, or its answer, was changed
