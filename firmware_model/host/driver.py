@@ -6,7 +6,7 @@ registers and the memory are simply there, `run_sync` calls them like functions.
 
 from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,16 +14,21 @@ from firmware_model.host.image import Image, PlacedOutput
 from paro.config.config import Config
 from paro.config.errors import ParoError
 from paro.config.registers import (
+    BURST_CAUSES,
     CAUSES,
     MAGIC,
     MAP_VERSION,
+    PAGE_BYTES,
+    PAGE_NUMBER_BITS,
     REGISTER_BITS,
     STAGES,
     START_CAUSES,
     STATES,
+    WINDOWS,
     Cause,
     counter_name,
     find_register,
+    window_name,
 )
 
 __all__ = [
@@ -71,7 +76,7 @@ class AcceleratorError(ParoError):
     head : int
         Index in the queue of the descriptor at fault; 0 if a start was refused.
     address : int
-        Byte address of the burst that failed; 0 for other causes.
+        Byte address of the burst that failed or was refused; 0 for other causes.
     """
 
     def __init__(self, cause: Cause, head: int, address: int) -> None:
@@ -79,7 +84,7 @@ class AcceleratorError(ParoError):
         where = ""
         if cause not in (*START_CAUSES, Cause.NONE):
             where = f" at head {head} of the queue"
-        if cause in (Cause.READ_ERROR, Cause.WRITE_ERROR):
+        if cause in BURST_CAUSES:
             where += f", in the burst at address {address:#x}"
         super().__init__(f"the accelerator reports error {cause.name}{where}: {CAUSES[cause]}")
 
@@ -143,10 +148,11 @@ class Driver:
             raise ParoError(
                 f"no PARO accelerator answers: IDENT reads {magic:#010x}; legal: {MAGIC:#010x}"
             )
-        major = await self._read("VERSION", "major")
-        if major != MAP_VERSION[0]:
+        major, minor = await self._read("VERSION", "major"), await self._read("VERSION", "minor")
+        if major != MAP_VERSION[0] or minor < MAP_VERSION[1]:
             raise ParoError(
-                f"the accelerator's registers have version {major}; legal: {MAP_VERSION[0]}"
+                f"the accelerator's registers have version {major}.{minor}; legal: "
+                f"{MAP_VERSION[0]}.{MAP_VERSION[1]} and later ones of {MAP_VERSION[0]}"
             )
         values = {name: await self._read(name.upper()) for name in Config.model_fields}
         config = Config(**values)
@@ -162,9 +168,41 @@ class Driver:
         """Write heads and descriptors to memory."""
         await self._transport.write(image.base, image.data)
 
-    async def start(self, image: Image, *, interrupt: bool = False) -> None:
+    async def set_windows(self, **windows: range | None) -> None:
+        """Let the accelerator read and write memory there alone; at rest.
+
+        Parameters
+        ----------
+        **windows : range of int, or None
+            Byte addresses of some of `paro.config.registers.WINDOWS`, widened to whole pages; an
+            empty range closes a window, None opens it to all of memory.
+
+        Raises
+        ------
+        ParoError
+            If there is no such window, or memory does not reach so far.
+        """
+        memory = range(PAGE_BYTES << PAGE_NUMBER_BITS)
+        for window, given in windows.items():
+            if window not in WINDOWS:
+                raise ParoError(f"no window {window!r}; legal: {', '.join(WINDOWS)}")
+            addresses = memory if given is None else given
+            if addresses and not (addresses[0] in memory and addresses[-1] in memory):
+                raise ParoError(
+                    f"the window of {window} leaves the memory; legal: addresses from 0 to "
+                    f"{memory[-1]:#x}"
+                )
+            first, last = (addresses[0], addresses[-1]) if addresses else (PAGE_BYTES, 0)
+            await self._write(window_name(window, "first"), value=first // PAGE_BYTES)
+            await self._write(window_name(window, "last"), value=last // PAGE_BYTES)
+
+    async def start(
+        self, image: Image, *, interrupt: bool = False, open_memory: bool = False
+    ) -> None:
         """Start work on a loaded queue; the interrupt is enabled if asked for.
 
+        The accelerator may read the image alone, and write to its outputs, in whole pages; unless
+        ``open_memory``: then all of memory. While it is at work, its windows stay.
         What the accelerator reported before is cleared. If it refuses, `wait` says why.
 
         Raises
@@ -178,6 +216,10 @@ class Driver:
                 f"the queue was laid out for configuration {image.digest}; legal: the "
                 f"accelerator's, {digest}"
             )
+        if not await self.busy():
+            outputs = None if open_memory else image.output_bytes()
+            inputs = None if open_memory else image.bytes()
+            await self.set_windows(inputs=inputs, weights=range(0), outputs=outputs)
         await self._write_pair("QUEUE_BASE", image.queue_base)
         await self._write("QUEUE_COUNT", value=len(image.outputs))
         self._interrupt_enable = int(interrupt)
@@ -223,21 +265,38 @@ class Driver:
         looks = 0
         while polls is None or looks < polls:
             looks += 1
-            status = await self._transport.read32(find_register("STATUS").offset)
-            if _field(status, "STATUS", "error"):
-                error = await self._reported_error(status)
-                # Not done as well: the queue for which a start was refused may be done by now.
-                await self._write("STATUS", error=1)
-                if _field(status, "STATUS", "cause") != Cause.BUSY:
-                    await self._rest(f"{error}; then ")
-                raise error
-            if _field(status, "STATUS", "done"):
-                await self._write("STATUS", done=1)
+            if await self.look() == "done":
                 return
         raise ParoError(
             f"the accelerator is not done after {looks} looks at STATUS; "
             f"{await self._read('HEADS_DONE')} heads are"
         )
+
+    async def look(self) -> Literal["busy", "done", "rest"]:
+        """Look at STATUS once; a queue that is done, or an error, is acknowledged.
+
+        Raises
+        ------
+        AcceleratorError, ParoError
+            See `wait`.
+        """
+        status = await self._transport.read32(find_register("STATUS").offset)
+        if _field(status, "STATUS", "error"):
+            error = await self._reported_error(status)
+            # Not done as well: the queue for which a start was refused may be done by now.
+            await self._write("STATUS", error=1)
+            if _field(status, "STATUS", "cause") != Cause.BUSY:
+                await self._rest(f"{error}; then ")
+            raise error
+        if _field(status, "STATUS", "done"):
+            await self._write("STATUS", done=1)
+            return "done"
+        return "busy" if _field(status, "STATUS", "busy") else "rest"
+
+    async def has_begun(self) -> bool:
+        """Whether, after a reset, a start has arrived: something is under way, done or wrong."""
+        status = await self._transport.read32(find_register("STATUS").offset)
+        return any(_field(status, "STATUS", name) for name in ("busy", "done", "error"))
 
     async def busy(self) -> bool:
         """Whether a queue is being worked on or given up."""
@@ -312,7 +371,7 @@ class Driver:
         head = address = 0
         if cause not in START_CAUSES:
             head = await self._read("ERROR_HEAD")
-        if cause in (Cause.READ_ERROR, Cause.WRITE_ERROR):
+        if cause in BURST_CAUSES:
             address = await self._read_pair("ERROR_ADDRESS")
         return AcceleratorError(cause, head, address)
 

@@ -111,6 +111,12 @@ class PlacedOutput:
     row_words: int
     word_bytes: int
 
+    def bytes(self) -> range:
+        """Addresses from the first byte that is written to the last one."""
+        first, last = int(self.tokens.min()), int(self.tokens.max())
+        end = self.o_address + last * self.o_row_stride + self.row_words * self.word_bytes
+        return range(self.o_address + first * self.o_row_stride, end)
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -135,6 +141,15 @@ class Image:
     queue_base: int
     outputs: list[PlacedOutput]
     digest: str
+
+    def bytes(self) -> range:
+        """Addresses of all that it has."""
+        return range(self.base, self.base + len(self.data))
+
+    def output_bytes(self) -> range:
+        """Addresses from the first byte that is written to the last one; none without outputs."""
+        spans = [placed.bytes() for placed in self.outputs] or [range(0)]
+        return range(min(span.start for span in spans), max(span.stop for span in spans))
 
 
 def order_axes(grid: tuple[int, int, int], order: int) -> tuple[list[int], list[int]]:

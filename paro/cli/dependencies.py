@@ -11,7 +11,12 @@ __all__ = ["DISTRIBUTION", "Dependency", "dependencies", "install_command", "pro
 
 DISTRIBUTION = "paro-accelerator"
 #: Modules that are not named after the distribution that brings them.
-_PROVIDERS = {"PIL": "pillow", "cocotb_tools": "cocotb", "cocotbext": "cocotbext-axi"}
+_PROVIDERS = {
+    "PIL": "pillow",
+    "cocotb_tools": "cocotb",
+    "cocotbext": "cocotbext-axi",
+    "serial": "pyserial",
+}
 
 
 @dataclass(frozen=True)

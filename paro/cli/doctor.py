@@ -25,6 +25,7 @@ _EXTRAS = {
     "": "everything",
     "model": "calibrate, evaluate, picture",
     "sim": "cosim, estimate, sweep",
+    "board": "run, synth, load: boards with memory and link",
     "diffusers": "models of diffusers",
     "train": "training the video transformer",
     "dev": "development",

@@ -20,6 +20,7 @@ COMMANDS = (
     "plan",
     "generate",
     "cosim",
+    "run",
     "export",
     "evaluate",
     "picture",
@@ -27,6 +28,8 @@ COMMANDS = (
     "estimate",
     "sweep",
     "synth",
+    "boards",
+    "load",
     "benchmark",
     "doctor",
 )

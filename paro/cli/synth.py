@@ -1,5 +1,6 @@
 """`paro synth`: a bitstream, its frequency and its area."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,10 @@ def synth(
         str | None,
         typer.Option("--board", metavar="NAME", help=f"board, default {_BOARD}"),
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="the core alone, which tests itself: no memory, no link"),
+    ] = False,
     min_mhz: Annotated[
         float | None,
         typer.Option(
@@ -41,45 +46,65 @@ def synth(
         ),
     ] = None,
 ) -> None:
-    """Build a core for a board: Yosys, nextpnr and ecppack, all from PyPI.
+    """Build an accelerator for a board: Yosys, nextpnr and ecppack, all from PyPI.
 
-    The bitstream is a self test that the board can run: the core computes a small built-in tile
+    The bitstream has the accelerator, a controller of the board's memory and a serial link, both of
+    LiteX: `paro load` brings it to the board, `paro run` gives it work. The LEDs run in a row.
+    Writes DIR/report.json, DIR/paro_board.bit and DIR/csr.json, which LiteX's own tools take.
+
+    With --self-test it is the core alone, and needs no host: it computes a small built-in tile
     from block RAM over and over and compares a signature of its results with the golden
     reference. LEDs: 0 blinks with the runs, 1 a run has ended, 2 all were right, 3 one was wrong,
     4 to 7 low bits of the signature. The fire button starts again.
+    Writes DIR/report.json and DIR/paro_top.bit.
 
     With --liberty the core is mapped to the cells of a library: their area, memories left out, and,
     where OpenSTA is installed, the longest path.
 
-    Writes DIR/report.json and, for a board, DIR/paro_top.bit. Exit status 1 if timing is not met.
+    Writes DIR/report.json. Exit status 1 if timing is not met; 2, before the long work, if the
+    device cannot hold the design.
 
     [bold]Examples[/bold]
 
-      paro synth --board ulx3s-85f --preset ulx3s -o fpga-8x8
+      paro synth --board ulx3s-85f --preset tiny -o board
 
-      paro synth --rows 4 --cols 4 --estimate -o fpga-4x4
+      paro synth --board ulx3s-85f --preset ulx3s --self-test -o fpga-8x8
 
-      paro synth --preset ulx3s --min-mhz 62.5 --seed 3 -o fpga-8x8
+      paro synth --rows 4 --cols 4 --self-test --estimate -o fpga-4x4
+
+      paro synth --preset ulx3s --self-test --min-mhz 62.5 --seed 3 -o fpga-8x8
 
       paro synth --preset ulx3s --liberty cells.lib -o silicon-8x8
     """
     if liberty is not None:
-        of_boards = {"board": board, "min-mhz": min_mhz, "estimate": estimate or None, "seed": seed}
+        of_boards = {
+            "board": board,
+            "self-test": self_test or None,
+            "min-mhz": min_mhz,
+            "estimate": estimate or None,
+            "seed": seed,
+        }
         given = [name for name, value in of_boards.items() if value is not None]
         if given:
             raise ParoError(f"--{given[0]} is for a board; --liberty takes none")
         _synth_cells(config.build(), liberty, output)
         return
-    from fpga import synth as flow
-
     core = config.build()
     name = _BOARD if board is None else board
+    clock = _MIN_MHZ if min_mhz is None else min_mhz
+    if self_test:
+        from fpga.synth import synth as flow
+
+        build = partial(flow, min_mhz=clock)
+    else:
+        from fpga.soc.build import build_board
+
+        build = partial(build_board, clock_mhz=clock)
     with step_line(name) as progress:
-        report = flow.synth(
+        report = build(
             core,
             name,
             output,
-            min_mhz=_MIN_MHZ if min_mhz is None else min_mhz,
             estimate=estimate,
             seed=1 if seed is None else seed,
             progress=progress,

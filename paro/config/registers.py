@@ -12,11 +12,14 @@ from paro.config.config import Config
 from paro.config.formats import STAGE_MEANINGS
 
 __all__ = [
+    "BURST_CAUSES",
     "CAUSES",
     "CORE_BITS",
     "MAGIC",
     "MAP_VERSION",
     "MEMORY_ADDRESS_BITS",
+    "PAGE_BYTES",
+    "PAGE_NUMBER_BITS",
     "QUEUE_BITS",
     "QUEUE_MAX",
     "REGISTERS",
@@ -25,28 +28,41 @@ __all__ = [
     "STAGES",
     "START_CAUSES",
     "STATES",
+    "WINDOWS",
     "Access",
     "Cause",
     "Field",
     "Register",
     "counter_name",
     "find_register",
+    "window_name",
 ]
 
 #: "PARO" in memory: value of IDENT and of the first word of every descriptor.
 MAGIC = int.from_bytes(b"PARO", "little")
 #: Version of this map, (major, minor); the major one changes when old drivers no longer fit.
-MAP_VERSION = (3, 1)
+MAP_VERSION = (3, 2)
 #: Bits of a register.
 REGISTER_BITS = 32
 #: Bits of a byte address of the registers: 4 KiB.
 REGISTER_ADDRESS_BITS = 12
 #: Bits of a byte address of the memory that holds heads.
 MEMORY_ADDRESS_BITS = 40
+#: Bytes of a page: no burst crosses a multiple of it, and windows are whole pages.
+PAGE_BYTES = 4096
+#: Bits of a page's number.
+PAGE_NUMBER_BITS = MEMORY_ADDRESS_BITS - (PAGE_BYTES.bit_length() - 1)
 #: Bits of a number of heads in a queue.
 QUEUE_BITS = 16
 #: Most heads in a queue.
 QUEUE_MAX = 2**QUEUE_BITS - 1
+
+#: Windows of memory, in the order of their registers, and what the accelerator does there alone.
+WINDOWS = {
+    "inputs": "reads",
+    "weights": "reads",
+    "outputs": "writes, and reads what earlier jobs of the queue put out",
+}
 
 #: Bits of a core's number.
 CORE_BITS = 3
@@ -77,6 +93,8 @@ class Cause(IntEnum):
     BAD_QUEUE_BASE = 10
     BAD_KIND = 11
     BAD_LAYER = 12
+    READ_OUTSIDE = 13
+    WRITE_OUTSIDE = 14
 
 
 #: Meaning of each cause.
@@ -96,10 +114,15 @@ CAUSES = {
     Cause.BAD_QUEUE_BASE: "a start came with a QUEUE_BASE that is not a multiple of 4",
     Cause.BAD_KIND: "a descriptor has a kind that this accelerator does not know",
     Cause.BAD_LAYER: "a layer's chunks, or a shift of a descriptor, are not legal",
+    Cause.READ_OUTSIDE: "a descriptor leads to a read outside of all windows; it was not begun",
+    Cause.WRITE_OUTSIDE: "a descriptor leads to a write outside of the window of outputs; it was "
+    "not begun",
 }
 
 #: Causes for which a start is refused: they are of no head.
 START_CAUSES = (Cause.BUSY, Cause.EMPTY_QUEUE, Cause.BAD_QUEUE_BASE)
+#: Causes that come with the address of a burst.
+BURST_CAUSES = (Cause.READ_ERROR, Cause.WRITE_ERROR, Cause.READ_OUTSIDE, Cause.WRITE_OUTSIDE)
 
 Access = Literal["ro", "rw", "w1c", "strobe"]
 
@@ -189,6 +212,11 @@ def counter_name(stage: str, state: str) -> str:
     return f"{stage}_{state}".upper()
 
 
+def window_name(window: str, end: Literal["first", "last"]) -> str:
+    """Name of the register that holds the first or the last page of a window."""
+    return f"{window}_{end}_PAGE".upper()
+
+
 def _single(
     name: str,
     offset: int,
@@ -196,6 +224,7 @@ def _single(
     *,
     width: int = REGISTER_BITS,
     access: Access = "ro",
+    reset: int = 0,
     constant: Callable[[Config], int] | None = None,
 ) -> Register:
     """Describe a register that holds one value."""
@@ -205,6 +234,7 @@ def _single(
         width=width,
         access=access,
         description=description,
+        reset=reset,
         constant=constant,
     )
     return Register(name=name, offset=offset, description=description, fields=(field,))
@@ -248,6 +278,24 @@ def _configuration(offset: int) -> list[Register]:
             constant=lambda config, name=name: getattr(config, name),
         )
         for index, (name, info) in enumerate(Config.model_fields.items())
+    ]
+
+
+def _windows(offset: int) -> list[Register]:
+    """Describe two registers for each window; after reset all are open."""
+    return [
+        _single(
+            window_name(window, end),
+            offset + 8 * index + 4 * (end == "last"),
+            f"{end.capitalize()} page of {PAGE_BYTES} bytes of the window of {window}: there the "
+            f"accelerator {use}. It takes effect at once, so write it at rest alone. A window "
+            "whose last page is before its first is closed",
+            width=PAGE_NUMBER_BITS,
+            access="rw",
+            reset=(1 << PAGE_NUMBER_BITS) - 1 if end == "last" else 0,
+        )
+        for index, (window, use) in enumerate(WINDOWS.items())
+        for end in ("first", "last")
     ]
 
 
@@ -369,7 +417,8 @@ REGISTERS: tuple[Register, ...] = (
     *_pair(
         "ERROR_ADDRESS",
         0x014,
-        "Byte address of the burst that failed, for READ_ERROR and WRITE_ERROR alone",
+        "Byte address of the burst that failed or was refused, for "
+        f"{', '.join(cause.name for cause in BURST_CAUSES)} alone",
         width=MEMORY_ADDRESS_BITS,
     ),
     *_pair(
@@ -408,6 +457,7 @@ REGISTERS: tuple[Register, ...] = (
         width=CORE_BITS,
         access="rw",
     ),
+    *_windows(0x0A0),
     *_stage_counters(0x100),
 )
 

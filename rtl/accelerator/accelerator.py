@@ -6,7 +6,15 @@ from amaranth.lib.wiring import Out
 
 from paro.config import Config
 from paro.config.descriptor import ALIGNMENT
-from paro.config.registers import REGISTER_ADDRESS_BITS, STAGES, STATES, Cause, counter_name
+from paro.config.registers import (
+    REGISTER_ADDRESS_BITS,
+    STAGES,
+    STATES,
+    WINDOWS,
+    Cause,
+    counter_name,
+    window_name,
+)
 from rtl.accelerator.engine import Engine
 from rtl.accelerator.register_file import RegisterFile
 from rtl.accelerator.stage_counters import StageCounters
@@ -124,6 +132,10 @@ class Accelerator(wiring.Component):
             for name, member in signature.members.items():
                 outer, inner = getattr(self, f"{prefix}_{name}"), getattr(port, name)
                 m.d.comb += outer.eq(inner) if member.flow is Out else inner.eq(outer)
+        for index, window in enumerate(WINDOWS):
+            for end in ("first", "last"):
+                page = getattr(registers, window_name(window, end).lower())
+                m.d.comb += engine.windows[index][end].eq(page)
 
     def _judge_start(
         self, m: Module, registers: RegisterFile, resting: Signal, cause: Signal
@@ -155,7 +167,7 @@ class Accelerator(wiring.Component):
     ) -> None:
         """Report the engine's error; one of a write belongs to the first head not yet written."""
         address = Cat(registers.error_address_lo, registers.error_address_hi)
-        of_write = engine.cause == Cause.WRITE_ERROR
+        of_write = (engine.cause == Cause.WRITE_ERROR) | (engine.cause == Cause.WRITE_OUTSIDE)
         m.d.comb += registers.status_error_set.eq(1)
         m.d.sync += [
             cause.eq(engine.cause),

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
 from paro.config.formats import Kind, Operand
-from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
+from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, WINDOWS, Cause
 from rtl.accelerator.address_generator import AddressGenerator
 from rtl.accelerator.code_reader import CodeReader, code_rows
 from rtl.accelerator.corner_turn import CornerTurn
@@ -22,6 +22,7 @@ from rtl.accelerator.output_merge import OutputMerge
 from rtl.bus.axi import WORD_BYTES, Destination, axi_read_signature, axi_write_signature
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.run_arbiter import RunArbiter
+from rtl.bus.windows import windows_member
 from rtl.bus.write_master import WriteMaster
 from rtl.core.core import Core
 from rtl.interfaces import activity_layout, token_count_shape
@@ -83,6 +84,8 @@ class Engine(wiring.Component):
     -------
     read, write : Out
         Channels of the AXI4 master.
+    windows : In, `rtl.bus.windows.windows_member`
+        As `paro.config.registers.WINDOWS` has them.
     start : In, 1
     base, count : In
         With ``start``, once after reset: address and number of the descriptors.
@@ -95,7 +98,7 @@ class Engine(wiring.Component):
     cause : Out, `Cause`
         Error of this cycle, or NONE.
     error_address : Out
-        With READ_ERROR and WRITE_ERROR, address of the burst.
+        With causes of `paro.config.registers.BURST_CAUSES`, address of the burst.
     head : Out
         Number of the head whose descriptor or operands are read.
     head_done : Out, 1
@@ -112,6 +115,7 @@ class Engine(wiring.Component):
             {
                 "read": Out(axi_read_signature(config)),
                 "write": Out(axi_write_signature(config)),
+                "windows": windows_member(len(WINDOWS)),
                 "start": In(1),
                 "base": In(MEMORY_ADDRESS_BITS),
                 "count": In(QUEUE_BITS),
@@ -265,18 +269,23 @@ class Engine(wiring.Component):
             m.d.comb += self.cause.eq(queue.fault)
         with m.Elif(Cat(core.empty_row for core in cores).any()):
             m.d.comb += self.cause.eq(Cause.EMPTY_ROW)
-        with m.Elif(reader.failed):
-            m.d.comb += self.cause.eq(Cause.READ_ERROR)
-        with m.Elif(writer.failed):
-            m.d.comb += self.cause.eq(Cause.WRITE_ERROR)
+        for cause, told, address in (
+            (Cause.READ_ERROR, reader.failed, reader.failed_address),
+            (Cause.WRITE_ERROR, writer.failed, writer.failed_address),
+            (Cause.READ_OUTSIDE, reader.refused, reader.refused_address),
+            (Cause.WRITE_OUTSIDE, writer.refused, writer.refused_address),
+        ):
+            with m.Elif(told):
+                m.d.comb += [self.cause.eq(cause), self.error_address.eq(address)]
         m.d.comb += [
             queue.start.eq(self.start),
             queue.base.eq(self.base),
             queue.count.eq(self.count),
+            reader.windows.eq(self.windows),
+            writer.windows[0].eq(self.windows[list(WINDOWS).index("outputs")]),
             reader.stop.eq(self.stop),
             writer.stop.eq(self.stop),
             self.quiet.eq(reader.idle & writer.idle),
-            self.error_address.eq(Mux(reader.failed, reader.failed_address, writer.failed_address)),
             self.head.eq(queue.index),
             self.read_burst.eq(reader.burst),
             self.read_beat.eq(reader.beat),

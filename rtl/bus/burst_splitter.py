@@ -6,21 +6,20 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
 from paro.config.config import bits_unsigned
-from paro.config.registers import MEMORY_ADDRESS_BITS
+from paro.config.registers import MEMORY_ADDRESS_BITS, PAGE_BYTES
 from rtl.bus.axi import WORD_BYTES, run_layout
+from rtl.bus.windows import inside, windows_member
 from rtl.lib.arithmetic import log2
 
 __all__ = ["BurstSplitter", "burst_layout"]
-
-#: No burst crosses a multiple of this.
-PAGE_BYTES = 4096
 
 
 def burst_layout(config: Config, beats: int) -> data.StructLayout:
     """A burst of ``last_beat`` + 1 (at most ``beats``) whole beats from ``address`` on.
 
     ``address`` is a multiple of a beat's bytes. ``words`` 32-bit words of it belong to the run:
-    from lane ``first_lane`` of the first beat to lane ``last_lane`` of the last.
+    from lane ``first_lane`` of the first beat to lane ``last_lane`` of the last. It may begin if it
+    is ``allowed``: its page lies in a window.
     """
     lanes = config.axi_bits // 8 // WORD_BYTES
     return data.StructLayout(
@@ -30,6 +29,7 @@ def burst_layout(config: Config, beats: int) -> data.StructLayout:
             "first_lane": range(lanes),
             "last_lane": range(lanes),
             "words": unsigned(bits_unsigned(beats * lanes)),
+            "allowed": 1,
         }
     )
 
@@ -44,10 +44,14 @@ class BurstSplitter(wiring.Component):
         A power of two.
     beats : int
         Longest burst, a power of two.
+    windows : int
+        How many windows there are.
 
     Members
     -------
     runs : In, stream of `run_layout`
+    windows : In, `rtl.bus.windows.windows_member`
+        Where bursts may lie.
     bursts : Out, stream of `burst_layout`
     idle : Out, 1
         No burst is offered and none is left of a run.
@@ -59,7 +63,7 @@ class BurstSplitter(wiring.Component):
 
     LATENCY = 2
 
-    def __init__(self, config: Config, *, unit_bytes: int, beats: int):
+    def __init__(self, config: Config, *, unit_bytes: int, beats: int, windows: int = 1):
         self._config = config
         self._unit_bytes, self._beats = unit_bytes, beats
         beat_bytes = config.axi_bits // 8
@@ -67,6 +71,7 @@ class BurstSplitter(wiring.Component):
         super().__init__(
             {
                 "runs": In(stream.Signature(run_layout(config))),
+                "windows": windows_member(windows),
                 "bursts": Out(stream.Signature(burst_layout(config, beats))),
                 "idle": Out(1),
             }
@@ -77,6 +82,7 @@ class BurstSplitter(wiring.Component):
         run, burst = self.runs.payload, self.bursts.payload
         lane_bits = log2(self._config.axi_bits // 8 // WORD_BYTES)
         beat_bits = log2(self._beats)
+        page_bits = log2(PAGE_BYTES // WORD_BYTES)
 
         # A run: the word at which the next burst begins, the last word's place between two
         # boundaries, and how many boundaries are still to be crossed.
@@ -111,6 +117,7 @@ class BurstSplitter(wiring.Component):
                 burst.first_lane.eq(first[:lane_bits]),
                 burst.last_lane.eq(last[:lane_bits]),
                 burst.words.eq(last - first + 1),
+                burst.allowed.eq(inside(self.windows, word[page_bits:])),
                 word.eq(Cat(Const(0, place_bits), word[place_bits:] + 1)),
                 crossings.eq(crossings - 1),
             ]

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
-from paro.config.registers import MEMORY_ADDRESS_BITS
+from paro.config.registers import MEMORY_ADDRESS_BITS, WINDOWS
 from rtl.bus.axi import (
     CACHE_BUFFERABLE,
     ERROR_BIT,
@@ -15,6 +15,7 @@ from rtl.bus.axi import (
     run_layout,
 )
 from rtl.bus.burst_splitter import BurstSplitter
+from rtl.bus.windows import windows_member
 from rtl.bus.word_lanes import WordLanes, rotated, span, window
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
@@ -62,6 +63,8 @@ class ReadMaster(wiring.Component):
     -------
     runs : In, stream of `run_layout`
     axi : Out, `axi_read_signature`
+    windows : In, `rtl.bus.windows.windows_member`
+        Where reads may lie: in any of all windows.
     units : Out, stream of `unit_layout`
         All units of all runs in order.
     stop : In, 1
@@ -74,6 +77,10 @@ class ReadMaster(wiring.Component):
         A beat came with an error response; its data is used like any other.
     failed_address : Out, 40 bits
         With ``failed``: the beat's burst.
+    refused : Out, 1
+        The next burst lies in no window: neither it nor a later one begins, until reset.
+    refused_address : Out, 40 bits
+        With ``refused``: that burst.
     burst, beat : Out, 1
         An address, a beat of data is transferred.
 
@@ -93,11 +100,14 @@ class ReadMaster(wiring.Component):
             {
                 "runs": In(stream.Signature(run_layout(config))),
                 "axi": Out(axi_read_signature(config)),
+                "windows": windows_member(len(WINDOWS)),
                 "units": Out(stream.Signature(unit_layout(config))),
                 "stop": In(1),
                 "idle": Out(1),
                 "failed": Out(1),
                 "failed_address": Out(MEMORY_ADDRESS_BITS),
+                "refused": Out(1),
+                "refused_address": Out(MEMORY_ADDRESS_BITS),
                 "burst": Out(1),
                 "beat": Out(1),
             }
@@ -107,7 +117,10 @@ class ReadMaster(wiring.Component):
         m = Module()
         self._lanes = self._config.axi_bits // (8 * WORD_BYTES)
         m.submodules.splitter = splitter = BurstSplitter(
-            self._config, unit_bytes=self._config.load_bytes, beats=BURST_BEATS
+            self._config,
+            unit_bytes=self._config.load_bytes,
+            beats=BURST_BEATS,
+            windows=len(WINDOWS),
         )
         m.submodules.places = places = StreamFIFO(
             data.StructLayout(
@@ -156,7 +169,10 @@ class ReadMaster(wiring.Component):
             axi.arsize.eq(beat_bits),
             axi.arburst.eq(Burst.INCR),
             axi.arcache.eq(CACHE_BUFFERABLE),
-            may_begin.eq((~axi.arvalid | axi.arready) & ~self.stop),
+            splitter.windows.eq(self.windows),
+            self.refused.eq(bursts.valid & ~bursts.payload.allowed),
+            self.refused_address.eq(bursts.payload.address),
+            may_begin.eq((~axi.arvalid | axi.arready) & ~self.stop & bursts.payload.allowed),
             bursts.ready.eq(may_begin & tags.input.ready),
             tags.input.valid.eq(may_begin & bursts.valid),
             tags.input.payload.beat_address.eq(bursts.payload.address[beat_bits:]),

@@ -16,6 +16,7 @@ from rtl.bus.axi import (
     run_layout,
 )
 from rtl.bus.burst_splitter import BurstSplitter
+from rtl.bus.windows import windows_member
 from rtl.bus.word_lanes import WordLanes, rotated, span, window
 from rtl.interfaces import o_signature
 from rtl.lib.arithmetic import log2
@@ -58,6 +59,8 @@ class WriteMaster(wiring.Component):
     data : In, `rtl.interfaces.o_signature`
         All units of all runs in order. They may come before their run, and wait.
     axi : Out, `axi_write_signature`
+    windows : In, `rtl.bus.windows.windows_member`
+        Where writes may lie: in a single window.
     stop : In, 1
         Stays 1 until reset: no further burst is begun and no run is taken; begun bursts (an address
         that is already offered, too) are completed. Data may still be taken and is lost.
@@ -68,6 +71,10 @@ class WriteMaster(wiring.Component):
         A burst was answered with an error.
     failed_address : Out, 40 bits
         With ``failed``: the burst.
+    refused : Out, 1
+        The next burst lies in no window: neither it nor a later one begins, until reset.
+    refused_address : Out, 40 bits
+        With ``refused``: that burst.
     burst, beat : Out, 1
         An address, a beat of data is transferred.
 
@@ -87,10 +94,13 @@ class WriteMaster(wiring.Component):
                 "runs": In(stream.Signature(run_layout(config))),
                 "data": In(o_signature(config)),
                 "axi": Out(axi_write_signature(config)),
+                "windows": windows_member(1),
                 "stop": In(1),
                 "idle": Out(1),
                 "failed": Out(1),
                 "failed_address": Out(MEMORY_ADDRESS_BITS),
+                "refused": Out(1),
+                "refused_address": Out(MEMORY_ADDRESS_BITS),
                 "burst": Out(1),
                 "beat": Out(1),
             }
@@ -204,7 +214,12 @@ class WriteMaster(wiring.Component):
             axi.awsize.eq(beat_bits),
             axi.awburst.eq(Burst.INCR),
             axi.awcache.eq(CACHE_BUFFERABLE),
-            may_begin.eq((stored >= burst.words) & (~axi.awvalid | axi.awready) & ~self.stop),
+            splitter.windows.eq(self.windows),
+            self.refused.eq(bursts.valid & ~burst.allowed),
+            self.refused_address.eq(burst.address),
+            may_begin.eq(
+                (stored >= burst.words) & (~axi.awvalid | axi.awready) & ~self.stop & burst.allowed
+            ),
             bursts.ready.eq(may_begin & tags.input.ready & begun.input.ready),
             begin.eq(bursts.valid & bursts.ready),
             tags.input.payload.eq(burst.address[beat_bits:]),

@@ -160,7 +160,7 @@ def export(
         "testbench.v": bench,
         "paro_driver.h": driver_header(work.config, module),
         "paro_driver.c": driver_source(),
-        "example.c": example(work.config, module, **place),
+        "example.c": example(work.config, module, **place, last=image.base + memory.nbytes - 1),
     }
     for file, text in sources.items():
         files.write_text(out_dir / file, text)

@@ -3,7 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["HeadsReport", "LayerReport", "MemoryReport", "Mismatch", "Report", "Traffic"]
+__all__ = [
+    "HeadsReport",
+    "LayerReport",
+    "LinkReport",
+    "MemoryReport",
+    "Mismatch",
+    "Report",
+    "Traffic",
+]
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,38 @@ class MemoryReport:
     write: Traffic
 
 
+@dataclass(frozen=True)
+class LinkReport:
+    """The link to a board and its traffic.
+
+    Parameters
+    ----------
+    device : str
+        Where the board was reached.
+    clock_mhz : float
+        Clock of its accelerator and memory.
+    bytes_written, bytes_read : int
+        Bytes of memory that went over the link; those that were sent again count again.
+    load_seconds, work_seconds, read_seconds : float
+        Wall-clock time to load the queue, to work on it, to read and check the results.
+    load_mb_per_second, read_mb_per_second : float
+        Megabytes (10^6 bytes) a second, checks included.
+    faults : list of str
+        What the link lost or changed, noticed and mended.
+    """
+
+    device: str
+    clock_mhz: float
+    bytes_written: int
+    bytes_read: int
+    load_seconds: float
+    work_seconds: float
+    read_seconds: float
+    load_mb_per_second: float
+    read_mb_per_second: float
+    faults: list[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What the reports of heads and of layers share; content of ``report.json``, in its order.
@@ -119,6 +159,8 @@ class Report:
     waves, trace, replay : str, optional
         Names of the files with the waveforms, the trace, the page that replays it; there only if
         they are.
+    link : LinkReport, optional
+        Of a board; there only if it is one.
     """
 
     bit_exact: bool
@@ -150,6 +192,7 @@ class Report:
     waves: str | None = None
     trace: str | None = None
     replay: str | None = None
+    link: LinkReport | None = None
 
     @property
     def passed(self) -> bool:
@@ -165,9 +208,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Content of the JSON file."""
         content = asdict(self)
-        for file in ("waves", "trace", "replay"):
-            if content[file] is None:
-                del content[file]
+        for name in ("waves", "trace", "replay", "link"):
+            if content[name] is None:
+                del content[name]
         return content
 
 

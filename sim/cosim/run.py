@@ -142,13 +142,14 @@ class Run:
             "imbalance": cores and imbalance(cores),
             "top": self.target.name,
             "memory": self.target.memory_report(self.config, self.jobs, simulation),
-            "simulator": f"{session.simulator.name} ({session.simulator.version()})",
+            "simulator": session.description,
             "stall_seed": self.target.stall_seed,
             "simulation_seconds": round(simulation.seconds, 2),
             "cycles_per_second": round(simulation.simulated_cycles / simulation.seconds),
             "waves": simulation.waves and simulation.waves.name,
             "trace": simulation.trace and TRACE_FILE,
             "replay": simulation.trace and REPLAY_FILE,
+            "link": simulation.link,
         }
 
     def finish(self, out_dir: Path, report: Report, labels: Sequence[str]) -> None:
@@ -172,7 +173,7 @@ class Run:
             write_events(out_dir / TRACE_FILE, trace, labels)
             write_page(out_dir / REPLAY_FILE, trace, labels, report.to_dict())
         if report.bit_exact:
-            shutil.rmtree(self.session.run_dir)
+            shutil.rmtree(self.session.run_dir, ignore_errors=True)
 
     def _cores(self) -> list[dict[str, dict[str, int]]] | None:
         """Stages of each core, if there are several."""
@@ -221,10 +222,11 @@ def run_jobs(
     files.remove_files(*(setup.out_dir / name for name in results))
     with thread_pool(1) as pool:
         expected = pool.submit(model)
-        compiled = pool.submit(compile_model)
+        compiled = pool.submit(compile_model) if target.is_predicted(config) else None
         simulation = target.simulate(config, jobs, session)
         words = expected.result()
-        compiled.result()
+        if compiled is not None:
+            compiled.result()
     return Run(config, jobs, target, session, simulation, words)
 
 

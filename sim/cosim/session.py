@@ -69,6 +69,11 @@ class Session:
     progress: Progress | None = None
 
     @property
+    def description(self) -> str:
+        """What the work runs on."""
+        return f"{self.simulator.name} ({self.simulator.version()})"
+
+    @property
     def waves_path(self) -> Path | None:
         """File with the waveforms, if they were recorded."""
         path = self.run_dir / self.simulator.waves_file

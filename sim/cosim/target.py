@@ -10,7 +10,7 @@ import numpy as np
 from firmware_model.host.driver import Counters
 from firmware_model.host.jobs import Job
 from paro.config import Config
-from sim.cosim.report import MemoryReport
+from sim.cosim.report import LinkReport, MemoryReport
 from sim.cosim.session import Session
 from sim.cycles.cycle_model import Prediction
 from sim.trace.trace import Trace
@@ -47,6 +47,8 @@ class Simulation:
         Those of the accelerator.
     trace : Trace, optional
         If it was asked for and something happened.
+    link : LinkReport, optional
+        Of a board.
     """
 
     words: list[np.ndarray]
@@ -59,6 +61,7 @@ class Simulation:
     waves: Path | None
     counters: Counters | None = None
     trace: Trace | None = None
+    link: LinkReport | None = None
 
 
 class Target(Protocol):

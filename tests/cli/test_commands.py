@@ -136,6 +136,15 @@ CAPTURE = str(DEMO_CAPTURE)
         ("plan missing does not exist", ["picture", CAPTURE, "--plan", "missing"]),
         ("no board 'de10'; legal: ulx3s-12f", ["synth", "--board", "de10"]),
         ("clock = 3 MHz cannot be made", ["synth", "--min-mhz", "3"]),
+        ("clock = 3 MHz cannot be made", ["synth", "--self-test", "--min-mhz", "3"]),
+        ("no board 'de10'; legal: ulx3s-12f", ["synth", "--self-test", "--board", "de10"]),
+        ("device = 'usb' is not legal; legal: serial:PATH", ["run", CAPTURE, "--device", "usb"]),
+        ("plan missing does not exist", ["run", CAPTURE, "--device", "sim", "--plan", "missing"]),
+        (
+            "options of the configuration are for --device sim",
+            ["run", CAPTURE, "--device", "tcp:127.0.0.1:1", "--rows", "4"],
+        ),
+        ("--silence 0 is not", ["run", CAPTURE, "--device", "tcp:127.0.0.1:1", "--silence", "0"]),
     ],
 )
 def test_bad_input_is_one_sentence(refused, tmp_path, sentence, arguments):
@@ -154,6 +163,7 @@ WRITERS = {
     "generate": [],
     "picture": [CAPTURE, "--plan", "p"],
     "plan": ["x.npz", "--for", CAPTURE],
+    "run": [CAPTURE, "--device", "sim"],
     "study": ["ablation", CAPTURE],
     "sweep": ["--model", "flux.1-dev"],
     "synth": [],

@@ -63,6 +63,10 @@ REFUSALS = [
     ("export", DEMO, "--clock-mhz", "0", "-o", "out"),
     ("synth", "--board", "nope", "-o", "out"),
     ("synth", "--board", "ulx3s-85f", "--min-mhz", "0", "-o", "out"),
+    ("synth", "--self-test", "--board", "ulx3s-85f", "--min-mhz", "0", "-o", "out"),
+    ("run", "missing.safetensors", "--device", "sim", "-o", "out"),
+    ("run", DEMO, "--device", "usb", "-o", "out"),
+    ("load", "missing"),
 ]
 
 

@@ -7,8 +7,9 @@ import pytest
 from amaranth.hdl import Cat, Mux, Signal
 
 from paro.config import Config
+from paro.config.registers import PAGE_BYTES
 from rtl.bus.axi import WORD_BYTES
-from rtl.bus.burst_splitter import PAGE_BYTES, BurstSplitter
+from rtl.bus.burst_splitter import BurstSplitter
 from rtl.lib.arithmetic import log2
 from tests.formal.prove import Proof, check, mutant
 
@@ -86,6 +87,12 @@ def check_bursts(proof: Proof, splitter: BurstSplitter, uncovered: Uncovered) ->
         proof.holds(burst.first_lane + burst.words == burst.last_beat * lanes + burst.last_lane + 1)
         proof.holds(burst.address % PAGE_BYTES + (burst.last_beat + 1) * beat_bytes <= PAGE_BYTES)
         proof.holds((burst.words == left) | (end == lanes * beats))
+        page = burst.address[log2(PAGE_BYTES) :]
+        # A window is looked at when the burst is first offered.
+        window = proof.past(splitter.windows.as_value())
+        first, last = window[: len(page)], window[len(page) :]
+        waited = proof.past(offered & ~splitter.bursts.ready)
+        proof.holds(waited | (burst.allowed == ((first <= page) & (page <= last))))
     proof.holds(splitter.idle == (left == 0))
     quiet = (left != 0) & ~offered
     proof.holds(~(quiet & proof.past(quiet)))
@@ -113,7 +120,7 @@ def help_induction(proof: Proof, splitter: BurstSplitter, uncovered: Uncovered) 
 def test_proven(shape: tuple[int, int, int], tmp_path: Path) -> None:
     """In all cycles, by induction: bursts cover every word of every run once, in order, and no
     other; none is longer than the longest, crosses 4 KiB or ends before a boundary without need; an
-    offered one stays.
+    offered one stays, and is allowed just if its page, and so all of it, lies in the window.
     """
     verdict = check(splitter(*shape), properties, tmp_path, mode="prove", depth=2)
     assert verdict.status == "PASS", verdict
@@ -137,6 +144,7 @@ def test_reached(tmp_path: Path) -> None:
         ("(~self.bursts.valid | self.bursts.ready)", "(~self.bursts.valid | self.runs.valid)"),
         ("~active | (issue & ends)", "~active | issue"),
         ("crossings.eq(run_last[place_bits:])", "crossings.eq(run_words[place_bits:])"),
+        ("inside(self.windows, word[page_bits:])", "inside(self.windows, word[page_bits + 1 :])"),
     ],
 )
 def test_mutants_are_refuted(old: str, new: str, tmp_path: Path) -> None:

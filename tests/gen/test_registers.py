@@ -114,7 +114,7 @@ def test_document(preset):
         document["digest"], 16
     )
     assert by_name["CONTROL"]["fields"][2]["name"] == "interrupt_enable"
-    assert [cause["value"] for cause in document["causes"]] == list(range(13))
+    assert [cause["value"] for cause in document["causes"]] == list(range(15))
     assert (
         sum(field["width"] for field in document["descriptor"]["fields"]) == 31 * 32 - 6 * 24 + 32
     )

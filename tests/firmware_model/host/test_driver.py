@@ -11,9 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from firmware_model.capture import Capture
 from firmware_model.choices import ORDERS
 from firmware_model.host.driver import AcceleratorError, Driver, run_sync
 from firmware_model.host.image import (
@@ -26,13 +24,19 @@ from firmware_model.host.image import (
     place_jobs,
     save_image,
 )
-from firmware_model.host.jobs import HeadJob, HeadOperands, LayerJob
-from firmware_model.reference.jobs import head_job
-from firmware_model.reference.quantize import quantize_head
+from firmware_model.host.jobs import LayerJob
 from paro.config import PRESETS, Config, ParoError
 from paro.config.descriptor import DESCRIPTOR, pack_descriptor, unpack_descriptor
-from paro.config.registers import START_CAUSES, Cause, find_register
+from paro.config.registers import (
+    PAGE_BYTES,
+    WINDOWS,
+    Cause,
+    find_register,
+    window_name,
+)
+from tests.firmware_model.host.jobs import make_job
 from tests.firmware_model.host.outputs import model_outputs
+from tests.firmware_model.host.standin import StandIn
 from tests.places import ROOT
 
 TINY = PRESETS["tiny"]
@@ -66,171 +70,6 @@ LEGAL = {
     "k_scales_address": 0x6000,
     "codes_address": 0xFF_FFFF_FFFC,
 }
-
-
-def make_job(config: Config, order: int, seed: int, **changes) -> HeadJob:
-    generator = torch.Generator().manual_seed(seed)
-    grid, prefix, suffix = (3, 4, 7), 5, 2
-    tokens = 84 + prefix + suffix
-    q, k, v = torch.randn(3, 1, tokens, config.head_dim, generator=generator).unbind()
-    capture = Capture(Path("random"), q, k, v, grid, prefix, 0.2, "", "", "", suffix)
-    blocks = config.blocks_of(tokens)
-    codes = torch.randint(0, 4, (blocks, blocks), generator=generator).to(torch.uint8)
-    codes[:, 0] |= 1
-    head = quantize_head(capture, 0, order, config)
-    return dataclasses.replace(head_job(capture, head, codes), **changes)
-
-
-class StandIn:
-    """Registers and memory of an accelerator in Python."""
-
-    def __init__(self, config: Config, base: int, size: int):
-        self.config, self.base = config, base
-        self.memory = np.zeros(size, np.uint8)
-        self.registers = {
-            name: find_register(name).initial(config)
-            for name in ("IDENT", "VERSION", "DIGEST_LO", "DIGEST_HI")
-        }
-        self.registers |= {name.upper(): value for name, value in config.model_dump().items()}
-        self.error: tuple[int, int, int] | None = None  # cause, head, address
-        self.interrupt_enabled = False
-        self.looks_to_rest = 4
-        self.looks_until_done = 3
-        #: While the queue is given up.
-        self.looks_until_rest: int | None = None
-
-    def _name(self, address: int) -> str:
-        for name in ("CONTROL", "STATUS", "ERROR_HEAD", "HEADS_DONE"):
-            if find_register(name).offset == address:
-                return name
-        for prefix in ("QUEUE_BASE", "ERROR_ADDRESS", "DIGEST", "CYCLES"):
-            for suffix in ("LO", "HI"):
-                if find_register(f"{prefix}_{suffix}").offset == address:
-                    return f"{prefix}_{suffix}"
-        names = [*self.registers, "QUEUE_COUNT", "COUNTED_CORE"]
-        found = [name for name in names if find_register(name).offset == address]
-        return found[0] if found else f"{address:#x}"
-
-    async def read32(self, address: int) -> int:
-        name = self._name(address)
-        if name == "STATUS" and self.looks_until_rest is not None:
-            self.looks_until_rest -= 1
-            if self.looks_until_rest == 0:
-                self.registers["STATUS"] &= ~1
-        elif name == "STATUS" and self.registers.get("STATUS", 0) & 1:
-            self.looks_until_done -= 1
-            if self.looks_until_done == 0:
-                self.finish()
-        return self.registers.get(name, address)
-
-    async def write32(self, address: int, value: int) -> None:
-        name = self._name(address)
-        if name == "STATUS":
-            self.registers["STATUS"] = self.registers.get("STATUS", 0) & ~(value & 0b110)
-        elif name == "CONTROL":
-            self.interrupt_enabled = bool(value & 4)
-            busy = self.registers.get("STATUS", 0) & 1
-            if value & 2:
-                self.looks_until_rest = self.looks_to_rest if busy else None
-            elif value & 1 and busy:
-                self.registers["STATUS"] |= 0b100 | Cause.BUSY << 4
-            elif value & 1:
-                self.registers["STATUS"] = 1
-                self.looks_until_rest = None
-        else:
-            assert name in ("QUEUE_BASE_LO", "QUEUE_BASE_HI", "QUEUE_COUNT", "COUNTED_CORE")
-            self.registers[name] = value
-
-    async def read(self, address: int, count: int) -> bytes:
-        return self._bytes(address, count).tobytes()
-
-    async def write(self, address: int, data: bytes) -> None:
-        self._bytes(address, len(data))[:] = np.frombuffer(data, np.uint8)
-
-    def _bytes(self, address: int, count: int) -> np.ndarray:
-        start = address - self.base
-        assert 0 <= start <= start + count <= len(self.memory), "outside of the memory"
-        return self.memory[start : start + count]
-
-    def finish(self) -> None:
-        if self.error is not None:
-            cause, head, address = self.error
-            self.registers["STATUS"] = 0b100 | cause << 4
-            if cause not in START_CAUSES:
-                self.registers["STATUS"] |= 1
-                self.looks_until_rest = self.looks_to_rest
-            self.registers["ERROR_HEAD"] = head
-            self.registers["ERROR_ADDRESS_LO"] = address % 2**32
-            self.registers["ERROR_ADDRESS_HI"] = address >> 32
-            return
-        queue = self.registers["QUEUE_BASE_LO"] | self.registers["QUEUE_BASE_HI"] << 32
-        for index in range(self.registers["QUEUE_COUNT"]):
-            self.compute(self._bytes(queue + 128 * index, 128).view("<u4").tolist())
-        self.registers["HEADS_DONE"] = self.registers["QUEUE_COUNT"]
-        self.registers["STATUS"] = 0b010
-
-    def natural(self, words: list[int]) -> list[int]:
-        """Natural token at each position."""
-        tokens, prefix, suffix, (_, e1, e2) = words[2], words[5], words[6], words[7:10]
-        grid = tokens - prefix - suffix
-        result = []
-        for p in range(tokens):
-            if p >= grid + prefix:
-                result.append(p)
-            elif p >= grid:
-                result.append(p - grid)
-            else:
-                outer, middle, inner = p // (e2 * e1), p // e2 % e1, p % e2
-                result.append(prefix + outer * words[10] + middle * words[11] + inner * words[12])
-        return result
-
-    def compute(self, words: list[int]) -> None:
-        config = self.config
-        assert words[0] == 0x4F524150
-        assert words[1] == config.block | 3 << 8 | config.head_dim << 16
-        tokens, first_row, queries = words[2:5]
-        address = dict(zip(["q", "k", "v", "o", "mq", "mk", "codes"], words[17:31:2], strict=True))
-        high = dict(zip(address, words[18:31:2], strict=True))
-        address = {name: low | high[name] << 32 for name, low in address.items()}
-        stride = dict(zip("qkvo", words[13:17], strict=True))
-        assert not any(value % 4 for value in [*address.values(), *stride.values()])
-        natural = self.natural(words)
-
-        def gather(name: str) -> np.ndarray:
-            rows = [
-                self._bytes(address[name] + t * stride[name], config.head_dim).view(np.int8)
-                for t in natural
-            ]
-            return np.stack(rows)
-
-        def scales(name: str) -> np.ndarray:
-            padded = -(-tokens // config.load_tokens) * config.load_tokens
-            return self._bytes(address[name], 4 * padded).view("<i4")[:tokens]
-
-        blocks = -(-tokens // config.block)
-        rows, row_words = -(-queries // config.block), -(-blocks // 16)
-        count = -(-4 * rows * row_words // config.load_bytes) * config.load_bytes
-        memory = self._bytes(address["codes"], count).view("<u4")[: rows * row_words]
-        codes = np.ones((blocks, blocks), np.uint8)
-        for i, row in enumerate(memory.reshape(rows, row_words).tolist()):
-            for j in range(16 * row_words):
-                code = row[j // 16] >> 2 * (j % 16) & 3
-                if j < blocks:
-                    codes[first_row + i, j] = code
-                else:
-                    assert code == 0, "codes past the last key block"
-        head = HeadOperands(
-            *(gather(name) for name in "qkv"),
-            *(scales(name) for name in ("mq", "mk")),
-            permutation=np.array(natural),
-            order=0,
-        )
-        # The model takes no notice of the grid.
-        grid, computed = (1, 1, tokens), range(first_row, first_row + rows)
-        outputs = model_outputs(config, HeadJob(head, codes, grid, 0, query_blocks=computed))
-        for p, row in enumerate(outputs.astype("<i2"), start=first_row * config.block):
-            place = address["o"] + natural[p] * stride["o"]
-            self._bytes(place, 2 * config.head_dim)[:] = row.view(np.uint8)
 
 
 def ready(config: Config, image: Image) -> tuple[StandIn, Driver]:
@@ -299,7 +138,7 @@ def test_identify(config: Config) -> None:
     ("name", "value", "sentence"),
     [
         ("IDENT", 0, r"no PARO accelerator answers: IDENT reads 0x00000000; legal: 0x4f524150"),
-        ("VERSION", 2 << 16, r"registers have version 2; legal: 3"),
+        ("VERSION", 2 << 16, r"registers have version 2\.0; legal: 3\.2 and later ones of 3"),
         ("ROWS", 5, r"rows = 5 is not legal"),
         ("DIGEST_HI", 1, r"configuration 0001\w{8}, but what it tells of it gives \w{12}"),
     ],
@@ -356,7 +195,7 @@ def test_interrupt_and_polls(seed: int) -> None:
 
     assert len(run_sync(driver.run(image, interrupt()))) == 1
     assert accelerator.registers["STATUS"] == 0
-    accelerator.looks_until_done = 100
+    accelerator.looks_to_done = 100
     run_sync(driver.start(image))
     assert not accelerator.interrupt_enabled
     with pytest.raises(ParoError, match="not done after 5 looks at STATUS; 1 heads are"):
@@ -732,3 +571,43 @@ print(*sorted({"numba", "torch", "safetensors.torch", "amaranth"} & sys.modules.
     )
     assert outcome.stderr == ""
     assert outcome.stdout == "\n"
+
+
+def windows_of(accelerator: StandIn) -> dict[str, tuple[int, int]]:
+    """First and last page of each window."""
+    return {
+        window: (
+            accelerator.registers[window_name(window, "first")],
+            accelerator.registers[window_name(window, "last")],
+        )
+        for window in WINDOWS
+    }
+
+
+def test_the_accelerator_sees_no_more_than_its_image(seed: int) -> None:
+    base = 0x2_0000_0000
+    image = place_jobs(TINY, [make_job(TINY, 0, seed)] * 2, base)
+    accelerator, driver = ready(TINY, image)
+    run_sync(driver.run(image))
+    first, last = base // PAGE_BYTES, (base + len(image.data) - 1) // PAGE_BYTES
+    windows = windows_of(accelerator)
+    assert windows["inputs"] == (first, last)
+    assert windows["weights"] == (1, 0), "closed"
+    low, high = windows["outputs"]
+    assert first <= low <= high <= last
+    for placed in image.outputs:
+        end = placed.o_address + max(placed.tokens) * placed.o_row_stride + 2 * placed.words
+        assert low * PAGE_BYTES <= placed.o_address < end <= (high + 1) * PAGE_BYTES
+    assert high * PAGE_BYTES < end, "and no page more"
+    run_sync(driver.start(image, open_memory=True))
+    windows = windows_of(accelerator)
+    assert windows["inputs"] == windows["outputs"] == (0, (1 << 28) - 1)
+
+
+def test_windows_that_are_refused() -> None:
+    driver = Driver(StandIn(TINY, 0, 0))
+    with pytest.raises(ParoError, match="no window 'codes'; legal: inputs, weights, outputs"):
+        run_sync(driver.set_windows(codes=range(4)))
+    for addresses in (range(-1, 5), range(0, (1 << 40) + 1)):
+        with pytest.raises(ParoError, match="window of weights leaves the memory; legal: address"):
+            run_sync(driver.set_windows(weights=addresses))

@@ -9,7 +9,14 @@ import pytest
 from amaranth.hdl import Module
 
 from paro.config import Config
-from paro.config.registers import REGISTER_ADDRESS_BITS, Cause, find_register
+from paro.config.registers import (
+    PAGE_NUMBER_BITS,
+    REGISTER_ADDRESS_BITS,
+    WINDOWS,
+    Cause,
+    find_register,
+    window_name,
+)
 from rtl.accelerator.accelerator import Accelerator
 from rtl.accelerator.engine import Engine
 from rtl.bus.axi_lite import Response, axi_lite_signature
@@ -240,7 +247,12 @@ def test_reset(host: Host, word: int) -> None:
 
 @pytest.mark.parametrize(
     ("cause", "head", "address"),
-    [(Cause.READ_ERROR, 7, 0x98_7654_3210), (Cause.WRITE_ERROR, 1, 0x98_7654_3210)],
+    [
+        (Cause.READ_ERROR, 7, 0x98_7654_3210),
+        (Cause.WRITE_ERROR, 1, 0x98_7654_3210),
+        (Cause.READ_OUTSIDE, 7, 0x98_7654_3000),
+        (Cause.WRITE_OUTSIDE, 1, 0x98_7654_3000),
+    ],
 )
 def test_errors_of_the_engine(host: Host, cause: Cause, head: int, address: int) -> None:
     """Reported at once, with the head that is read or written; busy until the engine is quiet."""
@@ -263,5 +275,24 @@ def test_errors_of_the_engine(host: Host, cause: Cause, head: int, address: int)
         assert await host.status(ctx) == (BUSY | ERROR, cause), "a later error is not reported"
         await host.rest(ctx)
         assert await host.status(ctx) == (ERROR, cause)
+
+    host.simulate(testbench)
+
+
+def test_windows_reach_the_engine(host: Host) -> None:
+    """Open after reset; then as written, each in its place."""
+
+    async def testbench(ctx: Any) -> None:
+        last = (1 << PAGE_NUMBER_BITS) - 1
+        windows = host.engine.windows
+        for index in range(len(WINDOWS)):
+            assert (ctx.get(windows[index].first), ctx.get(windows[index].last)) == (0, last)
+        for index, window in enumerate(WINDOWS):
+            await host.write(ctx, window_name(window, "first"), 0x100 + index)
+            await host.write(ctx, window_name(window, "last"), last - index)
+        for index, window in enumerate(WINDOWS):
+            assert ctx.get(windows[index].first) == 0x100 + index
+            assert ctx.get(windows[index].last) == last - index
+            assert await host.read(ctx, window_name(window, "last")) == last - index
 
     host.simulate(testbench)

@@ -305,3 +305,53 @@ def test_latencies() -> None:
         assert 1 + await cycles_until(ctx, master.units.valid) == 2
 
     simulate(master, testbench)
+
+
+@pytest.mark.parametrize(("axi_bits", "load_bytes"), [(64, 8), (512, 64)])
+@pytest.mark.parametrize("hostile", ["below", "above", "last", "first", "between"])
+def test_no_burst_begins_outside_of_the_windows(
+    axi_bits: int, load_bytes: int, hostile: str, seed: int
+) -> None:
+    """Legal runs are read in full; of a hostile one, no burst outside begins, nor any after it."""
+    rng = random.Random(seed)
+    master = read_master(axi_bits, load_bytes)
+    memory = AxiMemory(rng=rng, latency=(1, 30))
+    # Pages 1, 2 and 4, 5 of the memory; the third window is closed.
+    first = memory.base // PAGE + 1
+    windows = [(first, first + 1), (first + 3, first + 4), (first + 5, first)]
+    units = PAGE // load_bytes
+    legal = [(memory.base + PAGE * page, units, 0) for page in (1, 4, 2, 5)]
+    begins = {
+        "below": memory.base,
+        "above": memory.base + 6 * PAGE,
+        "last": (1 << 40) - PAGE,
+        "first": 0,
+        "between": memory.base + 2 * PAGE + PAGE // 2,  # leaves its window in the middle
+    }
+    bench = Bench(master, memory, rng, 0.3)
+    expected = expected_units(memory, legal, load_bytes)
+
+    async def give(ctx: Any) -> None:
+        await bench.give(ctx, legal)
+        await bench.until(ctx, lambda: len(bench.units) == len(expected), 20000)
+        assert not ctx.get(master.refused)
+        await bench.give(ctx, [(begins[hostile], units, 0), *legal])
+
+    async def testbench(ctx: Any) -> None:
+        for index, (low, high) in enumerate(windows):
+            ctx.set(master.windows[index].first, low)
+            ctx.set(master.windows[index].last, high)
+        await bench.until(ctx, lambda: ctx.get(master.refused), 20000)
+        outside = begins[hostile] + (PAGE // 2 if hostile == "between" else 0)
+        assert ctx.get(master.refused_address) == outside
+        await ctx.tick().repeat(300)
+        assert ctx.get(master.refused)
+        ctx.set(master.stop, 1)
+        await ctx.delay(1e-7)
+        await bench.until(ctx, lambda: ctx.get(master.idle), 2000)
+
+    simulate(master, testbench, bench.serve, bench.take, give)
+    legal_bytes = sum(beats for _, beats in memory.bursts) * axi_bits // 8
+    assert legal_bytes == len(legal) * PAGE + (PAGE // 2 if hostile == "between" else 0)
+    pages = {address // PAGE - memory.base // PAGE for address, _ in memory.bursts}
+    assert pages == {1, 2, 4, 5}

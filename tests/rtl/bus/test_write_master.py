@@ -315,3 +315,41 @@ def test_latencies() -> None:
         assert offered == [(0, 0), (1, 0), (1, 0), (1, 1), (1, 1), (1, 1)]
 
     simulate(master, testbench)
+
+
+@pytest.mark.parametrize(("axi_bits", "unit_bytes"), [(64, 4), (512, 64)])
+@pytest.mark.parametrize("hostile", ["below", "above", "between"])
+def test_no_burst_begins_outside_of_the_window(
+    axi_bits: int, unit_bytes: int, hostile: str, seed: int
+) -> None:
+    """Legal runs are written; of a hostile one, no byte outside changes, nor any after it."""
+    rng = random.Random(seed)
+    master, memory = write_master(axi_bits, unit_bytes), write_memory(rng, latency=(1, 30))
+    first = memory.base // PAGE + 1  # pages 1 and 2
+    units = PAGE // unit_bytes
+    page = {"below": 0, "above": 3, "between": 2}[hostile]
+    begin = memory.base + PAGE * page + (PAGE // 2 if hostile == "between" else 0)
+    legal = [(memory.base + PAGE, units)]
+    bench = Bench(master, memory, [*legal, (begin, units), *legal], stall=0.2)
+    before = bytes(memory.bytes)
+
+    async def testbench(ctx: Any) -> None:
+        ctx.set(master.windows[0].first, first)
+        ctx.set(master.windows[0].last, first + 1)
+        await bench.until(ctx, lambda: ctx.get(master.refused), 20000)
+        outside = begin + (PAGE // 2 if hostile == "between" else 0)
+        assert ctx.get(master.refused_address) == outside
+        await ctx.tick().repeat(400)
+        assert ctx.get(master.refused)
+        ctx.set(master.stop, 1)
+        await ctx.delay(1e-7)
+        await bench.until(ctx, lambda: ctx.get(master.idle), 4000)
+
+    simulate(master, testbench, bench.serve, bench.give_runs, bench.give_data)
+    written = b"".join(bench.units[:units])
+    assert memory.bytes[PAGE : 2 * PAGE] == written
+    half = PAGE // 2 if hostile == "between" else 0
+    assert memory.bytes[2 * PAGE + PAGE // 2 :][:half] == b"".join(bench.units[units:])[:half]
+    assert memory.bytes[:PAGE] == before[:PAGE]
+    assert memory.bytes[2 * PAGE :][: PAGE - half] == before[2 * PAGE :][: PAGE - half]
+    assert memory.bytes[3 * PAGE :] == before[3 * PAGE :]

@@ -440,3 +440,43 @@ def test_the_capture_that_ships(config, heads, rows, build_dir, tmp_path):
     image = place_jobs(config, jobs, 0x10000, interleaved=True)
     done = play(config, [image], [Step()], build_dir, tmp_path, Memory((30, 60)))
     check_counters(config, jobs, assert_exact(done, 0, expected_outputs(config, jobs)))
+
+
+def test_hostile_descriptors(build_dir, tmp_path, seed):
+    """Addresses outside of the windows are refused before a burst, with head and address.
+
+    Such as begin outside, such as leave a window in the middle, and such as wrap around.
+    """
+    jobs = make_jobs(TINY, SMALL, seed)
+    good = place_jobs(TINY, jobs, 0x10000)
+    end = -(-good.bytes().stop // PAGE) * PAGE  # of the window of inputs
+    top = (1 << 40) - 4
+    hostile = [
+        ("READ_OUTSIDE", {"q_address": end}),
+        ("READ_OUTSIDE", {"k_address": 0}),
+        ("READ_OUTSIDE", {"v_address": end - 4}),
+        ("READ_OUTSIDE", {"v_address": top}),
+        ("READ_OUTSIDE", {"codes_address": 0x10000 - PAGE}),
+        ("READ_OUTSIDE", {"k_scales_address": top}),
+        ("READ_OUTSIDE", {"q_row_stride": (1 << 20) - 4}),
+        ("WRITE_OUTSIDE", {"o_address": end}),
+        ("WRITE_OUTSIDE", {"o_address": 0x10000 - PAGE}),
+        ("WRITE_OUTSIDE", {"o_address": top}),
+        ("WRITE_OUTSIDE", {"o_row_stride": (1 << 20) - 4}),
+    ]
+    images = [good, *(changed(good, 1, **values) for _, values in hostile)]
+    images.append(dataclasses.replace(good, queue_base=end))
+    steps = [step for number in range(1, len(images)) for step in (Step(number), Step(0))]
+    done = play(TINY, images, steps, build_dir, tmp_path, Memory((1, 40), seed))
+    expected = expected_outputs(TINY, jobs)
+    for number, (cause, values) in enumerate([*hostile, ("READ_OUTSIDE", {})]):
+        error = done.steps[2 * number].error
+        assert error is not None, values
+        assert (error.cause, error.head) == (cause, int(bool(values))), values
+        page = error.address // PAGE
+        reads = cause == "READ_OUTSIDE"
+        window = good.bytes() if reads else good.output_bytes()
+        assert not window[0] // PAGE <= page <= window[-1] // PAGE, values
+        if values.get("v_address") == end - 4:
+            assert page * PAGE == end, "it leaves the window"
+        assert_exact(done, 2 * number + 1, expected)

