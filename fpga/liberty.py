@@ -61,17 +61,15 @@ def read_library(path: Path) -> Library:
         raise ParoError(f"cannot read {path}: {error.strerror or error}") from error
     text = content.decode("utf-8", "replace")
     buffers = []
-    starts = list(_CELL.finditer(text))
-    for start, end in zip(starts, [*starts[1:], None], strict=True):
-        body = text[start.end() : end.start() if end else len(text)]
-        area, pin, functions = (
-            _AREA.search(body),
-            _CAPACITANCE.search(body),
-            _FUNCTION.findall(body),
-        )
+    cells = list(_CELL.finditer(text))
+    ends = [cell.start() for cell in cells[1:]] + [len(text)]
+    for cell, end in zip(cells, ends, strict=False):
+        body = text[cell.end() : end]
+        area, pin = _AREA.search(body), _CAPACITANCE.search(body)
+        functions = _FUNCTION.findall(body)
         is_buffer = len(functions) == 1 and _NAME.fullmatch(functions[0].strip())
         if area and pin and is_buffer and not _SEQUENTIAL.search(body):
-            buffers.append((float(area[1]), start[1], float(pin[1])))
+            buffers.append((float(area[1]), cell[1], float(pin[1])))
     if not buffers:
         raise ParoError(f"{path} has no buffer with an area; legal: a Liberty file of cells")
     _, name, capacitance = min(buffers)

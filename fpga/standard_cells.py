@@ -20,7 +20,7 @@ _TOP = "paro_core"
 #: Files that Yosys reads, beside the core and the library.
 _DATA = ("memories.v", "memory_box.v")
 #: Modules stay modules until all is mapped: each is mapped once, however often it is used. At the
-#: end the memories' ports become those of the core, so that paths begin and end there.
+#: end the memories' ports become those of the core, so that paths begin there.
 _YOSYS = f"""\
 read_verilog core.v
 read_verilog -lib memory_box.v
@@ -38,8 +38,9 @@ tee -q -o stat.json stat -json -liberty cells.lib
 _NETLIST = """\
 flatten
 expose -evert t:paro_memory
-opt_clean
+setundef -zero
 splitnets -ports
+opt_clean -purge
 write_verilog -noattr -noexpr netlist.v
 """
 #: Period that the timing is asked for, ns; only the slack's difference to it counts.
@@ -50,7 +51,6 @@ read_verilog netlist.v
 link_design {_TOP}
 create_clock -name clk -period {_PERIOD} [get_ports clk]
 set_input_delay 0 -clock clk [all_inputs]
-set_output_delay 0 -clock clk [all_outputs]
 report_checks -path_delay max -digits 4
 """
 _SLACK = re.compile(r"^\s*(-?[\d.]+)\s+slack", re.M)
@@ -75,10 +75,10 @@ def synth_cells(
     Returns
     -------
     dict
-        ``area`` in the library's unit (um2 as a rule), ``sequential_share`` of it, ``cells``,
-        ``flip_flops``; ``memory_bits``, which are not in the area: on silicon they are macros.
-        ``longest_path_ns`` between flip-flops, memories and pins, without wires and without the
-        time of memories; None without OpenSTA.
+        ``area`` in the library's unit (um2 as a rule), the ``sequential_share`` of it, ``cells``;
+        ``memory_bits``, which are not in the area: on silicon they are macros. ``longest_path_ns``
+        from flip-flops, memories and inputs to flip-flops, without wires and without the time of
+        memories; None without OpenSTA.
 
     Raises
     ------
