@@ -142,7 +142,9 @@ def build_trace(
     start, end = window or _queue_window(recording)
     if end is None:
         end = recording.last_cycle + 1
-    sources = [(core, core, tuple(STAGES)) for core in range(config.cores)]
+    sources: list[tuple[int, int | None, Sequence[str]]] = [
+        (core, core, list(STAGES)) for core in range(config.cores)
+    ]
     if config.cores in recording.activities:
         sources.append((config.cores, None, PORTS))
     tracks = [
