@@ -125,6 +125,7 @@ def simulated_board(
         )
         assert process.stdin is not None
         assert process.stdout is not None
+        followed = None
         try:
             first = process.stdout.readline()
             if not first:
@@ -132,18 +133,24 @@ def simulated_board(
             ((kind, place),) = json.loads(first).items()
             device = f"tcp:127.0.0.1:{place}" if kind == "tcp" else f"serial:{place}"
             running = SimulatedBoard(device, process)
-            _follow(process.stdout, running.sessions)
+            followed = _follow(process.stdout, running.sessions)
             yield running
         finally:
             process.kill()
             process.wait()
+            if followed is not None:
+                followed.join()
+            process.stdin.close()
+            process.stdout.close()
 
 
-def _follow(output: IO[str], sessions: list[dict[str, int]]) -> None:
-    """Record what the board tells of its hosts."""
+def _follow(output: IO[str], sessions: list[dict[str, int]]) -> threading.Thread:
+    """Record what the board tells of its hosts, until it ends."""
 
     def read() -> None:
         for text in output:
             sessions.append(json.loads(text))
 
-    threading.Thread(target=read, daemon=True).start()
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread

@@ -13,7 +13,14 @@ from paro.cli.console import stdout
 def boards(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of a table")] = False,
 ) -> None:
-    """List the boards of `paro synth --board`: device, memory, link, what fits, what was tried."""
+    """List the boards of `paro synth --board`: device, memory, link, what fits, what was tried.
+
+    [bold]Examples[/bold]
+
+      paro boards
+
+      paro boards --json
+    """
     from fpga.soc.boards import SOC_BOARDS
 
     rows = [

@@ -87,12 +87,12 @@ def check_bursts(proof: Proof, splitter: BurstSplitter, uncovered: Uncovered) ->
         proof.holds(burst.first_lane + burst.words == burst.last_beat * lanes + burst.last_lane + 1)
         proof.holds(burst.address % PAGE_BYTES + (burst.last_beat + 1) * beat_bytes <= PAGE_BYTES)
         proof.holds((burst.words == left) | (end == lanes * beats))
-        page = burst.address[log2(PAGE_BYTES) :]
-        # A window is looked at when the burst is first offered.
-        window = proof.past(splitter.windows.as_value())
-        first, last = window[: len(page)], window[len(page) :]
-        waited = proof.past(offered & ~splitter.bursts.ready)
-        proof.holds(waited | (burst.allowed == ((first <= page) & (page <= last))))
+    page = burst.address[log2(PAGE_BYTES) :]
+    # The window is looked at when the burst is first offered.
+    window = proof.past(splitter.windows.as_value())
+    first, last = window[: len(page)], window[len(page) :]
+    is_new = offered & ~proof.past(offered & ~splitter.bursts.ready)
+    proof.holds(~is_new | (burst.allowed == ((first <= page) & (page <= last))))
     proof.holds(splitter.idle == (left == 0))
     quiet = (left != 0) & ~offered
     proof.holds(~(quiet & proof.past(quiet)))
