@@ -20,6 +20,7 @@ from paro.cli.machine_options import (
     PRUNED_DENSITY,
     BufferBandwidthOption,
     BufferOption,
+    ClusterOption,
     CoresOption,
     LatencyOption,
     SourcesArgument,
@@ -53,6 +54,7 @@ def estimate(
         float, typer.Option("--bandwidth", metavar="GB/S", help="of the memory")
     ] = 128.0,
     cores: CoresOption = 2.0,
+    cluster: ClusterOption = None,
     buffer: BufferOption = 0.0,
     buffer_bandwidth: BufferBandwidthOption = 0.0,
     latency: LatencyOption = 0,
@@ -151,7 +153,7 @@ def estimate(
     from sim.estimate.workloads import check_fits, load_workload
 
     workload = load_workload(model)
-    core = build_config(config, padded_head_dim(workload.head_dim))
+    core = build_config(config, padded_head_dim(workload.head_dim), cluster)
     check_fits(workload, core)
     machine = Machine(
         config=core,

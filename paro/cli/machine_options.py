@@ -1,5 +1,6 @@
 """Options of `paro estimate` and `paro sweep`: machine, model and plans of its heads."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,6 +38,14 @@ SourcesArgument = Annotated[
 CoresOption = Annotated[
     float, typer.Option("--cores", metavar="N", help="cores of this configuration, side by side")
 ]
+ClusterOption = Annotated[
+    int | None,
+    typer.Option(
+        "--cluster",
+        metavar="G",
+        help="of these, cores that share loads of K and V: 1, 2, 4 or 8; by default each is alone",
+    ),
+]
 BufferOption = Annotated[
     float,
     typer.Option(
@@ -54,8 +63,9 @@ LatencyOption = Annotated[
 ]
 
 
-def build_config(choice: ConfigChoice, head_dim: int, **fields: int) -> Config:
+def build_config(choice: ConfigChoice, head_dim: int, cluster: int | None, **fields: int) -> Config:
     """Configuration for a model: its head_dim, and `DEFAULT_ARRAY` without preset or file."""
+    choice = replace(choice, fields=choice.fields | {"cores": cluster})
     implied: dict[str, int] = {"head_dim": head_dim} | fields
     if choice.preset is None and choice.file is None:
         implied = DEFAULT_ARRAY | implied

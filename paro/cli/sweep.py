@@ -12,6 +12,7 @@ from paro.cli.machine_options import (
     MODEL_OPTION,
     BufferBandwidthOption,
     BufferOption,
+    ClusterOption,
     CoresOption,
     SourcesArgument,
     build_config,
@@ -44,6 +45,7 @@ def sweep(
         typer.Option("--linear-bits", metavar="BITS", help="mean width of linear layers, 2 to 8"),
     ] = 4.0,
     cores: CoresOption = 1.0,
+    cluster: ClusterOption = None,
     buffer: BufferOption = 0.0,
     buffer_bandwidth: BufferBandwidthOption = 0.0,
     max_tokens: Annotated[
@@ -64,6 +66,16 @@ def sweep(
             "--quality/--no-quality", help="measure the quality of the captures at each mean width"
         ),
     ] = True,
+    query_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--query-rows", metavar="S", help="block rows that share one load of K and V, default 1"
+        ),
+    ] = None,
+    key_slots: Annotated[
+        int | None,
+        typer.Option("--key-slots", metavar="N", help="blocks of K and of V of a core, default 2"),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", metavar="N", help="processes; -1 for all")] = -1,
     json_: JsonOption = False,
 ) -> None:
@@ -78,6 +90,8 @@ def sweep(
       paro sweep --model cogvideox-5b -o sweep
 
       paro sweep --model cogvideox-2b --arrays 8x8,16x16 --clocks 50,100 --bandwidths 3,12 -o board
+
+      paro sweep --model cogvideox-2b --cores 4 --cluster 4 --query-rows 4 --key-slots 4 -o cluster
     """
     from paro.config.config import padded_head_dim
     from sim.estimate.grid import Grid, check_sweep
@@ -86,9 +100,12 @@ def sweep(
 
     workload = load_workload(model)
     head_dim = padded_head_dim(workload.head_dim)
-    choice = ConfigChoice(None, None, {"max_tokens": max_tokens})
+    fields = {"max_tokens": max_tokens, "query_rows": query_rows, "key_slots": key_slots}
+    choice = ConfigChoice(None, None, fields)
     configs = tuple(
-        build_config(choice, head_dim, rows=rows, cols=cols, axi_bits=axi_bits, block=block)
+        build_config(
+            choice, head_dim, cluster, rows=rows, cols=cols, axi_bits=axi_bits, block=block
+        )
         for rows, cols in parse_shapes("arrays", arrays)
     )
     grid = Grid(

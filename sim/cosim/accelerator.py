@@ -188,10 +188,6 @@ class AcceleratorTarget:
             trace=recording and build_trace(recording, config, jobs),
         )
 
-    def is_predicted(self, config: Config) -> bool:
-        """Not yet with several cores."""
-        return config.cores == 1
-
     def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """See `Target`."""
         works = [job_work(config, job) for job in jobs]

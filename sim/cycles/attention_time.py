@@ -16,8 +16,15 @@ __all__ = ["attention_cycles", "ideal_cycles", "read_bytes", "written_bytes"]
 def attention_cycles(
     config: Config, codes: np.ndarray, tokens: int, latency: int = 0
 ) -> np.ndarray:
-    """Cycles of each head on one core: int64 [heads]; `ParoError` if shapes do not fit."""
-    return predict_heads(config, codes, tokens, tokens, memory_latency=latency).cycles
+    """Cycles that each head takes of a core, of a cluster of all its cores together: int64 [heads].
+
+    Raises
+    ------
+    ParoError
+        If shapes do not fit.
+    """
+    found = predict_heads(config, codes, tokens, tokens, memory_latency=latency)
+    return found.cycles * config.cores
 
 
 def _block_tokens(config: Config, codes: np.ndarray, tokens: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from firmware_model.host.image import Image
 from paro.config import Config, formats
 from paro.config.config import blocks_of
 from paro.config.descriptor import DESCRIPTOR_BYTES, unpack_descriptor
-from paro.config.formats import SCALE_BYTES, Kind
+from paro.config.formats import CODE_WORD_BYTES, SCALE_BYTES, Kind
 from rtl.accelerator import code_reader
 from rtl.bus import read_master, write_master
 from rtl.bus.axi import WORD_BYTES
@@ -52,7 +52,7 @@ def head_fields(image: Image, head: int) -> dict[str, int]:
 def block_bursts(config: Config, image: Image, head: int) -> dict[ReadKind, BlockBursts]:
     """Bursts of all blocks that are read of a head.
 
-    Its descriptor and its first codes are one block each.
+    Its descriptor is one block, and so are the first codes of each core.
     """
     fields = head_fields(image, head)
     descriptor = image.queue_base + head * DESCRIPTOR_BYTES
@@ -71,46 +71,55 @@ def block_bursts(config: Config, image: Image, head: int) -> dict[ReadKind, Bloc
         }
     return {
         **operands,
-        ReadKind.DESCRIPTOR: _runs_bursts(config, [(descriptor, DESCRIPTOR_BYTES)]),
-        ReadKind.CODES: _runs_bursts(config, _code_runs(config, fields)),
+        ReadKind.DESCRIPTOR: _runs_bursts(config, [[(descriptor, DESCRIPTOR_BYTES)]]),
+        ReadKind.CODES: _runs_bursts(
+            config, [_code_runs(config, fields, core) for core in range(config.cores)]
+        ),
     }
 
 
-def code_word_count(config: Config, fields: dict[str, int]) -> int:
-    """Words of a head's codes, see `rtl.accelerator.code_reader.code_rows`."""
-    rows, columns = (config.blocks_of(fields[f"{name}_tokens"]) for name in ("query", "key"))
-    more = blocks_of(rows, config.query_rows)
-    if fields["kind"] == Kind.LINEAR:
-        more = rows = columns
-        columns = fields["chunks"]
+def code_word_count(config: Config, rows: int, columns: int, *, linear: bool) -> int:
+    """Beats of codes of so many rows of a core, of a layer of all its output blocks.
+
+    See `rtl.accelerator.code_reader.code_rows`.
+    """
     if config.query_rows > 1:
-        rows += more
+        rows += rows if linear else blocks_of(rows, config.query_rows)
     return rows * blocks_of(columns, CODES_PER_BEAT)
 
 
-def _code_runs(config: Config, fields: dict[str, int]) -> list[tuple[int, int]]:
-    """Address and length of each run of a head's first codes."""
-    units = blocks_of(code_word_count(config, fields), config.load_tokens)
-    passes = 1
-    if fields["kind"] == Kind.LINEAR and config.query_rows > 1:
-        passes = blocks_of(fields["query_tokens"], config.query_rows * config.layer_tokens)
+def _code_runs(config: Config, fields: dict[str, int], core: int) -> list[tuple[int, int]]:
+    """Address and length of each run of a core's first codes."""
+    linear = fields["kind"] == Kind.LINEAR
+    step = config.layer_tokens if linear else config.block
+    rows = len(superblocks.deal(blocks_of(fields["query_tokens"], step), config)[core])
+    if rows == 0:
+        return []
+    columns, passes = config.blocks_of(fields["key_tokens"]), 1
+    if linear:
+        passes = blocks_of(rows, config.query_rows)
+        rows, columns = columns, fields["chunks"]
+    words = code_word_count(config, rows, columns, linear=linear)
+    units = blocks_of(words, config.load_tokens)
+    begin = fields["codes_address"] + core * fields["codes_stride"] * CODE_WORD_BYTES
     runs, reserved = [], 0
     for first in [*range(0, units, code_reader.RUN_UNITS)] * passes:
         if reserved > code_reader.WAITING_UNITS - code_reader.RUN_UNITS:
             break
         asked = min(code_reader.RUN_UNITS, units - first)
-        address = fields["codes_address"] + first * config.load_bytes
-        runs.append((address, asked * config.load_bytes))
+        runs.append((begin + first * config.load_bytes, asked * config.load_bytes))
         reserved += asked
     return runs
 
 
-def _runs_bursts(config: Config, runs: list[tuple[int, int]]) -> BlockBursts:
-    """Bursts of runs, each of an address and a length, as one block."""
-    bursts = []
-    for number, (address, length) in enumerate(runs):
-        bursts += _read_run(config, address, length, number)
-    return BlockBursts(np.array([0, len(bursts)]), new_records(ReadBurst, bursts))
+def _runs_bursts(config: Config, blocks: list[list[tuple[int, int]]]) -> BlockBursts:
+    """Bursts of blocks of runs, each of an address and a length."""
+    first, bursts = [0], []
+    for runs in blocks:
+        for number, (address, length) in enumerate(runs):
+            bursts += _read_run(config, address, length, number)
+        first.append(len(bursts))
+    return BlockBursts(np.array(first), new_records(ReadBurst, bursts))
 
 
 def _tokens_in_order(fields: dict[str, int]) -> np.ndarray:
@@ -126,19 +135,29 @@ def _tokens_in_order(fields: dict[str, int]) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class HeadOutputs:
-    """Outputs of a head as they are written, in order.
+    """Where the block rows of a head's outputs are written, in the order of the head.
+
+    Rows of a layer are numbered block of tokens by block of tokens, each with all output blocks.
 
     Parameters
     ----------
+    rows : np.ndarray
+        int64 [rows + 1]: index of a row's first run.
     runs : np.ndarray
-        int64 [runs, 4]: queries, address, position of the block that begins with it or -1, units
-        of a query.
+        int64 [runs + 1, 6]: tokens, address, units of a token, positions of the row's first token
+        and of the one after its last, first burst; of the run after the last one only that.
     bursts : np.ndarray
-        `OutputBurst` [bursts]; they count the words of this head.
+        `OutputBurst` [bursts].
     """
 
+    rows: np.ndarray
     runs: np.ndarray
     bursts: np.ndarray
+
+    def row_bursts(self, row: int) -> list[tuple[int, int]]:
+        """Address and beats of each burst of a row."""
+        first, end = self.runs[self.rows[row : row + 2], 5]
+        return [(int(burst.address), int(burst.beats)) for burst in self.bursts[first:end]]
 
 
 def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
@@ -148,52 +167,31 @@ def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
     stride, row_bytes = fields["o_row_stride"], word_bytes * config.head_dim
     if fields["kind"] == Kind.LINEAR:
         row_bytes = word_bytes * config.block
-        blocks = [
-            (fields["o_address"] + number * row_bytes, position, part)
-            for number, position, part in _layer_blocks(config, fields)
-        ]
+        tokens, begin, step = np.arange(fields["query_tokens"]), 0, config.layer_tokens
+        parts = config.blocks_of(fields["key_tokens"])
     else:
-        tokens = _tokens_in_order(fields)
-        begin = fields["first_block_row"] * config.block
-        end = begin + fields["query_tokens"]
-        blocks = []
-        for row in _row_order(config, image, fields):
-            position = begin + row * config.block
-            part = tokens[position : min(position + config.block, end)]
-            blocks.append((fields["o_address"], position, part))
+        begin, step, parts = fields["first_block_row"] * config.block, config.block, 1
+        tokens = _tokens_in_order(fields)[: begin + fields["query_tokens"]]
     units = row_bytes // (formats.OUT_BYTES * config.output_words)
-    runs, bursts, words_end = [], [], 0
-    for base, position, part in blocks:
-        for start, end in _runs(part, stride == row_bytes):
-            address = base + int(part[start]) * stride
-            runs.append((end - start, address, -1 if start else position, units))
-            length = (end - start) * row_bytes
-            for burst, beats, words, _ in _split(config, address, length, write_master.BURST_BEATS):
-                words_end += words
-                bursts.append((burst, beats, words_end))
-    return HeadOutputs(np.array(runs, np.int64), new_records(OutputBurst, bursts))
-
-
-def _layer_blocks(config: Config, fields: dict[str, int]) -> list[tuple[int, int, np.ndarray]]:
-    """Output block, first token and tokens of each row of a layer, as rows leave the core."""
-    tokens = np.arange(fields["query_tokens"])
-    return [
-        (number, position, tokens[position : position + config.layer_tokens])
-        for first in range(0, len(tokens), config.query_rows * config.layer_tokens)
-        for number in range(config.blocks_of(fields["key_tokens"]))
-        for position in range(first, len(tokens), config.layer_tokens)[: config.query_rows]
-    ]
-
-
-def _row_order(config: Config, image: Image, fields: dict[str, int]) -> list[int]:
-    """Rows of a head that are computed, as they leave the core: its codes tell."""
-    rows = config.blocks_of(fields["query_tokens"])
-    if config.query_rows == 1:
-        return list(range(rows))
-    at = fields["codes_address"] - image.base
-    words = np.frombuffer(image.data, "<u4", code_word_count(config, fields), at)
-    codes = superblocks.codes_of_words(words, rows, config)
-    return superblocks.leaving_order(codes, config).tolist()
+    rows, runs, bursts = [], [], []
+    for position in range(begin, len(tokens), step):
+        part = tokens[position : position + step]
+        for number in range(parts):
+            rows.append(len(runs))
+            base = fields["o_address"] + number * row_bytes
+            for first, end in _runs(part, stride == row_bytes):
+                address = base + int(part[first]) * stride
+                place = (position, position + len(part), len(bursts))
+                runs.append((end - first, address, units, *place))
+                words_end, length = 0, (end - first) * row_bytes
+                for burst, beats, words, _ in _split(
+                    config, address, length, write_master.BURST_BEATS
+                ):
+                    words_end += words
+                    bursts.append((burst, beats, words_end))
+    rows.append(len(runs))
+    runs.append((0, 0, 0, -1, -1, len(bursts)))
+    return HeadOutputs(np.array(rows), np.array(runs), new_records(OutputBurst, bursts))
 
 
 def _runs(tokens: np.ndarray, dense: bool) -> list[tuple[int, int]]:

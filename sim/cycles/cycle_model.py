@@ -14,9 +14,11 @@ later, since they meet the partial sums of the rows after them in memory.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from firmware_model.host import superblocks
 from firmware_model.host.image import Image
 from firmware_model.parallel import thread_pool
 from paro.config import Config, ParoError
@@ -35,10 +37,13 @@ from rtl.core.sequencer import ArraySequencer
 from rtl.core.softmax import SoftmaxUnit
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
+from sim.cycles.bursts import code_word_count
 from sim.cycles.compilation import ensure_compiled
-from sim.cycles.cycle_kernel import Command, CoreTiming, Model, new_model, predict_cycles
+from sim.cycles.core_records import Command, CoreTiming, LoadState, new_cores
+from sim.cycles.cycle_kernel import Model, new_model, predict_cycles
 from sim.cycles.memory import Memory
 from sim.cycles.memory_port import memory_port, no_port
+from sim.cycles.port_kernel import MemoryPort
 from sim.cycles.records import new_records
 from sim.cycles.stall_kernel import generators
 from sim.cycles.stalls import STREAMS
@@ -106,26 +111,35 @@ class Prediction:
         Cycles from the first command to the last output of all.
     row_ends : list of np.ndarray
         For each command, int64 [rows]: cycles from the first command to the row's last output.
-    stages : dict of str to dict of str to int
-        As `sim.cosim.core.Simulation` has them.
+    cores : list of dict of str to dict of str to int
+        Stages of each core, as `sim.cosim.target.Simulation` has them.
     """
 
     cycles: list[int]
     total_cycles: int
     row_ends: list[np.ndarray]
-    stages: dict[str, dict[str, int]]
+    cores: list[dict[str, dict[str, int]]]
+
+    @property
+    def stages(self) -> dict[str, dict[str, int]]:
+        """Stages of all cores together."""
+        return {
+            stage: {flag: sum(core[stage][flag] for core in self.cores) for flag in counts}
+            for stage, counts in self.cores[0].items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
 class BatchPrediction:
-    """Cycles of many heads, each on an idle core.
+    """Cycles of many heads, each on an idle core or cluster.
 
     Parameters
     ----------
     cycles : np.ndarray
         int64 [heads]: cycles from the command to the last output.
     stages : np.ndarray
-        int64 [heads, stages, 3]: cycles in which each `formats.Stage` is busy, starved, blocked.
+        int64 [heads, stages, 3]: cycles in which each `formats.Stage` is busy, starved, blocked,
+        of all cores together.
     """
 
     cycles: np.ndarray
@@ -156,10 +170,13 @@ def predict(
 ) -> Prediction:
     """Predict some commands, given one directly after the other.
 
+    The cores of a cluster wait for one another's fetches of K and V; each has streams of its own,
+    as fast as those of a core alone. See `predict_accelerator` for a memory port that they share.
+
     Parameters
     ----------
     config : Config
-        The core.
+        The core, or the cluster.
     works : sequence of Work
         One for each command.
     memory_latency : int
@@ -171,40 +188,75 @@ def predict(
     Raises
     ------
     ParoError
-        If shapes do not fit each other or a block row has no live block.
+        If shapes do not fit each other, a block row has no live block, or streams of a cluster
+        shall stall.
     """
-    codes, commands = _joined(config, works, memory_latency)
+    _check_latency(memory_latency)
+    if stall_seed is not None and config.cores > 1:
+        raise ParoError(f"cycle model: stalls of {config.cores} cores' streams are not followed")
+    codes, commands = _joined(config, works)
     # Reset ends so long before the first command.
     stalls = generators(stall_seed, STREAMS, min(1 - memory_latency, 0))
-    core = _core_timing(config, paced=stall_seed is not None)
-    port = no_port(config)
-    return _prediction(_run(new_model(core, codes, commands, memory_latency, stalls, port)))
+    timing = _core_timing(config, latency=memory_latency, paced=stall_seed is not None)
+    return _prediction(_run(_model(config, timing, codes, commands, stalls, no_port(config))))
 
 
-def _joined(
-    config: Config, works: Sequence[Work], memory_latency: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of all works one after the other, and a `Command` for each."""
+def _model(
+    config: Config,
+    timing: CoreTiming,
+    codes: np.ndarray,
+    commands: np.ndarray,
+    stalls: Any,
+    port: MemoryPort,
+) -> Model:
+    """Model that is before its first cycle."""
+    loads = (
+        LoadState(config.load_tokens, config.head_dim // LANES, config.cols),
+        LoadState(config.load_tokens, config.head_dim // LANES, config.rows),
+        LoadState(1, config.head_dim // config.load_bytes, config.block),
+    )
+    slots = (config.row_slots, config.key_slots, config.key_slots)
+    cores = new_cores(timing, loads, slots, codes, commands, stalls)
+    return new_model(cores, port, int(commands["rows"].sum()))
+
+
+def _joined(config: Config, works: Sequence[Work]) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of all works one after the other, and commands [cores, works]."""
     if not works:
         raise ParoError("cycle model: there is nothing to compute")
-    _check_latency(memory_latency)
-    codes, commands, first = [], [], 0
+    codes, commands, begin, first = [], [], 0, 0
     for work in works:
-        if isinstance(work, LayerWork):
-            part = _layer_codes(config, work)
-            token_blocks = blocks_of(work.tokens, config.layer_tokens)
-            blocks, columns = part.shape
-            command = Command(
-                first, token_blocks * blocks, columns, work.tokens, work.outputs, 1, blocks
-            )
+        linear = isinstance(work, LayerWork)
+        if linear:
+            part, tokens, step = _layer_codes(config, work), work.tokens, config.layer_tokens
         else:
             part = _checked_codes(config, work.codes[None], work)[0]
-            rows, columns = part.shape
-            command = Command(first, rows, columns, work.query_tokens, work.key_tokens)
-        codes.append(part.ravel())
-        commands.append(command)
-        first += part.size
-    return np.concatenate(codes), new_records(Command, commands)
+            tokens, step = work.query_tokens, config.block
+        count, columns = blocks_of(tokens, step), part.shape[1]
+        given = []
+        for core, own in enumerate(superblocks.deal(count, config)):
+            # Codes of a layer are those of its output blocks, for all cores.
+            rows, parts = (part, len(part)) if linear else (part[own], 1)
+            given.append(
+                Command(
+                    codes=begin,
+                    rows=len(own) * parts,
+                    columns=columns,
+                    query_tokens=int(np.minimum(step, tokens - own * step).sum()),
+                    key_tokens=work.outputs if linear else work.key_tokens,
+                    first=first,
+                    linear=int(linear),
+                    key_blocks=parts,
+                    code_words=code_word_count(config, len(rows), columns, linear=linear),
+                )
+            )
+            if not linear or core == config.cores - 1:
+                codes.append(rows.ravel())
+                begin += rows.size
+        commands += given
+        first += sum(command.rows for command in given)
+    by_work = new_records(Command, commands).reshape(len(works), config.cores)
+    return np.concatenate(codes), np.ascontiguousarray(by_work.T)
 
 
 def _layer_codes(config: Config, work: LayerWork) -> np.ndarray:
@@ -231,15 +283,18 @@ def _layer_codes(config: Config, work: LayerWork) -> np.ndarray:
 
 def _prediction(model: Model) -> Prediction:
     """Results that a model holds."""
+    rows = model.cores.commands["rows"].sum(axis=0)
     return Prediction(
         cycles=(model.spans["end"] - model.spans["start"]).tolist(),
         total_cycles=int(model.spans["end"][-1]),
-        row_ends=np.split(model.row_ends, np.cumsum(model.commands["rows"])[:-1]),
-        stages={
-            stage: {flag: int(counts[flag]) for flag in counts.dtype.names}
-            for stage in model.stages.dtype.names
-            for counts in [model.stages[stage]]
-        },
+        row_ends=np.split(model.row_ends, np.cumsum(rows)[:-1]),
+        cores=[
+            {
+                stage: {flag: int(stages[stage][flag]) for flag in stages[stage].dtype.names}
+                for stage in stages.dtype.names
+            }
+            for stages in model.cores.stages
+        ],
     )
 
 
@@ -250,8 +305,8 @@ def predict_accelerator(
 
     They count from the start, the first one after reset, to the last answer to a write. The memory
     port is followed burst by burst, so that order, layout, latency, stalls and width of the port
-    count. The cycles differ from the RTL's by 1 % at most; how long the loads wait, in ``stages``,
-    is approximate.
+    count; the cores of a cluster share it. The cycles differ from the RTL's by 1 % at most; how
+    long the loads wait, in ``cores``, is approximate.
 
     Parameters
     ----------
@@ -267,16 +322,12 @@ def predict_accelerator(
     Raises
     ------
     ParoError
-        If the accelerator has several cores, whose shared port is not followed; see `predict`.
+        See `predict`.
     """
-    if config.cores > 1:
-        raise ParoError(
-            f"cycle model: an accelerator with cores = {config.cores} is not followed yet; legal: 1"
-        )
-    codes, commands = _joined(config, works, memory.latency[0])
+    codes, commands = _joined(config, works)
     port = memory_port(config, image, memory)
-    stalls, core = generators(None, STREAMS), _core_timing(config, accelerator=True)
-    model = _run(new_model(core, codes, commands, memory.latency[0], stalls, port))
+    timing = _core_timing(config, in_memory=True)
+    model = _run(_model(config, timing, codes, commands, generators(None, STREAMS), port))
     model.spans[-1]["end"] += Accelerator.DONE_LATENCY
     return _prediction(model)
 
@@ -289,12 +340,12 @@ def predict_heads(
     *,
     memory_latency: int = 0,
 ) -> BatchPrediction:
-    """Predict many heads of one shape, each on an idle core; one thread a processor.
+    """Predict many heads of one shape, each on an idle core or cluster; one thread a processor.
 
     Parameters
     ----------
     config : Config
-        The core.
+        The core, or the cluster.
     codes : np.ndarray
         uint8 [heads, rows, key blocks].
     query_tokens, key_tokens, memory_latency
@@ -307,18 +358,23 @@ def predict_heads(
     """
     _check_latency(memory_latency)
     checked = _checked_codes(config, codes, CoreWork(codes[:0], query_tokens, key_tokens))
-    rows, columns = checked.shape[1:]
-    commands = new_records(Command, [Command(0, rows, columns, query_tokens, key_tokens)])
-    core, stalls, port = _core_timing(config), generators(None, STREAMS), no_port(config)
+    timing = _core_timing(config, latency=memory_latency)
+    stalls, port = generators(None, STREAMS), no_port(config)
 
     def run(head: np.ndarray) -> Model:
-        return _run(new_model(core, head.ravel(), commands, memory_latency, stalls, port))
+        joined = _joined(config, [CoreWork(head, query_tokens, key_tokens)])
+        return _run(_model(config, timing, *joined, stalls, port))
 
     with thread_pool(os.cpu_count() or 1) as pool:
         models = list(pool.map(run, checked))
     return BatchPrediction(
         np.array([model.spans[0]["end"] for model in models]),
-        np.array([[stage.tolist() for stage in model.stages] for model in models]),
+        np.array(
+            [
+                [[stage.tolist() for stage in stages] for stages in model.cores.stages]
+                for model in models
+            ]
+        ).sum(axis=1),
     )
 
 
@@ -349,14 +405,16 @@ def _checked_codes(config: Config, codes: np.ndarray, work: CoreWork) -> np.ndar
     return np.ascontiguousarray(codes, np.uint8)
 
 
-def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = False) -> CoreTiming:
+def _core_timing(
+    config: Config, *, latency: int = 0, paced: bool = False, in_memory: bool = False
+) -> CoreTiming:
     """Read the configuration, and the latencies that the modules name."""
     drain = ArraySequencer.TILE_LATENCY + DrainRouter.DELAY + DrainRouter.LATENCY
     weights = SoftmaxUnit.LATENCY
     return CoreTiming(
+        cores=config.cores,
         query_rows=config.query_rows,
         row_slots=config.row_slots,
-        key_slots=config.key_slots,
         block=config.block,
         rows=config.rows,
         cols=config.cols,
@@ -369,8 +427,6 @@ def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = Fal
         begun=ArraySequencer.BEGUN_LATENCY,
         beat_shift=log2(interfaces.CODES_PER_BEAT),
         load_tokens=config.load_tokens,
-        token_beats=config.head_dim // LANES,
-        value_beats=config.head_dim // config.load_bytes,
         drain_cycles=config.drain_cycles,
         drain_shift=log2(config.cols // config.drain_words),
         drain=drain,
@@ -392,6 +448,9 @@ def _core_timing(config: Config, *, paced: bool = False, accelerator: bool = Fal
         swapped=int(config.cols // config.output_words == 2),
         layer_output=LayerOutput.TURN_LATENCY,
         queue=Normalizer.QUEUE,
-        paced=paced or accelerator,
         fifo=StreamFIFO.LATENCY,
+        in_memory=int(in_memory),
+        paced=int(paced or in_memory),
+        # A beat is there in the cycle after it was asked for at the earliest.
+        answer=max(latency, 1),
     )

@@ -1,12 +1,13 @@
 """Memory port of the accelerator, burst by burst, for the cycle model.
 
 Blocks are followed from the address generator through bursts, beats and units to the beats of the
-core's streams, outputs through bursts to the answers. Two things are left out: reads of codes after
-a head's first ones, and a core that does not take the beats that it has asked for. So cycles
-are right to the last one if all codes of a head fit `CodeReader`, which reads them when the head
-begins. Later reads keep those of operands waiting for a few cycles each, and come in between them:
-they are asked for when the scheduler takes codes, while a block is followed as a whole. With
-superblocks the scheduler, which takes S + 1 words at once, may itself wait for them a little.
+cores' streams, outputs through bursts to the answers. Two things are left out: reads of codes after
+a head's first ones, and a core that does not take the beats that it has asked for. So cycles are
+right to the last one if all codes of a head, or of a core's share of it, fit `CodeReader`, which
+reads them when the head begins. Later reads keep those of operands waiting for a few cycles each,
+and come in between them: they are asked for when the scheduler takes codes, while a block is
+followed as a whole. With superblocks the scheduler, which takes S + 1 words at once, may itself
+wait for them a little.
 """
 
 import numpy as np
@@ -25,12 +26,12 @@ from rtl.bus.axi import WORD_BYTES
 from rtl.bus.burst_splitter import BurstSplitter
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.write_master import WriteMaster
+from rtl.core.normalizer import Normalizer
 from rtl.lib.stream_fifo import StreamFIFO
 from sim.cycles.bursts import (
     BlockBursts,
     HeadOutputs,
     block_bursts,
-    code_word_count,
     head_fields,
     head_outputs,
 )
@@ -42,6 +43,7 @@ from sim.cycles.port_kernel import (
     MemoryPort,
     OutputBurst,
     OutputRun,
+    QueuedRow,
     ReadBurst,
     Reader,
     ReadKind,
@@ -56,6 +58,9 @@ from sim.cycles.stalls import CHANNELS, DELAYS
 
 __all__ = ["memory_port", "no_port"]
 
+#: Rows that are about to leave and not written, at most: those whose beats wait in a core.
+_QUEUED_ROWS = 2 * Normalizer.QUEUE
+
 
 def no_port(config: Config) -> MemoryPort:
     """Stand-in where the core's streams come from elsewhere."""
@@ -64,21 +69,30 @@ def no_port(config: Config) -> MemoryPort:
 
 def memory_port(config: Config, image: Image, memory: Memory) -> MemoryPort:
     """Port to a memory that holds an image."""
-    heads, reads, outputs, cut = [], [], [], 0
+    heads, reads, outputs, cut, rows = [], [], [], 0, 0
     for head in range(len(image.outputs)):
         fields = head_fields(image, head)
+        linear = fields["kind"] == formats.Kind.LINEAR
         text_tokens = fields["prefix_tokens"] + fields["suffix_tokens"]
-        grid_tokens = fields["key_tokens"] - text_tokens
-        if fields["kind"] == formats.Kind.LINEAR:
-            grid_tokens = 0
+        grid_tokens = 0 if linear else fields["key_tokens"] - text_tokens
         waits = head > 0 and (fields["after"] or fields["out_cut"] != cut)
         cut = fields["out_cut"]
-        words = code_word_count(config, fields)
-        heads.append(
-            HeadAtPort(fields["first_block_row"], grid_tokens, words, int(waits), int(cut != 0))
-        )
         reads.append(block_bursts(config, image, head))
         outputs.append(head_outputs(config, image, head))
+        own_rows = len(outputs[-1].rows) - 1
+        heads.append(
+            HeadAtPort(
+                first_row=fields["first_block_row"],
+                grid_tokens=grid_tokens,
+                first_output=rows,
+                rows=own_rows,
+                rows_left=own_rows,
+                waits=int(waits),
+                cut=int(cut != 0),
+                alone=int(linear),
+            )
+        )
+        rows += own_rows
     return _port(config, memory, heads, reads, outputs)
 
 
@@ -107,7 +121,7 @@ def _port(
             queue_wait=Memory.QUEUE_WAIT,
         ),
         reads=_read_port(config, lanes, reads),
-        writes=_write_port(config, lanes, heads, outputs),
+        writes=_write_port(config, lanes, outputs),
     )
 
 
@@ -145,27 +159,26 @@ def _read_port(config: Config, lanes: int, heads: list[dict[ReadKind, BlockBurst
         done=np.full(read_master.OUTSTANDING, -1),
         complete=np.full(read_master.RUNS, -1),
         units=np.zeros(units + 1, np.int64),
-        codes=np.zeros(WAITING_UNITS, np.int64),
         groups=np.zeros(config.block // config.load_tokens, np.int64),
         lanes=new_records(Lane, [Lane()] * lanes),
         pops=np.full((lanes, 2 * read_master.DEPTH), -1),
     )
 
 
-def _write_port(
-    config: Config, lanes: int, heads: list[HeadAtPort], outputs: list[HeadOutputs]
-) -> WritePort:
-    runs, bursts, words = [], [new_records(OutputBurst, [])], 0
-    for number, (head, written) in enumerate(zip(heads, outputs, strict=True)):
-        walks = _walks(config, head.grid_tokens, written.runs)
-        alone = int(head.grid_tokens == 0)  # of a layer
+def _write_port(config: Config, lanes: int, outputs: list[HeadOutputs]) -> WritePort:
+    rows, runs, bursts, burst_count = [], [], [new_records(OutputBurst, [])], 0
+    for head, written in enumerate(outputs):
+        rows.append(written.rows[:-1] + len(runs))
         runs += [
-            OutputRun(tokens, address // WORD_BYTES % lanes, cycles, number, units, alone)
-            for (tokens, address, _, units), cycles in zip(written.runs, walks, strict=True)
+            OutputRun(
+                tokens, address // WORD_BYTES % lanes, units, head, begin, end, first + burst_count
+            )
+            for tokens, address, units, begin, end, first in written.runs[:-1].tolist()
         ]
-        bursts.append(written.bursts.copy())
-        bursts[-1]["words_end"] += words
-        words = bursts[-1]["words_end"][-1]
+        bursts.append(written.bursts)
+        burst_count += len(written.bursts)
+    rows.append(np.array([len(runs)]))
+    runs.append(OutputRun(0, 0, 0, -1, -1, -1, burst_count))
     output_bytes = formats.OUT_BYTES * config.output_words
     output_words = max(1, output_bytes // WORD_BYTES)
     return WritePort(
@@ -176,6 +189,9 @@ def _write_port(
         to_split=BurstSplitter.LATENCY,
         to_address=WriteMaster.ADDRESS_LATENCY,
         to_beat=WriteMaster.BEAT_LATENCY - WriteMaster.ADDRESS_LATENCY,
+        jump=TokenWalker.jump_cycles(config),
+        rows=np.concatenate(rows),
+        queued=new_records(QueuedRow, [QueuedRow()] * _QUEUED_ROWS),
         runs=new_records(OutputRun, runs),
         bursts=np.concatenate(bursts, dtype=record_dtype(OutputBurst._fields)),
         state=new_record(Writer()),
@@ -187,20 +203,3 @@ def _write_port(
         lanes=new_records(Lane, [Lane()] * lanes),
         pops=np.full((lanes, 2 * write_master.DEPTH), -1),
     )
-
-
-def _walks(config: Config, grid_tokens: int, runs: np.ndarray) -> list[int]:
-    """Cycles from the request for the block of each run to its first token; 0 inside a block."""
-    walks, begin, end = [], -1, -1
-    for tokens, _, position, _ in runs.tolist():
-        walks.append(0)
-        if position >= 0:
-            if position in (begin, end):
-                walks[-1] = 1
-            elif 0 < position < grid_tokens:
-                walks[-1] = TokenWalker.jump_cycles(config)
-            else:
-                walks[-1] = 2
-            begin = end = position
-        end += tokens
-    return walks

@@ -14,12 +14,14 @@ from sim.cycles.records import compiled
 from sim.cycles.stall_kernel import advance, unstalled
 
 __all__ = [
+    "NEVER",
     "HeadAtPort",
     "Lane",
     "MemoryBehaviour",
     "MemoryPort",
     "OutputBurst",
     "OutputRun",
+    "QueuedRow",
     "ReadBurst",
     "ReadKind",
     "ReadPort",
@@ -27,12 +29,18 @@ __all__ = [
     "WaitingRun",
     "WritePort",
     "Writer",
-    "code_word_there",
+    "begins_when",
+    "follow_runs",
+    "outputs_begin",
+    "queue_row",
     "read_block",
     "read_codes",
     "read_descriptor",
     "write_beat",
 ]
+
+#: A time that does not come, or is not known yet.
+NEVER = 1 << 60
 
 
 class ReadKind(IntEnum):
@@ -42,7 +50,7 @@ class ReadKind(IntEnum):
     K = Operand.K
     V = Operand.V
     DESCRIPTOR = 3
-    CODES = 4
+    CODES = 4  # the first ones of a core
 
 
 class ReadBurst(NamedTuple):
@@ -71,8 +79,8 @@ class Reader(NamedTuple):
     lane: int = 0  # of the next word that leaves its lane
     turned: int = -1  # the last beat of a group of tokens came out of the corner turn
     turned_before: int = -1  # that of the group before it did
+    accepted: int = -1  # a run of a descriptor or of codes was accepted
     idle: int = -1  # the address generator became idle
-    code_units: int = 0  # of a head's first codes
     walk_begin: int = -1  # tokens at which the last block began and ended
     walk_end: int = -1
 
@@ -82,13 +90,24 @@ class Writer(NamedTuple):
 
     bursts: int = 0  # so far
     beats: int = 0  # so far
-    words: int = 0  # so far
     address_offered: int = -1
     address_taken: int = -1
     beat_taken: int = -1
     answer_offered: int = -1
     answer_taken: int = -1
+    rows_queued: int = 0  # rows whose runs are to be made, so far
+    rows_walked: int = 0  # of these, rows whose first run was made
+    next_run: int = 0  # to be made, of the last row
+    last_run: int = 0  # the one after the row's last
+    walked: int = 0  # runs that were made
+    opened: int = 0  # of these, runs whose outputs may come
+    walk_begin: int = -1  # tokens at which the last row began and ended
+    walk_end: int = -1
+    head: int = -1  # of the last row
     run: int = -1  # whose outputs come
+    run_open: int = -1  # the first of them is taken
+    run_words: int = 0  # of the run so far
+    burst: int = 0  # of the run, that its next words belong to
     units_left: int = 0  # of the run
     burst_known: int = 0  # the next burst of the run was known
     lane: int = 0  # of the next word
@@ -99,7 +118,6 @@ class Writer(NamedTuple):
     cut_beats: int = 0  # that it has taken
     placed: int = -1  # a row was placed
     token_known: int = -1  # the token of that row was known
-    told: int = -1  # it was told which block row of the superblock leaves the core next
 
 
 class HeadAtPort(NamedTuple):
@@ -107,9 +125,12 @@ class HeadAtPort(NamedTuple):
 
     first_row: int  # block of the first queries that are computed
     grid_tokens: int  # of the grid, which are the first in the head's order
-    code_words: int  # of its codes, once
+    first_output: int  # its first block row of outputs, among those of all heads
+    rows: int  # block rows of outputs
+    rows_left: int  # of these, rows that are not written
     waits: int = 0  # whether it begins when the outputs of those before it are written
     cut: int = 0  # whether its words have 8 bits
+    alone: int = 0  # whether a row's runs are made when those of the row before have left
     offered: int = -1  # cycle in which the head was offered to the core
     written: int = -1  # cycle in which its last output was written
 
@@ -119,10 +140,11 @@ class OutputRun(NamedTuple):
 
     tokens: int
     lane: int  # of the first word
-    walk: int  # cycles from the request for its block to its first token; 0: it goes on from one
-    head: int
     units: int  # of a token
-    alone: int = 0  # whether its block is asked for when the runs of the one before have left
+    head: int
+    begin: int  # positions of the first token of its block row and of the one after the last
+    end: int
+    bursts: int  # its first one; a run after the last one tells the end
 
 
 class OutputBurst(NamedTuple):
@@ -130,12 +152,22 @@ class OutputBurst(NamedTuple):
 
     address: int  # of the first beat
     beats: int
-    words_end: int  # words of all heads up to its end
+    words_end: int  # words of its run up to its end
+
+
+class QueuedRow(NamedTuple):
+    """Record of a block row of outputs that leaves a core."""
+
+    row: int = 0  # among those of all heads
+    told: int = -1  # cycle in which it was known that it is the next one
+    taken: int = -1  # cycle in which its first run was asked for
 
 
 class WaitingRun(NamedTuple):
-    """Record of a run in the writer's queues: the cycles in which it left them."""
+    """Record of a run in the writer's queues: the cycles in which it came and left."""
 
+    run: int = 0
+    taken: int = -1
     for_data: int = -1
     for_bursts: int = -1
 
@@ -181,7 +213,6 @@ class ReadPort(NamedTuple):
     done: np.ndarray  # int64 [OUTSTANDING]: last beats of the last bursts
     complete: np.ndarray  # int64 [RUNS]: last units of the last runs
     units: np.ndarray  # int64: cycles in which the units of a block come
-    codes: np.ndarray  # int64: cycles in which the first units of a head's codes came
     groups: np.ndarray  # int64: last beats of a block's groups out of the corner turn
     lanes: np.ndarray  # `Lane`
     pops: np.ndarray  # int64 [lanes, ring]: when the last words left
@@ -197,6 +228,9 @@ class WritePort(NamedTuple):
     to_split: int  # from a run to its first burst
     to_address: int  # from a burst's last output to its address
     to_beat: int  # from an address to its first beat
+    jump: int  # from a request for a place in the grid that is not known to its first token
+    rows: np.ndarray  # int64 [block rows of all heads + 1]: index of a row's first run
+    queued: np.ndarray  # `QueuedRow` [ring]
     runs: np.ndarray  # `OutputRun`
     bursts: np.ndarray  # `OutputBurst`
     state: Any  # `Writer`
@@ -365,12 +399,12 @@ def _next_place(reads):
 
 
 @compiled
-def _read_runs(port, head, kind, asked):
-    """Read a head's descriptor or its first codes; returns the number of units."""
+def _read_runs(port, head, kind, block, asked):
+    """Read a descriptor or first codes, asked for in this cycle; returns how many units."""
     reads = port.reads
-    place, run, accepted = 0, -1, asked - 1
+    place, run, accepted = 0, -1, max(asked - 1, reads.state.accepted)
     stored = unit = 0
-    block = reads.blocks[head, kind]
+    block += reads.blocks[head, kind]
     for index in range(reads.first[block], reads.first[block + 1]):
         burst = reads.bursts[index]
         if burst.part != run:
@@ -378,6 +412,7 @@ def _read_runs(port, head, kind, asked):
             accepted = max(accepted + 1, reads.complete[place], reads.state.offered_before - 1)
         stored, unit = _read_burst(port, accepted, burst, stored, unit, -1, -1)
         reads.complete[place] = reads.state.unit
+    reads.state.accepted = accepted
     return unit
 
 
@@ -391,10 +426,18 @@ def _placed(port, head):
 
 
 @compiled
+def begins_when(port, head):
+    """Last head whose outputs must be written before the descriptor of this one is read, or -1."""
+    if port.heads[head].waits:
+        return head - 1
+    return max(head - 1 - port.placed_heads, -1)
+
+
+@compiled
 def read_descriptor(port, head, core_idle):
     """Read the next descriptor; returns the cycle in which the head can be taken.
 
-    The descriptor is asked for when the core is idle, all that the head before needs has been
+    The descriptor is asked for when the cores are idle, all that the head before needs has been
     read, and that head's outputs have a place.
     """
     reader = port.reads.state
@@ -402,7 +445,7 @@ def read_descriptor(port, head, core_idle):
     if head > 0:
         ended = max(ended, _placed(port, head - 1))
     reader.walk_begin = reader.walk_end = -1
-    units = _read_runs(port, head, ReadKind.DESCRIPTOR, ended + 1)
+    units = _read_runs(port, head, ReadKind.DESCRIPTOR, 0, ended + 1)
     offered = port.reads.units[units - 1] + port.reads.to_head
     if port.heads[head].waits:
         offered = max(offered, port.heads[head - 1].written + 1)
@@ -411,23 +454,15 @@ def read_descriptor(port, head, core_idle):
 
 
 @compiled
-def read_codes(port, head, started):
-    """Read a head's first codes; returns the cycle in which the first are there."""
-    reads = port.reads
-    reads.state.code_units = _read_runs(port, head, ReadKind.CODES, started + reads.to_codes)
-    for unit in range(reads.state.code_units):
-        reads.codes[unit] = reads.units[unit]
-    return reads.codes[0] + port.fifo
+def read_codes(port, head, core, started, there):
+    """Read the first codes of a head's core; ``there`` receives when each unit can be taken.
 
-
-@compiled
-def code_word_there(port, head, number):
-    """Cycle from which a word of a head's codes is there; those read later are there in time."""
-    reads = port.reads
-    words = port.heads[head].code_words
-    units = (words - 1) // reads.load_tokens + 1
-    unit = number // words * units + number % words // reads.load_tokens
-    return reads.codes[min(unit, reads.state.code_units - 1)] + port.fifo
+    Returns how many units these are.
+    """
+    units = _read_runs(port, head, ReadKind.CODES, core, started + port.reads.to_codes)
+    for unit in range(units):
+        there[unit] = port.reads.units[unit] + port.fifo
+    return units
 
 
 @compiled
@@ -494,7 +529,7 @@ def read_block(port, head, operand, block, begin, tokens, fetched, group_tokens,
         burst = reads.bursts[index]
         # The reader takes a run when the burst before the last one is on its way, and an older run
         # is complete.
-        accepted = fetched + 1
+        accepted = max(fetched, reader.accepted) + 1
         if burst.part > 0:
             now += burst.part - max(placed, 0)
             accepted = now
@@ -514,46 +549,112 @@ def read_block(port, head, operand, block, begin, tokens, fetched, group_tokens,
 
 
 @compiled
-def _first_token(port, head, walk):
-    """Cycle in which the first token of a block of outputs is known."""
-    writes, writer = port.writes, port.writes.state
-    request = writer.token_known + 1
-    if writes.runs[writer.run].alone:
-        request = max(request, writer.run_taken + 1)
-    if writer.run == 0 or writes.runs[writer.run - 1].head != head:
-        # A head's outputs are placed after those of the head before are written.
-        request = _placed(port, head) - 1 + port.fifo
-        if head > 0:
-            request = max(request, port.heads[head - 1].written + 1)
-        request += 1
-    return max(request, writer.told) + walk
+def outputs_begin(port, head):
+    """First cycle in which a block row of a head's outputs may be asked for; `NEVER`: not known.
+
+    That is after those of the head before are written.
+    """
+    if port.heads[head].offered < 0 or (head > 0 and port.heads[head - 1].rows_left > 0):
+        return NEVER
+    begin = _placed(port, head) - 1 + port.fifo
+    if head > 0:
+        begin = max(begin, port.heads[head - 1].written + 1)
+    return begin + 1
 
 
 @compiled
-def _next_run(port):
-    """Follow the next run of outputs from its tokens to the writer's queues.
+def queue_row(port, head, row, told):
+    """Let a block row of a head's outputs follow those before, as is known in this cycle."""
+    writes = port.writes
+    queued = writes.queued[writes.state.rows_queued % len(writes.queued)]
+    queued.row = port.heads[head].first_output + row
+    queued.told = told
+    queued.taken = NEVER
+    writes.state.rows_queued += 1
 
-    Returns the first cycle in which its data is taken.
-    """
+
+@compiled
+def _begin_row(port, queued):
+    """Ask for the first run of a row; returns whether it is known when."""
     writes, writer = port.writes, port.writes.state
-    writer.run += 1
-    run = writes.runs[writer.run]
+    first = writes.rows[queued.row]
+    run = writes.runs[first]
+    if run.head != writer.head:
+        request = outputs_begin(port, run.head)
+        if request == NEVER:
+            return False
+        writer.walk_begin = writer.walk_end = -1
+    else:
+        request = writer.token_known + 1
+        if port.heads[run.head].alone:
+            request = max(request, writer.run_taken + 1)
+    queued.taken = max(request, queued.told)
+    walk = 2
+    if run.begin == writer.walk_begin or run.begin == writer.walk_end:
+        walk = 1
+    elif 0 < run.begin < port.heads[run.head].grid_tokens:
+        walk = writes.jump
+    writer.placed = max(writer.placed, queued.taken + walk)
+    writer.head = run.head
+    writer.walk_begin, writer.walk_end = run.begin, run.end
+    writer.next_run, writer.last_run = first, writes.rows[queued.row + 1]
+    writer.rows_walked += 1
+    return True
+
+
+@compiled
+def _walk_run(port):
+    """Follow the next run from its tokens to the writer's queues; returns whether there is one."""
+    writes, writer = port.writes, port.writes.state
+    if writer.walked - writer.opened == len(writes.waiting):
+        return False
+    if writer.next_run == writer.last_run and (
+        writer.rows_walked == writer.rows_queued
+        or not _begin_row(port, writes.queued[writer.rows_walked % len(writes.queued)])
+    ):
+        return False
+    run = writes.runs[writer.next_run]
+    # A token a cycle; a run is offered after its last one.
     token = writer.placed
-    if run.walk > 0:
-        token = max(token, _first_token(port, run.head, run.walk))
-    # From here on a token a cycle; a run is offered after its last one.
     first = max(token + 1, writer.run_taken)
     writer.placed = first + run.tokens - 1
     writer.token_known = token if run.tokens == 1 else writer.placed - 1
     # It is taken when both queues have room.
-    place = writes.waiting[writer.run % len(writes.waiting)]
+    place = writes.waiting[writer.walked % len(writes.waiting)]
     writer.run_taken = max(first + run.tokens, place.for_data + 1, place.for_bursts + 1)
-    place.for_data = max(writer.run_taken + port.fifo, writer.unit_taken)
-    place.for_bursts = max(writer.run_taken + port.fifo, writer.burst_known)
+    place.run = writer.next_run
+    place.taken = writer.run_taken
+    writer.next_run += 1
+    writer.walked += 1
+    return True
+
+
+@compiled
+def _open_run(port):
+    """Let the outputs of the next run come, if those before have; returns whether it can be."""
+    writes, writer = port.writes, port.writes.state
+    if writer.units_left > 0 or writer.opened == writer.walked:
+        return False
+    place = writes.waiting[writer.opened % len(writes.waiting)]
+    run = writes.runs[place.run]
+    place.for_data = max(place.taken + port.fifo, writer.unit_taken)
+    place.for_bursts = max(place.taken + port.fifo, writer.burst_known)
     writer.burst_known = place.for_bursts + writes.to_split - 1
+    writer.run = place.run
+    writer.run_open = place.for_data + 1
+    writer.run_words = 0
+    writer.burst = run.bursts
     writer.units_left = run.tokens * run.units
     writer.lane = run.lane
-    return place.for_data + 1
+    writer.opened += 1
+    return True
+
+
+@compiled
+def follow_runs(port):
+    """Follow the runs of outputs as far as they are known."""
+    while _open_run(port) or _walk_run(port):
+        pass
 
 
 @compiled
@@ -616,9 +717,10 @@ def _write_burst(port, gathered):
     """Follow a burst whose last words are taken in this cycle to its answer."""
     writes, writer = port.writes, port.writes.state
     number = writer.bursts
-    burst = writes.bursts[number]
-    words = burst.words_end - (writes.bursts[number - 1].words_end if number > 0 else 0)
-    lane = (writer.lane - (writer.words - burst.words_end) - words) % port.lanes
+    run, burst = writes.runs[writer.run], writes.bursts[writer.burst]
+    begin = writes.bursts[writer.burst - 1].words_end if writer.burst > run.bursts else 0
+    words = burst.words_end - begin
+    lane = (run.lane + begin) % port.lanes
     _write_address(port, gathered)
     leaves = _write_beats(port, burst.beats, words, lane)
     complete = max(writer.beat_taken, writer.address_taken)
@@ -626,8 +728,9 @@ def _write_burst(port, gathered):
     writes.begun[number % len(writes.begun)] = leaves
     writes.open_bursts[number % len(writes.open_bursts)] = complete
     writes.answered[number % len(writes.answered)] = writer.answer_taken + 1
-    port.heads[writes.runs[writer.run].head].written = writer.answer_taken + 1
+    port.heads[run.head].written = writer.answer_taken + 1
     writer.bursts += 1
+    writer.burst += 1
 
 
 @compiled
@@ -639,19 +742,19 @@ def _push_words(port, cycle):
         lane.pushed += 1
         lane.push_cycle = cycle
     writer.lane = (writer.lane + writes.part_words) % port.lanes
-    writer.words += writes.part_words
+    writer.run_words += writes.part_words
 
 
 @compiled
 def write_unit(port, offered):
-    """Follow a unit that the core offers from a cycle on, and the bursts that it completes.
+    """Follow a unit that is offered from a cycle on, and the bursts that it completes.
 
-    Returns the cycle in which it is taken.
+    Its row must be queued, and be the next one. Returns the cycle in which it is taken.
     """
     writes, writer = port.writes, port.writes.state
-    now = max(offered, writer.unit_taken + 1)
     if writer.units_left == 0:
-        now = max(now, _next_run(port))
+        follow_runs(port)
+    now = max(offered, writer.unit_taken + 1, writer.run_open)
     for _ in range(writes.unit_parts):
         now = _lanes_take(writes.lanes, writes.pops, writes.lane_words, now)
         writer.word_units += 1
@@ -659,8 +762,8 @@ def write_unit(port, offered):
             writer.word_units = 0
             _push_words(port, now)
         while (
-            writer.bursts < len(writes.bursts)
-            and writes.bursts[writer.bursts].words_end <= writer.words
+            writer.burst < writes.runs[writer.run + 1].bursts
+            and writes.bursts[writer.burst].words_end <= writer.run_words
         ):
             _write_burst(port, now)
         now += 1
@@ -671,7 +774,7 @@ def write_unit(port, offered):
 
 @compiled
 def write_beat(port, head, offered):
-    """Follow a beat of a head's outputs, that the core offers from a cycle on, to `write_unit`.
+    """Follow a beat of a head's outputs, that a core offers from a cycle on, to `write_unit`.
 
     Returns the cycle in which it is taken.
     """

@@ -6,8 +6,8 @@ the reduction runs over input channels. They are cut into tiles of ``block`` out
 a cycle. Tokens come in groups of min(``block``, ``head_dim``). What is no multiple of a tile is
 computed as a whole one. Cycles come from the cycle model, of an idle core without latency.
 
-A core takes one tile row of outputs for one group of tokens after the other; cores beyond the last
-of these wait.
+A core takes one tile row of outputs for one group of tokens after the other, a cluster for as many
+groups as it has cores; cores beyond the last of these wait.
 """
 
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ def layer_codes(outputs: int, inputs: int, config: Config, bits: float) -> np.nd
 
 
 def layer_cycles(config: Config, tokens: int, outputs: int, codes: np.ndarray) -> int:
-    """Cycles of one linear layer on one core, by the cycle model.
+    """Cycles of one linear layer on one core, or one cluster, by the cycle model.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def _valid_cycles(
 
 @dataclass(frozen=True, kw_only=True)
 class LinearCycles:
-    """Cycles of the linear layers of one transformer layer, on one core.
+    """Cycles of the linear layers of one transformer layer, of all cores together.
 
     Parameters
     ----------
@@ -117,13 +117,17 @@ class LinearCycles:
     measured, ideal : tuple of float
         Of each: by the cycle model, and if every lane worked on valid tokens and channels.
     parts : tuple of int
-        Of each: tile rows times groups of tokens, which cores take one after the other.
+        Of each: tile rows times groups of tokens, which cores take one after the other; of
+        clusters, groups of as many tokens as all cores of one take.
+    cluster : int
+        Cores of a cluster.
     """
 
     mean_bits: float
     measured: tuple[float, ...]
     ideal: tuple[float, ...]
     parts: tuple[int, ...]
+    cluster: int = 1
 
     @property
     def utilisation(self) -> float:
@@ -136,8 +140,9 @@ class LinearCycles:
 
     def shared(self, cores: float) -> float:
         """Cycles that some cores take together."""
+        clusters = cores / self.cluster
         return sum(
-            cycles / parts * ceil(parts / cores)
+            cycles / (parts * self.cluster) * ceil(parts / clusters)
             for cycles, parts in zip(self.measured, self.parts, strict=True)
         )
 
@@ -159,11 +164,11 @@ def linear_cycles(workload: Workload, config: Config, bits: float) -> LinearCycl
     ParoError
         If the mean width is not legal.
     """
-    tokens, group = workload.tokens, config.layer_tokens
+    tokens, group = workload.tokens, config.layer_tokens * config.cores
     measured, ideal, parts, codes_of = [], [], [], []
     for inputs, outputs in workload.linear_layers:
         codes = layer_codes(outputs, inputs, config, bits)
-        measured.append(float(layer_cycles(config, tokens, outputs, codes)))
+        measured.append(float(layer_cycles(config, tokens, outputs, codes) * config.cores))
         ideal.append(_valid_cycles(config, tokens, codes, outputs, inputs))
         parts.append(len(codes) * blocks_of(tokens, group))
         codes_of.append(codes.ravel())
@@ -173,4 +178,5 @@ def linear_cycles(workload: Workload, config: Config, bits: float) -> LinearCycl
         measured=tuple(measured),
         ideal=tuple(ideal),
         parts=tuple(parts),
+        cluster=config.cores,
     )

@@ -59,9 +59,10 @@ class Machine:
     Parameters
     ----------
     config : Config
-        Each core.
+        Each core, or each cluster of them.
     cores : float
-        How many; a fraction stands for part of a core's time, to match a peak exactly.
+        How many, of all clusters; a fraction stands for part of a core's time, to match a peak
+        exactly.
     clock_mhz : float
         Clock.
     bandwidth_gbs : float
@@ -100,6 +101,11 @@ class Machine:
                 raise ParoError(
                     f"{name} = {value:g} is not legal; legal: 0 or more, below {_BEYOND:g}"
                 )
+        if self.cores < self.config.cores > 1:
+            raise ParoError(
+                f"cores = {self.cores:g} is not legal; legal: {self.config.cores} or more, those "
+                "of a cluster"
+            )
 
     @property
     def resources(self) -> Resources:
@@ -112,9 +118,14 @@ class Machine:
         )
 
     @property
+    def clusters(self) -> float:
+        """Clusters; as many as cores if each is alone."""
+        return self.cores / self.config.cores
+
+    @property
     def port_bandwidth(self) -> float:
-        """Bytes that the read ports of all cores take in a second."""
-        return self.cores * self.config.axi_bits / 8 * self.clock_mhz * 1e6
+        """Bytes that the read ports of all cores, or clusters, take in a second."""
+        return self.clusters * self.config.axi_bits / 8 * self.clock_mhz * 1e6
 
     def with_resources(self, resources: Resources) -> "Machine":
         """Make a machine of the same cores with as many of them as ``resources`` ask for."""

@@ -1,11 +1,11 @@
 """Time of a whole model on our accelerator.
 
 Attention goes layer by layer: the block rows of its heads are dealt out to the cores, a row to a
-core, counted as equally long. Reading, multiplying and writing overlap: the slowest of these
-counts, head by head:
+core, counted as equally long; a cluster takes as many rows as it has cores. Reading, multiplying
+and writing overlap: the slowest of these counts, head by head:
 
 * the array (cycles of the model, which hide softmax and reorder),
-* the read ports of the cores (K and V of every live block),
+* the read ports of the cores or clusters (K and V of every live block, once for a wave),
 * the buffer, if its bandwidth is given (the same),
 * the memory (the same, or Q, K and V once if the buffer holds K and V; and O).
 
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from paro.config.config import blocks_of
 from paro.config.errors import ParoError
 from sim.cycles.attention_time import (
     attention_cycles,
@@ -45,12 +46,12 @@ BOUNDS = ("array", "port", "buffer", "memory")
 
 @dataclass(frozen=True, eq=False)
 class HeadCycles:
-    """Cycles of each map of some plans on one core; their computation is slow.
+    """Cycles of each map of some plans, of all cores together; their computation is slow.
 
     Parameters
     ----------
     measured, ideal : np.ndarray
-        float64 [maps].
+        float64 [maps]. The cores of a cluster count until the last one ends.
     """
 
     measured: np.ndarray
@@ -183,7 +184,8 @@ def estimate(
     through_port, at_least = read_bytes(config, plans.codes, tokens)
     held = heads_held(workload, 1, resources.buffer)
     from_memory = (at_least if held else through_port) + written_bytes(config, tokens)
-    waits = _waits(plans.codes.shape[1], workload.heads, machine.cores, held)
+    rows = blocks_of(plans.codes.shape[1], config.cores)
+    waits = _waits(rows, workload.heads, machine.clusters, held)
     from_buffer = 1e9 * machine.buffer_gbs if held and machine.buffer_gbs else np.inf
     parts = np.stack(
         [
@@ -197,7 +199,7 @@ def estimate(
     bound = parts.argmax(axis=0)
     total = float(seconds.sum())
 
-    group = config.layer_tokens * config.query_rows
+    group = config.layer_tokens * config.wave_rows
     tiles = (linear_tile(side, resources.buffer) for side in (config.block, group))
     moved = linear_bytes(workload, 1, *tiles)
     read = linear_reads(workload, 1, config.block, group)
@@ -230,6 +232,7 @@ def estimate(
 def _waits(rows: int, heads: int, cores: float, held: int) -> float:
     """Time of a layer's attention over that of its rows spread evenly over the cores.
 
+    Of clusters, ``rows`` are as many rows as one has cores, and ``cores`` are clusters.
     ``held`` heads have room in the buffer; 0 if none has, and every core reads for itself.
     """
     at_once = heads

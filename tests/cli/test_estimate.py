@@ -103,6 +103,19 @@ def test_assumed_plans_are_labelled(paro, model, tmp_path):
     assert json.loads((out / "estimate.json").read_text())["ours"][0]["assumed"]
 
 
+def test_clusters_are_estimated(paro, model, tmp_path):
+    reads = {}
+    for cluster in (1, 4):
+        core = (*CORE[:-1], 4, "--cluster", cluster, "--key-slots", 4)
+        out = tmp_path / str(cluster)
+        paro("estimate", "--model", model, *core, "--assume-density", 0.5, "-o", out)
+        report = json.loads((out / "estimate.json").read_text())
+        assert report["machine"]["cores"] == 4
+        assert report["configuration"]["cores"] == cluster
+        reads[cluster] = report["ours"][0]["gigabytes_per_step"]
+    assert reads[4] < 0.7 * reads[1]
+
+
 def test_a_plan_stands_for_the_model(paro, model, tmp_path):
     from firmware_model import DEMO_CAPTURE
 
@@ -143,6 +156,8 @@ def test_a_plan_stands_for_the_model(paro, model, tmp_path):
         ("bandwidth_gbs = 1e-310 is not legal", ["--model", "flux.1-dev", "--bandwidth", "1e-310"]),
         ("buffer_gbs = -1 is not legal", ["--model", "flux.1-dev", "--buffer-bandwidth", "-1"]),
         ("head_dim = 32 does not fit", ["--model", "flux.1-dev", "--head-dim", "32"]),
+        ("configuration: cores = 3 is not legal", ["--model", "flux.1-dev", "--cluster", "3"]),
+        ("cores = 2 is not legal; legal: 4 or more", ["--model", "flux.1-dev", "--cluster", "4"]),
         ("plan missing does not exist", ["--model", "flux.1-dev", "--plan", "missing"]),
     ],
 )

@@ -4,13 +4,10 @@ import random
 
 import pytest
 
-from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import Job
-from paro.config import Config, ParoError
-from sim.cosim.accelerator import AcceleratorTarget
+from paro.config import Config
 from sim.cosim.run import imbalance
-from sim.cosim.work import job_work, wanted_bytes
-from sim.cycles.cycle_model import predict_accelerator
+from sim.cosim.work import wanted_bytes
 from sim.cycles.memory import Memory
 from tests.sim.cosim.test_accelerator import FEW, MIXED
 from tests.sim.cosim.test_accelerator_superblocks import (
@@ -20,6 +17,7 @@ from tests.sim.cosim.test_accelerator_superblocks import (
     layers,
     random_queue,
     run_queue,
+    short_queue,
 )
 from tests.sim.inputs import TINY, Shape, make_jobs
 
@@ -66,15 +64,6 @@ def test_heads_and_layers(shape, memory, build_dir, tmp_path, seed) -> None:
     run_queue(config, jobs, (build_dir, tmp_path), memory, **layout)
 
 
-def test_the_cycle_model_says_what_it_does_not_follow() -> None:
-    config = SHAPES["g2-s1"]
-    job = Shape((4, 1, 16)).job(config, 0, 1)
-    image = place_jobs(config, [job], 0)
-    assert not AcceleratorTarget(Memory()).is_predicted(config)
-    with pytest.raises(ParoError, match="accelerator with cores = 2 is not followed yet"):
-        predict_accelerator(config, [job_work(config, job)], image, Memory())
-
-
 def test_results_and_bytes(build_dir, tmp_path, seed) -> None:
     """Words do not depend on cores and rows; K and V come once for all of them, and none waits."""
     reads, cycles = {}, {}
@@ -92,6 +81,21 @@ def test_results_and_bytes(build_dir, tmp_path, seed) -> None:
     assert reads[4] < 0.6 * reads[2] < 0.4 * reads[1]
     assert cycles[4] < cycles[1] / 4 / 0.94
     assert cycles[2] < cycles[1] / 2 / 0.94
+
+
+@pytest.mark.parametrize(
+    ("shape", "memory"),
+    [
+        pytest.param("g2-s1", STALLS, id="g2-s1-stalls"),
+        pytest.param("g4-s4", Memory((200, 200)), id="g4-s4-slow"),
+        pytest.param("g2-s2-w4", STALLS, id="g2-s2-w4-stalls", marks=pytest.mark.slow),
+        pytest.param("g4-s1-w4", Memory(), id="g4-s1-w4-ideal", marks=pytest.mark.slow),
+    ],
+)
+def test_short_jobs_wait_for_their_turn(shape, memory, build_dir, tmp_path, seed) -> None:
+    """Of fewer rows than cores, too; cycles are those of the model, every one."""
+    config = SHAPES[shape]
+    run_queue(config, short_queue(config, seed), (build_dir, tmp_path), memory)
 
 
 @pytest.mark.slow

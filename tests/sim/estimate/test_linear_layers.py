@@ -88,3 +88,21 @@ def test_cores_beyond_the_last_part_wait():
     assert work.shared(4) == 2 * 10 + 10
     assert work.shared(100) == 20
     assert work.shared(0.5) == 160
+
+
+def test_clusters_beyond_the_last_part_wait():
+    """A part is of all cores of a cluster."""
+    work = LinearCycles(mean_bits=8, measured=(60.0,), ideal=(60.0,), parts=(3,), cluster=2)
+    assert work.shared(2) == 30
+    assert work.shared(4) == 20
+    assert work.shared(100) == 10
+
+
+def test_a_cluster_shares_the_tokens_of_a_layer():
+    workload = load_workload("flux.1-dev")
+    config = Config(rows=16, cols=32, block=64, head_dim=128)
+    four = Config(**{**config.model_dump(), "cores": 4, "key_slots": 4})
+    one, cluster = (linear_cycles(workload, each, 4) for each in (config, four))
+    assert cluster.ideal == one.ideal
+    assert cluster.utilisation == pytest.approx(one.utilisation, rel=0.02)
+    assert cluster.shared(4) == pytest.approx(one.shared(4), rel=0.02)

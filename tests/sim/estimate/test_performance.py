@@ -98,6 +98,30 @@ def test_bytes_of_superblocks_by_hand():
     assert least[0] == once + 40 * (2 * 32 + 4)
 
 
+def test_bytes_of_clusters_by_hand():
+    config = Config(**{**CONFIG.model_dump(), "cores": 2})
+    codes = np.array([[[3, 0, 0], [0, 0, 2], [0, 0, 1]]], np.uint8)
+    port, _ = read_bytes(config, codes, 40)
+    # Two waves: keys of blocks 0 and 2, then of block 2; a word of codes a row.
+    assert port[0] == 128 + 40 * (32 + 4) + 3 * 4 + (16 + 8 + 8) * (2 * 32 + 4)
+
+
+def test_a_cluster_counts_until_its_last_core_ends():
+    """Five rows on two cores: three and two; five rows a head on four cores, two clusters."""
+    config = Config(**{**CONFIG.model_dump(), "cores": 2, "key_slots": 4})
+    plans = full_plans()
+    cycles = attention_cycles(config, plans.codes, 72)[0]
+    single = attention_cycles(CONFIG, plans.codes, 72)[0]
+    assert cycles == pytest.approx(single * 6 / 5, rel=0.05)
+    machine = Machine(config=config, clock_mhz=100, bandwidth_gbs=1e6, cores=4)
+    found = estimate(TINY, machine, plans)
+    # Two heads of three rows a cluster: each cluster has a head.
+    assert found.attention_seconds == pytest.approx(6 * cycles / (4 * 100e6))
+    assert found.utilisation == pytest.approx(ideal_cycles(config, plans.codes, 72)[0] / cycles)
+    apart = estimate(TINY, replace(machine, config=CONFIG), plans)
+    assert found.core_reads < 0.7 * apart.core_reads
+
+
 def test_some_rows_by_hand():
     # The second row of the two: 8 queries.
     codes = np.array([[[0, 2]]], np.uint8)
@@ -215,6 +239,10 @@ def test_more_never_takes_longer():
     ("sentence", "changes"),
     [
         ("cores = 0 is not legal; legal: 1e-06 or more", {"cores": 0}),
+        (
+            "cores = 1 is not legal; legal: 2 or more, those of a cluster",
+            {"config": Config(**{**CONFIG.model_dump(), "cores": 2})},
+        ),
         ("clock_mhz = -1 is not legal", {"clock_mhz": -1}),
         ("bandwidth_gbs = inf is not legal", {"bandwidth_gbs": float("inf")}),
         ("buffer_mib = -1 is not legal", {"buffer_mib": -1}),
@@ -225,7 +253,7 @@ def test_more_never_takes_longer():
 )
 def test_machines_that_cannot_be_are_refused(sentence, changes):
     with pytest.raises(ParoError) as refusal:
-        Machine(config=CONFIG, **changes)
+        Machine(**{"config": CONFIG, **changes})
     assert sentence in str(refusal.value)
 
 
