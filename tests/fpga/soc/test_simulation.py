@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +17,7 @@ from firmware_model.host.link import open_bus
 from fpga.soc.simulation import SimulatedBoard, simulated_board
 from paro.config import Config, ParoError
 from paro.config.board_map import BOARD_MAGIC, MEMORY_BASE, board_address
-from paro.config.registers import MAGIC, Cause, find_register
+from paro.config.registers import MAGIC, find_register
 from sim.cache import cache_folder
 from tests.firmware_model.host.jobs import make_job
 from tests.firmware_model.host.outputs import model_outputs
@@ -66,10 +67,12 @@ def test_the_line_is_used(board: SimulatedBoard) -> None:
     """Bursts take at least 90 % of the line's rate, each way, in the board's own time."""
     data = np.random.default_rng(1).bytes(1 << 14)
     bit = 4 * 10  # clocks of a byte
-    for _ in range(2):
-        bus = open_bus(board.device, silence=SILENCE)
-        bus.recover()
-        bus.close()
+    bus = open_bus(board.device, silence=SILENCE)
+    BoardTransport(bus).identify()  # its memory has started
+    before = len(board.sessions)
+    bus.close()
+    while len(board.sessions) == before:
+        time.sleep(0.1)
     before = len(board.sessions)
     bus = open_bus(board.device, silence=SILENCE)
     bus.recover()
@@ -78,7 +81,7 @@ def test_the_line_is_used(board: SimulatedBoard) -> None:
     bus.close()
     assert got == data
     while len(board.sessions) == before:
-        pass
+        time.sleep(0.1)
     session = board.sessions[-1]
     assert 2 * len(data) * bit / session["clocks"] >= 0.9
 
@@ -133,7 +136,8 @@ def test_a_cable_that_is_out(board: SimulatedBoard, seed: int) -> None:
 def test_hostile_descriptors_are_refused(board: SimulatedBoard) -> None:
     """An output outside of its window is refused on the board as in simulation."""
     image = place_jobs(CONFIG, [make_job(CONFIG, 0, 3)], 0)
-    transport = BoardTransport(open_bus(board.device, silence=SILENCE))
+    bus = open_bus(board.device, silence=SILENCE)
+    transport = BoardTransport(bus)
     transport.identify()
     driver = Driver(transport)
     run_sync(driver.reset())
@@ -148,7 +152,7 @@ def test_hostile_descriptors_are_refused(board: SimulatedBoard) -> None:
         run_sync(driver.wait())
     assert run_sync(transport.read(1 << 20, 64)) == secret
     assert run_sync(transport.read32(find_register("IDENT").offset)) == MAGIC
-    assert Cause.WRITE_OUTSIDE == 14
+    bus.close()
 
 
 def test_a_head_of_the_capture_that_ships(board: SimulatedBoard, tmp_path, monkeypatch) -> None:
