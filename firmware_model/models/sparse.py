@@ -96,7 +96,7 @@ class SparseAttention:
         key = (call.layer, group, heads, device, kernel)
         if key not in self._prepared:
             layer = self._layer(call.layer, call.step / self._steps, heads)
-            prepare = _row_runs if kernel == "rows" else _block_mask
+            prepare = _live_blocks if kernel == "rows" else _block_mask
             self._prepared[key] = layer.order.to(device), prepare(layer, device)
         order, prepared = self._prepared[key]
         index = order[None, :, :, None].expand(call.q.shape)
@@ -124,45 +124,41 @@ class SparseAttention:
         return _Layer(torch.stack([permutations[order] for order in orders]), live, own.block)
 
 
-#: For each head and block row: its queries, and the runs of its keys, as slices.
-_Runs = list[list[tuple[slice, list[slice]]]]
+#: Tokens on a side of a block, and the live blocks of each head and block row, int64 [live].
+_LiveBlocks = tuple[int, list[list[torch.Tensor]]]
 
 
-def _row_runs(layer: _Layer, _device: torch.device) -> _Runs:
-    tokens, block = layer.order.shape[1], layer.block
-
-    def part(first: int, last: int) -> slice:
-        return slice(first * block, min(last * block, tokens))
-
-    found: _Runs = []
-    for head in layer.live.int():
-        edges = torch.nn.functional.pad(head, (1, 1)).diff(dim=1)
-        rows = []
-        for row, changes in enumerate(edges):
-            starts, ends = (changes == 1).nonzero().ravel(), (changes == -1).nonzero().ravel()
-            runs = [part(*run) for run in zip(starts.tolist(), ends.tolist(), strict=True)]
-            rows.append((part(row, row + 1), runs))
-        found.append(rows)
-    return found
+def _live_blocks(layer: _Layer, device: torch.device) -> _LiveBlocks:
+    live = layer.live.to(device)
+    return layer.block, [[row.nonzero().ravel() for row in head] for head in live]
 
 
 def _rows(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runs: _Runs, scale: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, live: _LiveBlocks, scale: float
 ) -> torch.Tensor:
     """Attention of each block row with its live keys, which are put side by side."""
+    block, heads = live
     output = torch.empty_like(q)
+    padding = -q.shape[2] % block
+    padded = (torch.nn.functional.pad(x, (0, 0, 0, padding)) for x in (k, v))
+    operands = [x.unflatten(2, (-1, block)) for x in padded]
+    last = len(heads[0]) - 1
 
     def row(place: tuple[int, int, int]) -> None:
         item, head, index = place
-        queries, parts = runs[head][index]
-        # Four dimensions: with fewer, torch takes a slower way.
-        one = slice(item, item + 1), slice(head, head + 1)
-        keys, values = (torch.cat([x[*one, part] for part in parts], dim=2) for x in (k, v))
-        output[*one, queries] = scaled_dot_product_attention(
-            q[*one, queries], keys, values, scale=scale
+        blocks, queries = heads[head][index], slice(index * block, (index + 1) * block)
+        count = len(blocks) * block - (padding if blocks[-1] == last else 0)
+        keys, values = (
+            x[item, head].index_select(0, blocks).flatten(0, 1)[None, None, :count]
+            for x in operands
         )
+        # Four dimensions: with fewer, torch takes a slower way.
+        one = q[item : item + 1, head : head + 1, queries]
+        output[item, head, queries] = scaled_dot_product_attention(one, keys, values, scale=scale)[
+            0, 0
+        ]
 
-    map_rows(row, product(range(len(q)), range(q.shape[1]), range(len(runs[0]))))
+    map_rows(row, product(range(len(q)), range(q.shape[1]), range(last + 1)))
     return output
 
 
