@@ -51,7 +51,7 @@ docs: $(STAMP) ## all pages, warnings as errors: build/docs/index.html
 	@echo "The pages: build/docs/index.html"
 
 tutorials: $(STAMP) ## run the notebooks of docs/tutorials anew, and keep what they print
-	$(BIN)/jupyter execute --inplace docs/tutorials/*.ipynb
+	$(BIN)/python docs/run_tutorials.py docs/tutorials/*.ipynb
 
 test: $(STAMP) icarus ## the tests that a change must pass
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

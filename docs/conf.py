@@ -20,7 +20,6 @@ myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]
 # Tutorials are shown as they were run (`make tutorials`); a test runs them anew.
 nb_execution_mode = "off"
-nb_mime_priority_overrides = [("html", "text/plain", 15)]
 
 autodoc_member_order = "bysource"
 add_module_names = False

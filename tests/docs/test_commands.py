@@ -22,6 +22,7 @@ SESSIONS = (
     pytest.param("docs/howto/board.md", marks=pytest.mark.slow),
     pytest.param("docs/howto/check.md", marks=pytest.mark.slow),
     pytest.param("docs/howto/estimate.md", marks=pytest.mark.slow),
+    pytest.param("docs/howto/model.md", marks=pytest.mark.slow),
     pytest.param("docs/howto/verilog.md", marks=pytest.mark.slow),
 )
 

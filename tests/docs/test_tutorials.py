@@ -6,6 +6,7 @@ import pytest
 
 from tests.docs import pages
 from tests.docs.shell import run_lines
+from tests.places import ROOT
 
 #: The others compile a simulator or calibrate a model: minutes on a busy machine.
 QUICK = {"capture"}
@@ -19,7 +20,7 @@ QUICK = {"capture"}
     ],
 )
 def test_tutorial_runs(path, tmp_path):
-    run_lines([f"jupyter execute --timeout=1800 {path}"], tmp_path)
+    run_lines([f"python {ROOT}/docs/run_tutorials.py --check {path}"], tmp_path)
 
 
 @pytest.mark.parametrize("path", pages.notebooks(), ids=lambda path: path.stem)
