@@ -93,7 +93,7 @@ def commands() -> str:
         text, _, examples = inspect.cleandoc(command.help).partition("[bold]Examples[/bold]")
         usage = " ".join(["paro", name, *command.collect_usage_pieces(context)])
         lines += [f"## paro {name}", "", "```sh", usage, "```", "", text.strip(), ""]
-        lines += ["```sh", *(line.strip() for line in examples.splitlines() if line.strip()), "```"]
+        lines += ["```sh", *(" ".join(part.split()) for part in examples.split("\n\n")), "```"]
         panels: dict[str, list[list[str]]] = {}
         for parameter in command.params:
             record = parameter.get_help_record(context)

@@ -1,5 +1,6 @@
 """Every command that README and pages show is one, and is run or says here why not."""
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -75,7 +76,11 @@ NOT_RUN = {
         "paro capture MODEL --what linear -o captures",
         "paro cosim captures/NAME --plan plan.safetensors --heads 0 --query-blocks 0:1 -o run",
         "paro cosim layer.safetensors --plan plan.safetensors -o run",
+        "paro convert qkv.npz -o capture.safetensors --grid 8,16,16",
         "paro estimate --model my.toml --plan my_plan.safetensors -o mine",
+        "paro plan mask.npz --for capture.safetensors -o plan.safetensors",
+        "paro plan sparse_plan.pth --map sparse --order permute --order-file permute_plan.pth "
+        "--for captures/ -o plan.safetensors",
     ),
     "it works on cells that do not come with the project": (
         "paro study pe --liberty sg13g2_stdcell_typ_1p20V_25C.lib -o study",
@@ -106,6 +111,7 @@ NOT_RUN = {
         "paro study carry-over captures -o study --at 0.7 --avg-bits 4.8",
         "paro study layers captures -o study",
         "paro study pe -o study",
+        "paro study processors -o study --density 0.3,0.2",
         "paro sweep --model cogvideox-5b -o sweep",
         "paro synth --board ulx3s-85f --preset ulx3s --min-mhz 80 -o D",
         "paro synth --board ulx3s-85f --preset ulx3s --min-mhz 80 -o board",
@@ -215,8 +221,9 @@ def test_the_parser_refuses(tmp_path, monkeypatch):
 def test_examples_of_the_help_are_legal(command, tmp_path, monkeypatch):
     """They are not run: what they name stands for the reader's own files."""
     monkeypatch.chdir(tmp_path)
-    text = command_line().commands[command].help or ""
-    examples = [line.strip() for line in text.splitlines() if line.strip().startswith("paro ")]
+    text = inspect.cleandoc(command_line().commands[command].help or "")
+    examples = [" ".join(part.split()) for part in text.split("\n\n")]
+    examples = [example for example in examples if example.startswith("paro ")]
     assert examples
     for example in examples:
         assert check(Command("--help", example, block=True))
