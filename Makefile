@@ -20,7 +20,7 @@ HEAD := 9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all icarus chromium lint format types clean
+.PHONY: help setup demo docs tutorials test test-all icarus chromium lint format types clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,14 @@ demo: $(STAMP) ## one head of a real network through the RTL, bit for bit, with 
 	@echo "The Verilog:  $(DEMO)/core/paro_core.v, paro_core.ports.md"
 	@echo "The report:   $(DEMO)/cosim/report.json, outputs.safetensors"
 	@echo "The run:      $(DEMO)/cosim/replay.html replays it in a browser; trace.json is for ui.perfetto.dev"
+
+docs: $(STAMP) ## all pages, warnings as errors: build/docs/index.html
+	@rm -rf build/docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/doctrees docs build/docs
+	@echo "The pages: build/docs/index.html"
+
+tutorials: $(STAMP) ## run the notebooks of docs/tutorials anew, and keep what they print
+	$(BIN)/python docs/run_tutorials.py docs/tutorials/*.ipynb
 
 test: $(STAMP) icarus chromium ## the tests that a change must pass
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

@@ -60,7 +60,7 @@ CaptureArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CAPTURE",
-        help="safetensors file with q, k, v [heads, tokens, head_dim] and the token grid",
+        help="safetensors file with q, k, v (heads x tokens x head_dim) and the token grid",
         show_default=False,
     ),
 ]
