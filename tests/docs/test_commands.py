@@ -30,6 +30,7 @@ SESSIONS = (
 #: Commands of any page that are run by themselves.
 ALONE = (
     "make help",
+    "paro boards",
     "paro doctor",
     pytest.param("make demo", marks=pytest.mark.slow),
     pytest.param("paro estimate --checkpoints", marks=pytest.mark.slow),
@@ -85,6 +86,18 @@ NOT_RUN = {
     "it works on cells that do not come with the project": (
         "paro study pe --liberty sg13g2_stdcell_typ_1p20V_25C.lib -o study",
     ),
+    "it needs a board": (
+        "paro load board",
+        "paro run capture.safetensors --plan plan.safetensors --device serial:/dev/ttyUSB0 -o run",
+    ),
+    "tests/fpga/soc/test_simulation.py does the same": (
+        "paro calibrate CAPTURE --heads 9 --block 16 -o P",
+        "paro calibrate firmware_model/data/tiny_video_dit_t03.safetensors --heads 9 --block 16 "
+        "-o plan.safetensors",
+        "paro run CAPTURE --plan P --heads 9 --device sim --rows 4 --cols 4 -o D",
+        "paro run firmware_model/data/tiny_video_dit_t03.safetensors --plan plan.safetensors "
+        "--heads 9 --device sim --rows 4 --cols 4 -o run",
+    ),
     "it takes many minutes; tests/ has smaller ones of its kind": (
         "paro calibrate CAPTURE --block 16 -o P",
         "paro calibrate C --weight-bits 3.5 -o P",
@@ -119,7 +132,6 @@ NOT_RUN = {
         "paro synth --self-test --board ulx3s-85f --preset ulx3s --min-mhz 80 -o board",
         "paro synth --self-test --board ulx3s-85f --preset ulx3s --query-rows 4 --min-mhz 80 -o D",
         "paro synth --self-test --board ulx3s-85f --preset video --estimate -o board",
-        "paro synth --self-test --board ulx3s-85f --rows 8 --cols 8 --estimate -o area",
     ),
 }
 
