@@ -127,27 +127,26 @@ def ports_markdown(
         ]
     if top == ACCELERATOR:
         lines += ["", *port_markdown(config, aresetn=aresetn)]
-    lines += ["", *_beside(ports["module"], top), "", *timing_markdown(ports["module"], top)]
+    lines += ["", *_beside(ports), "", *timing_markdown(ports["module"], top)]
     lines += ["", *formats_markdown(config)]
     return "\n".join(lines) + "\n"
 
 
-def _beside(module: str, top: str) -> list[str]:
+def _beside(ports: dict[str, Any]) -> list[str]:
     """Lines about the files beside the page that help to use the module."""
+    module, on_axi = ports["module"], not ports["streams"]
+    tied = on_axi and ports["reset_active"] == "high"
     return [
         "## In a design",
         "",
         f"* `{module}.instance.vh`: an instance to paste, with a wire for every port"
-        + (" and AXI's signals that are not there, tied." if top == ACCELERATOR else "."),
+        + (" and AXI's signals that are not there, tied." if tied else "."),
         f"* `{module}.sdc`: clock, delays of inputs and outputs as a share of the period, and what "
         "the reset is. nextpnr reads the clock alone of it.",
-        f"* `{module}.core`: for FuseSoC, with a target `lint`; a folder of `paro export` has "
-        "`sim` (Icarus) and `sim_verilator` too, which run its testbench.",
-        *(
-            [f"* `{module}.rdl`: the registers in SystemRDL 2.0, for PeakRDL."]
-            if top == ACCELERATOR
-            else []
-        ),
+        f"* `{module}.core`: for FuseSoC, where it is `paro:accelerator:{module}`, with a target "
+        "`lint`; a folder of `paro export` has `sim` (Icarus) and `sim_verilator` too, which run "
+        "its testbench.",
+        *([f"* `{module}.rdl`: the registers in SystemRDL 2.0, for PeakRDL."] if on_axi else []),
     ]
 
 

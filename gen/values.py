@@ -27,7 +27,7 @@ _SHELL = (
     "AxREGION are 0.",
     "* `s_axil`: AXI4-Lite; AxPROT is ignored (any access is served alike).",
     "* `aresetn` falls at any time: all VALID that go out, and READY of `s_axil`, fall with it. "
-    "They rise three cycles after it rose, in step with `aclk`.",
+    "They can rise three cycles after it rose, in step with `aclk`.",
     "* Attributes X_INTERFACE_INFO and X_INTERFACE_PARAMETER tell Vivado's packager of IP which "
     "port belongs to which interface; others ignore them.",
 )

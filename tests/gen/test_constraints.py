@@ -1,7 +1,6 @@
 """Constraints, read by a Tcl interpreter as tools of synthesis read them."""
 
 import fnmatch
-import tkinter
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ TINY = PRESETS["tiny"]
 
 def read(text: str, ports: list[str]) -> list[tuple[str, dict[str, str], set[str]]]:
     """Commands, their options and the ports that they name; a name without a port is an error."""
+    tkinter = pytest.importorskip("tkinter", reason="this Python was built without Tcl")
     tcl = tkinter.Tcl()
     calls = []
 

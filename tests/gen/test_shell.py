@@ -225,7 +225,9 @@ def test_the_page_tells_what_is_there() -> None:
     page = ports_markdown(TINY, ACCELERATOR, aresetn=True)
     assert "Every signal of AXI4 is there" in page
     assert "| `m_axi_arqos` | out | 4 | Always 0. |" in page
+    assert "not there, tied" not in page
     plain = ports_markdown(TINY, ACCELERATOR)
+    assert "not there, tied" in plain
     assert "AxLOCK, AxQOS, AxREGION (tie 0)" in plain
     assert "arqos" not in plain
 
