@@ -130,7 +130,8 @@ class BoardTarget:
             ),
         )
 
-    def is_predicted(self, config: Config) -> bool:
+    @property
+    def is_predicted(self) -> bool:
         """No: the cycle model has another memory."""
         return False
 

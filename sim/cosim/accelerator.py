@@ -188,6 +188,11 @@ class AcceleratorTarget:
             trace=recording and build_trace(recording, config, jobs),
         )
 
+    @property
+    def is_predicted(self) -> bool:
+        """Always."""
+        return True
+
     def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """See `Target`."""
         works = [job_work(config, job) for job in jobs]

@@ -98,6 +98,11 @@ class CoreTarget:
         )
         return _simulation(config, jobs, stimulus, session, seconds)
 
+    @property
+    def is_predicted(self) -> bool:
+        """Always."""
+        return True
+
     def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """See `Target`."""
         return predict(

@@ -120,7 +120,7 @@ class Run:
         complete = compared == sum(words.size for words in self.expected) > 0
         mismatches = sum(int(wrong.sum()) for wrong in self._wrong())
         prediction = None
-        if simulation.failure is None:
+        if simulation.failure is None and self.target.is_predicted:
             prediction = self.target.predict(self.config, self.jobs)
         cores = self._cores()
         ideal = sum(ideal_cycles(self.config, job) for job in self.jobs)
@@ -222,7 +222,7 @@ def run_jobs(
     files.remove_files(*(setup.out_dir / name for name in results))
     with thread_pool(1) as pool:
         expected = pool.submit(model)
-        compiled = pool.submit(compile_model) if target.is_predicted(config) else None
+        compiled = pool.submit(compile_model) if target.is_predicted else None
         simulation = target.simulate(config, jobs, session)
         words = expected.result()
         if compiled is not None:

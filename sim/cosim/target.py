@@ -90,6 +90,11 @@ class Target(Protocol):
         """
         ...
 
+    @property
+    def is_predicted(self) -> bool:
+        """Whether the cycle model knows the memory and all else that the cycles depend on."""
+        ...
+
     def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """Predict by the cycle model the cycles that `simulate` finds."""
         ...
