@@ -188,6 +188,10 @@ class AcceleratorTarget:
             trace=recording and build_trace(recording, config, jobs),
         )
 
+    def is_predicted(self, config: Config) -> bool:
+        """Always."""
+        return True
+
     def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """See `Target`."""
         works = [job_work(config, job) for job in jobs]

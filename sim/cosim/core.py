@@ -98,6 +98,10 @@ class CoreTarget:
         )
         return _simulation(config, jobs, stimulus, session, seconds)
 
+    def is_predicted(self, config: Config) -> bool:
+        """Always."""
+        return True
+
     def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """See `Target`."""
         return predict(

@@ -120,7 +120,7 @@ class Run:
         complete = compared == sum(words.size for words in self.expected) > 0
         mismatches = sum(int(wrong.sum()) for wrong in self._wrong())
         prediction = None
-        if simulation.failure is None:
+        if simulation.failure is None and self.target.is_predicted(self.config):
             prediction = self.target.predict(self.config, self.jobs)
         cores = self._cores()
         ideal = sum(ideal_cycles(self.config, job) for job in self.jobs)

@@ -90,6 +90,10 @@ class Target(Protocol):
         """
         ...
 
+    def is_predicted(self, config: Config) -> bool:
+        """Whether the cycle model follows the target of this configuration."""
+        ...
+
     def predict(self, config: Config, jobs: Sequence[Job]) -> Prediction:
         """Predict by the cycle model the cycles that `simulate` finds."""
         ...
