@@ -15,6 +15,7 @@ from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from paro.config import Config
 from paro.config.config import blocks_of
 from paro.config.descriptor import unpack_descriptor
+from rtl.accelerator.accelerator import Accelerator
 from rtl.accelerator.code_reader import RUN_UNITS, WAITING_UNITS
 from sim.cosim.accelerator import ACCELERATOR_TOLERANCE
 from sim.cosim.accelerator_scenario import Step, StepResult
@@ -129,7 +130,9 @@ def assert_predicted(
     assert counters.cycles == pytest.approx(prediction.total_cycles, rel=tolerance, abs=0)
     for found, expected in zip(counters.cores, prediction.cores, strict=True):
         for stage in ("qk", "pv", "softmax", "load_q", "load_k", "load_v"):
-            assert found[stage]["busy"] == expected[stage]["busy"], stage
+            # At the end an array may work for tokens that are none.
+            busy = pytest.approx(expected[stage]["busy"], rel=0.01, abs=Accelerator.DONE_LATENCY)
+            assert found[stage]["busy"] == busy, stage
 
 
 def at_once(config: Config, job: Job) -> bool:
