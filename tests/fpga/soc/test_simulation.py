@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 CONFIG = Config(rows=4, cols=4, block=16, head_dim=32)
 #: Seconds without a byte; the board is simulated, perhaps beside other work.
-SILENCE = 30.0
+SILENCE = 120.0
 
 
 @pytest.fixture(scope="module")
