@@ -93,7 +93,8 @@ def commands() -> str:
         text, _, examples = inspect.cleandoc(command.help).partition("[bold]Examples[/bold]")
         usage = " ".join(["paro", name, *command.collect_usage_pieces(context)])
         lines += [f"## paro {name}", "", "```sh", usage, "```", "", text.strip(), ""]
-        lines += ["```sh", *(" ".join(part.split()) for part in examples.split("\n\n")), "```"]
+        shown = [" ".join(part.split()) for part in examples.strip().split("\n\n")]
+        lines += ["```sh", *shown, "```"]
         panels: dict[str, list[list[str]]] = {}
         for parameter in command.params:
             record = parameter.get_help_record(context)
