@@ -185,7 +185,9 @@ def test_a_chain_through_memory(name, memory, build_dir, tmp_path, seed) -> None
     assert_exact(done, 0, chain.words)
 
 
-@pytest.mark.parametrize("name", ["tiny", "narrow", "8x8-b64-d32"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "narrow", pytest.param("8x8-b64-d32", marks=pytest.mark.slow)]
+)
 def test_jobs_with_other_cuts(name, build_dir, tmp_path, seed) -> None:
     """Each job's words by its own cut, whatever the one before it has."""
     config, generator = CONFIGS[name], random.Random(seed)

@@ -183,6 +183,7 @@ def test_many_queues(round_, build_dir, tmp_path, seed) -> None:
     run_queue(config, jobs, (build_dir, tmp_path), memory)
 
 
+@pytest.mark.slow
 def test_one_token_layers_behind_slow_writes(build_dir, tmp_path, seed) -> None:
     """Rows of one token each, of which many leave the array while earlier outputs are written."""
     config = Config(rows=4, cols=16, block=16, head_dim=32, axi_bits=64, query_rows=2)
@@ -234,6 +235,7 @@ def short_queue(config: Config, seed: int) -> list[Job]:
     return jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["control_reset", "hard_reset", "read_error", "write_error"])
 def test_chains_that_are_given_up(kind, build_dir, tmp_path, seed) -> None:
     """At any time, and at once the whole chain again, exact: no row of the first is left."""

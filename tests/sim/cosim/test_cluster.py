@@ -64,6 +64,7 @@ def test_heads_and_layers(shape, memory, build_dir, tmp_path, seed) -> None:
     run_queue(config, jobs, (build_dir, tmp_path), memory, **layout)
 
 
+@pytest.mark.slow
 def test_results_and_bytes(build_dir, tmp_path, seed) -> None:
     """Words do not depend on cores and rows; K and V come once for all of them, and none waits."""
     reads, cycles = {}, {}

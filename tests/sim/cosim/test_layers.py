@@ -83,7 +83,9 @@ def mixed_queue(config: Config, jobs: int, generator: random.Random) -> list[Job
     return queue
 
 
-@pytest.mark.parametrize("round_", range(3))
+@pytest.mark.parametrize(
+    "round_", [0, *(pytest.param(round_, marks=pytest.mark.slow) for round_ in (1, 2))]
+)
 def test_queues_of_heads_and_layers(round_, build_dir, tmp_path, seed) -> None:
     generator = random.Random(seed + round_)
     config = (TINY, CONFIGS["4x8-b32"], CONFIGS["16x16-b16"])[round_]
