@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def verilator(folder: Path, *arguments: str) -> str:
@@ -37,7 +38,9 @@ def lint(folder: Path, module: str) -> None:
 def lint_instance(folder: Path, module: str, text: str) -> str:
     """Complaints of Verilator and Icarus about a module with an instance in it."""
     body = f"module user;\n{text}\nendmodule\n"
-    (folder / "user.v").write_text(body)
-    command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", "user", "user.v", f"{module}.v"]
-    run = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
-    return run.stderr + verilator(folder, "--top-module", "user", "user.v", f"{module}.v")
+    design = str(folder / f"{module}.v")
+    with TemporaryDirectory() as own:  # the folder is shared with other tests
+        (Path(own) / "user.v").write_text(body)
+        command = ["iverilog", "-g2005", "-Wall", "-t", "null", "-s", "user", "user.v", design]
+        run = subprocess.run(command, cwd=own, check=False, capture_output=True, text=True)
+        return run.stderr + verilator(Path(own), "--top-module", "user", "user.v", design)
