@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from amaranth.vendor import LatticeECP5Platform
 from amaranth_boards import ulx3s
 
-from paro.config import ParoError
+from paro.config.named import find_named
 
 __all__ = ["BOARDS", "Board", "find_board"]
 
@@ -51,6 +51,4 @@ def find_board(name: str) -> Board:
     ParoError
         If there is none; the sentence lists the legal names.
     """
-    if name not in BOARDS:
-        raise ParoError(f"no board {name!r}; legal: {', '.join(BOARDS)}")
-    return BOARDS[name]
+    return find_named("board", name, BOARDS)

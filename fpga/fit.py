@@ -9,7 +9,7 @@ from typing import Any
 from fpga.boards import Board, find_board
 from fpga.dense_array import DenseDesign
 from fpga.devices import Device, find_device, logic_cells
-from fpga.synth import build, synth
+from fpga.synth import Progress, build, synth
 from paro.config import Config, ParoError
 from paro.config.formats import LANES, PAPER_BITS
 
@@ -23,8 +23,6 @@ WIDTHS = (8.0, PAPER_BITS, 2.64)
 _CELLS_A_PE = 500
 #: Block rows of a superblock: more always read less.
 _QUERY_ROWS = (2, 4, 8, 16)
-
-Progress = Callable[[str], None]
 
 
 def fit(
@@ -84,7 +82,7 @@ def fit(
     if array is None:
         least = "; ".join(tried[-1]["lacks"])
         raise ParoError(f"{device.name} holds no core: one of 4 x 4 takes {least}")
-    superblocks = [_changed(array, query_rows=rows) for rows in _QUERY_ROWS]
+    superblocks = [array.changed(query_rows=rows) for rows in _QUERY_ROWS]
     config = largest(superblocks, _QUERY_ROWS.index(4), trial, tried) or array
     _say(progress, f"{_name(config)}, place and route")
     machine = synth(config, board_name, out_dir / "machine", min_mhz=min_mhz, seed=seed)
@@ -175,7 +173,7 @@ def _shapes(base: Config) -> Iterator[Config]:
     """Arrays of twice as many PEs each, as square as they can be, without superblocks."""
     rows = cols = 4
     while rows <= base.block and cols <= min(base.block, base.head_dim):
-        yield _changed(base, rows=rows, cols=cols, query_rows=1)
+        yield base.changed(rows=rows, cols=cols, query_rows=1)
         rows, cols = (rows, 2 * cols) if rows == cols else (cols, cols)
 
 
@@ -183,10 +181,6 @@ def _build_dense(
     board: Board, side: int, folder: Path, min_mhz: float, seed: int
 ) -> dict[str, Any]:
     return build(DenseDesign(side, side), {}, board, folder, min_mhz=min_mhz, seed=seed)
-
-
-def _changed(config: Config, **values: int) -> Config:
-    return Config(**{**config.model_dump(), **values})
 
 
 def _name(config: Config) -> str:

@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paro.config import ParoError
 
-__all__ = ["Library", "read_library"]
+__all__ = ["Library", "cell_area", "read_liberty", "read_library"]
 
 _CELL = re.compile(r'^\s*cell\s*\(\s*"?([\w.]+)"?\s*\)', re.M)
 _AREA = re.compile(r"^\s*area\s*:\s*([\d.eE+-]+)", re.M)
@@ -47,6 +48,22 @@ class Library:
         return f"set_driving_cell {self.buffer}\nset_load {self.load:g}\n"
 
 
+def read_liberty(path: Path) -> bytes:
+    """Content of a library's file; `ParoError` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ParoError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def cell_area(design: dict[str, Any], path: Path) -> float:
+    """Area in Yosys' ``stat -json -liberty`` of a design; `ParoError` if the cells have none."""
+    area = design.get("area", 0.0)
+    if not area:
+        raise ParoError(f"{path} has no areas of cells; legal: a Liberty file of standard cells")
+    return round(area, 1)
+
+
 def read_library(path: Path) -> Library:
     """Read a cell library in Liberty's format.
 
@@ -55,10 +72,7 @@ def read_library(path: Path) -> Library:
     ParoError
         If it cannot be read, or has no buffer with an area.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ParoError(f"cannot read {path}: {error.strerror or error}") from error
+    content = read_liberty(path)
     text = content.decode("utf-8", "replace")
     buffers = []
     cells = list(_CELL.finditer(text))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["cell_counts", "critical_path", "fmax_mhz", "utilisation"]
+__all__ = ["cell_counts", "critical_path", "fmax_mhz", "placed", "utilisation"]
 
 #: Name of each figure and the ECP5 cell that it counts.
 _CELLS = {
@@ -51,4 +51,16 @@ def critical_path(timing: dict[str, Any]) -> dict[str, Any] | None:
         "logic_levels": len(logic),
         "from": elements[0]["from"]["cell"],
         "to": elements[-1]["to"]["cell"],
+    }
+
+
+def placed(timing: dict[str, Any], clock_mhz: float) -> dict[str, Any]:
+    """Figures of a design that is to run at ``clock_mhz``, out of nextpnr's report."""
+    fmax = fmax_mhz(timing)
+    return {
+        "fmax_mhz": round(fmax, 2),
+        "clock_mhz": clock_mhz,
+        "timing_met": fmax >= clock_mhz,
+        "utilisation": utilisation(timing),
+        "critical_path": critical_path(timing),
     }

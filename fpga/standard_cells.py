@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fpga.liberty import Library, read_library
+from fpga.liberty import Library, cell_area, read_library
 from fpga.synth import REPORT_FILE, Progress
 from fpga.tools import find_tool, require_tools, run_tool, tool_versions
 from gen.summary import memory_bits
@@ -137,11 +137,9 @@ def _write_inputs(folder: Path, library: Library, verilog: str, *, timed: bool) 
 def _counts(statistics: dict[str, Any], liberty: Path) -> dict[str, Any]:
     """Area and cells out of Yosys' ``stat -json -liberty``, memories left out."""
     design = statistics["design"]
-    area = design.get("area", 0.0)
-    if not area:
-        raise ParoError(f"{liberty} has no areas of cells; legal: a Liberty file of standard cells")
+    area = cell_area(design, liberty)
     return {
-        "area": round(area, 1),
+        "area": area,
         "sequential_share": round(design["sequential_area"] / area, 3),
         "cells": design["num_cells"] - design["num_cells_by_type"].get("paro_memory", 0),
     }

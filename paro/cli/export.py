@@ -19,7 +19,6 @@ from paro.cli.options import (
     parse_range,
     with_config,
 )
-from paro.config import ParoError
 from paro.config.clock import CLOCK_MHZ
 
 
@@ -72,17 +71,12 @@ def export(
         check_plan(plan)
     bounds = parse_range("query-blocks", query_blocks)
 
-    from firmware_model.capture import is_layer
-    from paro.cli.work import choose_heads, choose_layer
-    from sim.cosim.cosim import heads_work, layer_work
+    from paro.cli.work import choose_work
+    from sim.cosim.cosim import LinearLayer, heads_work, layer_work
     from sim.cosim.export import export as write_stimuli
 
-    if is_layer(capture):
-        if heads is not None or query_blocks is not None:
-            raise ParoError("--heads and --query-blocks are for attention")
-        work = layer_work(choose_layer(capture, plan, config))
-    else:
-        work = heads_work(choose_heads(capture, plan, config, heads, bounds))
+    chosen = choose_work(capture, plan, config, heads, bounds)
+    work = layer_work(chosen) if isinstance(chosen, LinearLayer) else heads_work(chosen)
     facts = write_stimuli(work, output, name, aresetn=aresetn, clock_mhz=clock_mhz)
     rows = {
         "module": facts["module"],

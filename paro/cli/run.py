@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,12 +24,8 @@ from paro.cli.results import heads_table, layers_table
 from paro.config import ParoError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fpga.soc.device import BoardTarget
     from sim.cosim.report import Report
-    from sim.cosim.run import Setup
-    from sim.cosim.target import Target
 
 _SIMULATED = "sim"
 
@@ -95,20 +90,10 @@ def run(
 
         open_bus(device)  # refused as it is named, before the long work
 
-    from firmware_model.capture import is_layer
     from fpga.soc.device import BoardSetup, connect
-    from paro.cli.work import choose_heads, choose_layer
-    from sim.cosim.cosim import cosim as cosim_heads
-    from sim.cosim.cosim import cosim_layer
+    from paro.cli.work import choose_work, cosim_work, holds_layer
 
-    layer = is_layer(capture)
-    if layer and (heads is not None or query_blocks is not None):
-        raise ParoError("--heads and --query-blocks are for attention")
-
-    def chosen(choice: ConfigChoice):
-        if layer:
-            return choose_layer(capture, plan, choice)
-        return choose_heads(capture, plan, choice, heads, bounds)
+    layer = holds_layer(capture, heads, bounds)
 
     with ExitStack() as stack:
         target: BoardTarget
@@ -116,17 +101,17 @@ def run(
             from fpga.soc.simulation import simulated_board
             from sim.cache import cache_folder
 
-            work = chosen(config)
+            work = choose_work(capture, plan, config, heads, bounds)
             board = stack.enter_context(simulated_board(work.config, cache_folder()))
             # A simulated board is slow.
             target = connect(board.device, silence=silence or 60.0)
         else:
             target = connect(device, silence=silence)
-            work = chosen(ConfigChoice(None, None, target.config.model_dump()))
-        simulate: Callable[[Target, Setup], Report]
-        simulate = partial(cosim_layer if layer else cosim_heads, work)  # pyright: ignore
+            own = ConfigChoice(None, None, target.config.model_dump())
+            work = choose_work(capture, plan, own, heads, bounds)
         with progress_bar("board") as progress:
-            report = simulate(target, BoardSetup("", output, progress=progress, device=device))
+            setup = BoardSetup("", output, progress=progress, device=device)
+            report = cosim_work(work, target, setup)
     title, content = f"run on {device} {output}", report.to_dict()
     stdout.print(layers_table(title, [content]) if layer else heads_table(title, content))
     stdout.print(_verdict(report))

@@ -418,6 +418,7 @@ STUDIES = {
         run=_run_fit,
         options=("board", "min_mhz"),
         needs_captures=False,
+        own=list,
         tables=_fit_tables,
         closing=_fit_closing,
     ),

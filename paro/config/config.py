@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from paro.config import formats
 from paro.config.errors import ParoError
+from paro.config.named import find_named
 
 #: Most tokens of any configuration, and of any head's descriptor.
 TOKENS_MAX = 2**20
@@ -89,6 +90,10 @@ class Config(BaseModel):
         if self.head_dim % self.cols:
             raise ValueError(f"cols = {self.cols} must divide head_dim = {self.head_dim}")
         return self
+
+    def changed(self, **values: Any) -> "Config":
+        """Return the same configuration with other values of some fields, validated."""
+        return Config(**{**self.model_dump(), **values})
 
     # -- shape of the data path ---------------------------------------------------------------
 
@@ -300,9 +305,7 @@ def load_config(
         raise ParoError("give either a preset or a configuration file, not both")
     values: dict[str, Any] = {}
     if preset is not None:
-        if preset not in PRESETS:
-            raise ParoError(f"no preset {preset!r}; legal: {', '.join(PRESETS)}")
-        values = PRESETS[preset].model_dump()
+        values = find_named("preset", preset, PRESETS).model_dump()
     if file is not None:
         try:
             values = tomllib.loads(file.read_text())

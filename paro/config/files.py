@@ -84,6 +84,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write ``data`` as indented JSON to ``path``, whole or not at all."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")

@@ -24,6 +24,7 @@ from cocotb_tools import runner
 from firmware_model.progress import announce
 from gen.waivers import WAIVERS
 from paro.config import ParoError
+from paro.config.named import find_named
 from paro.config.programs import run_program
 from sim.cache import entry_name, kept, present
 
@@ -465,9 +466,7 @@ def get_simulator(name: str) -> Simulator:
     ParoError
         If there is none of that name or if it is not installed.
     """
-    if name not in SIMULATORS:
-        raise ParoError(f"no simulator {name!r}; legal: {', '.join(SIMULATORS)}")
-    return SIMULATORS[name]()
+    return find_named("simulator", name, SIMULATORS)()
 
 
 def _need_program(simulator: str, program: str, package: str) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from paro.config import Config
 from sim.estimate.assumptions import OF_TWO, PRUNING, Assumption, Change, Counting, Rival
 from sim.estimate.gates import Measure, load_multipliers, worth
 from sim.estimate.head_plans import HeadPlans
@@ -283,7 +282,7 @@ class Comparison:
         bare = self._estimate(replace(gpu, buffer_mib=0))
         yield Change(Assumption.NO_BUFFER, {Rival.A100: self.over_a100(bare)})
         for rows in SUPERBLOCKS:
-            sharing = Config(**{**gpu.config.model_dump(), "query_rows": rows})
+            sharing = gpu.config.changed(query_rows=rows)
             shared = self._estimate(replace(gpu, buffer_mib=0, config=sharing))
             speedups = {Rival.A100: self.over_a100(shared)}
             yield Change(Assumption.SUPERBLOCKS, speedups, {"rows": rows})

@@ -289,7 +289,7 @@ def test_cosim_fails_if_cycles_are_not_as_predicted(
     paro, plan, tmp_path, monkeypatch, as_predicted, status
 ):
     report = cosim_report(predicted_cycles=8, cycles_as_predicted=as_predicted)
-    monkeypatch.setattr("sim.cosim.cosim.cosim", lambda *_: report)
+    monkeypatch.setattr("paro.cli.work.cosim", lambda *_: report)
     outcome = paro("cosim", CAPTURE, "--plan", plan, "-o", tmp_path / "out")
     assert outcome.status == status
     assert ("cycles_as_predicted" in outcome.out) == (as_predicted is not None)
@@ -302,7 +302,7 @@ def test_cosim_of_the_accelerator_takes_its_memory(paro, plan, tmp_path, monkeyp
     report = cosim_report(memory=MemoryReport([3, 40], 1.5, True, traffic, traffic))
     targets = []
     monkeypatch.setattr(
-        "sim.cosim.cosim.cosim", lambda _, target, __: targets.append(target) or report
+        "paro.cli.work.cosim", lambda _, target, __: targets.append(target) or report
     )
     arguments = ("--top", "accelerator", "--latency", "3:40", "--stalls", 7, "--interleaved")
     arguments += ("--bandwidth", 1.5)
@@ -324,7 +324,7 @@ def test_cosim_traces_when_asked(paro, plan, tmp_path, monkeypatch):
         files = {"trace": "trace.json", "replay": "replay.html"}
         return cosim_report(**files) if setup.trace else cosim_report()
 
-    monkeypatch.setattr("sim.cosim.cosim.cosim", simulate)
+    monkeypatch.setattr("paro.cli.work.cosim", simulate)
     for options, traced in (((), False), (("--trace",), True)):
         outcome = paro("cosim", CAPTURE, "--plan", plan, *options, "-o", tmp_path / "out")
         assert outcome.status == 0, outcome.err

@@ -152,7 +152,7 @@ def test_strangers_are_refused(name: str, value: int, sentence: str) -> None:
 
 def test_a_queue_for_another_configuration_is_not_started(seed: int) -> None:
     image = place_jobs(TINY, [make_job(TINY, 0, seed)], 0)
-    other = Config(**{**TINY.model_dump(), "query_rows": 2})
+    other = TINY.changed(query_rows=2)
     accelerator, driver = ready(other, image)
     with pytest.raises(ParoError, match=f"laid out for configuration {TINY.digest()}; legal: the"):
         run_sync(driver.run(image))

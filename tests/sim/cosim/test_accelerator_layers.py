@@ -32,7 +32,7 @@ from tests.sim.cosim.checks import simulate
 from tests.sim.cosim.test_layers import NARROW, mixed_queue, odd_layers
 from tests.sim.inputs import random_codes
 
-TINY = Config(**{**PRESETS["tiny"].model_dump(), "axi_bits": 64})
+TINY = PRESETS["tiny"].changed(axi_bits=64)
 CONFIGS = {
     "tiny": TINY,
     "narrow": NARROW,

@@ -39,7 +39,7 @@ from tests.sim.inputs import TINY, LayerShape, Shape, make_jobs
 
 def with_rows(config: Config, rows: int) -> Config:
     """Configuration with superblocks of so many rows."""
-    return Config(**{**config.model_dump(), "query_rows": rows})
+    return config.changed(query_rows=rows)
 
 
 TWO, FOUR = with_rows(TINY, 2), with_rows(TINY, 4)

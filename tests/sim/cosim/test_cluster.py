@@ -23,8 +23,7 @@ from tests.sim.inputs import TINY, Shape, make_jobs
 
 
 def cluster(cores: int, query_rows: int, key_slots: int = 2, config: Config = TINY) -> Config:
-    values = {"cores": cores, "query_rows": query_rows, "key_slots": key_slots}
-    return Config(**{**config.model_dump(), **values})
+    return config.changed(cores=cores, query_rows=query_rows, key_slots=key_slots)
 
 
 SHAPES = {

@@ -368,7 +368,7 @@ def test_captures(name, heads, rows, avg_bits, build_dir, tmp_path):
     if not path.exists():
         pytest.skip(f"no {name} in ../shared/data")
     capture = load_capture(path)
-    config = Config(**{**PRESETS["video"].model_dump(), "head_dim": capture.head_dim})
+    config = PRESETS["video"].changed(head_dim=capture.head_dim)
     goal = Goal(avg_bits=avg_bits, block=config.block)
     plan = calibrate([capture], goal, heads)[0].for_capture(capture)
     report = cosim(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from firmware_model.host.jobs import HeadJob
-from paro.config import Config
 from sim.cosim.export import BASE
 from tests.firmware_model.host.outputs import model_outputs
 from tests.sim.cosim.exports import (
@@ -28,7 +27,7 @@ from tests.sim.inputs import TINY
 @pytest.mark.parametrize("simulate", [icarus, verilator])
 @pytest.mark.parametrize("cores", [1, 2])
 def test_the_testbench_passes_and_can_fail(cores, simulate, tmp_path, seed) -> None:
-    config = Config(**{**TINY.model_dump(), "cores": cores})
+    config = TINY.changed(cores=cores)
     facts = exported(config, tmp_path, seed, "mine")
     good = simulate(tmp_path, "mine")
     assert good.returncode == 0, good.stdout + good.stderr
@@ -81,7 +80,7 @@ def test_the_folder_is_all_that_is_needed(tmp_path, seed) -> None:
 
 def test_the_driver_runs_the_device(tmp_path, seed) -> None:
     """The C driver compiles without a warning, and its example leaves the expected memory."""
-    config = Config(**{**TINY.model_dump(), "axi_bits": 128})  # as device.cpp has it
+    config = TINY.changed(axi_bits=128)  # as device.cpp has it
     facts = exported(config, tmp_path, seed, "mine")
     shutil.copy(Path(__file__).with_name("device.cpp"), tmp_path)
     strict = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-c")

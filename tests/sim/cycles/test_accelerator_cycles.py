@@ -50,7 +50,7 @@ from tests.sim.inputs import (
     short_jobs,
 )
 
-FOUR, SIXTEEN = (Config(**{**TINY.model_dump(), "query_rows": rows}) for rows in (4, 16))
+FOUR, SIXTEEN = (TINY.changed(query_rows=rows) for rows in (4, 16))
 #: Runs of a few tokens, two heads; three rows of 24 blocks.
 SHAPES = {
     "short": (Shape((3, 4, 4), (3, 5), mean_bits=2.0), Shape((2, 3, 5), (1, 0))),

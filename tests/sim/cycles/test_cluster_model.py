@@ -27,7 +27,7 @@ clusters = pytest.mark.parametrize(("cores", "query_rows", "key_slots"), CLUSTER
 
 def cluster(cores: int, query_rows: int, key_slots: int) -> Config:
     values = {"cores": cores, "query_rows": query_rows, "key_slots": key_slots}
-    return Config(**{**TINY.model_dump(), **values})
+    return TINY.changed(**values)
 
 
 def random_codes(generator: random.Random, rows: int, columns: int) -> np.ndarray:

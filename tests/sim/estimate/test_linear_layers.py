@@ -101,7 +101,7 @@ def test_clusters_beyond_the_last_part_wait():
 def test_a_cluster_shares_the_tokens_of_a_layer():
     workload = load_workload("flux.1-dev")
     config = Config(rows=16, cols=32, block=64, head_dim=128)
-    four = Config(**{**config.model_dump(), "cores": 4, "key_slots": 4})
+    four = config.changed(cores=4, key_slots=4)
     one, cluster = (linear_cycles(workload, each, 4) for each in (config, four))
     assert cluster.ideal == one.ideal
     assert cluster.utilisation == pytest.approx(one.utilisation, rel=0.02)

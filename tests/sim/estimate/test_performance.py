@@ -89,7 +89,7 @@ def test_bytes_by_hand():
 
 
 def test_bytes_of_superblocks_by_hand():
-    config = Config(**{**CONFIG.model_dump(), "query_rows": 2})
+    config = CONFIG.changed(query_rows=2)
     codes = np.array([[[3, 0, 0], [0, 0, 2], [0, 0, 1]]], np.uint8)
     port, least = read_bytes(config, codes, 40)
     # Two superblocks: a word more of codes each; keys of blocks 0 and 2, then of block 2.
@@ -99,7 +99,7 @@ def test_bytes_of_superblocks_by_hand():
 
 
 def test_bytes_of_clusters_by_hand():
-    config = Config(**{**CONFIG.model_dump(), "cores": 2})
+    config = CONFIG.changed(cores=2)
     codes = np.array([[[3, 0, 0], [0, 0, 2], [0, 0, 1]]], np.uint8)
     port, _ = read_bytes(config, codes, 40)
     # Two waves: keys of blocks 0 and 2, then of block 2; a word of codes a row.
@@ -108,7 +108,7 @@ def test_bytes_of_clusters_by_hand():
 
 def test_a_cluster_counts_until_its_last_core_ends():
     """Five rows on two cores: three and two; five rows a head on four cores, two clusters."""
-    config = Config(**{**CONFIG.model_dump(), "cores": 2, "key_slots": 4})
+    config = CONFIG.changed(cores=2, key_slots=4)
     plans = full_plans()
     cycles = attention_cycles(config, plans.codes, 72)[0]
     single = attention_cycles(CONFIG, plans.codes, 72)[0]
@@ -241,7 +241,7 @@ def test_more_never_takes_longer():
         ("cores = 0 is not legal; legal: 1e-06 or more", {"cores": 0}),
         (
             "cores = 1 is not legal; legal: 2 or more, those of a cluster",
-            {"config": Config(**{**CONFIG.model_dump(), "cores": 2})},
+            {"config": CONFIG.changed(cores=2)},
         ),
         ("clock_mhz = -1 is not legal", {"clock_mhz": -1}),
         ("bandwidth_gbs = inf is not legal", {"bandwidth_gbs": float("inf")}),
