@@ -21,10 +21,28 @@ def boards(
 
       paro boards --json
     """
+    rows = board_rows()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in rows[0]:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row.values())
+    stdout.print(table)
+    stdout.print(
+        "largest preset: by counted cells, not placed. Any other target of LiteX is taken as "
+        "litex:TARGET, a file with one of your own as litex:FILE.py."
+    )
+
+
+def board_rows() -> list[dict[str, str]]:
+    """What is said of each board, by column."""
     from fpga.soc.boards import SOC_BOARDS
     from fpga.soc.sizes import largest_preset
 
-    rows = []
+    rows: list[dict[str, str]] = []
     for board in SOC_BOARDS.values():
         memory = board.memory
         assert memory is not None
@@ -40,16 +58,4 @@ def boards(
                 "tried": board.tried,
             }
         )
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row.values())
-    stdout.print(table)
-    stdout.print(
-        "largest preset: by counted cells, not placed. Any other target of LiteX is taken as "
-        "litex:TARGET, a file with one of your own as litex:FILE.py."
-    )
+    return rows
