@@ -1,7 +1,7 @@
 """Counts what accelerators and boards take, for `fpga.soc.sizes`.
 
-``python -m fpga.soc.count FOLDER [NAME ...]``: presets and boards of these names, or all. It works
-in that folder and writes `data/sizes.json`.
+``python -m fpga.soc.count FOLDER [NAME ...]``: presets, and boards by their targets, of these names
+or all. It works in that folder and writes `data/sizes.json`.
 """
 
 import json
@@ -38,20 +38,23 @@ def _accelerator(name: str, folder: Path) -> dict[str, int]:
     return _count(folder, script)
 
 
-def _board(name: str, folder: Path) -> dict[str, int]:
+def _board(target: str, folder: Path) -> dict[str, int]:
+    """Of any board of a target: they differ in their FPGA alone."""
     config, gateware = PRESETS[_COUNTED[0]], folder / "gateware"
     gateware.mkdir()
-    generate(config, SOC_BOARDS[name], IP_ADDRESS, folder)
-    change_script(gateware, f"{TOP}.ys", f"blackbox {module_name(config, ACCELERATOR, None)}")
+    board = next(board for board in SOC_BOARDS.values() if board.target == target)
+    generate(config, board, IP_ADDRESS, folder)
+    accelerator = module_name(config, ACCELERATOR, None)
+    change_script(gateware, f"{TOP}.ys", f"hierarchy -top {TOP}", f"blackbox {accelerator}")
     return _count(gateware, f"{TOP}.ys")
 
 
 def _main(folder: Path, names: list[str]) -> None:
     sizes = json.loads(SIZES_FILE.read_text())
-    boards = [name for name, board in SOC_BOARDS.items() if board.device.startswith("LFE5")]
+    targets = {b.target: None for b in SOC_BOARDS.values() if b.device.startswith("LFE5")}
     for kind, legal, count in (
         ("accelerators", _COUNTED, _accelerator),
-        ("boards", boards, _board),
+        ("boards", targets, _board),
     ):
         for name in legal:
             if names and name not in names:

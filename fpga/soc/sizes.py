@@ -1,6 +1,6 @@
 """What accelerators and boards take of an FPGA, counted beforehand: refusals without the long work.
 
-The counts are Yosys', of the presets' accelerators alone and of the boards' SoCs without one;
+The counts are Yosys', of the presets' accelerators alone and of each target's SoC without one;
 `fpga.soc.count` makes them anew.
 """
 
@@ -89,7 +89,7 @@ def largest_preset(device: str, board: SocBoard | None = None) -> str:
 
 
 def _lacking(counts: Counts, board: SocBoard | None, device: str = "") -> list[str]:
-    rest = _sizes()["boards"].get(board.name, {}) if board is not None else {}
+    rest = _sizes()["boards"].get(board.target, {}) if board is not None else {}
     total = {kind: counts[kind] + rest.get(kind, 0) for kind in KINDS}
     name = device or (board.device if board is not None else "")
     return find_device(name).lacks(total, FILL) if name.startswith("LFE5") else []

@@ -12,6 +12,7 @@ from fpga.soc.sizes import check_size, largest_preset
 from paro.config import PRESETS, ParoError
 
 TINY = PRESETS["tiny"]
+SHARE = {"lut4": 100, "carry": 0, "ff": 1, "dsp": 0, "bram": 1, "lutram": 0}
 COUNTS = {"lut4": 10_000, "carry": 10, "ff": 1, "dsp": 4, "bram": 1, "lutram": 0}
 
 
@@ -93,7 +94,7 @@ def test_without_litex(tmp_path, monkeypatch) -> None:
 def counted(monkeypatch) -> None:
     """Sizes of two presets, of which the larger is too large for a 25F."""
     larger = COUNTS | {"dsp": 40, "lut4": 30_000}
-    found = {"accelerators": {"ulx3s": larger, "tiny": COUNTS}, "boards": {"ulx3s-12f": COUNTS}}
+    found = {"accelerators": {"ulx3s": larger, "tiny": COUNTS}, "boards": {"radiona_ulx3s": SHARE}}
     monkeypatch.setattr(sizes, "_sizes", lambda: found)
 
 
@@ -126,7 +127,7 @@ def test_a_design_that_does_not_fit_is_not_placed(tmp_path, monkeypatch, counted
 def test_what_is_known_not_to_fit_is_not_made(tmp_path, counted) -> None:
     """As large as a preset that was counted, or larger; with the board's own share."""
     for config in (PRESETS["ulx3s"], PRESETS["video"]):
-        sentence = "does not fit LFE5U-25F: preset ulx3s, which is no larger, takes 30,020 logic"
+        sentence = "does not fit LFE5U-25F: preset ulx3s, which is no larger, takes 30,120 logic"
         with pytest.raises(ParoError, match=sentence):
             build_board(config, "ulx3s-25f", tmp_path / "out")
     check_size(PRESETS["ulx3s"].changed(rows=4), SOC_BOARDS["ulx3s-25f"])
