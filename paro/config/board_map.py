@@ -15,6 +15,7 @@ __all__ = [
     "MEMORY_BASE",
     "REGISTERS_BASE",
     "WORD_BYTES",
+    "WRITTEN_REGISTERS",
     "board_address",
     "memory_checksum",
 ]
@@ -33,7 +34,7 @@ BOARD_SLOT = 20
 BOARD_BASE = CSR_BASE + BOARD_SLOT * _SLOT_BYTES
 #: "BORD" in memory, and version of the table.
 BOARD_MAGIC = int.from_bytes(b"BORD", "little")
-BOARD_VERSION = 1
+BOARD_VERSION = 2
 
 #: Registers of one word each, in the order of their addresses.
 BOARD_REGISTERS = {
@@ -48,7 +49,12 @@ BOARD_REGISTERS = {
     "busy": "1: words are being read",
     "checks": "Checks that have ended; wraps",
     "checksum": "CRC-32 of the words that were checked last, each with its lowest byte first",
+    "fence": "Kept as written: answers that come before its newest value are old ones",
+    "token": "Kept as written; 0 after a reset of the board",
+    "stored": "Words of memory that hosts have written since a reset; wraps",
 }
+#: Registers that a host writes.
+WRITTEN_REGISTERS = ("address", "words", "fence", "token")
 
 
 def board_address(name: str) -> int:
