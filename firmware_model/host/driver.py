@@ -347,17 +347,8 @@ class Driver:
         }
 
     async def _output(self, placed: PlacedOutput) -> np.ndarray:
-        first, last = int(placed.tokens.min()), int(placed.tokens.max())
-        row_bytes = placed.word_bytes * placed.words
-        address = placed.o_address + first * placed.o_row_stride
-        count = (last - first) * placed.o_row_stride + row_bytes
-        data = await self._transport.read(address, count)
-        memory = np.frombuffer(data, np.uint8)
-        rows = np.lib.stride_tricks.as_strided(
-            memory, (last - first + 1, row_bytes), (placed.o_row_stride, 1), writeable=False
-        )
-        words = np.ascontiguousarray(rows[placed.tokens - first]).view(f"<i{placed.word_bytes}")
-        return words.astype(np.int16)
+        span = placed.bytes()
+        return placed.words_in(await self._transport.read(span.start, len(span)))
 
     async def _digest(self) -> str:
         """Read the digest of the accelerator's configuration."""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from firmware_model.host.link import PATIENCE, LinkFault, reason
+from firmware_model.host.lines import LinkFault, reason
+from firmware_model.host.link import PATIENCE
 from paro.config.board_map import BOARD_MAGIC, BOARD_VERSION, WORD_BYTES, board_address
 from paro.config.errors import ParoError
 

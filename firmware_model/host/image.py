@@ -111,6 +111,16 @@ class PlacedOutput:
     row_words: int
     word_bytes: int
 
+    def words_in(self, data: bytes) -> np.ndarray:
+        """Words, as `Driver.outputs` gives them, in memory from the first of `bytes` on."""
+        first, last = int(self.tokens.min()), int(self.tokens.max())
+        shape = (last - first + 1, self.word_bytes * self.words)
+        rows = np.lib.stride_tricks.as_strided(
+            np.frombuffer(data, np.uint8), shape, (self.o_row_stride, 1), writeable=False
+        )
+        words = np.ascontiguousarray(rows[self.tokens - first]).view(f"<i{self.word_bytes}")
+        return words.astype(np.int16)
+
     def bytes(self) -> range:
         """Addresses from the first byte that is written to the last one."""
         first, last = int(self.tokens.min()), int(self.tokens.max())

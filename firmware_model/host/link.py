@@ -1,25 +1,24 @@
-"""The way to a board: a line of bytes, and LiteX's UARTBone on it.
+"""The bus of a board, over a line of bytes by LiteX's UARTBone, or through a `litex_server`.
 
-What is lost or changed on the line is not noticed here: `firmware_model.host.board` does that.
+What is lost or changed on the way is not noticed here: `firmware_model.host.board` does that.
 """
 
 import importlib
-import socket
+import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 
+from firmware_model.host.lines import Line, LinkFault, SerialLine, TcpLine, reason
+from firmware_model.progress import announce
 from paro.config.board_map import BOARD_MAGIC, BOARD_VERSION, WORD_BYTES, board_address
 from paro.config.errors import ParoError
 
-__all__ = ["Bus", "LinkFault", "RemoteBus", "TcpLine", "UartBone", "open_bus", "reason"]
-
-#: Bits a second of the serial lines of all boards here.
-BAUD = 3_000_000
+__all__ = ["Bus", "RemoteBus", "UartBone", "open_bus"]
 
 _WRITE, _READ = 0x01, 0x02
 #: Words of a burst; UARTBone allows 255.
@@ -28,144 +27,14 @@ _BURST_WORDS = 64
 _AHEAD = 16
 #: Seconds without a byte after which an answer is given up.
 _SILENCE = {"serial": 2.0, "tcp": 10.0, "litex": 10.0, "udp": 1.0}
-#: Seconds for which a board that does not answer is waited for.
-PATIENCE = 30.0
+#: Seconds for which a board that does not answer is waited for, and those after which it is told.
+PATIENCE, _TOLD = 30.0, 2.0
 #: Seconds of silence before the first and the last attempts to find the board's attention again.
 _PAUSES = (0.01, 1.0)
-
-
-class LinkFault(ParoError):
-    """The link lost something: what was asked for may or may not have happened."""
-
-
-class Line(Protocol):
-    """Bytes to a board and back."""
-
-    #: As the user named it.
-    name: str
-
-    def open(self) -> None:
-        """Open it, anew if it was open; `LinkFault` if that fails."""
-        ...
-
-    def close(self) -> None:
-        """Close it."""
-        ...
-
-    def send(self, data: bytes) -> None:
-        """Send all; `LinkFault` if it is broken."""
-        ...
-
-    def receive(self, most: int, seconds: float) -> bytes:
-        """Up to so many bytes; none after so many seconds; `LinkFault` if it is broken."""
-        ...
-
-
-class TcpLine:
-    """A line behind a TCP port: a simulated board, or a serial port that a server gives away."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.name = f"tcp:{host}:{port}"
-        self._address = (host, port)
-        self._socket: socket.socket | None = None
-
-    def open(self) -> None:
-        """See `Line`."""
-        self.close()
-        try:
-            self._socket = socket.create_connection(self._address, 2.0)
-        except OSError as error:
-            raise LinkFault(f"{self.name} cannot be opened: {reason(error)}") from None
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def close(self) -> None:
-        """See `Line`."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def send(self, data: bytes) -> None:
-        """See `Line`."""
-        try:
-            self._connected().settimeout(_SILENCE["tcp"])
-            self._connected().sendall(data)
-        except OSError as error:
-            raise self._broken(error) from None
-
-    def receive(self, most: int, seconds: float) -> bytes:
-        """See `Line`."""
-        try:
-            # 0 would mean: do not wait, and say so by another error.
-            self._connected().settimeout(max(seconds, 1e-3))
-            data = self._connected().recv(most)
-        except TimeoutError:
-            return b""
-        except OSError as error:
-            raise self._broken(error) from None
-        if not data:
-            raise self._broken(OSError("the other end has closed it"))
-        return data
-
-    def _connected(self) -> socket.socket:
-        if self._socket is None:
-            raise LinkFault(f"{self.name} is not open")
-        return self._socket
-
-    def _broken(self, error: OSError) -> LinkFault:
-        self.close()
-        return LinkFault(f"{self.name} is broken: {reason(error)}")
-
-
-class SerialLine:
-    """A serial port of this machine."""
-
-    def __init__(self, path: str, baud: int = BAUD) -> None:
-        self.name = f"serial:{path}"
-        self._path, self._baud = path, baud
-        # Loaded here: everything else goes without it.
-        self._serial = importlib.import_module("serial")
-        self._port: Any = None
-
-    def open(self) -> None:
-        """See `Line`."""
-        self.close()
-        try:
-            self._port = self._serial.Serial(self._path, self._baud, write_timeout=2.0)
-        except (OSError, ValueError) as error:
-            raise LinkFault(f"{self.name} cannot be opened: {reason(error)}") from None
-
-    def close(self) -> None:
-        """See `Line`."""
-        if self._port is not None:
-            with suppress(OSError):
-                self._port.close()
-            self._port = None
-
-    def send(self, data: bytes) -> None:
-        """See `Line`."""
-        try:
-            self._opened().write(data)
-        except OSError as error:
-            raise self._broken(error) from None
-
-    def receive(self, most: int, seconds: float) -> bytes:
-        """See `Line`."""
-        port = self._opened()
-        try:
-            port.timeout = seconds
-            first = port.read(1)
-            return first + port.read(min(most - 1, port.in_waiting)) if first else b""
-        except (OSError, TypeError) as error:  # TypeError: pyserial, of a port that vanishes
-            raise self._broken(error) from None
-
-    def _opened(self) -> Any:
-        if self._port is None:
-            raise LinkFault(f"{self.name} is not open")
-        return self._port
-
-    def _broken(self, error: Exception) -> LinkFault:
-        self.close()
-        return LinkFault(f"{self.name} is broken: {reason(error)}")
+#: Attempts after which a line is opened anew: its other end may have forgotten it.
+_REOPEN = 6
+#: Answers in a row that tell of another version of the board until they are believed.
+_VERSIONS = 3
 
 
 class Bus(Protocol):
@@ -183,12 +52,13 @@ class Bus(Protocol):
         ...
 
     def recover(self, patience: float = PATIENCE) -> None:
-        """Find the board's attention again.
+        """Find the board's attention again: what was asked before will not be answered any more.
 
         Raises
         ------
         ParoError
-            If it does not answer for so many seconds.
+            If it does not answer for so many seconds, is of another version, or cannot be reached
+            the first time.
         """
         ...
 
@@ -206,12 +76,16 @@ class UartBone:
         Not open yet; `recover` opens it.
     silence : float
         Seconds without a byte after which an answer is given up.
+    rng : random.Random, optional
+        Of the words that tell new answers from old ones.
     """
 
-    def __init__(self, line: Line, silence: float) -> None:
+    def __init__(self, line: Line, silence: float, rng: random.Random | None = None) -> None:
         self.name = line.name
         self._line, self._silence = line, silence
-        self._is_open = False
+        self._rng = rng or random.SystemRandom()
+        self._is_open = self._was_open = False
+        self._versions: list[int] = []
 
     def read(self, requests: Sequence[tuple[int, int]]) -> list[bytes]:
         """See `Bus`; commands are sent ahead of their answers."""
@@ -251,23 +125,26 @@ class UartBone:
         A command that was cut short makes the board wait for the rest; it forgets the command after
         some silence. How much is not known here, for a simulated board is slow: more each time.
         """
-        until, pause, reason = time.monotonic() + patience, _PAUSES[0], "no answer"
+        wait = _Wait(self.name, patience)
+        pause, attempts = _PAUSES[0], 0
         while True:
             try:
                 if not self._is_open:
                     self._line.open()
-                    self._is_open = True
+                    self._is_open = self._was_open = True
                 if self._attentive(pause):
                     return
+                why = "no answer"
+                attempts += 1
+                if attempts % _REOPEN == 0:
+                    self.close()
             except LinkFault as fault:
+                if not self._was_open:
+                    raise ParoError(f"{fault}; is that its name, and is the board there?") from None
                 self._is_open = False
-                reason = str(fault)
+                why = str(fault)
                 time.sleep(pause)
-            if time.monotonic() > until:
-                raise ParoError(
-                    f"no board answers at {self.name} for {patience:g} s ({reason}); is it "
-                    "powered, loaded with a bitstream of this project, and is the link free?"
-                )
+            wait.goes_on(why)
             pause = min(2 * pause, _PAUSES[1])
 
     def close(self) -> None:
@@ -276,15 +153,29 @@ class UartBone:
         self._is_open = False
 
     def _attentive(self, pause: float) -> bool:
-        """Whether, after some silence, the board answers two different questions rightly."""
+        """Whether, after some silence, the board answers what is asked now, and nothing else."""
         self._drain(pause)
-        for name, value in (("magic", BOARD_MAGIC), ("version", BOARD_VERSION)):
-            self._line.send(_command(_READ, board_address(name), 1))
-            answer = self._receive(WORD_BYTES, max(self._silence / 4, 4 * pause))
-            if answer != value.to_bytes(WORD_BYTES, "big"):
-                return False
-        # Nothing may follow.
-        return not self._drain(_PAUSES[0])
+        if self._ask("magic", pause) != BOARD_MAGIC:
+            return False
+        version = self._ask("version", pause)
+        if version != BOARD_VERSION:
+            self._versions = [*self._versions, version or 0][-_VERSIONS:]
+            if self._versions == [version] * _VERSIONS:
+                raise ParoError(
+                    f"the board at {self.name} has version {version} of the link; legal: "
+                    f"{BOARD_VERSION}, with a bitstream of this version of the project"
+                )
+            return False
+        # A word that no board has told yet: what it answers is no answer to an older question.
+        word = self._rng.getrandbits(8 * WORD_BYTES)
+        self.write(board_address("fence"), word.to_bytes(WORD_BYTES, "little"))
+        return self._ask("fence", pause) == word and not self._drain(_PAUSES[0])
+
+    def _ask(self, name: str, pause: float) -> int | None:
+        """Read a register of the board; ``None`` without an answer."""
+        self._line.send(_command(_READ, board_address(name), 1))
+        answer = self._receive(WORD_BYTES, max(self._silence / 4, 4 * pause))
+        return int.from_bytes(answer, "big") if len(answer) == WORD_BYTES else None
 
     def _drain(self, pause: float) -> bool:
         """Throw away what comes until nothing does for so many seconds; whether anything came."""
@@ -305,6 +196,26 @@ def _command(kind: int, address: int, words: int) -> bytes:
     return bytes([kind, words]) + (address // WORD_BYTES).to_bytes(4, "big")
 
 
+class _Wait:
+    """Waiting for a board, told once and for so many seconds at most."""
+
+    def __init__(self, name: str, patience: float) -> None:
+        self._name, self._patience = name, patience
+        self._start, self._is_told = time.monotonic(), False
+
+    def goes_on(self, why: str) -> None:
+        """Go on after a failure; ParoError if the time is over."""
+        waited = time.monotonic() - self._start
+        if waited > self._patience:
+            raise ParoError(
+                f"no board answers at {self._name} for {self._patience:g} s ({why}); is it "
+                "powered, loaded with a bitstream of this project, and is the link free?"
+            )
+        if waited > _TOLD and not self._is_told:
+            announce(f"no board answers at {self._name} ({why}); waiting {self._patience:g} s")
+            self._is_told = True
+
+
 class RemoteBus:
     """`Bus` through a ``litex_server``, by LiteX's own client.
 
@@ -322,6 +233,8 @@ class RemoteBus:
         self._client: Any = importlib.import_module("litex.tools.litex_client").RemoteClient(
             host, port
         )
+        # It would return zeros without an answer.
+        self._client.receive_packet = _answered(self._client.receive_packet)
 
     def read(self, requests: Sequence[tuple[int, int]]) -> list[bytes]:
         """See `Bus`."""
@@ -342,7 +255,7 @@ class RemoteBus:
 
     def recover(self, patience: float = PATIENCE) -> None:
         """See `Bus`."""
-        until = time.monotonic() + patience
+        wait = _Wait(self.name, patience)
         while True:
             try:
                 self.close()
@@ -350,11 +263,10 @@ class RemoteBus:
                 self._client.socket.settimeout(self._silence)
                 if self._client.read(board_address("magic")) == BOARD_MAGIC:
                     return
-                cause = "no answer of a board of this project"
-            except (OSError, TypeError, LinkFault) as error:
-                cause = reason(error)
-            if time.monotonic() > until:
-                raise ParoError(f"no board answers at {self.name} for {patience:g} s ({cause})")
+                why = "no answer of a board of this project"
+            except (OSError, TypeError) as error:
+                why = reason(error)
+            wait.goes_on(why)
             time.sleep(_PAUSES[1])
 
     def close(self) -> None:
@@ -368,6 +280,18 @@ class RemoteBus:
         # Of a server that is gone the client says TypeError, AttributeError before it was reached.
         except (OSError, TypeError, AttributeError) as error:
             raise LinkFault(f"{self.name} is broken: {reason(error)}") from None
+
+
+def _answered(receive: Callable[..., Any]) -> Callable[..., Any]:
+    """LiteX's ``receive_packet``, which tells by a 0 that no answer came, with an error for it."""
+
+    def received(*arguments: Any) -> Any:
+        packet = receive(*arguments)
+        if packet == 0:
+            raise TimeoutError("the server does not answer")
+        return packet
+
+    return received
 
 
 def open_bus(device: str, *, silence: float | None = None) -> Bus:
@@ -393,8 +317,8 @@ def open_bus(device: str, *, silence: float | None = None) -> Bus:
     if kind == "serial" and place:
         path, at, baud = place.rpartition("@")
         if at and baud.isascii() and baud.isdigit() and int(baud) > 0:
-            return UartBone(SerialLine(path, int(baud)), seconds)
-        return UartBone(SerialLine(place), seconds)
+            return UartBone(SerialLine(path, seconds, int(baud)), seconds)
+        return UartBone(SerialLine(place, seconds), seconds)
     is_port = port.isascii() and port.isdigit() and int(port) < 1 << 16
     if kind == "udp" and place and ((host and is_port) or ":" not in place):
         # Imported here: it imports this module.
@@ -404,14 +328,9 @@ def open_bus(device: str, *, silence: float | None = None) -> Bus:
     if kind == "litex" and host and is_port:
         return RemoteBus(host, int(port), seconds)
     if kind == "tcp" and host and is_port:
-        return UartBone(TcpLine(host, int(port)), seconds)
+        return UartBone(TcpLine(host, int(port), seconds), seconds)
     raise ParoError(
         f"device = {device!r} is not legal; legal: serial:PATH such as serial:/dev/ttyUSB0, "
         "serial:PATH@BAUD, udp:HOST of a board with Ethernet, tcp:HOST:PORT, litex:HOST:PORT of a "
         "litex_server, or sim"
     )
-
-
-def reason(error: BaseException) -> str:
-    """What an error says, in few words."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from firmware_model.host.board import Board, BoardTransport, run_on_board
+from firmware_model.host.board import Board, BoardTransport
+from firmware_model.host.board_run import run_on_board
 from firmware_model.host.driver import Driver, run_sync
 from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import Job
@@ -95,7 +96,7 @@ class BoardTarget:
             )
 
     def simulate(self, config: Config, jobs: Sequence[Job], session: Session) -> Simulation:
-        """See `Target`: all jobs are one queue; progress counts jobs done."""
+        """See `Target`: all jobs are one queue; progress counts bytes."""
         image = place_jobs(config, jobs, 0)
         if len(image.data) > self.board.memory_bytes:
             raise ParoError(

@@ -15,7 +15,13 @@ from litex.soc.interconnect import wishbone
 from litex.soc.interconnect.csr import CSRStatus, CSRStorage
 from migen import Cat, If, Signal
 
-from paro.config.board_map import BOARD_MAGIC, BOARD_REGISTERS, BOARD_VERSION, WORD_BYTES
+from paro.config.board_map import (
+    BOARD_MAGIC,
+    BOARD_REGISTERS,
+    BOARD_VERSION,
+    WORD_BYTES,
+    WRITTEN_REGISTERS,
+)
 
 __all__ = ["BoardRegisters"]
 
@@ -46,16 +52,17 @@ class BoardRegisters(LiteXModule):
         ``memory_bytes``, ``clock_hz``, ``baud``.
     ready, windows : Signal
         Values of the registers of these names.
+    stored : Signal
+        High for one cycle for each word of memory that a host writes.
     """
 
-    def __init__(self, facts: dict[str, int], ready: Any, windows: Any):
+    def __init__(self, facts: dict[str, int], ready: Any, windows: Any, stored: Any):
         self.bus = bus = wishbone.Interface(
             data_width=_WORD_BITS, address_width=32, addressing="word"
         )
         constants = {"magic": BOARD_MAGIC, "version": BOARD_VERSION, **facts}
         for name in BOARD_REGISTERS:
-            storage = name in ("address", "words")
-            kind = CSRStorage if storage else CSRStatus
+            kind = CSRStorage if name in WRITTEN_REGISTERS else CSRStatus
             options: dict[str, Any] = {"reset": constants[name]} if name in constants else {}
             setattr(self, f"_{name}", kind(_WORD_BITS, name=name, **options))
 
@@ -76,6 +83,7 @@ class BoardRegisters(LiteXModule):
         ]
         ended = bus.cyc & (bus.ack | bus.err)
         self.sync += [
+            If(stored, self._stored.status.eq(self._stored.status + 1)),
             If(
                 self._words.re,
                 left.eq(self._words.storage),

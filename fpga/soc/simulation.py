@@ -52,6 +52,12 @@ class SimulatedBoard:
     process: "subprocess.Popen[str]" = field(repr=False)
     sessions: list[dict[str, int]] = field(default_factory=list)
 
+    def press_reset(self) -> None:
+        """Reset it; its memory keeps its content."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ")
+        self.process.stdin.flush()
+
 
 @contextmanager
 def simulated_board(
@@ -111,7 +117,7 @@ def simulated_board(
         )
         sources = [verilog, *(folder / file for file in ("paro_board.v", "board_main.cpp"))]
         shutil.copy(_MAIN, folder)
-        verilator.compile_program(sources, "paro_board", folder, _PROGRAM)
+        verilator.compile_program(sources, "paro_board", folder, _PROGRAM, cache)
 
     step = round(2**32 / SIMULATED_BIT)
     with kept(cache, name, make) as folder:

@@ -52,6 +52,8 @@ SOC_OPTIONS: dict[str, Any] = {
 
 #: Commands that wait in the bridge while it answers: reads may follow each other without a gap.
 _COMMAND_BYTES = 128
+#: Bytes that wait for the line, so that the next word is fetched meanwhile.
+_ANSWER_BYTES = 16
 #: The bridge forgets a command that does not end within so many times the longest one.
 _COMMAND_TIMES = 3
 #: Bytes of the longest command of UARTBone, and bits of a byte on the line.
@@ -61,7 +63,7 @@ ETHERBONE_WORDS = 256
 
 
 class _Bridge(LiteXModule):
-    """LiteX's UART bridge behind a queue of commands.
+    """LiteX's UART bridge behind a queue of commands, before one of answers.
 
     Parameters
     ----------
@@ -77,10 +79,12 @@ class _Bridge(LiteXModule):
         # LiteX's own limit is 100 ms of its clock.
         limit = _COMMAND_TIMES * _LONGEST_COMMAND * _LINE_BITS / baud
         self.bone = bone = Stream2Wishbone(clk_freq=clk_freq * limit / 100e-3)
+        self.answers = answers = stream.SyncFIFO([("data", 8)], _ANSWER_BYTES, buffered=True)
         self.comb += [
             phy.source.connect(queue.sink),
             queue.source.connect(bone.sink),
-            bone.source.connect(phy.sink),
+            bone.source.connect(answers.sink),
+            answers.source.connect(phy.sink),
         ]
 
 
@@ -123,7 +127,10 @@ def add_accelerator(soc: Any, config: Config, verilog: Path, baud: int, pads: An
         "baud": baud,
     }
     soc.csr.add("board", n=BOARD_SLOT)
-    soc.add_module("board", BoardRegisters(facts, soc.starter.state, soc.starter.windows))
+    ram = soc.bus.slaves["main_ram"]
+    stored = ram.cyc & ram.stb & ram.we & ram.ack
+    starter = soc.starter
+    soc.add_module("board", BoardRegisters(facts, starter.state, starter.windows, stored))
     soc.bus.add_master("checker", master=soc.board.bus)
 
 
@@ -189,6 +196,7 @@ def simulated_soc(config: Config, board: SocBoard, verilog: Path) -> Any:
     """SoC of a board with models in place of its oscillator, PLL, memory chip and pins."""
     io = [
         ("sys_clk", 0, Pins(1)),
+        ("reset", 0, Pins(1)),
         ("serial", 0, Subsignal("tx", Pins(1)), Subsignal("rx", Pins(1))),
     ]
     platform = SimPlatform("SIM", io)
@@ -196,7 +204,8 @@ def simulated_soc(config: Config, board: SocBoard, verilog: Path) -> Any:
     if memory is None or not clock:
         raise ParoError(f"board {board.name} is not simulated: its memory is not known here")
     soc: Any = SoCCore(platform, clock, ident="", **SOC_OPTIONS)
-    soc.crg = CRG(platform.request("sys_clk"))
+    reset: Any = platform.request("reset")
+    soc.crg = CRG(platform.request("sys_clk"), reset)
     module = getattr(memory_modules, memory.module)(clock, memory.rate)
     if memory.kind == "SDR":
         soc.sdrphy = SDRAMPHYModel(

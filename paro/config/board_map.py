@@ -17,6 +17,7 @@ __all__ = [
     "REGISTERS_BASE",
     "UNTRAINED",
     "WORD_BYTES",
+    "WRITTEN_REGISTERS",
     "board_address",
     "memory_checksum",
 ]
@@ -53,7 +54,12 @@ BOARD_REGISTERS = {
     "busy": "1: words are being read",
     "checks": "Checks that have ended; wraps",
     "checksum": "CRC-32 of the words that were checked last, each with its lowest byte first",
+    "fence": "Kept as written: answers that come before its newest value are old ones",
+    "token": "Kept as written; 0 after a reset of the board",
+    "stored": "Words of memory that hosts have written since a reset; wraps",
 }
+#: Registers that a host writes.
+WRITTEN_REGISTERS = ("address", "words", "fence", "token")
 
 
 def board_address(name: str) -> int:

@@ -274,7 +274,9 @@ class Verilator(Simulator):
         if run.returncode:
             raise ParoError(f"verilator: {_first_message(run.stderr)}")
 
-    def compile_program(self, sources: Sequence[Path], top: str, folder: Path, name: str) -> None:
+    def compile_program(
+        self, sources: Sequence[Path], top: str, folder: Path, name: str, cache: Path
+    ) -> None:
         """Compile Verilog, and C++ that drives it, to a program.
 
         Parameters
@@ -285,6 +287,8 @@ class Verilator(Simulator):
             Top module; the C++ finds it as the class ``V<top>``.
         folder : Path
             Receives the program, its name being ``name``.
+        cache : Path
+            Keeps Verilator's own library, see `sim.cache`.
 
         Raises
         ------
@@ -292,20 +296,16 @@ class Verilator(Simulator):
             If it does not compile; the sentence names the log.
         """
         environment = os.environ | self._build_environment()
+        library = entry_name("verilator-library", *self._tools(), "program")
         with _plain_folder(folder) as workplace, (workplace / _LOG).open("w") as log:
+            objects = workplace / "objects"
+            objects.mkdir()
+            self._take_library(cache, library, objects)
             command = [
                 *("verilator", "--cc", "--exe", "--build", "-Wno-fatal", "-Wno-lint"),
-                *(
-                    "--no-timing",
-                    "-O3",
-                    "--build-jobs",
-                    "2",
-                    "--x-assign",
-                    "fast",
-                    "--x-initial",
-                    "fast",
-                ),
-                *("--top-module", top, "--Mdir", workplace / "objects", "-o", workplace / name),
+                *self._build_arguments(),
+                *("--build-jobs", "2", "--top-module", top, "--Mdir", objects),
+                *("-o", workplace / name),
                 *sources,
             ]
             run = run_program(
@@ -314,6 +314,7 @@ class Verilator(Simulator):
         if run.returncode or not (folder / name).exists():
             message = _first_message((folder / _LOG).read_text(errors="replace"))
             raise ParoError(f"verilator does not compile {top}: {message}; see {folder / _LOG}")
+        self._keep_library(cache, library, folder / "objects")
         shutil.rmtree(folder / "objects")
 
     def _check_installed(self) -> None:
@@ -341,9 +342,7 @@ class Verilator(Simulator):
     def _build_sources(
         self, folder: Path, cache: Path, top: str, visible: Sequence[str], waves: bool
     ) -> list[Path]:
-        with present(cache, self._library(waves)) as library:
-            for path in library.glob("*.o") if library else ():
-                shutil.copy(path, folder)  # newer than its source: make takes it as it is
+        self._take_library(cache, self._library(waves), folder)
         # Verilator keeps and names only these ports; all else is free to be optimised.
         lines = [f'public_flat_rw -module "{top}" -var "{port}"' for port in visible]
         control = folder / "visible.vlt"
@@ -366,15 +365,28 @@ class Verilator(Simulator):
         return (["--trace-file", self.waves_file] if build.waves else []), []
 
     def _keep(self, folder: Path, cache: Path, waves: bool) -> None:
-        def copy(library: Path) -> None:
-            for path in folder.glob("verilated*.o"):
-                shutil.copy(path, library)
-
-        with kept(cache, self._library(waves), copy):
-            pass
+        self._keep_library(cache, self._library(waves), folder)
         for path in folder.iterdir():
             if path.suffix in (".o", ".a", ".gch", ".cpp", ".h", ".d"):
                 path.unlink()
+
+    @staticmethod
+    def _take_library(cache: Path, library: str, folder: Path) -> None:
+        """Put what is kept of Verilator's library among the files of a build."""
+        with present(cache, library) as found:
+            for path in found.glob("*.o") if found else ():
+                shutil.copy(path, folder)  # newer than its source: make takes it as it is
+
+    @staticmethod
+    def _keep_library(cache: Path, library: str, folder: Path) -> None:
+        """Keep Verilator's library out of the files of a build."""
+
+        def copy(entry: Path) -> None:
+            for path in folder.glob("verilated*.o"):
+                shutil.copy(path, entry)
+
+        with kept(cache, library, copy):
+            pass
 
     def _library(self, waves: bool) -> str:
         """Verilator's own library, compiled: the same for all builds, and half of their time."""

@@ -4,6 +4,7 @@ import inspect
 import re
 import shlex
 import subprocess
+from contextlib import ExitStack
 from functools import cache
 
 import pytest
@@ -11,7 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 from firmware_model import DEMO_CAPTURE
+from fpga.soc.simulation import simulated_board
 from paro.cli.main import COMMANDS, app
+from paro.config import PRESETS
+from sim.cache import cache_folder
 from tests.docs import pages
 from tests.docs.pages import Command
 from tests.docs.shell import run_lines
@@ -20,6 +24,7 @@ from tests.places import ROOT
 #: Pages whose blocks are run from top to bottom, in one folder, on the shipped capture.
 SESSIONS = (
     "docs/howto/plan.md",
+    pytest.param("docs/board.md", marks=pytest.mark.slow),
     pytest.param("docs/howto/board.md", marks=pytest.mark.slow),
     pytest.param("docs/howto/check.md", marks=pytest.mark.slow),
     pytest.param("docs/howto/estimate.md", marks=pytest.mark.slow),
@@ -88,16 +93,11 @@ NOT_RUN = {
     ),
     "it needs a board": (
         "paro load board",
-        "paro run capture.safetensors --plan plan.safetensors --device serial:/dev/ttyUSB0 -o run",
         "paro run capture.safetensors --plan plan.safetensors --device udp:192.168.1.50 -o run",
     ),
-    "tests/fpga/soc/test_simulation.py does the same": (
+    "docs/board.md has the same, whole": (
         "paro calibrate CAPTURE --heads 9 --block 16 -o P",
-        "paro calibrate firmware_model/data/tiny_video_dit_t03.safetensors --heads 9 --block 16 "
-        "-o plan.safetensors",
         "paro run CAPTURE --plan P --heads 9 --device sim --rows 4 --cols 4 -o D",
-        "paro run firmware_model/data/tiny_video_dit_t03.safetensors --plan plan.safetensors "
-        "--heads 9 --device sim --rows 4 --cols 4 -o run",
     ),
     "it takes many minutes; tests/ has smaller ones of its kind": (
         "paro calibrate CAPTURE --block 16 -o P",
@@ -137,6 +137,8 @@ NOT_RUN = {
     ),
 }
 
+#: Where a reader's board is; here a simulated one stands in for it.
+SERIAL = "serial:/dev/ttyUSB0"
 #: Tells what was, not what is.
 HISTORY = "CHANGELOG.md"
 #: ``make`` as it is here, without setting up.
@@ -252,7 +254,13 @@ def test_session(page, tmp_path):
     lines = [line for line in lines if line not in marked]
     assert lines
     (tmp_path / "capture.safetensors").symlink_to(DEMO_CAPTURE)
-    run_lines(lines, tmp_path)
+    (tmp_path / "firmware_model").symlink_to(ROOT / "firmware_model")
+    with ExitStack() as stack:
+        if any(SERIAL in line for line in lines):
+            board = simulated_board(PRESETS["tiny"], cache_folder(), line="pty")
+            device = stack.enter_context(board).device
+            lines = [line.replace(SERIAL, device) for line in lines]
+        run_lines(lines, tmp_path)
 
 
 @pytest.mark.parametrize("text", ALONE)

@@ -1,5 +1,5 @@
 // A simulated board: the serial line of the SoC, bit by bit, on a TCP port of this machine or on a
-// pseudo-terminal. Ends when its standard input does.
+// pseudo-terminal. A byte on its standard input is a press of its reset button; ends when that does.
 //
 // Arguments: "tcp" or "pty", the port (0: any), and what the phase of a bit grows by in a clock, in
 // units of 2^-32. Prints a line of JSON when it can be reached, and one whenever a host leaves.
@@ -26,6 +26,7 @@ namespace {
 constexpr int kClocks = 256;          // between two looks at the host
 constexpr uint64_t kQuiet = 400000;   // clocks without a byte after which it slows down
 constexpr size_t kMostWaiting = 4096; // bytes of the host that are taken ahead
+constexpr int kPressed = 8;           // looks at the host for which the reset button is pressed
 uint32_t step;                        // of the phase, in a clock
 
 struct ToBoard {  // a byte to the board's pin rx
@@ -122,7 +123,10 @@ int main(int argc, char** argv) {
   top.sim_trace = 0;
   uint64_t clocks = 0, last_byte = 0, first_byte = 0, received = 0, sent = 0;
   uint8_t buffer[1024];
+  int pressed = 0;
   for (;;) {
+    top.reset = pressed > 0;
+    if (pressed > 0) --pressed;
     for (int i = 0; i < kClocks; ++i) {
       to_board.clock();
       top.serial_rx = static_cast<uint8_t>(to_board.pin);
@@ -139,7 +143,10 @@ int main(int argc, char** argv) {
     bool room = to_board.waiting.size() < kMostWaiting;
     if (!room && host >= 0) fds[1].events = 0;
     if (poll(fds, 2, quiet ? 1 : 0) < 0) return 1;
-    if (fds[0].revents && read(STDIN_FILENO, buffer, sizeof buffer) <= 0) return 0;
+    if (fds[0].revents) {
+      if (read(STDIN_FILENO, buffer, sizeof buffer) <= 0) return 0;
+      pressed = kPressed;
+    }
     if (host < 0) {
       from_board.done.clear();
       if (fds[1].revents & POLLIN) {

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from firmware_model.host.driver import run_sync
-from firmware_model.host.link import LinkFault
+from firmware_model.host.lines import LinkFault
 from paro.config import Config
 from paro.config.board_map import (
     BOARD_BASE,
@@ -21,6 +21,7 @@ from paro.config.board_map import (
     BOARD_VERSION,
     MEMORY_BASE,
     REGISTERS_BASE,
+    WRITTEN_REGISTERS,
 )
 from paro.config.registers import Cause
 from tests.firmware_model.host.standin import StandIn
@@ -108,9 +109,10 @@ class BoardModel:
             place = address - MEMORY_BASE
             word = np.frombuffer(value.to_bytes(4, "little"), np.uint8)
             self.accelerator.memory[place : place + 4] = word
+            self.registers["stored"] += 1
         elif BOARD_BASE <= address < BOARD_BASE + 4 * len(NAMES):
             name = NAMES[(address - BOARD_BASE) // 4]
-            if name in ("address", "words"):
+            if name in WRITTEN_REGISTERS:
                 self.registers[name] = value
             if name == "words":
                 self.check()
@@ -122,7 +124,7 @@ class BoardModel:
         # Of a number of words that only a fault on the line gives, as many as it takes to see it.
         data = b"".join(
             (self.read_word(first + 4 * i) % 2**32).to_bytes(4, "little")
-            for i in range(min(words, 2048))
+            for i in range(min(words, 4096))
         )
         self.registers["checksum"] = zlib.crc32(data)
         self.registers["checks"] += 1
@@ -136,8 +138,14 @@ class BoardModel:
             return 0
 
 
+#: What happens to bytes.
+FAULTS = ("drop", "flip", "double", "noise", "gap", "repeat")
+#: Bytes of the longest gap and repetition: two packets of a USB bridge.
+PACKET = 124
+
+
 class ModelLine:
-    """`firmware_model.host.link.Line` to a `BoardModel`.
+    """`firmware_model.host.lines.Line` to a `BoardModel`.
 
     Parameters
     ----------
@@ -145,10 +153,14 @@ class ModelLine:
     seed : int
         Of the faults.
     rates : dict of str to float
-        Chance of ``drop``, ``flip`` and ``double`` of each byte, in either direction.
-    events : dict of int to str
-        What happens when so many bytes have passed: ``reset`` of the board, or ``unplug``: the line
-        is broken for the next opens.
+        Chance of each of `FAULTS` at each byte, in either direction: the byte is lost, changed,
+        comes twice, or follows one that nobody sent; it is lost with those after it; those before
+        it come again.
+    events : dict of int to str or bytes
+        What happens when so many bytes have passed. ``reset``: of the board. ``decay``: a reset in
+        which bits of the outputs change. ``unplug``: the line is broken for the next opens.
+        ``late``: answers come after the host has given them up. One of `FAULTS`: at that byte.
+        Bytes: they reach the board.
     """
 
     name = "model"
@@ -158,16 +170,26 @@ class ModelLine:
         board: BoardModel,
         seed: int = 0,
         rates: dict[str, float] | None = None,
-        events: dict[int, str] | None = None,
+        events: dict[int, str | bytes] | None = None,
     ):
-        self.board, self.rng = board, random.Random(seed)
+        self.board, self.seed, self.rng = board, seed, random.Random(seed)
         self.rates, self.events = rates or {}, dict(events or {})
         self.passed = 0
         self.happened: deque[str] = deque()
         self.broken = 0  # opens that fail yet
         self.is_open = False
+        #: Bytes that come again, of either direction.
+        self.before = {"to": deque(maxlen=PACKET), "from": deque(maxlen=PACKET)}
+        self.gap = 0
+        self.held_until = 0.0
+        #: Bytes on their way to the host.
+        self.coming: deque[int] = deque()
+        #: Addresses of memory whose bits a decay changes.
+        self.decays = range(0)
+        self.opens = 0
 
     def open(self) -> None:
+        self.opens += 1
         if self.broken:
             self.broken -= 1
             raise LinkFault("model cannot be opened: unplugged")
@@ -179,43 +201,70 @@ class ModelLine:
     def send(self, data: bytes) -> None:
         self._usable()
         for byte in data:
-            for changed in self._disturbed(byte):
+            for changed in self._disturbed(byte, "to"):
                 self.board.take(changed)
 
     def receive(self, most: int, seconds: float) -> bytes:
         self._usable()
-        if not self.board.answers:
+        while self.board.answers and self.is_open and len(self.coming) < most:
+            self.coming += self._disturbed(self.board.answers.pop(0), "from")
+        if self.board.now < self.held_until or not self.coming:
             self.board.now += seconds
             return b""
-        got = bytearray()
-        while self.board.answers and len(got) < most:
-            byte = self.board.answers.pop(0)
-            got += self._disturbed(byte)
-            if not self.is_open:
-                break
-        if len(got) > most:  # doubled
-            self.board.answers[:0] = got[most:]
-        return bytes(got[:most]) or self.receive(most, seconds)
+        return bytes(self.coming.popleft() for _ in range(min(most, len(self.coming))))
 
     def _usable(self) -> None:
         if not self.is_open:
             raise LinkFault("model is broken: unplugged")
 
-    def _disturbed(self, byte: int) -> bytes:
+    def _disturbed(self, byte: int, way: str) -> bytes:
+        """What becomes of a byte."""
         self.passed += 1
         event = self.events.pop(self.passed, None)
-        if event == "reset":
-            self.board.restart()
+        kinds = [kind for kind in FAULTS if self.rng.random() < self.rates.get(kind, 0.0)]
+        if event is not None:
+            self.happened.append(event if isinstance(event, str) else "forged")
+            if event in FAULTS:
+                kinds.insert(0, event)
+            else:
+                self._befall(event)
+        elif kinds:
+            self.happened.append(kinds[0])
+        kind = kinds[0] if kinds else ""
+        changed = self._changed(kind, byte, way)
+        self.before[way].append(byte)
+        if self.gap:
+            self.gap -= 1
+            return b""
+        return changed
+
+    def _befall(self, event: str | bytes) -> None:
+        if isinstance(event, bytes):
+            for byte in event:
+                self.board.take(byte)
+        elif event == "late":
+            self.held_until = self.board.now + 0.1
         elif event == "unplug":
             self.is_open, self.broken = False, 3
-        if event:
-            self.happened.append(event)
-        kinds = ("drop", "flip", "double")
-        draws = [self.rng.random() < self.rates.get(kind, 0.0) for kind in kinds]
-        if any(draws):
-            self.happened.append(kinds[draws.index(True)])
-        if draws[0]:
+            self.coming.clear()
+        else:
+            self.board.restart()
+            self.coming.clear()
+            for _ in range(3 if event == "decay" else 0):
+                self.board.accelerator.memory[self.rng.choice(self.decays)] ^= 1
+
+    def _changed(self, kind: str, byte: int, way: str) -> bytes:
+        if kind == "drop":
             return b""
-        if draws[1]:
-            byte ^= 1 << self.rng.randrange(8)
-        return bytes([byte, byte] if draws[2] else [byte])
+        if kind == "flip":
+            return bytes([byte ^ 1 << self.rng.randrange(8)])
+        if kind == "double":
+            return bytes([byte, byte])
+        if kind == "noise":
+            return bytes([self.rng.randrange(256), byte])
+        if kind == "gap":
+            self.gap = self.rng.randrange(2, PACKET)
+        if kind == "repeat" and self.before[way]:
+            count = self.rng.randrange(1, len(self.before[way]) + 1)
+            return bytes([*list(self.before[way])[-count:], byte])
+        return bytes([byte])

@@ -5,8 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from firmware_model.host.board import BoardRun, BoardTransport, run_on_board
-from firmware_model.host.driver import AcceleratorError, Driver, run_sync
+from firmware_model.host.board import BoardTransport
+from firmware_model.host.board_run import BoardRun, run_on_board
+from firmware_model.host.driver import AcceleratorError
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.link import UartBone, open_bus
 from paro.config import PRESETS, ParoError
@@ -14,10 +15,10 @@ from paro.config.registers import Cause, find_register
 from tests.firmware_model.host.board_model import BoardModel, ModelLine
 from tests.firmware_model.host.jobs import make_job
 from tests.firmware_model.host.outputs import model_outputs
+from tests.firmware_model.host.runs import SILENCE, run
 
 TINY = PRESETS["tiny"]
 MEMORY = 1 << 17
-SILENCE = 0.02
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +26,6 @@ def work() -> tuple[Image, list[np.ndarray]]:
     """Two heads, and the words of the integer model."""
     jobs = [make_job(TINY, order, 5) for order in (0, 4)]
     return place_jobs(TINY, jobs, 0), [model_outputs(TINY, job) for job in jobs]
-
-
-def run(line: ModelLine, image: Image) -> BoardRun:
-    transport = BoardTransport(UartBone(line, SILENCE))
-    assert transport.identify().memory_bytes == MEMORY
-    config = run_sync(Driver(transport).identify())
-    assert config == TINY
-    return run_on_board(transport, config, image, stillness=600)
 
 
 def assert_right(done: BoardRun, expected: list[np.ndarray]) -> None:

@@ -5,10 +5,12 @@ import socket
 import numpy as np
 import pytest
 
-from firmware_model.host.board import BoardRun, BoardTransport, run_on_board
+from firmware_model.host.board import BoardTransport
+from firmware_model.host.board_run import BoardRun, run_on_board
 from firmware_model.host.driver import Driver, run_sync
 from firmware_model.host.image import Image, place_jobs
-from firmware_model.host.link import LinkFault, open_bus
+from firmware_model.host.lines import LinkFault
+from firmware_model.host.link import open_bus
 from paro.config import PRESETS, ParoError
 from paro.config.board_map import MEMORY_BASE, UNTRAINED
 from tests.firmware_model.host.board_model import BoardModel

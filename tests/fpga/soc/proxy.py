@@ -3,8 +3,9 @@
 import random
 import socket
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -17,9 +18,15 @@ class Proxy:
     rng: random.Random
     rates: dict[str, float]
     happened: Counter[str] = field(default_factory=Counter)
-    #: Connections that are cut off, one after the other, when so many bytes have passed.
+    #: Connections that are cut off, one after the other, when so many bytes have passed, and the
+    #: seconds for which nothing passes then.
     cuts: list[int] = field(default_factory=list)
+    seconds_out: float = 0.0
+    #: Presses of the board's reset button, when so many bytes have passed.
+    presses: list[int] = field(default_factory=list)
+    press: Callable[[], None] = lambda: None
     passed: int = 0
+    out_until: float = 0.0
 
     def disturbed(self, data: bytes) -> bytes:
         result = bytearray()
@@ -36,10 +43,15 @@ class Proxy:
     def is_cut(self, count: int) -> bool:
         """Whether the cable is out when so many more bytes have passed."""
         self.passed += count
+        if self.presses and self.passed > self.presses[0]:
+            self.presses.pop(0)
+            self.happened["reset"] += 1
+            self.press()
         if not self.cuts or self.passed <= self.cuts[0]:
             return False
         self.cuts.pop(0)
         self.happened["cut"] += 1
+        self.out_until = time.monotonic() + self.seconds_out
         return True
 
     def carry(self, source: socket.socket, sink: socket.socket) -> None:
@@ -57,6 +69,9 @@ class Proxy:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
+                if time.monotonic() < self.out_until:
+                    near.close()
+                    continue
                 far = socket.create_connection(place)
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=self.carry, args=pair, daemon=True).start()

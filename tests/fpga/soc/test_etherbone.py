@@ -11,7 +11,7 @@ from litex.soc.interconnect import stream
 from migen import passive, run_simulation
 
 from firmware_model.host.etherbone import ETHERBONE_PORT, Etherbone
-from firmware_model.host.link import LinkFault
+from firmware_model.host.lines import LinkFault
 from fpga.soc.soc import ETHERBONE_WORDS
 from paro.config.board_map import BOARD_MAGIC, MEMORY_BASE, board_address
 

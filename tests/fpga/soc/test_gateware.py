@@ -9,13 +9,14 @@ from fpga.soc.gateware import BoardRegisters
 from paro.config.board_map import BOARD_MAGIC, BOARD_REGISTERS
 
 BASE = 0x4000_0000
+FACTS = ("memory_bytes", "clock_hz", "baud")
 
 
 def test_checksum_is_that_of_zlib(seed: int) -> None:
     """Of any words at any place, however long the memory takes."""
     rng = random.Random(seed)
-    facts = {"memory_bytes": 1 << 20, "clock_hz": 1, "baud": 1}
-    board = BoardRegisters(facts, Signal(reset=1), Signal())
+    facts: dict[str, int] = dict.fromkeys(FACTS, 1)
+    board = BoardRegisters(facts, Signal(reset=1), Signal(), Signal())
     memory = [rng.getrandbits(32) for _ in range(64)]
     checks = [(0, 1), (5, 59), (63, 1), (0, 64), (7, 3)]
     found = []
@@ -53,5 +54,19 @@ def test_checksum_is_that_of_zlib(seed: int) -> None:
 
 
 def test_registers_are_those_of_the_table() -> None:
-    board = BoardRegisters({"memory_bytes": 0, "clock_hz": 0, "baud": 0}, Signal(), Signal())
+    board = BoardRegisters(dict.fromkeys(FACTS, 0), Signal(), Signal(), Signal())
     assert [csr.name for csr in board.get_csrs()] == list(BOARD_REGISTERS)
+
+
+def test_words_that_hosts_write_are_counted() -> None:
+    stored = Signal()
+    board = BoardRegisters(dict.fromkeys(FACTS, 0), Signal(), Signal(), stored)
+
+    def host():
+        for value in (1, 0, 1, 1, 0, 0):
+            yield stored.eq(value)
+            yield
+        yield
+        assert (yield board._stored.status) == 3
+
+    run_simulation(board, host())
