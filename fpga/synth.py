@@ -27,6 +27,9 @@ REPORT_FILE = "report.json"
 #: all again; and what stays a module is synthesised once.
 KEEP_CLUSTERS = "setattr -mod -set keep_hierarchy 1 *__pe_cluster"
 
+#: Share of a clock's period that logic may take without its wires.
+_LOGIC_SHARE = 1 / 3
+
 _TOP = "paro_top"
 #: Amaranth's name of each tool, and the program that is run.
 _TOOLS = {
@@ -38,6 +41,14 @@ _STATISTICS = f"{_TOP}.stat.json"
 _TIMING = f"{_TOP}.timing.json"
 
 Progress = Callable[[str], None]
+
+
+def aim_at(clock_mhz: float) -> str:
+    """Line of a Yosys script: paths that are short enough for a clock are made small, not short.
+
+    By default every module's slowest path is made as short as it can be, of wide LUTs.
+    """
+    return f"scratchpad -set abc9.D {_LOGIC_SHARE * 1e6 / clock_mhz:.0f}"
 
 
 def synth(
@@ -143,7 +154,7 @@ def build(
     plan = platform.prepare(
         BoardTop(design, board, clock),
         _TOP,
-        script_after_read=KEEP_CLUSTERS,
+        script_after_read=f"{KEEP_CLUSTERS}\n{aim_at(min_mhz)}",
         script_after_synth=f"tee -q -o {_STATISTICS} stat -json",
         nextpnr_opts=f"--router router2 --report {_TIMING} --timing-allow-fail --seed {seed}",
     )
