@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from gen.registers import registers_markdown
+from paro.cli.boards import board_rows
 from paro.cli.main import app as command_line
 from paro.config import PRESETS, Config
 
@@ -57,6 +58,12 @@ def configuration() -> str:
             legal = f"{bounds['Ge'].ge} to {bounds['Le'].le}"
         rows.append([f"`{name}`", legal, field.default, field.description])
     return "\n".join(_table(["field", "legal", "default", "meaning"], rows))
+
+
+def boards() -> str:
+    """Boards that there are bitstreams for."""
+    rows = board_rows()
+    return "\n".join(_table([*rows[0]], [[*row.values()] for row in rows]))
 
 
 def presets() -> str:
@@ -107,7 +114,9 @@ def commands() -> str:
 
 
 #: What pages are filled with, by name.
-GENERATED = {made.__name__: made for made in (commands, configuration, derived, presets, registers)}
+GENERATED = {
+    made.__name__: made for made in (boards, commands, configuration, derived, presets, registers)
+}
 
 
 def _fill(_app: Sphinx, _page: str, source: list[str]) -> None:

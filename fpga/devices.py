@@ -63,6 +63,9 @@ _DEVICES = {
         Device("LFE5U-25F", 24_288, 56, 28),
         Device("LFE5U-45F", 43_848, 108, 72),
         Device("LFE5U-85F", 83_640, 208, 156),
+        # As those of the same size, with transceivers.
+        Device("LFE5UM5G-45F", 43_848, 108, 72),
+        Device("LFE5UM5G-85F", 83_640, 208, 156),
     )
 }
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["cell_counts", "critical_path", "fmax_mhz", "placed", "utilisation"]
+__all__ = ["cell_counts", "critical_path", "fmax_mhz", "placed", "placed_clocks", "utilisation"]
 
 #: Name of each figure and the ECP5 cell that it counts.
 _CELLS = {
@@ -51,6 +51,38 @@ def critical_path(timing: dict[str, Any]) -> dict[str, Any] | None:
         "logic_levels": len(logic),
         "from": elements[0]["from"]["cell"],
         "to": elements[-1]["to"]["cell"],
+    }
+
+
+def placed_clocks(timing: dict[str, Any], clock_mhz: float) -> dict[str, Any]:
+    """Figures of a design of several clocks, out of nextpnr's report.
+
+    Parameters
+    ----------
+    timing : dict
+        The report; each clock in it has what LiteX or nextpnr wants of it.
+    clock_mhz : float
+        Of the system's clock.
+
+    Returns
+    -------
+    dict
+        As `placed`, of the clocks that want ``clock_mhz``, and ``clocks``: by name, MHz that are
+        ``achieved`` and ``wanted``. Timing is met if all meet theirs.
+    """
+    clocks = {
+        name.split("$")[-1]: {
+            "achieved": round(clock["achieved"], 2),
+            "wanted": round(clock["constraint"], 2),
+        }
+        for name, clock in timing["fmax"].items()
+    }
+    system = [c["achieved"] for c in clocks.values() if abs(c["wanted"] / clock_mhz - 1) < 0.01]
+    figures = placed(timing, clock_mhz)
+    return figures | {
+        "fmax_mhz": min(system) if system else figures["fmax_mhz"],
+        "timing_met": all(clock["achieved"] >= clock["wanted"] for clock in clocks.values()),
+        "clocks": clocks,
     }
 
 

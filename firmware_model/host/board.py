@@ -22,7 +22,9 @@ from paro.config import Config
 from paro.config.board_map import (
     BOARD_MAGIC,
     MEMORY_BASE,
+    READY,
     REGISTERS_BASE,
+    UNTRAINED,
     WORD_BYTES,
     board_address,
     memory_checksum,
@@ -103,7 +105,14 @@ class BoardTransport:
         names = ("memory_bytes", "clock_hz", "baud")
         board = Board(**{name: self._register(name) for name in names})
         until = time.monotonic() + _START_SECONDS
-        while not self._register("ready"):
+        while (state := self._register("ready")) != READY:
+            if state == UNTRAINED:
+                windows = self._register("windows").to_bytes(WORD_BYTES, "little")
+                raise ParoError(
+                    f"the memory of the board at {self._bus.name} could not be trained: its byte "
+                    f"lanes read right at {', '.join(map(str, windows))} delays (0: at none); "
+                    "reset the board to try again"
+                )
             if time.monotonic() > until:
                 raise ParoError(f"the memory of the board at {self._bus.name} does not start")
         return board

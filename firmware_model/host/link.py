@@ -16,7 +16,7 @@ import numpy as np
 from paro.config.board_map import BOARD_MAGIC, BOARD_VERSION, WORD_BYTES, board_address
 from paro.config.errors import ParoError
 
-__all__ = ["Bus", "LinkFault", "RemoteBus", "TcpLine", "UartBone", "open_bus"]
+__all__ = ["Bus", "LinkFault", "RemoteBus", "TcpLine", "UartBone", "open_bus", "reason"]
 
 #: Bits a second of the serial lines of all boards here.
 BAUD = 3_000_000
@@ -27,7 +27,7 @@ _BURST_WORDS = 64
 #: Commands that are sent ahead of their answers; the board keeps 128 bytes of them.
 _AHEAD = 16
 #: Seconds without a byte after which an answer is given up.
-_SILENCE = {"serial": 2.0, "tcp": 10.0, "litex": 10.0}
+_SILENCE = {"serial": 2.0, "tcp": 10.0, "litex": 10.0, "udp": 1.0}
 #: Seconds for which a board that does not answer is waited for.
 PATIENCE = 30.0
 #: Seconds of silence before the first and the last attempts to find the board's attention again.
@@ -75,7 +75,7 @@ class TcpLine:
         try:
             self._socket = socket.create_connection(self._address, 2.0)
         except OSError as error:
-            raise LinkFault(f"{self.name} cannot be opened: {_reason(error)}") from None
+            raise LinkFault(f"{self.name} cannot be opened: {reason(error)}") from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class TcpLine:
 
     def _broken(self, error: OSError) -> LinkFault:
         self.close()
-        return LinkFault(f"{self.name} is broken: {_reason(error)}")
+        return LinkFault(f"{self.name} is broken: {reason(error)}")
 
 
 class SerialLine:
@@ -132,7 +132,7 @@ class SerialLine:
         try:
             self._port = self._serial.Serial(self._path, self._baud, write_timeout=2.0)
         except (OSError, ValueError) as error:
-            raise LinkFault(f"{self.name} cannot be opened: {_reason(error)}") from None
+            raise LinkFault(f"{self.name} cannot be opened: {reason(error)}") from None
 
     def close(self) -> None:
         """See `Line`."""
@@ -165,7 +165,7 @@ class SerialLine:
 
     def _broken(self, error: Exception) -> LinkFault:
         self.close()
-        return LinkFault(f"{self.name} is broken: {_reason(error)}")
+        return LinkFault(f"{self.name} is broken: {reason(error)}")
 
 
 class Bus(Protocol):
@@ -350,11 +350,11 @@ class RemoteBus:
                 self._client.socket.settimeout(self._silence)
                 if self._client.read(board_address("magic")) == BOARD_MAGIC:
                     return
-                reason = "no answer of a board of this project"
+                cause = "no answer of a board of this project"
             except (OSError, TypeError, LinkFault) as error:
-                reason = _reason(error)
+                cause = reason(error)
             if time.monotonic() > until:
-                raise ParoError(f"no board answers at {self.name} for {patience:g} s ({reason})")
+                raise ParoError(f"no board answers at {self.name} for {patience:g} s ({cause})")
             time.sleep(_PAUSES[1])
 
     def close(self) -> None:
@@ -367,7 +367,7 @@ class RemoteBus:
             return getattr(self._client, name)(*arguments)
         # Of a server that is gone the client says TypeError, AttributeError before it was reached.
         except (OSError, TypeError, AttributeError) as error:
-            raise LinkFault(f"{self.name} is broken: {_reason(error)}") from None
+            raise LinkFault(f"{self.name} is broken: {reason(error)}") from None
 
 
 def open_bus(device: str, *, silence: float | None = None) -> Bus:
@@ -376,7 +376,9 @@ def open_bus(device: str, *, silence: float | None = None) -> Bus:
     Parameters
     ----------
     device : str
-        ``serial:PATH``, ``tcp:HOST:PORT``, or ``litex:HOST:PORT`` of a ``litex_server``.
+        ``serial:PATH``, or ``serial:PATH@BAUD`` of a board whose line is not of 3 Mbit/s,
+        ``udp:HOST`` or ``udp:HOST:PORT`` of a board with Ethernet, ``tcp:HOST:PORT``, or
+        ``litex:HOST:PORT`` of a ``litex_server``.
     silence : float, optional
         Seconds without a byte after which an answer is given up.
 
@@ -389,17 +391,27 @@ def open_bus(device: str, *, silence: float | None = None) -> Bus:
     host, _, port = place.rpartition(":")
     seconds = silence or _SILENCE.get(kind, 0.0)
     if kind == "serial" and place:
+        path, at, baud = place.rpartition("@")
+        if at and baud.isascii() and baud.isdigit() and int(baud) > 0:
+            return UartBone(SerialLine(path, int(baud)), seconds)
         return UartBone(SerialLine(place), seconds)
     is_port = port.isascii() and port.isdigit() and int(port) < 1 << 16
+    if kind == "udp" and place and ((host and is_port) or ":" not in place):
+        # Imported here: it imports this module.
+        from firmware_model.host.etherbone import ETHERBONE_PORT, Etherbone
+
+        return Etherbone(host or place, int(port) if host else ETHERBONE_PORT, seconds)
     if kind == "litex" and host and is_port:
         return RemoteBus(host, int(port), seconds)
     if kind == "tcp" and host and is_port:
         return UartBone(TcpLine(host, int(port)), seconds)
     raise ParoError(
         f"device = {device!r} is not legal; legal: serial:PATH such as serial:/dev/ttyUSB0, "
-        "tcp:HOST:PORT, litex:HOST:PORT of a litex_server, or sim"
+        "serial:PATH@BAUD, udp:HOST of a board with Ethernet, tcp:HOST:PORT, litex:HOST:PORT of a "
+        "litex_server, or sim"
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """What an error says, in few words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

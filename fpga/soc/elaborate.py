@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fpga.soc.boards import find_soc_board, require_litex
 from paro.config import Config, ParoError
@@ -17,7 +17,7 @@ from paro.config.programs import run_program
 
 __all__ = ["Request", "elaborate"]
 
-_LOG = "litex.log"
+_LOG, _FACTS = "litex.log", "facts.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class Request:
         Where the result goes.
     clock_mhz : float, optional
         Another clock than the board's own.
+    ip_address : str
+        Of a real board with Ethernet.
     """
 
     kind: Literal["simulated", "real"]
@@ -47,10 +49,17 @@ class Request:
     verilog: str
     folder: str
     clock_mhz: float | None = None
+    ip_address: str = ""
 
 
-def elaborate(request: Request) -> None:
+def elaborate(request: Request) -> dict[str, Any]:
     """Make what is asked for.
+
+    Returns
+    -------
+    dict
+        Of a real board: ``toolchain`` as LiteX names it, ``device``, ``clock_mhz``, ``script``
+        which runs the tools, in ``gateware``.
 
     Raises
     ------
@@ -72,6 +81,7 @@ def elaborate(request: Request) -> None:
     if run.returncode:
         lines = log.read_text(errors="replace").strip().splitlines() or ["no message"]
         raise ParoError(f"LiteX does not make the SoC: {lines[-1].strip()} (log: {log})")
+    return json.loads((folder / _FACTS).read_text()) if request.kind == "real" else {}
 
 
 def _main() -> None:
@@ -88,13 +98,17 @@ def _main() -> None:
         soc.finalize()
         soc.platform.get_verilog(soc, name=TOP).write(f"{TOP}.v")
         return
-    builder = Builder(
-        real_soc(config, board, Path(request.verilog)),
-        output_dir=".",
-        compile_software=False,
-        csr_json="csr.json",
-    )
+    soc = real_soc(config, board, Path(request.verilog), request.ip_address)
+    builder = Builder(soc, output_dir=".", compile_software=False, csr_json="csr.json")
     builder.build(build_name=TOP, run=False)
+    platform = soc.platform
+    facts = {
+        "toolchain": type(platform.toolchain).__module__.rpartition(".")[2],
+        "device": platform.device,
+        "clock_mhz": soc.sys_clk_freq / 1e6,
+        "script": f"build_{TOP}.sh",
+    }
+    Path(_FACTS).write_text(json.dumps(facts))
 
 
 if __name__ == "__main__":

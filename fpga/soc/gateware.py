@@ -1,4 +1,4 @@
-"""What the SoC has beside LiteX's parts: it starts the memory and checks what lies in it.
+"""The registers of a board, and what checks the words in its memory.
 
 In Migen, as all of LiteX.
 """
@@ -10,76 +10,18 @@ from functools import reduce
 from operator import xor
 from typing import Any
 
-from litedram.init import get_sdram_phy_init_sequence
 from litex.gen import LiteXModule
 from litex.soc.interconnect import wishbone
 from litex.soc.interconnect.csr import CSRStatus, CSRStorage
-from migen import Case, Cat, If, Signal
+from migen import Cat, If, Signal
 
 from paro.config.board_map import BOARD_MAGIC, BOARD_REGISTERS, BOARD_VERSION, WORD_BYTES
 
-__all__ = ["BoardRegisters", "MemoryStarter"]
+__all__ = ["BoardRegisters"]
 
 #: CRC-32 of Ethernet and zlib, lowest bit first.
 _POLYNOMIAL = 0xEDB8_8320
 _WORD_BITS = 8 * WORD_BYTES
-
-#: Cycles before the first command: 100 us at 200 MHz, and what LiteDRAM's software waits.
-_POWER_UP_CYCLES = 20_000
-#: Cycles after each command, at the least.
-_COMMAND_CYCLES = 16
-
-
-class MemoryStarter(LiteXModule):
-    """Starts an SDR SDRAM with LiteDRAM's own sequence, and then leaves it to the controller.
-
-    Parameters
-    ----------
-    sdram : LiteDRAMCore
-    phy : module
-        Its PHY, with ``settings``.
-    """
-
-    def __init__(self, sdram: Any, phy: Any):
-        self.done = done = Signal()
-
-        # # #
-
-        sequence, _ = get_sdram_phy_init_sequence(phy.settings, sdram.controller.settings.timing)
-        commands = [step for step in sequence if "COMMAND" in step[3]]
-        dfi = sdram.dfii.ext_dfi
-        step = Signal(max=len(commands) + 1)
-        left = Signal(max=_POWER_UP_CYCLES + 1, reset=_POWER_UP_CYCLES)
-        issue = Signal()
-        self.comb += [
-            issue.eq((left == 0) & ~done),
-            sdram.dfii.ext_dfi_sel.eq(~done),
-        ]
-        for phase in dfi.phases:
-            self.comb += [
-                phase.cke.eq(2 ** len(phase.cke) - 1),
-                phase.cs_n.eq(2 ** len(phase.cs_n) - 1),
-                *(getattr(phase, f"{name}_n").eq(1) for name in ("ras", "cas", "we")),
-                *(
-                    getattr(phase, name).eq(1)
-                    for name in ("odt", "reset_n")
-                    if hasattr(phase, name)
-                ),
-            ]
-        first, cases, waits = dfi.phases[0], {}, {}
-        for number, (_, address, bank, command, cycles) in enumerate(commands):
-            cases[number] = [
-                first.address.eq(address),
-                first.bank.eq(bank),
-                *(
-                    getattr(first, f"{name}_n").eq(f"COMMAND_{name.upper()}" not in command)
-                    for name in ("ras", "cas", "we")
-                ),
-            ]
-            waits[number] = left.eq(max(cycles, _COMMAND_CYCLES))
-        waits[len(commands)] = done.eq(1)
-        self.comb += If(issue & (step != len(commands)), first.cs_n.eq(0), Case(step, cases))
-        self.sync += If(issue, step.eq(step + 1), Case(step, waits)).Else(left.eq(left - 1))
 
 
 def _crc_step(crc: Any, word: Any) -> Any:
@@ -102,11 +44,11 @@ class BoardRegisters(LiteXModule):
     ----------
     facts : dict of str to int
         ``memory_bytes``, ``clock_hz``, ``baud``.
-    ready : Signal
-        Whether the memory has been started.
+    ready, windows : Signal
+        Values of the registers of these names.
     """
 
-    def __init__(self, facts: dict[str, int], ready: Any):
+    def __init__(self, facts: dict[str, int], ready: Any, windows: Any):
         self.bus = bus = wishbone.Interface(
             data_width=_WORD_BITS, address_width=32, addressing="word"
         )
@@ -124,6 +66,7 @@ class BoardRegisters(LiteXModule):
         place = Signal(_WORD_BITS - 2)
         self.comb += [
             self._ready.status.eq(ready),
+            self._windows.status.eq(windows),
             self._busy.status.eq(left != 0),
             self._checksum.status.eq(~crc),
             bus.adr.eq(place),

@@ -7,6 +7,8 @@ at the pins.
 # Migen's `comb` is no attribute that a type checker sees.
 # pyright: reportOperatorIssue=false
 
+import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,15 @@ from litex.soc.interconnect import axi, stream
 from migen import ClockSignal, Instance, ResetSignal
 
 from fpga.soc.boards import SIMULATED_BIT, SocBoard
-from fpga.soc.gateware import BoardRegisters, MemoryStarter
+from fpga.soc.gateware import BoardRegisters
+from fpga.soc.skewed_memory import SkewedMemory
+from fpga.soc.starter import MemoryStarter
 from gen.names import ACCELERATOR, module_name
 from paro.config import Config, ParoError
 from paro.config.board_map import BOARD_SLOT, MEMORY_BASE, REGISTERS_BASE
 from paro.config.registers import REGISTER_ADDRESS_BITS
 
-__all__ = ["SOC_OPTIONS", "TOP", "add_accelerator", "real_soc", "simulated_soc"]
+__all__ = ["ETHERBONE_WORDS", "SOC_OPTIONS", "TOP", "add_accelerator", "real_soc", "simulated_soc"]
 
 #: Name of the SoC's module.
 TOP = "paro_board"
@@ -52,6 +56,8 @@ _COMMAND_BYTES = 128
 _COMMAND_TIMES = 3
 #: Bytes of the longest command of UARTBone, and bits of a byte on the line.
 _LONGEST_COMMAND, _LINE_BITS = 6 + 4 * 255, 10
+#: Words of a packet that Etherbone holds: an address and as many as the host sends at once.
+ETHERBONE_WORDS = 256
 
 
 class _Bridge(LiteXModule):
@@ -79,44 +85,45 @@ class _Bridge(LiteXModule):
 
 
 def add_accelerator(soc: Any, config: Config, verilog: Path, baud: int, pads: Any) -> None:
-    """Add accelerator, link and what starts and checks the memory.
+    """Add accelerator, serial line and what starts and checks the memory.
 
     Parameters
     ----------
     soc : SoCCore
-        With a memory ``sdram`` of LiteDRAM, made with `SOC_OPTIONS`, and no link.
+        With a memory ``sdram`` of LiteDRAM, made with `SOC_OPTIONS`.
     config : Config
         The accelerator.
     verilog : Path
         Its Verilog.
     baud : int
         Bits a second of the serial line.
-    pads : Record
-        The line, ``tx`` and ``rx``.
+    pads : Record or None
+        The line, ``tx`` and ``rx``; None if there is another link.
 
     Raises
     ------
     ParoError
-        If the memory is one that this project cannot start.
+        If there is no such memory, or one that this project cannot start.
     """
-    phy = next(getattr(soc, name) for name in ("sdrphy", "ddrphy") if hasattr(soc, name))
-    if phy.settings.memtype != "SDR":
+    phys = [getattr(soc, name) for name in ("sdrphy", "ddrphy") if hasattr(soc, name)]
+    region = soc.bus.regions.get("main_ram")
+    if not phys or region is None or region.origin != MEMORY_BASE:
         raise ParoError(
-            f"the memory of this board is {phy.settings.memtype}, which needs a training that is "
-            "not built here; legal: boards with SDR SDRAM"
+            f"this board has no memory of LiteDRAM at {MEMORY_BASE:#x}; legal: targets that have"
         )
     soc.platform.add_source(str(verilog))
     _add_device(soc, config)
-    soc.add_module("bridge", _Bridge(pads, int(soc.sys_clk_freq), baud))
-    soc.bus.add_master("bridge", master=soc.bridge.bone.wishbone)
-    soc.add_module("starter", MemoryStarter(soc.sdram, phy))
+    if pads is not None:
+        soc.add_module("bridge", _Bridge(pads, int(soc.sys_clk_freq), baud))
+        soc.bus.add_master("bridge", master=soc.bridge.bone.wishbone)
+    soc.add_module("starter", MemoryStarter(soc.sdram, phys[0]))
     facts = {
-        "memory_bytes": soc.bus.regions["main_ram"].size,
+        "memory_bytes": region.size,
         "clock_hz": int(soc.sys_clk_freq),
         "baud": baud,
     }
     soc.csr.add("board", n=BOARD_SLOT)
-    soc.add_module("board", BoardRegisters(facts, soc.starter.done))
+    soc.add_module("board", BoardRegisters(facts, soc.starter.state, soc.starter.windows))
     soc.bus.add_master("checker", master=soc.board.bus)
 
 
@@ -185,26 +192,73 @@ def simulated_soc(config: Config, board: SocBoard, verilog: Path) -> Any:
         ("serial", 0, Subsignal("tx", Pins(1)), Subsignal("rx", Pins(1))),
     ]
     platform = SimPlatform("SIM", io)
-    clock = int(board.clock_mhz * 1e6)
+    memory, clock = board.memory, int((board.clock_mhz or 0) * 1e6)
+    if memory is None or not clock:
+        raise ParoError(f"board {board.name} is not simulated: its memory is not known here")
     soc: Any = SoCCore(platform, clock, ident="", **SOC_OPTIONS)
     soc.crg = CRG(platform.request("sys_clk"))
-    module = getattr(memory_modules, board.memory_module)(clock, "1:1")
-    soc.sdrphy = SDRAMPHYModel(
-        module=module, data_width=board.memory_bits, clk_freq=clock, verbosity=0
-    )
-    soc.add_sdram("sdram", phy=soc.sdrphy, module=module, origin=MEMORY_BASE, l2_cache_size=0)
+    module = getattr(memory_modules, memory.module)(clock, memory.rate)
+    if memory.kind == "SDR":
+        soc.sdrphy = SDRAMPHYModel(
+            module=module, data_width=memory.data_bits, clk_freq=clock, verbosity=0
+        )
+    else:
+        soc.ddrphy = SkewedMemory(module, memory.data_bits, clock)
+    phy = soc.sdrphy if memory.kind == "SDR" else soc.ddrphy
+    soc.add_sdram("sdram", phy=phy, module=module, origin=MEMORY_BASE, l2_cache_size=0)
     baud = clock // SIMULATED_BIT
     add_accelerator(soc, config, verilog, baud, platform.request("serial"))
     return soc
 
 
-def real_soc(config: Config, board: SocBoard, verilog: Path) -> Any:
-    """SoC of a board on its own pins, from LiteX's target of its name."""
-    soc: Any = board.base_soc()(
-        sys_clk_freq=int(board.clock_mhz * 1e6),
-        l2_size=0,
-        **board.options,
-        **SOC_OPTIONS,
-    )
-    add_accelerator(soc, config, verilog, board.baud, soc.platform.request("serial"))
+def real_soc(config: Config, board: SocBoard, verilog: Path, ip_address: str) -> Any:
+    """SoC of a board on its own pins, from LiteX's target of its name.
+
+    Parameters
+    ----------
+    config : Config
+        The accelerator.
+    board : SocBoard
+        The board.
+    verilog : Path
+        The accelerator's Verilog.
+    ip_address : str
+        Of a board with Ethernet.
+
+    Raises
+    ------
+    ParoError
+        If the target has no memory that can be used, or no link.
+    """
+    base = board.base_soc()
+
+    class Target(base):
+        """The target without what stands between memory and accelerator, or is of no use here."""
+
+        def add_sdram(self, *arguments: Any, **options: Any) -> None:
+            # The accelerator would not see what a cache holds.
+            super().add_sdram(*arguments, **options | {"l2_cache_size": 0})
+
+        def add_spi_flash(self, *arguments: Any, **options: Any) -> None:
+            pass
+
+        def add_etherbone(self, *arguments: Any, **options: Any) -> None:
+            own = {"ip_address": ip_address, "buffer_depth": ETHERBONE_WORDS}
+            super().add_etherbone(*arguments, **options | own)
+
+    clock = {}
+    if board.clock_mhz is not None:
+        if "sys_clk_freq" not in inspect.signature(base.__init__).parameters:
+            raise ParoError(
+                f"the clock of board {board.name} cannot be chosen; leave out --min-mhz"
+            )
+        clock["sys_clk_freq"] = int(board.clock_mhz * 1e6)
+    soc: Any = Target(**clock, **board.options, **SOC_OPTIONS)
+    if board.extension:
+        pins = getattr(sys.modules[type(soc.platform).__module__], board.extension)
+        soc.platform.add_extension(pins)
+    pads = soc.platform.request("serial", loose=True)
+    if pads is None and not board.has_ethernet:
+        raise ParoError(f"board {board.name} has no serial port and no Etherbone: there is no link")
+    add_accelerator(soc, config, verilog, board.baud, pads)
     return soc

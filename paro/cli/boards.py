@@ -21,20 +21,7 @@ def boards(
 
       paro boards --json
     """
-    from fpga.soc.boards import SOC_BOARDS
-
-    rows = [
-        {
-            "board": board.name,
-            "device": board.device,
-            "memory": f"SDR SDRAM, {board.memory_bytes >> 20} MiB, {board.memory_bits} bit",
-            "link": f"{board.link}, {board.baud:,} bit/s",
-            "clock": f"{board.clock_mhz:g} MHz",
-            "largest preset": board.preset or "not known",
-            "tried": board.tried,
-        }
-        for board in SOC_BOARDS.values()
-    ]
+    rows = board_rows()
     if as_json:
         print(json.dumps(rows, indent=2))
         return
@@ -44,3 +31,31 @@ def boards(
     for row in rows:
         table.add_row(*row.values())
     stdout.print(table)
+    stdout.print(
+        "largest preset: by counted cells, not placed. Any other target of LiteX is taken as "
+        "litex:TARGET, a file with one of your own as litex:FILE.py."
+    )
+
+
+def board_rows() -> list[dict[str, str]]:
+    """What is said of each board, by column."""
+    from fpga.soc.boards import SOC_BOARDS
+    from fpga.soc.sizes import largest_preset
+
+    rows: list[dict[str, str]] = []
+    for board in SOC_BOARDS.values():
+        memory = board.memory
+        assert memory is not None
+        rows.append(
+            {
+                "board": board.name,
+                "device": board.device,
+                "memory": f"{memory.kind}, {memory.size >> 20} MiB, {memory.data_bits} bit",
+                "link": f"{board.link}, {board.baud:,} bit/s"
+                + ("; Ethernet" if board.has_ethernet else ""),
+                "clock": f"{board.clock_mhz:g} MHz",
+                "largest preset": largest_preset(board.device, board) or "not known",
+                "tried": board.tried,
+            }
+        )
+    return rows

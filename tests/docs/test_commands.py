@@ -89,6 +89,7 @@ NOT_RUN = {
     "it needs a board": (
         "paro load board",
         "paro run capture.safetensors --plan plan.safetensors --device serial:/dev/ttyUSB0 -o run",
+        "paro run capture.safetensors --plan plan.safetensors --device udp:192.168.1.50 -o run",
     ),
     "tests/fpga/soc/test_simulation.py does the same": (
         "paro calibrate CAPTURE --heads 9 --block 16 -o P",
@@ -127,6 +128,7 @@ NOT_RUN = {
         "paro study processors -o study --density 0.3,0.2",
         "paro sweep --model cogvideox-5b -o sweep",
         "paro study fit --board ulx3s-85f -o study",
+        "paro synth --board litex:digilent_arty,variant=a7-100 --preset tiny -o arty",
         "paro synth --board ulx3s-85f --preset tiny -o board",
         "paro synth --self-test --board ulx3s-85f --preset ulx3s --min-mhz 80 -o D",
         "paro synth --self-test --board ulx3s-85f --preset ulx3s --min-mhz 80 -o board",

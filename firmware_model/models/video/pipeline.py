@@ -1,9 +1,8 @@
 """Generating moving digits: the video transformer as a `Pipeline` of `firmware_model.models`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,12 +16,20 @@ from firmware_model.models.pipeline import (
 )
 from firmware_model.models.video.checkpoint import load_model
 from firmware_model.models.video.dataset import CLASSES, FRAMES, HEIGHT, WIDTH
-from firmware_model.models.video.transformer import GRID, NO_CLASS, plain_attention
+from firmware_model.models.video.transformer import (
+    GRID,
+    NO_CLASS,
+    Blocks,
+    LayerAttention,
+    plain_attention,
+)
 from firmware_model.progress import Progress, Steps
 from paro.config.errors import ParoError
 
 #: Denoising steps unless the user says otherwise.
 STEPS = 25
+#: What takes the place of the transformer's blocks at a denoising step, if anything.
+StepBlocks = Callable[[int], Blocks | None]
 #: How much further than the classless prediction the one for the class is followed.
 GUIDANCE = 1.5
 
@@ -44,6 +51,11 @@ class VideoPipeline:
     dtype : torch.dtype
         Type of the network's numbers; the sampler takes its steps in float32.
 
+    Attributes
+    ----------
+    model : VideoTransformer
+        The network.
+
     Raises
     ------
     ParoError
@@ -60,8 +72,8 @@ class VideoPipeline:
         if steps < 1:
             raise ParoError(f"steps = {steps} is not legal; legal: 1 or more")
         model, self.identity = load_model(path)
-        self._model = model.to(device, dtype)
-        self.linears: Mapping[str, torch.nn.Linear] = block_linears(self._model.blocks, "blocks")
+        self.model = model.to(device, dtype)
+        self.linears: Mapping[str, torch.nn.Linear] = block_linears(self.model.blocks, "blocks")
         shape = model.shape
         self.shape = ModelShape(
             layers=shape.layers,
@@ -78,8 +90,12 @@ class VideoPipeline:
         attention: Attention | None = None,
         progress: Progress | None = None,
         linear: Linear | None = None,
+        blocks: StepBlocks | None = None,
     ) -> torch.Tensor:
-        """Generate a video of the digit ``sample`` modulo 10; as `Pipeline.generate`."""
+        """Generate a video of the digit ``sample`` modulo 10; as `Pipeline.generate`.
+
+        ``blocks`` may take the place of all blocks in a step.
+        """
         # On the CPU, so that a sample starts from the same noise on every device.
         random = torch.Generator().manual_seed(sample)
         video = torch.randn(1, FRAMES, HEIGHT, WIDTH, generator=random)
@@ -89,7 +105,11 @@ class VideoPipeline:
         for step, (level, following) in enumerate(pairwise(levels)):
             with replaced_linears(self.linears, linear, lambda step=step: step):
                 classless, velocity = self._velocities(
-                    video, level, classes, _hook(attention, step)
+                    video,
+                    level,
+                    classes,
+                    _hook(attention, step),
+                    None if blocks is None else blocks(step),
                 )
             velocity = classless + GUIDANCE * (velocity - classless)
             video = video + (following - level) * velocity
@@ -97,13 +117,18 @@ class VideoPipeline:
         return ((video[0] + 1) / 2).clamp(0, 1).unsqueeze(-1)
 
     def _velocities(
-        self, video: torch.Tensor, level: torch.Tensor, classes: torch.Tensor, attention: Any
+        self,
+        video: torch.Tensor,
+        level: torch.Tensor,
+        classes: torch.Tensor,
+        attention: LayerAttention,
+        blocks: Blocks | None,
     ) -> torch.Tensor:
         """Both halves of the guidance, float32 on the CPU."""
-        weights = self._model.positions
+        weights = self.model.positions
         halves = video.expand(2, -1, -1, -1).to(weights)
         levels, classes = level.expand(2).to(weights.device), classes.to(weights.device)
-        return self._model(halves, levels, classes, attention).float().cpu()
+        return self.model(halves, levels, classes, attention, blocks).float().cpu()
 
 
 def _hook(attention: Attention | None, step: int):

@@ -32,6 +32,11 @@ def plain_attention(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
     return nn.functional.scaled_dot_product_attention(q, k, v)
 
 
+#: Computes all blocks: (tokens, modulation) to tokens, float32 [videos, tokens, width], see
+#: `VideoTransformer.embed`.
+Blocks = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """Size of a `VideoTransformer`.
@@ -65,6 +70,8 @@ class VideoTransformer(nn.Module):
         Its size.
     """
 
+    rotation: torch.Tensor
+
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
@@ -74,7 +81,7 @@ class VideoTransformer(nn.Module):
         self.classes = nn.Embedding(CLASSES + 1, width)
         self.noise = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.condition = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
-        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.layers))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.output = nn.Linear(width, PATCH * PATCH)
         nn.init.zeros_(self.output.weight)
@@ -87,6 +94,7 @@ class VideoTransformer(nn.Module):
         noise_level: torch.Tensor,
         classes: torch.Tensor,
         attention: LayerAttention = plain_attention,
+        blocks: Blocks | None = None,
     ) -> torch.Tensor:
         """Velocity of noisy videos.
 
@@ -100,21 +108,40 @@ class VideoTransformer(nn.Module):
             int64 [videos], 0 .. 9 or `NO_CLASS`.
         attention : LayerAttention
             Attention of every layer.
+        blocks : callable, optional
+            Takes the place of all blocks, attention included.
 
         Returns
         -------
         torch.Tensor
             Shape and dtype of ``videos``.
         """
-        tokens = self.patches(_to_patches(videos)) + self.positions
-        conditions = self.noise(_noise_features(noise_level, self.shape.width).to(videos))
-        modulation = self.condition(conditions + self.classes(classes)).unsqueeze(1)
-        for layer, block in enumerate(self.blocks):
-            tokens = block(tokens, modulation, self.rotation, attention, layer)
+        tokens, modulation = self.embed(videos, noise_level, classes)
+        if blocks is None:
+            for layer, block in enumerate(self.blocks):
+                tokens = block(tokens, modulation.unsqueeze(1), self.rotation, attention, layer)
+        else:
+            tokens = blocks(tokens, modulation).to(tokens)
         return _from_patches(self.output(self.norm(tokens)))
 
+    def embed(
+        self, videos: torch.Tensor, noise_level: torch.Tensor, classes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the blocks are given.
 
-class _Block(nn.Module):
+        Returns
+        -------
+        tokens : torch.Tensor
+            [videos, TOKENS, width].
+        modulation : torch.Tensor
+            [videos, 6 * width]: condition that all blocks share.
+        """
+        tokens = self.patches(_to_patches(videos)) + self.positions
+        conditions = self.noise(_noise_features(noise_level, self.shape.width).to(videos))
+        return tokens, self.condition(conditions + self.classes(classes))
+
+
+class Block(nn.Module):
     """Attention and a two-layer network, each scaled and gated by the condition."""
 
     def __init__(self, shape: Shape) -> None:
@@ -143,6 +170,7 @@ class _Block(nn.Module):
         attention: LayerAttention,
         layer: int,
     ) -> torch.Tensor:
+        """Tokens after the block, [videos, tokens, width], as those before it."""
         parts = (modulation + self.offsets).chunk(6, dim=-1)
         shift, scale, gate, network_shift, network_scale, network_gate = parts
         normed = self.norm(tokens) * (1 + scale) + shift

@@ -15,7 +15,7 @@ def test_checksum_is_that_of_zlib(seed: int) -> None:
     """Of any words at any place, however long the memory takes."""
     rng = random.Random(seed)
     facts = {"memory_bytes": 1 << 20, "clock_hz": 1, "baud": 1}
-    board = BoardRegisters(facts, Signal(reset=1))
+    board = BoardRegisters(facts, Signal(reset=1), Signal())
     memory = [rng.getrandbits(32) for _ in range(64)]
     checks = [(0, 1), (5, 59), (63, 1), (0, 64), (7, 3)]
     found = []
@@ -53,5 +53,5 @@ def test_checksum_is_that_of_zlib(seed: int) -> None:
 
 
 def test_registers_are_those_of_the_table() -> None:
-    board = BoardRegisters({"memory_bytes": 0, "clock_hz": 0, "baud": 0}, Signal())
+    board = BoardRegisters({"memory_bytes": 0, "clock_hz": 0, "baud": 0}, Signal(), Signal())
     assert [csr.name for csr in board.get_csrs()] == list(BOARD_REGISTERS)

@@ -15,6 +15,7 @@ from firmware_model.host.driver import AcceleratorError, Driver, run_sync
 from firmware_model.host.image import place_jobs
 from firmware_model.host.link import open_bus
 from fpga.soc.simulation import SimulatedBoard, simulated_board
+from fpga.soc.skewed_memory import SKEWS
 from paro.config import Config, ParoError
 from paro.config.board_map import BOARD_MAGIC, MEMORY_BASE, board_address
 from paro.config.registers import MAGIC, find_register
@@ -36,13 +37,20 @@ def board() -> Iterator[SimulatedBoard]:
         yield running
 
 
-def run_jobs(device: str, silence: float = SILENCE) -> list[str]:
-    """Two heads on a board, exact; returns the faults that were mended."""
+def run_jobs(
+    device: str,
+    silence: float = SILENCE,
+    expected: tuple[int, int] = (32 << 20, 50_000_000),
+) -> list[str]:
+    """Two heads on a board, exact; returns the faults that were mended.
+
+    ``expected``: bytes of its memory, and its clock in Hz.
+    """
     jobs = [make_job(CONFIG, order, 7) for order in (1, 5)]
     bus = open_bus(device, silence=silence)
     transport = BoardTransport(bus)
     facts = transport.identify()
-    assert (facts.memory_bytes, facts.clock_hz) == (32 << 20, 50_000_000)
+    assert (facts.memory_bytes, facts.clock_hz) == expected
     config = run_sync(Driver(transport).identify())
     assert config == CONFIG
     done = run_on_board(transport, config, place_jobs(config, jobs, 0), stillness=120)
@@ -61,6 +69,17 @@ def test_a_pseudo_terminal() -> None:
     with simulated_board(CONFIG, cache_folder(), line="pty") as terminal:
         assert terminal.device.startswith("serial:/dev/")
         assert run_jobs(terminal.device) == []
+
+
+def test_a_board_with_ddr3() -> None:
+    """Its memory reads nothing right until it is leveled; each lane has its own delay and bit."""
+    with simulated_board(CONFIG, cache_folder(), board_name="orangecrab-25f") as board:
+        assert run_jobs(board.device, expected=(128 << 20, 48_000_000)) == []
+        bus = open_bus(board.device, silence=SILENCE)
+        bus.recover()
+        (windows,) = bus.read([(board_address("windows"), 1)])
+        bus.close()
+    assert list(windows) == [last - first + 1 for first, last, _ in SKEWS] + [0, 0]
 
 
 def test_the_line_is_used(board: SimulatedBoard) -> None:

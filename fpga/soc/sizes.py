@@ -1,0 +1,116 @@
+"""What accelerators and boards take of an FPGA, counted beforehand: refusals without the long work.
+
+The counts are Yosys', of the presets' accelerators alone and of each target's SoC without one;
+`fpga.soc.count` makes them anew.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fpga.devices import find_device, logic_cells
+from fpga.soc.boards import SocBoard
+from paro.config import PRESETS, Config, ParoError
+
+__all__ = ["FILL", "KINDS", "SIZES_FILE", "check_fit", "check_size", "largest_preset"]
+
+#: Share of the logic cells beyond which a design is not placed.
+FILL = 0.95
+SIZES_FILE = Path(__file__).with_name("data") / "sizes.json"
+#: What is counted, as `fpga.report.cell_counts` names it.
+KINDS = ("lut4", "carry", "ff", "dsp", "bram", "lutram")
+
+Counts = dict[str, int]
+
+
+def check_fit(counts: dict[str, Any], device: str) -> None:
+    """Refuse a design that a device cannot hold.
+
+    Parameters
+    ----------
+    counts : dict
+        As `fpga.report.cell_counts` returns them.
+    device : str
+        The FPGA; may have package and speed behind its name.
+
+    Raises
+    ------
+    ParoError
+        The sentence says what is missing and which preset would fit.
+    """
+    device = "-".join(device.split("-")[:2])
+    if lacking := find_device(device).lacks(counts, FILL):
+        raise ParoError(
+            f"the design does not fit {device}: {', '.join(lacking)}; it was not placed; "
+            f"{_advice(largest_preset(device))}"
+        )
+
+
+def check_size(config: Config, board: SocBoard) -> None:
+    """Refuse a configuration that is at least as large, in all, as one that does not fit.
+
+    Raises
+    ------
+    ParoError
+        The sentence says what that one lacks and which preset would fit.
+    """
+    for name, counts in _accelerators().items():
+        lacking = _lacking(counts, board)
+        if lacking and _contains(config, PRESETS[name]):
+            raise ParoError(
+                f"the design does not fit {board.device}: preset {name}, which is no larger, takes "
+                f"{', '.join(lacking)}; nothing was made; "
+                f"{_advice(largest_preset(board.device, board))}"
+            )
+
+
+def largest_preset(device: str, board: SocBoard | None = None) -> str:
+    """Largest preset that fits a device by what Yosys counts of it and of the board.
+
+    Parameters
+    ----------
+    device : str
+        Name in `fpga.devices`.
+    board : SocBoard, optional
+        Without one, only the accelerator counts.
+
+    Returns
+    -------
+    str
+        Empty if none of those that were counted does, or the device is not known.
+    """
+    if not device.startswith("LFE5"):
+        return ""
+    fitting = [
+        name for name, counts in _accelerators().items() if not _lacking(counts, board, device)
+    ]
+    return fitting[-1] if fitting else ""
+
+
+def _lacking(counts: Counts, board: SocBoard | None, device: str = "") -> list[str]:
+    rest = _sizes()["boards"].get(board.target, {}) if board is not None else {}
+    total = {kind: counts[kind] + rest.get(kind, 0) for kind in KINDS}
+    name = device or (board.device if board is not None else "")
+    return find_device(name).lacks(total, FILL) if name.startswith("LFE5") else []
+
+
+def _contains(config: Config, part: Config) -> bool:
+    """Whether no field of a configuration is smaller than that of another."""
+    values = config.model_dump()
+    return all(values[name] >= value for name, value in part.model_dump().items())
+
+
+def _advice(preset: str) -> str:
+    return f"legal: such as --preset {preset}" if preset else "legal: smaller ones"
+
+
+@cache
+def _sizes() -> dict[str, dict[str, Counts]]:
+    return json.loads(SIZES_FILE.read_text())
+
+
+def _accelerators() -> dict[str, Counts]:
+    """By preset, smallest first."""
+    found = _sizes()["accelerators"]
+    return dict(sorted(found.items(), key=lambda item: logic_cells(item[1])))

@@ -1,0 +1,236 @@
+"""The integer network of `moving-digits`: its program is the model, its integers the contract's."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from firmware_model.calibration.layer_plan import LayerPlan
+from firmware_model.calibration.layers import tile_config
+from firmware_model.calibration.plan import ModelPlan
+from firmware_model.models.models import open_model
+from firmware_model.models.names import OWN_CHECKPOINT
+from firmware_model.models.network import IntegerNetwork, run_float, values_of
+from firmware_model.models.network_formats import MARGIN, Ranges
+from firmware_model.models.network_study import budgets, network_study
+from firmware_model.models.video.network import integer_blocks, observe, plan_network
+from firmware_model.models.video.pipeline import VideoPipeline
+from firmware_model.models.video.program import INPUT, video_parameters, video_steps
+from firmware_model.program import Activate, Attend, Kind, Linear, Normalize, Rotate
+from firmware_model.quality.metrics import psnr_db, snr_db
+from firmware_model.reference.linear import fit_outputs, quantize_inputs, quantize_weights
+from paro.config import ParoError
+from paro.config.vector_formats import WORD_MAX
+
+
+class Example:
+    """One pass of the model in float, a plan at 8 bits, and the network that they make."""
+
+    def __init__(self) -> None:
+        self.pipeline = VideoPipeline(OWN_CHECKPOINT, steps=2)
+        model, shape = self.pipeline.model, self.pipeline.shape
+        generator = torch.Generator().manual_seed(1)
+        video = torch.randn(1, 8, 16, 16, generator=generator)
+        with torch.no_grad():
+            self.tokens, self.modulation = model.embed(
+                video, torch.tensor([0.6]), torch.tensor([3])
+            )
+            self.parameters = video_parameters(model, self.modulation[0])
+            self.steps = video_steps(model.shape)
+            self.ranges = Ranges()
+            inputs = {INPUT: self.tokens[0]}
+            self.exact = run_float(self.steps, inputs, self.parameters, self.ranges)
+        layers = [self.layer(step) for step in self.steps if isinstance(step, Linear)]
+        each = (shape.layers, shape.heads)
+        self.plan = ModelPlan(
+            model=self.pipeline.identity,
+            calibrated_on=("0" * 64,),
+            block=64,
+            grid=shape.grid,
+            prefix_tokens=0,
+            suffix_tokens=0,
+            avg_bits=8.0,
+            layers=tuple(range(shape.layers)),
+            heads=tuple(range(shape.heads)),
+            step_groups=(0.0,),
+            orders=torch.arange(16, dtype=torch.uint8).reshape(each) % 6,
+            transforms=torch.zeros(each, dtype=torch.uint8),
+            codes=torch.full((1, *each, 8, 8), 3, dtype=torch.uint8),
+            linear=tuple(layers),
+        )
+        self.network = plan_network(self.pipeline, self.plan, self.ranges)
+        self.integers = self.network.run(inputs, self.parameters)
+
+    def layer(self, step: Linear) -> LayerPlan:
+        """Plan of a layer at 8 bits, rounded to nearest."""
+        layer, config = self.pipeline.linears[step.layer], tile_config(64, 32)
+        shape = (config.blocks_of(layer.out_features), layer.in_features // 32)
+        weights = quantize_weights(layer.weight.detach(), torch.full(shape, 3, dtype=torch.uint8))
+        inputs = quantize_inputs(self.exact[step.source])
+        return LayerPlan(
+            name=step.layer,
+            digest="",
+            block=64,
+            head_dim=32,
+            avg_bits=8.0,
+            rotation=1,
+            weights=weights,
+            input_unit=inputs.unit,
+            output=fit_outputs(inputs, weights, layer.bias.detach(), config),
+        )
+
+    def values(self, name: str) -> torch.Tensor:
+        """Values of a tensor of the integer run."""
+        found, made = self.integers[name], self.network.program.formats[name]
+        if made.kind == Kind.BY_TOKEN:
+            x8, mantissa = found
+            found = x8.double() * mantissa.double().repeat_interleave(made.group, dim=1)
+        return values_of(found, made)
+
+
+@pytest.fixture(scope="module")
+def example() -> Example:
+    return Example()
+
+
+def test_the_steps_in_float_are_the_model(example):
+    model = example.pipeline.model
+    with torch.no_grad():
+        tokens = example.tokens
+        for layer, block in enumerate(model.blocks):
+            tokens = block(
+                tokens,
+                example.modulation.unsqueeze(1),
+                model.rotation,
+                lambda _, q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v),
+                layer,
+            )
+    assert (example.exact[example.steps[-1].result] - tokens[0]).abs().max() < 2e-4
+
+
+def test_every_step_is_near_float_of_what_it_read(example):
+    """One word, and what INT8 rounds: no step may add more, whatever came before it."""
+    formats = example.network.program.formats
+    checked = 0
+    for step in example.steps:
+        read = {name: example.values(name) for name in step.reads}
+        wanted = run_float((step,), read, example.parameters)[step.result].detach()
+        got, made = example.values(step.result), formats[step.result]
+        unit = torch.tensor(made.unit)
+        if made.kind == Kind.BY_TOKEN:
+            mantissa = example.integers[step.result][1]
+            unit = unit * mantissa.repeat_interleave(made.group, dim=1)
+        error = ((got - wanted).abs() / unit).max().item()
+        bound = 3.0
+        if isinstance(step, Activate):
+            bound = 1 + 0.0004 / made.unit[0]
+        if isinstance(step, Normalize):
+            # The mean is off by a quarter of a word at most: so much of the least deviation.
+            groups = example.integers[step.source].double().unflatten(1, (-1, step.group))
+            bound = 1 + 0.26 / groups.std(dim=2).min().item() / made.unit[0]
+        # Of layers and attention only that they are the right ones: their own tests are stricter.
+        if not isinstance(step, Linear | Attend):
+            assert error <= bound, (step, error)
+            checked += 1
+        assert snr_db(got, wanted) > 35, step
+    assert checked > 60
+
+
+def test_the_network_is_near_float(example):
+    output = example.steps[-1].result
+    assert snr_db(example.values(output), example.exact[output]) > 36
+
+
+def test_formats_keep_their_margin(example):
+    """Nothing saturates, little of the words is left unused, and no residual changes its unit."""
+    program = example.network.program
+    for step in example.steps:
+        if program.formats[step.result].kind == Kind.WORDS:
+            largest = example.integers[step.result].abs().max().item()
+            assert WORD_MAX / 64 < largest < WORD_MAX, step
+        if isinstance(step, Rotate):
+            read, made = (program.formats[name] for name in (step.source, step.result))
+            assert read.unit == made.unit
+            assert bool(made.zero) == (".k." in step.result)
+        if isinstance(step, Activate):
+            layer = step.result.replace("active", "network.2")
+            unit = program.formats[step.result].unit[0]
+            assert example.network.layers[layer].input_unit == pytest.approx(unit / 508)
+    residuals = {program.formats[name] for name in (INPUT, *program.outputs)}
+    assert len(residuals) == 1
+    largest = max(
+        example.exact[name].abs().max().item()
+        for name in example.exact
+        if name == INPUT or name.endswith(".sum")
+    )
+    assert residuals.pop().unit[0] == pytest.approx(MARGIN * largest / WORD_MAX)
+
+
+def test_a_video_through_the_network(example):
+    """Two steps of the sampler, formats from all that the steps hold."""
+    pipeline = example.pipeline
+    ranges = observe(pipeline, (0,))
+    network = plan_network(pipeline, example.plan, ranges)
+    found = pipeline.generate(0, blocks=integer_blocks(pipeline, network))
+    assert psnr_db(found, pipeline.generate(0)) > 30
+
+
+def changed(example, **changes):
+    return replace(example.plan, **changes)
+
+
+def test_plans_that_the_device_cannot_run_are_refused(example):
+    pipeline, plan, ranges = example.pipeline, example.plan, example.ranges
+    first = plan.linear[0]
+    cases = {
+        "transforms channels of Q and K": {"transforms": torch.ones_like(plan.transforms)},
+        "the plan lacks layer blocks.0.qkv": {"linear": plan.linear[1:]},
+        "rotates the inputs of layer blocks.0.qkv": {
+            "linear": (replace(first, rotation=32), *plan.linear[1:])
+        },
+        "of another model": {"model": "0" * 64},
+    }
+    for sentence, change in cases.items():
+        with pytest.raises(ParoError, match=sentence):
+            plan_network(pipeline, changed(example, **change), ranges)
+    with pytest.raises(ParoError, match="was not observed; legal: run the steps in float first"):
+        plan_network(pipeline, plan, Ranges())
+
+
+def test_a_network_checks_its_layers(example):
+    network = example.network
+    kept = {"program": network.program, "attention": network.attention, "tokens": network.tokens}
+    layers = dict(network.layers)
+    with pytest.raises(ParoError, match=r"layer blocks.3.network.2 has no plan"):
+        IntegerNetwork(layers={k: v for k, v in layers.items() if "3.network.2" not in k}, **kept)
+    first = layers["blocks.0.qkv"]
+    layers["blocks.0.qkv"] = replace(first, input_unit=2 * first.input_unit)
+    with pytest.raises(ParoError, match=r"do not fit the plan of layer blocks.0.qkv; legal: its"):
+        IntegerNetwork(layers=layers, **kept)
+
+
+def test_budgets(example):
+    eight, paper, half = budgets(example.pipeline)
+    assert (paper.goal.avg_bits, paper.goal.weight_bits, paper.share) == (4.8, 4.0, 1.0)
+    # 12 width^2 products of weights a token and block, 2 width tokens of attention.
+    mean = (12 * 128 * 4 + 2 * 512 * 4.8) / (12 * 128 + 2 * 512)
+    assert half.goal.shared
+    assert half.goal.avg_bits == pytest.approx(mean / 2)
+    assert (eight.share, half.share) == (pytest.approx(8 / mean), 0.5)
+
+
+@pytest.mark.slow
+def test_the_study():
+    pipeline = VideoPipeline(OWN_CHECKPOINT, steps=10)
+    done = []
+    rows = network_study(
+        pipeline, 1, budgets(pipeline)[:2], lambda count, total: done.append((count, total))
+    )
+    assert done == [(count, 7) for count in range(1, 8)]
+    assert [row["between"] for row in rows] == ["integers", "float"] * 2
+    assert all(row["psnr_db"] > 25 for row in rows)
+    assert rows[0]["psnr_db"] != rows[1]["psnr_db"]
+
+
+def test_own_model_is_the_pipeline_of_the_study():
+    assert isinstance(open_model(OWN_CHECKPOINT), VideoPipeline)
