@@ -17,7 +17,15 @@ from fpga.top import BoardTop
 from gen.verilog import generate_verilog
 from paro.config import Config, ParoError, files
 
-__all__ = ["KEEP_CLUSTERS", "MIN_MHZ_DEFAULT", "REPORT_FILE", "Progress", "build", "synth"]
+__all__ = [
+    "MIN_MHZ_DEFAULT",
+    "REPORT_FILE",
+    "Progress",
+    "aim_at",
+    "before_synthesis",
+    "build",
+    "synth",
+]
 
 #: Clock that a bitstream runs at unless the user says otherwise.
 MIN_MHZ_DEFAULT = 50.0
@@ -25,7 +33,10 @@ REPORT_FILE = "report.json"
 
 #: Line of a Yosys script. Merged over clusters, their input registers would be one register for
 #: all again; and what stays a module is synthesised once.
-KEEP_CLUSTERS = "setattr -mod -set keep_hierarchy 1 *__pe_cluster"
+_KEEP_CLUSTERS = "setattr -mod -set keep_hierarchy 1 *__pe_cluster"
+
+#: Share of a clock's period that logic may take without its wires.
+_LOGIC_SHARE = 1 / 3
 
 _TOP = "paro_top"
 #: Amaranth's name of each tool, and the program that is run.
@@ -38,6 +49,19 @@ _STATISTICS = f"{_TOP}.stat.json"
 _TIMING = f"{_TOP}.timing.json"
 
 Progress = Callable[[str], None]
+
+
+def aim_at(clock_mhz: float) -> str:
+    """Line of a Yosys script: paths that are short enough for a clock are made small, not short.
+
+    By default every module's slowest path is made as short as it can be, of wide LUTs.
+    """
+    return f"scratchpad -set abc9.D {_LOGIC_SHARE * 1e6 / clock_mhz:.0f}"
+
+
+def before_synthesis(clock_mhz: float) -> str:
+    """Lines of a Yosys script for a design with a core."""
+    return f"{_KEEP_CLUSTERS}\n{aim_at(clock_mhz)}"
 
 
 def synth(
@@ -143,7 +167,7 @@ def build(
     plan = platform.prepare(
         BoardTop(design, board, clock),
         _TOP,
-        script_after_read=KEEP_CLUSTERS,
+        script_after_read=before_synthesis(min_mhz),
         script_after_synth=f"tee -q -o {_STATISTICS} stat -json",
         nextpnr_opts=f"--router router2 --report {_TIMING} --timing-allow-fail --seed {seed}",
     )

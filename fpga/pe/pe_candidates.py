@@ -1,9 +1,9 @@
 """Processing elements to choose from: other multipliers in the place of `rtl.core.pe.PE`.
 
-All have the members of `rtl.core.pe.PE` and its stages: a register after lanes or multipliers, one
-after their sum, the accumulator and the drain register. So any of them can be put into
-`rtl.core.array.PEArray`. They differ in how a product is formed. Signed digits are inverted after
-their shift; the ones still to be added enter the adders as carries.
+All have the members of `rtl.core.pe.PE` and its stages: a register after sums of two lanes or after
+multipliers, one after their sum, the accumulator and the drain register. So any of them can be put
+into `rtl.core.array.PEArray`. They differ in how a product is formed. Signed digits are inverted
+after their shift; the ones still to be added enter the adders as carries.
 """
 
 from collections.abc import Sequence
@@ -148,19 +148,16 @@ class FixedLanes(_CandidatePE):
                 Signal(signed(8), name=f"lower_{index}"),
                 Signal(signed(9), name=f"upper_{index}"),
             )
-            lane = Signal(signed(10), name=f"lane_{index}")
             m.d.comb += [
                 lower.eq(Mux(bits[0], operand, 0)),
                 upper.eq(Mux(bits[1], operand.shift_left(1) ^ negative.replicate(9), 0)),
             ]
-            m.d.sync += lane.eq(add_with_carry(lower, upper, negative, 10))
-            lanes.append(lane)
-        pairs_now, quad_now = Signal(), Signal()
-        m.d.sync += [pairs_now.eq(pairs), quad_now.eq(quad)]
-        low, high = Signal(signed(12)), Signal(signed(12))
-        m.d.comb += [
-            low.eq(lanes[0] + Mux(pairs_now, lanes[1].shift_left(2), lanes[1])),
-            high.eq(lanes[2] + Mux(pairs_now, lanes[3].shift_left(2), lanes[3])),
+            lanes.append(add_with_carry(lower, upper, negative, 10))
+        low, high, quad_now = Signal(signed(12)), Signal(signed(12)), Signal()
+        m.d.sync += [
+            low.eq(lanes[0] + Mux(pairs, lanes[1].shift_left(2), lanes[1])),
+            high.eq(lanes[2] + Mux(pairs, lanes[3].shift_left(2), lanes[3])),
+            quad_now.eq(quad),
         ]
         return low + Mux(quad_now, high.shift_left(4), high), None
 
@@ -172,19 +169,19 @@ class _DigitLanes(_CandidatePE):
     LANE_BITS: int
 
     def _product(self, m: Module) -> tuple[Value, Value | None]:
-        lanes, negative = [], []
-        for index in _LANES:
-            lane = Signal(signed(self.LANE_BITS), name=f"lane_{index}")
-            inverted = Signal(name=f"lane_{index}_inverted")
+        sums, carries = [], []
+        for index in (0, 2):
+            total, carry = Signal(signed(self.LANE_BITS + 1)), Signal()
+            even, odd = self._lane(m, index), self._lane(m, index + 1)
+            negative = self.word[index].negative
             m.d.sync += [
-                lane.eq(self._lane(m, index)),
-                inverted.eq(self.word[index].negative),
+                total.eq(add_with_carry(even, odd, negative, self.LANE_BITS + 1)),
+                carry.eq(self.word[index + 1].negative),
             ]
-            lanes.append(lane)
-            negative.append(inverted)
-        low = add_with_carry(lanes[0], lanes[1], negative[0], self.LANE_BITS + 1)
-        high = add_with_carry(lanes[2], lanes[3], negative[1], self.LANE_BITS + 1)
-        return add_with_carry(low, high, negative[2], self.LANE_BITS + 2), negative[3]
+            sums.append(total)
+            carries.append(carry)
+        low, high = sums
+        return add_with_carry(low, high, carries[0], self.LANE_BITS + 2), carries[1]
 
     def _lane(self, m: Module, index: int) -> Value:
         """Value of a lane, in one's complement if it is negative."""
@@ -199,7 +196,8 @@ class _DigitLanes(_CandidatePE):
             shifted = Signal(signed(width), name=f"lane_{index}_stage_{stage}")
             m.d.comb += shifted.eq(Mux(chosen, value.shift_left(places), value))
             value = shifted
-        return value ^ self.word[index].negative.replicate(self.LANE_BITS)
+        inverted = value ^ self.word[index].negative.replicate(self.LANE_BITS)
+        return inverted[: self.LANE_BITS].as_signed()
 
 
 class _ShiftedPair(data.Struct):
@@ -299,10 +297,8 @@ def _windowed(index: int, value: Value, inverted: Value) -> Value:
 class ReorderedPE(PE):
     """`rtl.core.pe.PE` with the largest shift first."""
 
-    def _lane(self, m: Module, index: int, operand: Value, digit: Digit, inverted: Value) -> Value:
-        lane = Signal(signed(len(operand) + 7), name=f"lane_{index}")
-        m.d.sync += lane.eq(_reordered_lane(m, index, operand, digit))
-        return _windowed(index, lane, inverted)
+    def _lane(self, m: Module, index: int, operand: Value, digit: Digit) -> Value:
+        return _windowed(index, _reordered_lane(m, index, operand, digit), digit.negative)
 
 
 class RunningPE(_DigitLanes):

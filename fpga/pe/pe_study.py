@@ -12,6 +12,7 @@ from fpga.liberty import cell_area, read_liberty
 from fpga.pe.folded_array import FoldedArray
 from fpga.pe.pe_candidates import CANDIDATES
 from fpga.report import cell_counts, critical_path, fmax_mhz
+from fpga.synth import aim_at
 from fpga.tools import require_tools, run_tool, tool_versions
 from gen.verilog import convert
 from paro.config import Config, ParoError
@@ -20,20 +21,20 @@ __all__ = ["CONFIG", "DEVICE", "measure", "report"]
 
 #: A 4 x 4 array whose accumulators have 24 bits.
 CONFIG = Config(rows=4, cols=4, head_dim=128)
-#: FPGA that the array is placed on, the clock that nextpnr aims at and the seed of its placement.
-DEVICE, TARGET_MHZ, SEED = "LFE5U-85F", 200, 1
+#: FPGA that the array is placed on, the clock of a core there, which synthesis aims at, the one
+#: that nextpnr aims at, and the seed of its placement.
+DEVICE, CORE_MHZ, TARGET_MHZ, SEED = "LFE5U-85F", 80, 200, 1
 
-_SYNTH = "synth_ecp5 -nodsp"
+_SYNTH = f"{aim_at(CORE_MHZ)}; synth_ecp5 -nodsp"
 #: Yosys script of each netlist.
 _SCRIPTS = {
-    "wide": _SYNTH,
-    "narrow": f"{_SYNTH} -nowidelut",
+    "ecp5": _SYNTH,
     "generic": "synth -flatten; abc -g AND,XOR,MUX; opt_clean",
     "array": f"{_SYNTH} -json array.json",
     "cells": "synth -flatten; dfflibmap -liberty cells.lib; abc -liberty cells.lib; opt_clean",
 }
 #: Scripts that every PE goes through; the array's and that of a cell library are asked for.
-_ALWAYS = ("wide", "narrow", "generic")
+_ALWAYS = ("ecp5", "generic")
 _NEXTPNR = (
     f"-q --85k --package CABGA381 --lpf-allow-unconstrained --freq {TARGET_MHZ} --seed {SEED} "
     "--router router2 --timing-allow-fail --json array.json --report timing.json"
@@ -66,10 +67,10 @@ def measure(
     Returns
     -------
     list of dict
-        For each candidate ``lut4``, ``carry``, ``ff`` and their ``area`` (LUT4 + 2 CCU2C) of one
-        PE; ``narrow_area``, the same when Yosys may not join LUTs to larger ones;
-        ``generic_cells``; ``cell_area``, in the unit of the cell library, null without one;
-        ``fmax_mhz``, ``critical_path`` and the cells of the array, null where no array is placed.
+        For each candidate ``lut4``, ``carry``, ``ff`` and ``area`` of one PE, a CCU2C in the place
+        of two LUTs; ``generic_cells``; ``cell_area``, in the unit of the cell library, null without
+        one; ``fmax_mhz``, ``critical_path`` and the cells of the array, null where no array is
+        placed.
 
     Raises
     ------
@@ -112,14 +113,13 @@ def measure(
         except OSError as error:
             raise ParoError(f"cannot write {where}: {error.strerror or error}") from error
         cells = {script: synth(candidate.pe(CONFIG), script, where) for script in scripts}
-        wide, narrow = cell_counts(cells["wide"]), cell_counts(cells["narrow"])
+        luts = cell_counts(cells["ecp5"])
         row: dict[str, Any] = {
             "name": name,
-            "lut4": wide["lut4"],
-            "carry": wide["carry"],
-            "ff": wide["ff"],
-            "area": _area(wide),
-            "narrow_area": _area(narrow),
+            "lut4": luts["lut4"],
+            "carry": luts["carry"],
+            "ff": luts["ff"],
+            "area": luts["lut4"] + 2 * luts["carry"],
             "generic_cells": cells["generic"]["design"]["num_cells"],
             "cell_area": liberty and cell_area(cells["cells"]["design"], liberty),
             "fmax_mhz": None,
@@ -183,6 +183,7 @@ def report(
         "config": CONFIG.model_dump(),
         "accumulator_bits": CONFIG.accumulator_bits,
         "device": DEVICE,
+        "core_mhz": CORE_MHZ,
         "target_mhz": TARGET_MHZ,
         "seed": SEED,
         "scripts": _SCRIPTS,
@@ -190,8 +191,3 @@ def report(
         "tools": tool_versions(),
         "rows": rows,
     }
-
-
-def _area(counts: dict[str, Any]) -> int:
-    """Cells of one PE in LUTs: a CCU2C takes the place of two."""
-    return counts["lut4"] + 2 * counts["carry"]

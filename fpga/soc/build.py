@@ -17,7 +17,7 @@ from fpga.report import cell_counts, placed_clocks
 from fpga.soc.boards import SocBoard, find_soc_board, require_litex
 from fpga.soc.elaborate import Request, elaborate
 from fpga.soc.sizes import check_fit, check_size
-from fpga.synth import KEEP_CLUSTERS, REPORT_FILE, Progress
+from fpga.synth import REPORT_FILE, Progress, before_synthesis
 from fpga.tools import require_tools, run_tool, tool_versions
 from gen.names import ACCELERATOR
 from gen.verilog import generate_verilog
@@ -142,7 +142,8 @@ def _implement(
     facts: dict[str, Any], gateware: Path, out_dir: Path, estimate: bool, seed: int, step: Step
 ) -> dict[str, Any]:
     """Run Yosys and nextpnr; returns their part of the report."""
-    change_script(gateware, f"{TOP}.ys")
+    clock = facts["clock_mhz"]
+    change_script(gateware, f"{TOP}.ys", clock)
     programs = _programs(estimate)
     step("yosys", lambda: _run(programs[_YOSYS], ["-q", f"{TOP}.ys"], gateware))
     counts = cell_counts(json.loads((gateware / STATISTICS).read_text()))
@@ -153,7 +154,6 @@ def _implement(
     step("nextpnr-ecp5", lambda: _run(programs[_NEXTPNR], place, gateware))
     step("ecppack", lambda: _run(programs[_ECPPACK], pack, gateware))
     files.write_bytes(out_dir / BITSTREAM, (gateware / BITSTREAM).read_bytes())
-    clock = facts["clock_mhz"]
     return counts | {
         **placed_clocks(json.loads((gateware / _TIMING).read_text()), clock),
         "min_mhz": clock,
@@ -215,7 +215,7 @@ def generate(config: Config, board: SocBoard, ip_address: str, folder: Path) -> 
     return elaborate(request)
 
 
-def change_script(gateware: Path, name: str, *before: str) -> None:
+def change_script(gateware: Path, name: str, clock_mhz: float, *before: str) -> None:
     """Change a script for Yosys to what this project's modules need.
 
     Parameters
@@ -224,6 +224,8 @@ def change_script(gateware: Path, name: str, *before: str) -> None:
         Folder of the script and all that it reads.
     name : str
         The script.
+    clock_mhz : float
+        Of the design.
     before : str
         Lines before the synthesis.
     """
@@ -232,7 +234,7 @@ def change_script(gateware: Path, name: str, *before: str) -> None:
     lines = []
     for line in text.splitlines():
         if line.startswith("synth_ecp5"):
-            lines += [*before, KEEP_CLUSTERS, line]
+            lines += [*before, before_synthesis(clock_mhz), line]
             lines.append(f"tee -q -o {STATISTICS} stat -json")
         else:
             lines.append(line)

@@ -13,6 +13,7 @@ from fpga.report import cell_counts
 from fpga.soc.boards import SOC_BOARDS
 from fpga.soc.build import IP_ADDRESS, STATISTICS, TOP, change_script, generate
 from fpga.soc.sizes import KINDS, SIZES_FILE
+from fpga.synth import MIN_MHZ_DEFAULT
 from fpga.tools import require_tools, run_tool
 from gen.names import ACCELERATOR, module_name
 from gen.verilog import generate_verilog
@@ -34,7 +35,7 @@ def _accelerator(name: str, folder: Path) -> dict[str, int]:
     (folder / "accelerator.v").write_text(generate_verilog(config, ACCELERATOR))
     top = module_name(config, ACCELERATOR, None)
     (folder / script).write_text(f"read_verilog accelerator.v\nsynth_ecp5 -top {top}\n")
-    change_script(folder, script)
+    change_script(folder, script, MIN_MHZ_DEFAULT)
     return _count(folder, script)
 
 
@@ -45,7 +46,8 @@ def _board(target: str, folder: Path) -> dict[str, int]:
     board = next(board for board in SOC_BOARDS.values() if board.target == target)
     generate(config, board, IP_ADDRESS, folder)
     accelerator = module_name(config, ACCELERATOR, None)
-    change_script(gateware, f"{TOP}.ys", f"hierarchy -top {TOP}", f"blackbox {accelerator}")
+    alone = (f"hierarchy -top {TOP}", f"blackbox {accelerator}")
+    change_script(gateware, f"{TOP}.ys", MIN_MHZ_DEFAULT, *alone)
     return _count(gateware, f"{TOP}.ys")
 
 

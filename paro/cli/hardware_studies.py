@@ -59,7 +59,6 @@ def _pe_area(row: dict[str, Any], placed: bool) -> dict[str, Any]:
         "CCU2C": row["carry"],
         "FF": row["ff"],
         "area": row["area"],
-        "4-LUTs only": row["narrow_area"],
         "gates": row["generic_cells"],
         **({} if row["cell_area"] is None else {"cells": f"{row['cell_area']:,.0f}"}),
         **({"4x4 MHz": "-" if fmax is None else f"{fmax:.1f}"} if placed else {}),

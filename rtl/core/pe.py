@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigne
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from paro.config import Config, formats
+from paro.config import Config
 from rtl.core.digits import ODD_LANE_SHIFT, Digit, DigitWord
 
 __all__ = ["PE", "LaneOperands", "PEControl", "add_with_carry"]
@@ -12,7 +12,8 @@ __all__ = ["PE", "LaneOperands", "PEControl", "add_with_carry"]
 #: Operands of the four lanes: INT8, and two bits more for four times INT8 in the even lanes.
 LaneOperands = data.StructLayout({f"lane_{i}": signed(8 if i % 2 else 10) for i in range(4)})
 
-_PRODUCT_BITS = 19  # four lanes of at most 127 * 512 each
+#: Sums of two and of four lanes, each at most 127 * 512.
+_PAIR_BITS, _PRODUCT_BITS = 18, 19
 
 
 class PEControl(data.Struct):
@@ -78,22 +79,14 @@ class PE(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lanes, negative = [], []
-        for index in range(formats.LANES):
-            operand, digit = self.operands[f"lane_{index}"], self.word[index]
-            inverted = Signal(name=f"lane_{index}_inverted")
-            m.d.sync += inverted.eq(digit.negative)
-            lanes.append(self._lane(m, index, operand, digit, inverted))
-            negative.append(inverted)
-
         # Four one's complements need four carries: each adder takes one, the accumulator the last.
-        low = add_with_carry(lanes[0], lanes[1], negative[0], _PRODUCT_BITS)
-        high = add_with_carry(lanes[2], lanes[3], negative[1], _PRODUCT_BITS)
-        product = Signal(signed(_PRODUCT_BITS))
-        carry = Signal()
+        (low, low_carry), (high, high_carry) = (
+            self._pair(m, name, 2 * pair) for pair, name in enumerate(("low", "high"))
+        )
+        product, carry = Signal(signed(_PRODUCT_BITS)), Signal()
         m.d.sync += [
-            product.eq(add_with_carry(low, high, negative[2], _PRODUCT_BITS)),
-            carry.eq(negative[3]),
+            product.eq(add_with_carry(low, high, low_carry, _PRODUCT_BITS)),
+            carry.eq(high_carry),
         ]
 
         accumulator = Signal(signed(self._bits))
@@ -106,8 +99,21 @@ class PE(wiring.Component):
             m.d.sync += self.drain.eq(self.drain_in)
         return m
 
-    def _lane(self, m: Module, index: int, operand: Value, digit: Digit, inverted: Value) -> Value:
-        """Operand shifted by the digit, a cycle later; one's complement where it is ``inverted``.
+    def _pair(self, m: Module, name: str, first: int) -> tuple[Signal, Signal]:
+        """Sum of two neighbouring lanes, a cycle later, and the carry that it still lacks."""
+        even, odd = (
+            self._lane(m, index, self.operands[f"lane_{index}"], self.word[index])
+            for index in (first, first + 1)
+        )
+        total, carry = Signal(signed(_PAIR_BITS), name=name), Signal(name=f"{name}_carry")
+        m.d.sync += [
+            total.eq(add_with_carry(even, odd, self.word[first].negative, _PAIR_BITS)),
+            carry.eq(self.word[first + 1].negative),
+        ]
+        return total, carry
+
+    def _lane(self, m: Module, index: int, operand: Value, digit: Digit) -> Value:
+        """Operand shifted by the digit; one's complement where that is negative.
 
         A barrel shifter of three stages, each a select of two shifted copies: with the zero gate
         in the first and the inversion in the last stage that is one 4-input LUT a bit and stage.
@@ -119,11 +125,11 @@ class PE(wiring.Component):
         m.d.comb += [
             once.eq(Mux(digit.nonzero, Mux(digit.shift[0], operand << 1, operand), 0)),
             by_four.eq(Mux(digit.shift[2], once << 4, once)),
+            by_two.eq(
+                Mux(digit.shift[1], by_four << 2, by_four) ^ digit.negative.replicate(width + 7)
+            ),
         ]
-        m.d.sync += by_two.eq(
-            Mux(digit.shift[1], by_four << 2, by_four) ^ digit.negative.replicate(width + 7)
-        )
         if index % 2 == 0:
             return by_two
         # The odd lanes' window: shifted in ones where the value is inverted.
-        return Cat(inverted.replicate(ODD_LANE_SHIFT), by_two).as_signed()
+        return Cat(digit.negative.replicate(ODD_LANE_SHIFT), by_two).as_signed()
