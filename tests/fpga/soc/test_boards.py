@@ -60,12 +60,15 @@ def test_names_that_are_refused(name: str, sentence: str) -> None:
         find_soc_board(name)
 
 
-def test_own_boards(tmp_path) -> None:
+def test_own_boards(tmp_path, monkeypatch) -> None:
     """A file with a target in LiteX's terms is a board; one without is refused."""
     own = tmp_path / "own.py"
     own.write_text("from litex_boards.targets.radiona_ulx3s import BaseSoC\n")
-    board = find_soc_board(f"litex:{own},device=LFE5U-12F")
+    monkeypatch.chdir(tmp_path)
+    board = find_soc_board("litex:own.py,device=LFE5U-12F")
     assert board.base_soc().__name__ == "BaseSoC"
+    # LiteX is started elsewhere.
+    assert board.name == f"litex:{own},device=LFE5U-12F"
     own.write_text("x = 1\n")
     with pytest.raises(ParoError, match="has no class BaseSoC; legal: targets as those of litex"):
         find_soc_board(f"litex:{own}")
