@@ -75,7 +75,7 @@ class SocBoard:
     preset : str
         Largest preset of `paro.config.PRESETS` that is known to fit; empty if none was tried.
     tried : str
-        What was tried of it.
+        What was tried of it, without the board.
     """
 
     name: str
@@ -132,6 +132,9 @@ def _load(path: Path) -> Any:
     return module
 
 
+_M12L64322A = Memory(kind="SDR", module="M12L64322A", rate="1:1", data_bits=32, size=8 << 20)
+
+
 def _ulx3s(size: str, tried: str = "nothing") -> SocBoard:
     return SocBoard(
         name=f"ulx3s-{size}f",
@@ -147,7 +150,7 @@ def _ulx3s(size: str, tried: str = "nothing") -> SocBoard:
     )
 
 
-def _orangecrab(size: str) -> SocBoard:
+def _orangecrab(size: str, tried: str = "nothing") -> SocBoard:
     return SocBoard(
         name=f"orangecrab-{size}f",
         target="gsd_orangecrab",
@@ -159,10 +162,11 @@ def _orangecrab(size: str) -> SocBoard:
         link="pins 0 and 1, with an adapter",
         extension="feather_serial",
         loader="orangecrab",
+        tried=tried,
     )
 
 
-def _ecpix5(size: str) -> SocBoard:
+def _ecpix5(size: str, tried: str = "nothing") -> SocBoard:
     return SocBoard(
         name=f"ecpix5-{size}f",
         target="lambdaconcept_ecpix5",
@@ -173,10 +177,11 @@ def _ecpix5(size: str) -> SocBoard:
         baud=3_000_000,
         link="USB (FT2232H)",
         loader="ecpix5",
+        tried=tried,
     )
 
 
-def _colorlight(model: str, revision: str, device: str, memory: Memory) -> SocBoard:
+def _colorlight(model: str, revision: str, device: str, tried: str = "nothing") -> SocBoard:
     return SocBoard(
         name=f"colorlight-{model}",
         target="colorlight_i5",
@@ -187,14 +192,13 @@ def _colorlight(model: str, revision: str, device: str, memory: Memory) -> SocBo
             "with_led_chaser": True,
         },
         device=device,
-        memory=memory,
+        memory=_M12L64322A,
         clock_mhz=50.0,
         link="USB of the extension board",
         loader=f"colorlight-{model}",
+        tried=tried,
     )
 
-
-_M12L64322A = Memory(kind="SDR", module="M12L64322A", rate="1:1", data_bits=32, size=8 << 20)
 
 #: Boards by name.
 SOC_BOARDS: dict[str, SocBoard] = {
@@ -204,9 +208,9 @@ SOC_BOARDS: dict[str, SocBoard] = {
         _ulx3s("25"),
         _ulx3s("45"),
         _ulx3s("85", "simulated board"),
-        _orangecrab("25"),
+        _orangecrab("25", "simulated board; project"),
         _orangecrab("85"),
-        _ecpix5("45"),
+        _ecpix5("45", "project"),
         _ecpix5("85"),
         SocBoard(
             name="versa-ecp5",
@@ -219,10 +223,10 @@ SOC_BOARDS: dict[str, SocBoard] = {
             clock_mhz=50.0,
             baud=3_000_000,
             link="USB (FT2232H)",
-            loader="ecp5_evn",
+            tried="project",
         ),
-        _colorlight("i5", "7.0", "LFE5U-25F", _M12L64322A),
-        _colorlight("i9", "7.2", "LFE5U-45F", _M12L64322A),
+        _colorlight("i5", "7.0", "LFE5U-25F", "project"),
+        _colorlight("i9", "7.2", "LFE5U-45F"),
         SocBoard(
             name="tang-nano-20k",
             target="sipeed_tang_nano_20k",
@@ -232,6 +236,7 @@ SOC_BOARDS: dict[str, SocBoard] = {
             baud=1_000_000,
             link="USB (BL616)",
             loader="tangnano20k",
+            tried="project, for Gowin's tools",
         ),
     )
 }
@@ -262,7 +267,9 @@ def find_soc_board(name: str) -> SocBoard:
     target, *given = name.removeprefix(_ANY).split(",")
     require_litex()
     if target.endswith(".py"):
+        # LiteX works in another folder.
         target = str(Path(target).absolute())
+        name = _ANY + ",".join([target, *given])
     else:
         find_named("target of LiteX", target, dict.fromkeys(_targets()))
     options: dict[str, Any] = {}

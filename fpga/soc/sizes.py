@@ -21,6 +21,9 @@ SIZES_FILE = Path(__file__).with_name("data") / "sizes.json"
 #: What is counted, as `fpga.report.cell_counts` names it.
 KINDS = ("lut4", "carry", "ff", "dsp", "bram", "lutram")
 
+#: What begins the names of the FPGAs whose capacity is known.
+_FAMILY = "LFE5"
+
 Counts = dict[str, int]
 
 
@@ -48,7 +51,9 @@ def check_fit(counts: dict[str, Any], device: str) -> None:
 
 
 def check_size(config: Config, board: SocBoard) -> None:
-    """Refuse a configuration that is at least as large, in all, as one that does not fit.
+    """Refuse a configuration that is at least as large, in all, as one that alone does not fit.
+
+    The board's own share is left out: a part of it goes when both become one design.
 
     Raises
     ------
@@ -56,11 +61,11 @@ def check_size(config: Config, board: SocBoard) -> None:
         The sentence says what that one lacks and which preset would fit.
     """
     for name, counts in _accelerators().items():
-        lacking = _lacking(counts, board)
+        lacking = _lacking(counts, None, board.device)
         if lacking and _contains(config, PRESETS[name]):
             raise ParoError(
-                f"the design does not fit {board.device}: preset {name}, which is no larger, takes "
-                f"{', '.join(lacking)}; nothing was made; "
+                f"the design does not fit {board.device}: preset {name}, which is no larger, alone "
+                f"takes {', '.join(lacking)}; nothing was made; "
                 f"{_advice(largest_preset(board.device, board))}"
             )
 
@@ -78,21 +83,23 @@ def largest_preset(device: str, board: SocBoard | None = None) -> str:
     Returns
     -------
     str
-        Empty if none of those that were counted does, or the device is not known.
+        ``none`` of those that were counted; ``not known`` of other FPGAs than ECP5.
     """
-    if not device.startswith("LFE5"):
-        return ""
     fitting = [
         name for name, counts in _accelerators().items() if not _lacking(counts, board, device)
     ]
-    return fitting[-1] if fitting else ""
+    if not device.startswith(_FAMILY):
+        return "not known"
+    return fitting[-1] if fitting else "none"
 
 
-def _lacking(counts: Counts, board: SocBoard | None, device: str = "") -> list[str]:
-    rest = _sizes()["boards"].get(board.target, {}) if board is not None else {}
-    total = {kind: counts[kind] + rest.get(kind, 0) for kind in KINDS}
-    name = device or (board.device if board is not None else "")
-    return find_device(name).lacks(total, FILL) if name.startswith("LFE5") else []
+def _lacking(counts: Counts, board: SocBoard | None, device: str) -> list[str]:
+    """What an accelerator, with a board's share, lacks on a device; nothing if it is unknown."""
+    if not device.startswith(_FAMILY):
+        return []
+    share = _sizes()["boards"].get(board.target, {}) if board is not None else {}
+    total = {kind: counts[kind] + share.get(kind, 0) for kind in KINDS}
+    return find_device(device).lacks(total, FILL)
 
 
 def _contains(config: Config, part: Config) -> bool:
@@ -102,7 +109,9 @@ def _contains(config: Config, part: Config) -> bool:
 
 
 def _advice(preset: str) -> str:
-    return f"legal: such as --preset {preset}" if preset else "legal: smaller ones"
+    if preset in PRESETS:
+        return f"legal: such as --preset {preset}"
+    return "no preset fits it; legal: --self-test, or a board with a larger FPGA"
 
 
 @cache

@@ -93,7 +93,7 @@ class MemoryStarter(LiteXModule):
             ended.eq(initialised & (left == 0)),
         ]
         if not getattr(settings, "read_leveling", False):
-            self.comb += self.state.eq(ended * READY)
+            self.comb += [self.state.eq(ended * READY), self.windows.eq(0)]
             return
         # The state machine alone turns them.
         phy.get_csrs = lambda: []

@@ -54,7 +54,7 @@ def board_rows() -> list[dict[str, str]]:
                 "link": f"{board.link}, {board.baud:,} bit/s"
                 + ("; Ethernet" if board.has_ethernet else ""),
                 "clock": f"{board.clock_mhz:g} MHz",
-                "largest preset": largest_preset(board.device, board) or "not known",
+                "largest preset": largest_preset(board.device, board),
                 "tried": board.tried,
             }
         )

@@ -60,12 +60,15 @@ def test_names_that_are_refused(name: str, sentence: str) -> None:
         find_soc_board(name)
 
 
-def test_own_boards(tmp_path) -> None:
+def test_own_boards(tmp_path, monkeypatch) -> None:
     """A file with a target in LiteX's terms is a board; one without is refused."""
     own = tmp_path / "own.py"
     own.write_text("from litex_boards.targets.radiona_ulx3s import BaseSoC\n")
-    board = find_soc_board(f"litex:{own},device=LFE5U-12F")
+    monkeypatch.chdir(tmp_path)
+    board = find_soc_board("litex:own.py,device=LFE5U-12F")
     assert board.base_soc().__name__ == "BaseSoC"
+    # LiteX is started elsewhere.
+    assert board.name == f"litex:{own},device=LFE5U-12F"
     own.write_text("x = 1\n")
     with pytest.raises(ParoError, match="has no class BaseSoC; legal: targets as those of litex"):
         find_soc_board(f"litex:{own}")
@@ -94,7 +97,10 @@ def test_without_litex(tmp_path, monkeypatch) -> None:
 def counted(monkeypatch) -> None:
     """Sizes of two presets, of which the larger is too large for a 25F."""
     larger = COUNTS | {"dsp": 40, "lut4": 30_000}
-    found = {"accelerators": {"ulx3s": larger, "tiny": COUNTS}, "boards": {"radiona_ulx3s": SHARE}}
+    found = {
+        "accelerators": {"ulx3s": larger, "tiny": COUNTS},
+        "boards": {"radiona_ulx3s": dict(SHARE)},
+    }
     monkeypatch.setattr(sizes, "_sizes", lambda: found)
 
 
@@ -125,17 +131,20 @@ def test_a_design_that_does_not_fit_is_not_placed(tmp_path, monkeypatch, counted
 
 
 def test_what_is_known_not_to_fit_is_not_made(tmp_path, counted) -> None:
-    """As large as a preset that was counted, or larger; with the board's own share."""
+    """As large as a preset that was counted, or larger; what fits has room for the board too."""
     for config in (PRESETS["ulx3s"], PRESETS["video"]):
-        sentence = "does not fit LFE5U-25F: preset ulx3s, which is no larger, takes 30,120 logic"
+        sentence = "does not fit LFE5U-25F: preset ulx3s, which is no larger, alone takes 30,020"
         with pytest.raises(ParoError, match=sentence):
             build_board(config, "ulx3s-25f", tmp_path / "out")
+    sizes._sizes()["boards"]["radiona_ulx3s"]["lut4"] = 13_100
+    assert largest_preset("LFE5U-25F", SOC_BOARDS["ulx3s-25f"]) == "none"
+    sizes._sizes()["boards"]["radiona_ulx3s"]["lut4"] = 12_000
     check_size(PRESETS["ulx3s"].changed(rows=4), SOC_BOARDS["ulx3s-25f"])
     assert not list(tmp_path.iterdir())
     assert largest_preset("LFE5U-25F", SOC_BOARDS["ulx3s-25f"]) == "tiny"
     assert largest_preset("LFE5U-85F", SOC_BOARDS["ulx3s-85f"]) == "ulx3s"
     assert largest_preset("LFE5U-12F", SOC_BOARDS["ulx3s-12f"]) == "tiny"
-    assert largest_preset("xc7a35t") == ""
+    assert largest_preset("xc7a35t") == "not known"
 
 
 def test_other_fpgas_get_a_project(tmp_path, monkeypatch) -> None:
@@ -194,3 +203,11 @@ def test_a_memory_that_needs_more_is_refused(tmp_path) -> None:
     """Kintex: LiteDRAM's PHY wants write leveling, which is not built here."""
     with pytest.raises(ParoError, match=r"LiteX does not make the SoC: .* needs write leveling"):
         build_board(TINY, "litex:digilent_genesys2", tmp_path / "out")
+
+
+def test_no_preset_fits_the_small_ones() -> None:
+    """By what was counted: the sentence does not send the user to another preset."""
+    for name in ("ulx3s-12f", "ulx3s-25f", "orangecrab-25f", "colorlight-i5"):
+        with pytest.raises(ParoError, match="nothing was made; no preset fits it; legal: --self-t"):
+            check_size(TINY, SOC_BOARDS[name])
+    check_size(TINY, SOC_BOARDS["ulx3s-45f"])

@@ -5,10 +5,12 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from litedram.init import get_sdram_phy_init_sequence
-from litedram.modules import MT41K64M16
+from litedram.modules import MT41K64M16, MT48LC16M16
+from litedram.phy.model import SDRAMPHYModel
 from litex.gen import LiteXModule
 from migen import Signal
 from migen.fhdl.verilog import convert
@@ -31,12 +33,22 @@ class Small(MT41K64M16):
     nbanks, ncols = 4, 32
 
 
-class Design(LiteXModule):
-    """A skewed memory and what starts it; no controller."""
+class SmallSdr(MT48LC16M16):
+    """An SDR chip with few columns."""
 
-    def __init__(self, skews):
+    ncols = 32
+
+
+def ddr3(skews: Sequence[tuple[int, int, int]]) -> SkewedMemory:
+    return SkewedMemory(Small(CLOCK, "1:2"), 16, CLOCK, skews)
+
+
+class Design(LiteXModule):
+    """A memory and what starts it; no controller."""
+
+    def __init__(self, phy):
+        self.phy = phy
         chip = Small(CLOCK, "1:2")
-        self.phy = SkewedMemory(chip, 16, CLOCK, skews)
         dfii = SimpleNamespace(ext_dfi=self.phy.dfi, ext_dfi_sel=Signal())
         settings = SimpleNamespace(timing=chip.timing_settings)
         sdram = SimpleNamespace(dfii=dfii, controller=SimpleNamespace(settings=settings))
@@ -57,7 +69,7 @@ module bench;
       $display("command %0d %b%b%b %0d %0d %b%b", cycle, {ras_n}, {cas_n}, {we_n},
                {address}, {bank}, {cke}, {reset_n});
     if (state != 0) begin
-      $display("end %0d %0d {formats}", state, windows, {settings});
+      $display("end %0d %0d {formats}", state, windows{settings});
       $finish;
     end
   end
@@ -65,16 +77,14 @@ endmodule
 """
 
 
-def simulate(
-    folder: Path, skews: Sequence[tuple[int, int, int]]
-) -> tuple[list[list[str]], list[int]]:
-    """Commands of phase 0 before leveling, and state, windows, delays and bitslips at the end."""
-    design = Design(skews)
+def simulate(folder: Path, phy: Any) -> tuple[list[list[str]], list[int]]:
+    """Commands of phase 0, and state, windows, and of DDR3 delays and bitslips at the end."""
+    design = Design(phy)
     phase = design.phy.dfi.phases[0]
     names = ("cs_n", "ras_n", "cas_n", "we_n", "address", "bank", "cke", "reset_n")
     ios = {name: getattr(phase, name) for name in names}
     ios |= {"state": design.starter.state, "windows": design.starter.windows}
-    settings = [*design.phy.delays, *design.phy.bitslips]
+    settings = [*getattr(phy, "delays", ()), *getattr(phy, "bitslips", ())]
     ios |= {f"setting{number}": signal for number, signal in enumerate(settings)}
     for name, signal in ios.items():
         signal.name_override = f"io_{name}"
@@ -84,7 +94,7 @@ def simulate(
         declarations="\n  ".join(widths.values()),
         ports=", ".join(f".io_{name}({name})" for name in ios),
         formats=" ".join(["%0d"] * len(settings)),
-        settings=", ".join(f"setting{number}" for number in range(len(settings))),
+        settings="".join(f", setting{number}" for number in range(len(settings))),
         **{name: name for name in names},
     )
     text.write(str(folder / "top.v"))
@@ -119,7 +129,7 @@ def hasty(monkeypatch) -> None:
 def test_sequence_and_leveling(tmp_path) -> None:
     """The mode registers as LiteDRAM sets them, in reset and without clock before; then each lane
     in the middle of its own window, at its own bit."""
-    commands, (state, windows, *settings) = simulate(tmp_path, ((3, 6, 2), (1, 1, 3)))
+    commands, (state, windows, *settings) = simulate(tmp_path, ddr3(((3, 6, 2), (1, 1, 3))))
     assert state == READY
     assert windows == 4 | 1 << 8
     assert settings == [5, 1, 2, 3]
@@ -133,9 +143,22 @@ def test_sequence_and_leveling(tmp_path) -> None:
     assert commands[-1][1:4] == ["010", str(1 << 10), "0"]
 
 
+def test_sdr_memory_needs_no_leveling(tmp_path) -> None:
+    """Precharge, mode register with the DLL's reset, precharge, two refreshes, mode register."""
+    chip = SmallSdr(CLOCK, "1:1")
+    phy = SDRAMPHYModel(module=chip, data_width=16, clk_freq=CLOCK, verbosity=0)
+    commands, end = simulate(tmp_path, phy)
+    assert end == [READY, 0]
+    kinds = [command[1] for command in commands]
+    assert kinds == ["010", "000", "010", "001", "001", "000"]
+    assert {command[4] for command in commands} == {"11"}
+    # CAS latency 2, bursts of one.
+    assert commands[-1][2] == str(2 << 4)
+
+
 def test_a_lane_that_never_reads_right(tmp_path) -> None:
     """It is told, and which one it is; the other one is leveled all the same."""
-    _, (state, windows, *settings) = simulate(tmp_path, ((7, 0, 0), (0, 7, 0)))
+    _, (state, windows, *settings) = simulate(tmp_path, ddr3(((7, 0, 0), (0, 7, 0))))
     assert state == UNTRAINED
     assert windows == 8 << 8
     assert (settings[1], settings[3]) == (4, 0)
