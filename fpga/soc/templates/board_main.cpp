@@ -26,6 +26,7 @@ namespace {
 constexpr int kClocks = 256;          // between two looks at the host
 constexpr uint64_t kQuiet = 400000;   // clocks without a byte after which it slows down
 constexpr size_t kMostWaiting = 4096; // bytes of the host that are taken ahead
+constexpr int kRest = 10;             // milliseconds between two looks when it has slowed down
 constexpr int kPressed = 8;           // looks at the host for which the reset button is pressed
 uint32_t step;                        // of the phase, in a clock
 
@@ -142,7 +143,7 @@ int main(int argc, char** argv) {
     pollfd fds[2] = {{STDIN_FILENO, POLLIN, 0}, {host >= 0 ? host : listener, POLLIN, 0}};
     bool room = to_board.waiting.size() < kMostWaiting;
     if (!room && host >= 0) fds[1].events = 0;
-    if (poll(fds, 2, quiet ? 1 : 0) < 0) return 1;
+    if (poll(fds, 2, quiet ? kRest : 0) < 0) return 1;
     if (fds[0].revents) {
       if (read(STDIN_FILENO, buffer, sizeof buffer) <= 0) return 0;
       pressed = kPressed;

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 
 from firmware_model.host.board import BoardTransport
 from firmware_model.host.board_run import BoardRun, run_on_board
+from firmware_model.host.driver import run_sync
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.lines import LinkFault, SerialLine
 from firmware_model.host.link import RemoteBus, UartBone, open_bus
 from paro.config import PRESETS, ParoError
 from paro.config.board_map import BOARD_VERSION, MEMORY_BASE, board_address
+from paro.config.registers import find_register
 from tests.firmware_model.host.board_model import FAULTS, BoardModel, ModelLine
 from tests.firmware_model.host.jobs import make_job
 from tests.firmware_model.host.outputs import model_outputs
@@ -93,6 +96,33 @@ def test_answers_that_come_late(part: int, work: Work, seed: int) -> None:
     line = ModelLine(BoardModel(TINY, MEMORY), seed, events={place: "late"})
     assert work.run(line).faults
     assert list(line.happened) == ["late"]
+
+
+class RepeatingBus(UartBone):
+    """Tells once, for a question, the whole answer to the one before it."""
+
+    before: list[bytes] | None = None
+    is_late = False
+
+    def read(self, requests: Sequence[tuple[int, int]]) -> list[bytes]:
+        answers, before = super().read(requests), self.before
+        self.before = answers
+        if self.is_late and before is not None:
+            self.is_late = False
+            return before
+        return answers
+
+
+def test_answers_to_an_older_question() -> None:
+    """A packet that comes twice is answered twice: the second answer fits no other question."""
+    bus = RepeatingBus(ModelLine(BoardModel(TINY, MEMORY)), SILENCE)
+    transport = BoardTransport(bus)
+    transport.identify()
+    for name, value in (("ROWS", TINY.rows), ("BLOCK", TINY.block), ("COLS", TINY.cols)):
+        bus.is_late = True
+        assert run_sync(transport.read32(find_register(name).offset)) == value
+        assert not bus.is_late
+    assert len(transport.traffic.faults) == 3
 
 
 @pytest.mark.parametrize("part", range(6))

@@ -163,6 +163,26 @@ def test_hostile_descriptors_are_refused(board: SimulatedBoard, queue) -> None:
     bus.close()
 
 
+def test_what_the_board_remembers(board: SimulatedBoard) -> None:
+    """It counts the words that are written to its memory, and forgets its token at a reset."""
+    bus = open_bus(board.device, silence=5.0)
+    transport = BoardTransport(bus)
+    transport.identify()
+    first = transport.visit()
+    assert transport.is_visited(first)
+    run_sync(transport.write(1 << 20, bytes(range(12))))
+    assert not transport.is_visited(first)
+    second = transport.visit()
+    assert second.stored == first.stored + 3
+    board.press_reset()
+    time.sleep(0.2)
+    transport.identify()
+    assert not transport.is_visited(second)
+    assert transport.visit().stored == 0
+    assert run_sync(transport.read(1 << 20, 12)) == bytes(range(12))
+    bus.close()
+
+
 def test_a_pseudo_terminal(terminal: SimulatedBoard, queue) -> None:
     assert terminal.device.startswith("serial:/dev/")
     assert run_queue(terminal.device, queue) == []
