@@ -13,7 +13,15 @@ from fpga.devices import find_device, logic_cells
 from fpga.soc.boards import SocBoard
 from paro.config import PRESETS, Config, ParoError
 
-__all__ = ["FILL", "KINDS", "SIZES_FILE", "check_fit", "check_size", "largest_preset"]
+__all__ = [
+    "FILL",
+    "KINDS",
+    "SIZES_FILE",
+    "check_fit",
+    "check_size",
+    "counted_presets",
+    "largest_preset",
+]
 
 #: Share of the logic cells beyond which a design is not placed.
 FILL = 0.95
@@ -68,6 +76,11 @@ def check_size(config: Config, board: SocBoard) -> None:
                 f"takes {', '.join(lacking)}; nothing was made; "
                 f"{_advice(largest_preset(board.device, board))}"
             )
+
+
+def counted_presets() -> list[str]:
+    """Presets whose accelerators were counted, smallest first."""
+    return list(_accelerators())
 
 
 def largest_preset(device: str, board: SocBoard | None = None) -> str:

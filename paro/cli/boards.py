@@ -31,9 +31,12 @@ def boards(
     for row in rows:
         table.add_row(*row.values())
     stdout.print(table)
+    from fpga.soc.sizes import counted_presets
+
     stdout.print(
-        "largest preset: by counted cells, not placed. Any other target of LiteX is taken as "
-        "litex:TARGET, a file with one of your own as litex:FILE.py."
+        f"largest preset: of those whose cells were counted ({', '.join(counted_presets())}), not "
+        "placed. Any other target of LiteX is taken as litex:TARGET, a file with one of your own "
+        "as litex:FILE.py."
     )
 
 
