@@ -29,8 +29,13 @@ _AHEAD = 16
 _SILENCE = {"serial": 2.0, "tcp": 10.0, "litex": 10.0, "udp": 1.0}
 #: Seconds for which a board that does not answer is waited for, and those after which it is told.
 PATIENCE, _TOLD = 30.0, 2.0
-#: Seconds of silence before the first and the last attempts to find the board's attention again.
-_PAUSES = (0.01, 1.0)
+#: Seconds of silence before the first and the last attempts to find the board's attention again:
+#: a simulated board beside much other work may need the last one to forget half a command.
+_PAUSES = (0.01, 4.0)
+#: Seconds for which an answer to them is waited for, at the least.
+_ANSWER = 0.25
+#: Seconds between two attempts to reach a server.
+_RETRY = 1.0
 #: Attempts after which a line is opened anew: its other end may have forgotten it.
 _REOPEN = 6
 #: Answers in a row that tell of another version of the board until they are believed.
@@ -51,13 +56,14 @@ class Bus(Protocol):
         """Write whole words; nobody says whether they arrive."""
         ...
 
-    def recover(self, patience: float = PATIENCE) -> None:
+    def recover(self, patience: float | None = None) -> None:
         """Find the board's attention again: what was asked before will not be answered any more.
 
         Raises
         ------
         ParoError
-            If it does not answer for so many seconds, is of another version, or cannot be reached
+            If it does not answer for so many seconds (by default `PATIENCE`, and at least the
+            silence after which an answer is given up), is of another version, or cannot be reached
             the first time.
         """
         ...
@@ -119,13 +125,13 @@ class UartBone:
             commands.append(burst.tobytes())
         self._line.send(b"".join(commands))
 
-    def recover(self, patience: float = PATIENCE) -> None:
+    def recover(self, patience: float | None = None) -> None:
         """See `Bus`.
 
         A command that was cut short makes the board wait for the rest; it forgets the command after
         some silence. How much is not known here, for a simulated board is slow: more each time.
         """
-        wait = _Wait(self.name, patience)
+        wait = _Wait(self.name, patience or max(PATIENCE, self._silence))
         pause, attempts = _PAUSES[0], 0
         while True:
             try:
@@ -174,7 +180,7 @@ class UartBone:
     def _ask(self, name: str, pause: float) -> int | None:
         """Read a register of the board; ``None`` without an answer."""
         self._line.send(_command(_READ, board_address(name), 1))
-        answer = self._receive(WORD_BYTES, max(self._silence / 4, 4 * pause))
+        answer = self._receive(WORD_BYTES, max(_ANSWER, 2 * pause))
         return int.from_bytes(answer, "big") if len(answer) == WORD_BYTES else None
 
     def _drain(self, pause: float) -> bool:
@@ -253,9 +259,9 @@ class RemoteBus:
         for first in range(0, len(words), _BURST_WORDS):
             self._call("write", address + WORD_BYTES * first, words[first : first + _BURST_WORDS])
 
-    def recover(self, patience: float = PATIENCE) -> None:
+    def recover(self, patience: float | None = None) -> None:
         """See `Bus`."""
-        wait = _Wait(self.name, patience)
+        wait = _Wait(self.name, patience or max(PATIENCE, self._silence))
         while True:
             try:
                 self.close()
@@ -267,7 +273,7 @@ class RemoteBus:
             except (OSError, TypeError) as error:
                 why = reason(error)
             wait.goes_on(why)
-            time.sleep(_PAUSES[1])
+            time.sleep(_RETRY)
 
     def close(self) -> None:
         """See `Bus`."""

@@ -12,7 +12,7 @@ from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.link import UartBone, open_bus
 from paro.config import PRESETS, ParoError
 from paro.config.registers import Cause, find_register
-from tests.firmware_model.host.board_model import BoardModel, ModelLine
+from tests.firmware_model.host.board_model import FAULTS, BoardModel, ModelLine
 from tests.firmware_model.host.jobs import make_job
 from tests.firmware_model.host.outputs import model_outputs
 from tests.firmware_model.host.runs import SILENCE, run
@@ -54,11 +54,10 @@ def test_faults_on_the_line(case: int, work, seed: int) -> None:
     """Seeded faults of every kind, some of them dense: right, or refused, in bounded time."""
     image, expected = work
     rate = (1e-5, 1e-4, 3e-4, 3e-3)[case % 4]
-    kinds = ("drop", "flip", "double")
-    choice = case // 4 % 4
-    rates: dict[str, float] = {kind: rate / 3 for kind in kinds}
-    if choice < 3:
-        rates = {kinds[choice]: rate}
+    choice = case // 4 % (len(FAULTS) + 1)
+    rates = {kind: rate / len(FAULTS) for kind in FAULTS}
+    if choice < len(FAULTS):
+        rates = {FAULTS[choice]: rate}
     line = ModelLine(BoardModel(TINY, MEMORY), seed, rates)
     refused = None
     try:

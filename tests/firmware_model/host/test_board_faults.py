@@ -206,6 +206,24 @@ def test_a_line_whose_other_end_forgot_it(work: Work) -> None:
     assert line.opens == 2
 
 
+def test_attention_does_not_wait_for_the_silence() -> None:
+    """However slow a board may be: there are many attempts to find it within the patience."""
+    line = ModelLine(BoardModel(TINY, MEMORY))
+    line.board.take = lambda byte: None  # type: ignore[method-assign]
+    waits = []
+    receive = line.receive
+
+    def receive_noting(most: int, seconds: float) -> bytes:
+        waits.append(seconds)
+        return receive(most, seconds)
+
+    line.receive = receive_noting  # type: ignore[method-assign]
+    with pytest.raises(ParoError, match="no board answers at model"):
+        UartBone(line, 120.0).recover(0.05)
+    assert sum(waits[:14]) < 10
+    assert max(waits) <= 8
+
+
 def test_a_line_that_is_not_there(work: Work) -> None:
     """Told at once, not after the patience for one that was unplugged."""
     line = ModelLine(BoardModel(TINY, MEMORY))

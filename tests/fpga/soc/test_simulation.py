@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -72,14 +73,14 @@ def run_queue(
     ``facts``: bytes of its memory, and its clock in Hz.
     """
     image, expected = queue
-    bus = open_bus(device, silence=silence)
-    transport = BoardTransport(bus)
-    found = transport.identify()
-    assert (found.memory_bytes, found.clock_hz) == facts
-    config = run_sync(Driver(transport).identify())
-    assert config == CONFIG
-    done = run_on_board(transport, config, image, stillness=120)
-    bus.close()
+    # Closed in any case: a simulated board has one host at a time.
+    with closing(open_bus(device, silence=silence)) as bus:
+        transport = BoardTransport(bus)
+        found = transport.identify()
+        assert (found.memory_bytes, found.clock_hz) == facts
+        config = run_sync(Driver(transport).identify())
+        assert config == CONFIG
+        done = run_on_board(transport, config, image, stillness=120)
     for got, want in zip(done.outputs, expected, strict=True):
         assert np.array_equal(got, want)
     return done.faults
@@ -255,7 +256,7 @@ def test_faults_on_the_line(kind: str, rate: float, board: SimulatedBoard, queue
     with proxy(board.device, seed, {kind: rate}) as between:
         refused = None
         try:
-            faults = run_queue(between.device, queue, silence=5.0)
+            faults = run_queue(between.device, queue, silence=3.0)
         except ParoError as error:
             refused = str(error)
         else:
