@@ -184,11 +184,6 @@ class Config(BaseModel):
         wanted = -(-(formats.RECIPROCAL_BITS + 4) // max(cycles, 1))
         return _clamp(1 << (wanted - 1).bit_length(), 1, self.softmax_lanes)
 
-    @property
-    def vector_lanes(self) -> int:
-        """Lanes of the vector unit: a sixteenth of the PEs, see docs/architecture.md."""
-        return _clamp(self.rows * self.cols // 16, 2, 32)
-
     def blocks_of(self, tokens: int) -> int:
         """Blocks that so many tokens make; the last one may be partial."""
         return blocks_of(tokens, self.block)

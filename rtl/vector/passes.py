@@ -7,7 +7,7 @@ over a row of words; what its operands are is chosen here.
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data, enum
 
-from paro.config import formats, vector_formats
+from paro.config import Config, formats, vector_formats
 from paro.config.config import bits_unsigned
 
 __all__ = [
@@ -21,10 +21,13 @@ __all__ = [
     "command_layout",
     "mantissa_shape",
     "total_layout",
+    "vector_lanes",
 ]
 
 #: Groups of channels (heads) that a row may have.
 GROUPS = 64
+#: Fewest and most lanes.
+_LANES = (2, 32)
 #: A shift of a product.
 SCALAR_SHIFT = unsigned(bits_unsigned(vector_formats.PRODUCT_SHIFT_MAX))
 
@@ -71,6 +74,11 @@ class Reduce(enum.Enum, shape=2):
     SUM = 1  # of the pass's words; becomes M
     SQUARES = 2  # of the left factors, plus epsilon; becomes R of a norm
     LARGEST = 3  # magnitude of the pass's words; becomes R and mantissa of INT8
+
+
+def vector_lanes(config: Config) -> int:
+    """Channels of a beat: a sixteenth of the PEs, 2 to 32, see docs/architecture.md."""
+    return max(_LANES[0], min(config.rows * config.cols // 16, _LANES[1]))
 
 
 def command_layout(depth: int) -> data.StructLayout:

@@ -24,6 +24,7 @@ from rtl.vector.passes import (
     command_layout,
     mantissa_shape,
     total_layout,
+    vector_lanes,
 )
 from rtl.vector.scalars import MIDDLE_BITS, ScalarUnit
 from rtl.vector.totals import GroupTotals
@@ -48,7 +49,7 @@ class VectorUnit(wiring.Component):
     Parameters
     ----------
     config : Config
-        Its ``vector_lanes`` are the channels of a beat.
+        The core that it serves: `vector_lanes` are the channels of a beat.
     channels : int
         Of the longest row, a power of two.
 
@@ -82,7 +83,7 @@ class VectorUnit(wiring.Component):
     QUEUE = 2 * LATENCY
 
     def __init__(self, config: Config, channels: int):
-        self._lanes = config.vector_lanes
+        self._lanes = vector_lanes(config)
         self._depth = channels // self._lanes
         log2(self._depth)
         beat = data.ArrayLayout(signed(formats.OUT_BITS), self._lanes)

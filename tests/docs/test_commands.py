@@ -124,6 +124,7 @@ NOT_RUN = {
         "paro study blocks firmware_model/data/tiny_video_dit_t03.safetensors --bits 3 -o study",
         "paro study carry-over captures -o study --at 0.7 --avg-bits 4.8",
         "paro study layers captures -o study",
+        "paro study network -o study",
         "paro study pe -o study",
         "paro study processors -o study --density 0.3,0.2",
         "paro sweep --model cogvideox-5b -o sweep",
