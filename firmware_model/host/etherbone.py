@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from firmware_model.host.lines import LinkFault, reason
-from firmware_model.host.link import PATIENCE
+from firmware_model.host.link import PATIENCE, BoardWait
 from paro.config.board_map import BOARD_MAGIC, BOARD_VERSION, WORD_BYTES, board_address
-from paro.config.errors import ParoError
 
 __all__ = ["ETHERBONE_PORT", "Etherbone"]
 
@@ -83,14 +82,15 @@ class Etherbone:
             self._send(_HEADER + record + place + part.tobytes())
             self._ask([board_address("magic")])
 
-    def recover(self, patience: float = PATIENCE) -> None:
+    def recover(self, patience: float | None = None) -> None:
         """See `Bus`."""
-        until, pause, why = time.monotonic() + patience, _PAUSES[0], "no answer"
+        wait = BoardWait(self.name, patience or max(PATIENCE, self._silence))
+        pause = _PAUSES[0]
         names = ("magic", "version")
         expected = [BOARD_MAGIC, BOARD_VERSION]
+        self.close()
         while True:
             try:
-                self.close()
                 self._open()
                 words = self._ask([board_address(name) for name in names])
                 if np.frombuffer(words, ">u4").tolist() == expected:
@@ -98,12 +98,8 @@ class Etherbone:
                 why = "what answers is no board of this project's version"
             except LinkFault as fault:
                 why = str(fault)
-            if time.monotonic() > until:
-                self.close()
-                raise ParoError(
-                    f"no board answers at {self.name} for {patience:g} s ({why}); is it powered, "
-                    "loaded with a bitstream of this project, and in this machine's network?"
-                )
+            self.close()
+            wait.goes_on(why)
             time.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
 

@@ -18,7 +18,7 @@ from firmware_model.progress import announce
 from paro.config.board_map import BOARD_MAGIC, BOARD_VERSION, WORD_BYTES, board_address
 from paro.config.errors import ParoError
 
-__all__ = ["Bus", "RemoteBus", "UartBone", "open_bus"]
+__all__ = ["BoardWait", "Bus", "RemoteBus", "UartBone", "open_bus"]
 
 _WRITE, _READ = 0x01, 0x02
 #: Words of a burst; UARTBone allows 255.
@@ -131,7 +131,7 @@ class UartBone:
         A command that was cut short makes the board wait for the rest; it forgets the command after
         some silence. How much is not known here, for a simulated board is slow: more each time.
         """
-        wait = _Wait(self.name, patience or max(PATIENCE, self._silence))
+        wait = BoardWait(self.name, patience or max(PATIENCE, self._silence))
         pause, attempts = _PAUSES[0], 0
         while True:
             try:
@@ -202,7 +202,7 @@ def _command(kind: int, address: int, words: int) -> bytes:
     return bytes([kind, words]) + (address // WORD_BYTES).to_bytes(4, "big")
 
 
-class _Wait:
+class BoardWait:
     """Waiting for a board, told once and for so many seconds at most."""
 
     def __init__(self, name: str, patience: float) -> None:
@@ -261,7 +261,7 @@ class RemoteBus:
 
     def recover(self, patience: float | None = None) -> None:
         """See `Bus`."""
-        wait = _Wait(self.name, patience or max(PATIENCE, self._silence))
+        wait = BoardWait(self.name, patience or max(PATIENCE, self._silence))
         while True:
             try:
                 self.close()
