@@ -206,7 +206,7 @@ SOC_BOARDS: dict[str, SocBoard] = {
     for board in (
         _ulx3s("12"),
         _ulx3s("25"),
-        _ulx3s("45"),
+        _ulx3s("45", "placed and routed: tiny, 53.6 MHz"),
         _ulx3s("85", "simulated board"),
         _orangecrab("25", "simulated board; project"),
         _orangecrab("85"),

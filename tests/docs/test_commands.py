@@ -130,6 +130,7 @@ NOT_RUN = {
         "paro sweep --model cogvideox-5b -o sweep",
         "paro study fit --board ulx3s-85f -o study",
         "paro synth --board litex:digilent_arty,variant=a7-100 --preset tiny -o arty",
+        "paro synth --board ulx3s-45f --preset tiny -o board",
         "paro synth --board ulx3s-85f --preset tiny -o board",
         "paro synth --self-test --board ulx3s-85f --preset ulx3s --min-mhz 80 -o D",
         "paro synth --self-test --board ulx3s-85f --preset ulx3s --min-mhz 80 -o board",
