@@ -221,6 +221,10 @@ class BoardTransport:
         self._checks = None
         self._bus.recover()
 
+    def close(self) -> None:
+        """Leave the board."""
+        self._bus.close()
+
     def _watched(self, count: int, move: Callable[[], Result]) -> Result:
         """Move a region, with faults or without, and choose the length of the next one."""
         self._begin()

@@ -1,6 +1,7 @@
 """Work on a board: heads and layers through its link, compared and reported as by `sim.cosim`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -151,8 +152,9 @@ class BoardTarget:
         return None
 
 
-def connect(device: str, *, silence: float | None = None) -> BoardTarget:
-    """Find a board.
+@contextmanager
+def connect(device: str, *, silence: float | None = None) -> Iterator[BoardTarget]:
+    """Find a board, and leave it after the body.
 
     Parameters
     ----------
@@ -165,8 +167,11 @@ def connect(device: str, *, silence: float | None = None) -> BoardTarget:
         If none answers there, or one that this project does not know.
     """
     transport = BoardTransport(open_bus(device, silence=silence))
-    board = transport.identify()
-    return BoardTarget(device, transport, board, run_sync(Driver(transport).identify()))
+    try:
+        board = transport.identify()
+        yield BoardTarget(device, transport, board, run_sync(Driver(transport).identify()))
+    finally:
+        transport.close()
 
 
 def _rate(count: int, seconds: float) -> float:

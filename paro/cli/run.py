@@ -107,9 +107,9 @@ def run(
             work = choose_work(capture, plan, config, heads, bounds)
             board = stack.enter_context(simulated_board(work.config, cache_folder()))
             # A simulated board is slow.
-            target = connect(board.device, silence=silence or 60.0)
+            target = stack.enter_context(connect(board.device, silence=silence or 60.0))
         else:
-            target = connect(device, silence=silence)
+            target = stack.enter_context(connect(device, silence=silence))
             own = ConfigChoice(None, None, target.config.model_dump())
             work = choose_work(capture, plan, own, heads, bounds)
         with progress_bar("board") as progress:
