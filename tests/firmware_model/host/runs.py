@@ -7,8 +7,12 @@ from firmware_model.host.board_run import BoardRun, run_on_board
 from firmware_model.host.driver import Driver, run_sync
 from firmware_model.host.image import Image
 from firmware_model.host.link import UartBone
+from paro.config import PRESETS
 from tests.firmware_model.host.board_model import ModelLine
 
+TINY = PRESETS["tiny"]
+#: Bytes of a board's memory.
+MEMORY = 1 << 17
 #: Seconds without a byte after which an answer is given up.
 SILENCE = 0.02
 

@@ -8,24 +8,11 @@ import pytest
 from firmware_model.host.board import BoardTransport
 from firmware_model.host.board_run import BoardRun, run_on_board
 from firmware_model.host.driver import AcceleratorError
-from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.link import UartBone, open_bus
-from paro.config import PRESETS, ParoError
+from paro.config import ParoError
 from paro.config.registers import Cause, find_register
 from tests.firmware_model.host.board_model import FAULTS, BoardModel, ModelLine
-from tests.firmware_model.host.jobs import make_job
-from tests.firmware_model.host.outputs import model_outputs
-from tests.firmware_model.host.runs import SILENCE, run
-
-TINY = PRESETS["tiny"]
-MEMORY = 1 << 17
-
-
-@pytest.fixture(scope="module")
-def work() -> tuple[Image, list[np.ndarray]]:
-    """Two heads, and the words of the integer model."""
-    jobs = [make_job(TINY, order, 5) for order in (0, 4)]
-    return place_jobs(TINY, jobs, 0), [model_outputs(TINY, job) for job in jobs]
+from tests.firmware_model.host.runs import MEMORY, SILENCE, TINY, run
 
 
 def assert_right(done: BoardRun, expected: list[np.ndarray]) -> None:

@@ -8,10 +8,10 @@ import pytest
 from firmware_model.host.board import BoardTransport
 from firmware_model.host.board_run import BoardRun, run_on_board
 from firmware_model.host.driver import Driver, run_sync
-from firmware_model.host.image import Image, place_jobs
+from firmware_model.host.image import Image
 from firmware_model.host.lines import LinkFault
 from firmware_model.host.link import open_bus
-from paro.config import PRESETS, ParoError
+from paro.config import ParoError
 from paro.config.board_map import MEMORY_BASE, UNTRAINED
 from tests.firmware_model.host.board_model import BoardModel
 from tests.firmware_model.host.etherbone_server import (
@@ -19,18 +19,7 @@ from tests.firmware_model.host.etherbone_server import (
     EtherboneServer,
     etherbone_server,
 )
-from tests.firmware_model.host.jobs import make_job
-from tests.firmware_model.host.outputs import model_outputs
-
-TINY = PRESETS["tiny"]
-MEMORY = 1 << 17
-
-
-@pytest.fixture(scope="module")
-def work() -> tuple[Image, list[np.ndarray]]:
-    """Two heads, and the words of the integer model."""
-    jobs = [make_job(TINY, order, 5) for order in (0, 4)]
-    return place_jobs(TINY, jobs, 0), [model_outputs(TINY, job) for job in jobs]
+from tests.firmware_model.host.runs import MEMORY, TINY
 
 
 def run(server: EtherboneServer, image: Image, silence: float = 0.5) -> BoardRun:
