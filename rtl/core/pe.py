@@ -83,7 +83,8 @@ class PE(wiring.Component):
         (low, low_carry), (high, high_carry) = (
             self._pair(m, name, 2 * pair) for pair, name in enumerate(("low", "high"))
         )
-        product, carry = Signal(signed(_PRODUCT_BITS)), Signal()
+        product = Signal(signed(_PRODUCT_BITS))
+        carry = Signal()
         m.d.sync += [
             product.eq(add_with_carry(low, high, low_carry, _PRODUCT_BITS)),
             carry.eq(high_carry),
