@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import zlib
 
 import pytest
@@ -21,6 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # What tests compile is kept from run to run, apart from what the user's own runs do.
     os.environ.setdefault(CACHE_VARIABLE, str(config.rootpath / "build" / "cache"))
+    # Commands in the background of a shell do not hear Ctrl-C, and hand that on.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed < 0:
         config.option.seed = random.SystemRandom().randrange(2**31)
 
