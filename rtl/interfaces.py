@@ -5,7 +5,6 @@ from amaranth.lib import data, stream
 
 from paro.config import Config, formats
 from paro.config.config import bits_unsigned
-from paro.config.formats import Kind
 
 __all__ = [
     "CODES_PER_BEAT",
@@ -58,7 +57,7 @@ def command_signature(config: Config) -> stream.Signature:
             {
                 "query_tokens": token_count_shape(config),
                 "key_tokens": token_count_shape(config),
-                "kind": Kind,
+                "kind": unsigned(1),
                 "chunks": unsigned(bits_unsigned(config.chunks_max)),
                 **layer_shifts(),
             }

@@ -75,6 +75,11 @@ class Config(BaseModel):
     cores: Literal[1, 2, 4, 8] = Field(
         1, description="cores G of the accelerator, which share loads of K and V (a cluster)"
     )
+    vector_channels: Literal[0, 128, 256, 512, 1024, 2048, 4096, 8192, 16384] = Field(
+        0,
+        description="longest row, in channels, of the accelerator's vector unit, which computes "
+        "what lies between attention and linear layers; 0: no vector unit",
+    )
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -176,6 +181,16 @@ class Config(BaseModel):
         Those of a superblock, and one that loads behind them or is put out after them.
         """
         return self.query_rows + 1
+
+    @property
+    def vector_lanes(self) -> int:
+        """Channels that the vector unit computes side by side: a sixteenth of the PEs, 2 to 32."""
+        return _clamp(self.rows * self.cols // 16, 2, 32)
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of one beat of the O stream."""
+        return formats.OUT_BYTES * self.output_words
 
     @property
     def reciprocal_lanes(self) -> int:

@@ -1,4 +1,4 @@
-"""The descriptor: 32 little-endian words in memory that describe one head or linear layer.
+"""The descriptor: 32 little-endian words in memory: one head, linear layer or vector step.
 
 `DESCRIPTOR` is the one table. The packer, the RTL's view, the C header and the documentation come
 from it.
@@ -18,6 +18,7 @@ __all__ = [
     "DESCRIPTOR_BYTES",
     "DESCRIPTOR_VERSION",
     "OUT_CUT_MAX",
+    "OVERLAP_MAX",
     "ROW_STRIDE_BITS",
     "WORD_BITS",
     "DescriptorField",
@@ -103,6 +104,8 @@ def _address(name: str, word: int, description: str) -> DescriptorField:
 
 #: Most bits that 8-bit outputs are shifted by.
 OUT_CUT_MAX = 8
+#: Most jobs before one that it need not wait for.
+OVERLAP_MAX = 31
 _COUNT = range(1, TOKENS_MAX + 1)
 _COUNT_OR_NONE = range(TOKENS_MAX)
 _BLOCK_ROWS_MAX = TOKENS_MAX // BLOCKS[0]
@@ -136,8 +139,8 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     DescriptorField(
         name="key_tokens",
         word=2,
-        description="All tokens of the head, at most max_tokens as configured; of a layer: its "
-        "output channels, likewise",
+        description="All tokens of the head or vector step, at most max_tokens as configured; of "
+        "a layer: its output channels, likewise",
         legal=_COUNT,
     ),
     DescriptorField(
@@ -192,26 +195,34 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         "q_address",
         17,
         "Q: head_dim INT8 a token, natural token order; of a layer: its inputs, chunks * head_dim "
-        "INT8 a token",
+        "INT8 a token; of a vector step: its rows, chunks * head_dim words of 16 bits a token",
     ),
     _address(
         "k_address",
         19,
         "K, as Q; of a layer: its weights, chunks * head_dim INT8 an output channel, 0 in tiles of "
-        "code 0",
+        "code 0; of a vector step: its tables, one after the other, of a word of 16 bits for each "
+        "channel",
     ),
-    _address("v_address", 21, "V, as Q; a layer has none"),
+    _address(
+        "v_address",
+        21,
+        "V, as Q; a layer has none; of a vector step: its second rows, as many words a token as "
+        "its program says",
+    ),
     _address(
         "o_address",
         23,
         "O: head_dim words a token, natural token order; of a layer: its outputs, whole blocks of "
-        "words a token; a word is signed, of 16 bits, or of 8 with out_cut",
+        "words a token; a word is signed, of 16 bits, or of 8 with out_cut; of a vector step: rows "
+        "of words of 16 bits, or of 8 if its program says so",
     ),
     _address(
         "q_scales_address",
         25,
         "the queries' scales: a 32-bit word a token, in the head's order, whole groups of "
-        "load_tokens",
+        "load_tokens; of a vector step: where it writes the mantissas that it finds, a 32-bit word "
+        "a token, in its order, whole beats of O",
     ),
     _address(
         "k_scales_address",
@@ -227,7 +238,8 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         "output block in words of its own. With query_rows of 2 or more: of each superblock of so "
         "many computed block rows, fewer at the end, for each 16 key blocks a word whose bit i is "
         "1 if its row i has a code that is not 0 after them, then a word of codes for each row; of "
-        "a layer, every output block is a superblock of equal rows, whose codes are there once",
+        "a layer, every output block is a superblock of equal rows, whose codes are there once; of "
+        "a vector step: its program",
     ),
     DescriptorField(
         name="codes_stride",
@@ -242,7 +254,8 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         name="kind",
         word=31,
         width=4,
-        description="0: a head; 1: a linear layer, which ignores first_block_row and the order",
+        description="0: a head; 1: a linear layer, which ignores first_block_row and the order; "
+        "2: a vector step, with a vector unit",
         legal=tuple(Kind),
     ),
     DescriptorField(
@@ -260,7 +273,7 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         low=8,
         width=12,
         description="Of a layer: chunks of head_dim input channels, at least 1, of 32,768 channels "
-        "at most; of a head 0",
+        "at most; of a vector step: chunks of head_dim channels of a row; of a head 0",
         legal=range(INPUTS_MAX // HEAD_DIMS[0] + 1),
     ),
     DescriptorField(
@@ -289,7 +302,15 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
         "read; 0: they overlap",
         legal=range(2),
     ),
-    DescriptorField(name="reserved", word=31, low=27, width=5, description="Reserved", legal=(0,)),
+    DescriptorField(
+        name="overlap",
+        word=31,
+        low=27,
+        width=5,
+        description="With after: it does not wait for so many jobs directly before it; without a "
+        "vector unit it waits for them too",
+        legal=range(OVERLAP_MAX + 1),
+    ),
 )
 
 #: Values of the fields that a layer does not use.
@@ -304,16 +325,16 @@ _UNUSED_BY_LAYERS = {
     },
     "v_row_stride": HEAD_DIMS[0],
     "v_address": 0,
-    "codes_stride": 0,
 }
-#: Values of the fields that only layers use, and of those that a head may leave out.
-_UNUSED_BY_HEADS = {
-    "chunks": 0,
-    "sum_shift": 0,
-    "out_shift": 0,
-    "out_cut": 0,
-    "after": 0,
-    "codes_stride": 0,
+#: Values of the fields that only layers use.
+_SHIFTS = {"sum_shift": 0, "out_shift": 0}
+#: Values of the fields that any job may leave out.
+_OPTIONAL = {"out_cut": 0, "after": 0, "overlap": 0, "codes_stride": 0}
+#: Values of the fields that a job of a kind does not use.
+_UNUSED: dict[int, dict[str, int]] = {
+    Kind.ATTENTION: {"chunks": 0, **_SHIFTS},
+    Kind.LINEAR: _UNUSED_BY_LAYERS,
+    Kind.VECTOR: {"k_row_stride": HEAD_DIMS[0], "k_scales_address": 0, **_SHIFTS},
 }
 
 
@@ -324,7 +345,8 @@ def pack_descriptor(**values: int) -> bytes:
     ----------
     **values : int
         Every field of `DESCRIPTOR` but the constant ones, by name. ``kind`` is a head's if it is
-        not given; what the kind does not use, ``out_cut`` and ``after`` may be left out.
+        not given; what the kind does not use, ``out_cut``, ``after`` and ``overlap`` may be left
+        out.
 
     Returns
     -------
@@ -337,10 +359,7 @@ def pack_descriptor(**values: int) -> bytes:
         If a field is missing, unknown or illegal, or the fields contradict each other.
     """
     kind = values.get("kind", Kind.ATTENTION)
-    left_out = {"out_cut": 0, "after": 0, **_UNUSED_BY_LAYERS}
-    if kind == Kind.ATTENTION:
-        left_out = _UNUSED_BY_HEADS
-    values = {"kind": kind, **left_out, **values}
+    values = {"kind": kind, **_OPTIONAL, **_UNUSED.get(kind, {}), **values}
     given = {field.name: field for field in DESCRIPTOR if field.constant is None}
     _check_names("has no value for", [name for name in given if name not in values])
     _check_names("has no field", [name for name in values if name not in given])
@@ -351,6 +370,9 @@ def pack_descriptor(**values: int) -> bytes:
             )
     if kind == Kind.LINEAR:
         _check_layer(values)
+    elif kind == Kind.VECTOR:
+        _check_tokens(values)
+        _check_vector(values)
     else:
         _check_tokens(values)
         _check_addresses(values, _head_rows(values))
@@ -414,6 +436,15 @@ def _check_layer(values: dict[str, int]) -> None:
             "o": (values["query_tokens"], word_bytes * outputs),
         },
     )
+
+
+def _check_vector(values: dict[str, int]) -> None:
+    """Check rows of words; second rows and outputs are as wide as the step's program says."""
+    channels = values["chunks"] * values["head_dim"]
+    if not channels:
+        raise ParoError("descriptor: a vector step of no channels; legal: 1 chunk or more")
+    tokens = values["key_tokens"]
+    _check_addresses(values, {"q": (tokens, OUT_BYTES * channels), "o": (tokens, channels)})
 
 
 def _head_rows(values: dict[str, int]) -> dict[str, tuple[int, int]]:

@@ -93,6 +93,7 @@ class Kind(IntEnum):
 
     ATTENTION = 0
     LINEAR = 1
+    VECTOR = 2  # passes of the vector unit, for each token; no work of a core
 
 
 class Operation(IntEnum):

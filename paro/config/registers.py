@@ -41,7 +41,7 @@ __all__ = [
 #: "PARO" in memory: value of IDENT and of the first word of every descriptor.
 MAGIC = int.from_bytes(b"PARO", "little")
 #: Version of this map, (major, minor); the major one changes when old drivers no longer fit.
-MAP_VERSION = (3, 2)
+MAP_VERSION = (3, 3)
 #: Bits of a register.
 REGISTER_BITS = 32
 #: Bits of a byte address of the registers: 4 KiB.
@@ -95,6 +95,7 @@ class Cause(IntEnum):
     BAD_LAYER = 12
     READ_OUTSIDE = 13
     WRITE_OUTSIDE = 14
+    BAD_PROGRAM = 15
 
 
 #: Meaning of each cause.
@@ -117,6 +118,8 @@ CAUSES = {
     Cause.READ_OUTSIDE: "a descriptor leads to a read outside of all windows; it was not begun",
     Cause.WRITE_OUTSIDE: "a descriptor leads to a write outside of the window of outputs; it was "
     "not begun",
+    Cause.BAD_PROGRAM: "a vector step's program does not begin with its header, or its row has more "
+    "channels than the vector unit holds",
 }
 
 #: Causes for which a start is refused: they are of no head.

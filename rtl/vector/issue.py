@@ -7,7 +7,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import vector_formats
-from rtl.vector.passes import GROUPS, Added, Left, Reduce, Right, command_layout
+from paro.config.vector_program import Added, Left, Reduce, Right
+from rtl.vector.passes import GROUPS, command_layout
 
 __all__ = ["BANKS", "TOTALS", "PassIssue", "beat_layout"]
 

@@ -7,9 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import formats, vector_formats
 from paro.config.vector_formats import ACTIVATIONS, activation_table
+from paro.config.vector_program import Added, Left, Right
 from rtl.lib.arithmetic import round_shift_by
 from rtl.lib.delay import delayed
-from rtl.vector.passes import SCALAR_SHIFT, Added, Left, Right
+from rtl.vector.passes import SCALAR_SHIFT
 from rtl.vector.scalars import MIDDLE_BITS
 
 __all__ = ["VectorLane"]

@@ -5,80 +5,24 @@ over a row of words; what its operands are is chosen here.
 """
 
 from amaranth.hdl import signed, unsigned
-from amaranth.lib import data, enum
+from amaranth.lib import data
 
-from paro.config import Config, formats, vector_formats
+from paro.config import formats, vector_formats
 from paro.config.config import bits_unsigned
+from paro.config.vector_program import Added, Left, Partner, Reduce, Right
 
 __all__ = [
     "GROUPS",
     "SCALAR_SHIFT",
-    "Added",
-    "Left",
-    "Partner",
-    "Reduce",
-    "Right",
     "command_layout",
     "mantissa_shape",
     "total_layout",
-    "vector_lanes",
 ]
 
 #: Groups of channels (heads) that a row may have.
 GROUPS = 64
-#: Fewest and most lanes.
-_LANES = (2, 32)
 #: A shift of a product.
 SCALAR_SHIFT = unsigned(bits_unsigned(vector_formats.PRODUCT_SHIFT_MAX))
-
-
-class Left(enum.Enum, shape=2):
-    """A, the left factor."""
-
-    WORD = 0  # the word itself
-    DOUBLED = 1  # 2 x
-    CENTRED = 2  # 2 x - M of its group
-    TABLE = 3  # the distance within a segment of the activation's table
-
-
-class Right(enum.Enum, shape=2):
-    """B, the right factor."""
-
-    STREAM = 0  # a word of `others`
-    ITSELF = 1  # the left factor again
-    FACTOR = 2  # R of its group, whose shift takes the place of the command's
-    TABLE = 3  # the slope of the activation's table
-
-
-class Added(enum.Enum, shape=2):
-    """D, what is added."""
-
-    NOTHING = 0
-    STREAM = 1  # a word of `addends`
-    ROW = 2  # a word of the memory that is not read for A
-    TABLE = 3  # max(x, 0), and the base of the activation's table
-
-
-class Partner(enum.Enum, shape=2):
-    """Whose word is read for A."""
-
-    OWN = 0
-    HALVES = 1  # channel c +- half of the group
-    NEIGHBOURS = 2  # channel c +- 1
-
-
-class Reduce(enum.Enum, shape=2):
-    """What is found of each group."""
-
-    NOTHING = 0
-    SUM = 1  # of the pass's words; becomes M
-    SQUARES = 2  # of the left factors, plus epsilon; becomes R of a norm
-    LARGEST = 3  # magnitude of the pass's words; becomes R and mantissa of INT8
-
-
-def vector_lanes(config: Config) -> int:
-    """Channels of a beat: a sixteenth of the PEs, 2 to 32, see docs/architecture.md."""
-    return max(_LANES[0], min(config.rows * config.cols // 16, _LANES[1]))
 
 
 def command_layout(depth: int) -> data.StructLayout:

@@ -5,8 +5,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import formats, vector_formats
+from paro.config.vector_program import Reduce
 from rtl.lib.arithmetic import log2
-from rtl.vector.passes import GROUPS, SCALAR_SHIFT, Reduce, mantissa_shape, total_layout
+from rtl.vector.passes import GROUPS, SCALAR_SHIFT, mantissa_shape, total_layout
 
 __all__ = ["MIDDLE_BITS", "ScalarUnit", "scalar_layout"]
 

@@ -5,11 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import formats, vector_formats
+from paro.config.vector_program import Reduce
 from rtl.lib.arithmetic import log2
 from rtl.lib.delay import delayed
 from rtl.vector.issue import BANKS, beat_layout
 from rtl.vector.lane import VectorLane
-from rtl.vector.passes import Reduce, total_layout
+from rtl.vector.passes import total_layout
 
 __all__ = ["GroupTotals"]
 

@@ -8,6 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config, formats, vector_formats
+from paro.config.vector_program import Added, Left, Partner, Right
 from rtl.lib.arithmetic import log2
 from rtl.lib.delay import delay_line, delayed
 from rtl.lib.library import replicate
@@ -17,14 +18,9 @@ from rtl.vector.lane import VectorLane
 from rtl.vector.passes import (
     GROUPS,
     SCALAR_SHIFT,
-    Added,
-    Left,
-    Partner,
-    Right,
     command_layout,
     mantissa_shape,
     total_layout,
-    vector_lanes,
 )
 from rtl.vector.scalars import MIDDLE_BITS, ScalarUnit
 from rtl.vector.totals import GroupTotals
@@ -49,7 +45,7 @@ class VectorUnit(wiring.Component):
     Parameters
     ----------
     config : Config
-        The core that it serves: `vector_lanes` are the channels of a beat.
+        The core that it serves: ``vector_lanes`` are the channels of a beat.
     channels : int
         Of the longest row, a power of two.
 
@@ -83,7 +79,7 @@ class VectorUnit(wiring.Component):
     QUEUE = 2 * LATENCY
 
     def __init__(self, config: Config, channels: int):
-        self._lanes = vector_lanes(config)
+        self._lanes = config.vector_lanes
         self._depth = channels // self._lanes
         log2(self._depth)
         beat = data.ArrayLayout(signed(formats.OUT_BITS), self._lanes)

@@ -23,7 +23,7 @@ from firmware_model.reference.vector import (
     rotate,
     scale,
 )
-from rtl.vector.passes import Added, Left, Partner, Reduce, Right
+from paro.config.vector_program import Added, Left, Partner, Reduce, Right
 
 #: Streams that passes take, in the order of their names in the unit.
 INPUTS = ("words", "others", "addends")

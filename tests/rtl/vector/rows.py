@@ -10,7 +10,7 @@ import torch
 
 from firmware_model.reference.vector import Constants, Norm, Rotation, make_rotation
 from paro.config.vector_formats import WORD_MAX
-from rtl.vector.passes import Reduce
+from paro.config.vector_program import Reduce
 from tests.rtl.vector.passes import INPUTS, Row
 
 

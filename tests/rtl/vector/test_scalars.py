@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paro.config.vector_formats import NORM_CHANNELS_MAX, PRODUCT_SHIFT_MAX, WORD_MAX
-from rtl.vector.passes import Reduce
+from paro.config.vector_program import Reduce
 from rtl.vector.scalars import ScalarUnit
 from tests.rtl.simulate import simulate
 from tests.rtl.streams import Receiver, Sender

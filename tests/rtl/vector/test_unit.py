@@ -7,7 +7,6 @@ import pytest
 
 from paro.config import Config
 from paro.config.formats import LANES
-from rtl.vector.passes import vector_lanes
 from rtl.vector.unit import VectorUnit
 from tests.rtl.simulate import simulate
 from tests.rtl.streams import Receiver, Sender
@@ -52,7 +51,7 @@ def test_chains(slow, seed):
     rng = random.Random(seed)
     config = Config(rows=8, cols=8)
     unit = VectorUnit(config, CHANNELS)
-    rows = [random_row(CHANNELS, HEAD, vector_lanes(config), n % 2, rng) for n in range(16)]
+    rows = [random_row(CHANNELS, HEAD, config.vector_lanes, n % 2, rng) for n in range(16)]
     names = ("words", "others", "addends", "commands", "results", "mantissas")
     stalls = {name: 0.5 for name in names if slow in (name, "all")}
     run(unit, rows, rng, stalls)
@@ -66,13 +65,13 @@ def test_other_arrays(rows, cols, lanes, channels, head, seed):
     """Rows of a few beats too, whose words are still on their way when the next pass asks."""
     rng = random.Random(seed)
     config = Config(rows=rows, cols=cols)
-    assert vector_lanes(config) == lanes
+    assert config.vector_lanes == lanes
     played = [random_row(channels, head, lanes, n % 2, rng) for n in range(12)]
     run(VectorUnit(config, channels), played, rng, {"results": 0.2, "words": 0.2})
 
 
 def test_lanes_are_never_too_many():
-    assert vector_lanes(Config(rows=64, cols=64)) == 32
+    assert Config(rows=64, cols=64).vector_lanes == 32
 
 
 def test_a_block_in_less_than_the_arrays_time(seed):
@@ -80,7 +79,7 @@ def test_a_block_in_less_than_the_arrays_time(seed):
     rng = random.Random(seed)
     config = Config(rows=8, cols=8, head_dim=32)
     width, tokens, seen = 128, 6, 512
-    chains = [block_rows(width, 32, vector_lanes(config), n % 2, rng) for n in range(tokens)]
+    chains = [block_rows(width, 32, config.vector_lanes, n % 2, rng) for n in range(tokens)]
     pairs = zip(chains[::2], chains[1::2], strict=True)
     rows = [row for pair in pairs for both in zip(*pair, strict=True) for row in both]
     beats = sum(command["beats"] + 1 for row in rows for command in row.passes) / tokens

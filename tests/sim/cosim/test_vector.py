@@ -10,7 +10,7 @@ import pytest
 from gen.verilog import convert
 from paro.config import Config
 from paro.config.formats import OUT_BITS
-from rtl.vector.passes import command_layout, vector_lanes
+from rtl.vector.passes import command_layout
 from rtl.vector.unit import VectorUnit
 from sim.cosim.simulators import SIMULATORS, get_simulator
 from tests.rtl.vector.rows import random_row, streams
@@ -40,7 +40,7 @@ def packed(beat: list[int]) -> int:
 
 def scenario(seed: int, stall: float, rows: int) -> dict[str, Any]:
     rng = random.Random(seed)
-    lanes = vector_lanes(CONFIG)
+    lanes = CONFIG.vector_lanes
     layout = command_layout(CHANNELS // lanes)
     made = [random_row(CHANNELS, HEAD, lanes, n % 2, rng) for n in range(rows)]
     play = streams(made)
