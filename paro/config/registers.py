@@ -118,7 +118,7 @@ CAUSES = {
     Cause.READ_OUTSIDE: "a descriptor leads to a read outside of all windows; it was not begun",
     Cause.WRITE_OUTSIDE: "a descriptor leads to a write outside of the window of outputs; it was "
     "not begun",
-    Cause.BAD_PROGRAM: "a vector step's program does not begin with its header, or its row has more "
+    Cause.BAD_PROGRAM: "a vector step's program does not begin with its header, or a row has more "
     "channels than the vector unit holds",
 }
 

@@ -168,11 +168,14 @@ class Accelerator(wiring.Component):
         """Report the engine's error; one of a write belongs to the first head not yet written."""
         address = Cat(registers.error_address_lo, registers.error_address_hi)
         of_write = (engine.cause == Cause.WRITE_ERROR) | (engine.cause == Cause.WRITE_OUTSIDE)
+        head = engine.head
+        if not self.config.vector_channels:
+            head = Mux(of_write, registers.heads_done, head)
         m.d.comb += registers.status_error_set.eq(1)
         m.d.sync += [
             cause.eq(engine.cause),
             address.eq(engine.error_address),
-            registers.error_head.eq(Mux(of_write, registers.heads_done, engine.head)),
+            registers.error_head.eq(head),
         ]
 
     def _count(

@@ -1,9 +1,9 @@
-"""The engine: one core or a cluster of them, fed from memory, working on a queue of heads."""
+"""The engine: cores and the vector unit, fed from memory, working on a queue of jobs."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -19,6 +19,8 @@ from rtl.accelerator.head_queue import HeadQueue
 from rtl.accelerator.output_addresses import OutputAddresses
 from rtl.accelerator.output_cut import OutputCut
 from rtl.accelerator.output_merge import OutputMerge
+from rtl.accelerator.vector_engine import VectorEngine
+from rtl.accelerator.write_arbiter import WriteArbiter
 from rtl.bus.axi import WORD_BYTES, Destination, axi_read_signature, axi_write_signature
 from rtl.bus.read_master import ReadMaster
 from rtl.bus.run_arbiter import RunArbiter
@@ -58,6 +60,10 @@ class _Parts:
         Runs for O.
     cut : OutputCut
         O as words of 16 or of 8 bits.
+    vector : VectorEngine or None
+        Steps between the cores' jobs; None without a vector unit.
+    writes : WriteArbiter or None
+        Of the cores' outputs and those of the vector unit; None without.
     """
 
     cores: list[Core]
@@ -68,6 +74,8 @@ class _Parts:
     merge: OutputMerge | None
     outputs: OutputAddresses
     cut: OutputCut
+    vector: VectorEngine | None
+    writes: WriteArbiter | None
 
     @property
     def busy(self) -> Value:
@@ -100,9 +108,11 @@ class Engine(wiring.Component):
     error_address : Out
         With causes of `paro.config.registers.BURST_CAUSES`, address of the burst.
     head : Out
-        Number of the head whose descriptor or operands are read.
+        Number of the head whose descriptor or operands are read. With a vector unit and a
+        ``cause``: of the job at fault.
     head_done : Out, 1
-        The last output of a head has been written; the next head's are written after it.
+        The last output of a job has been written; those of the core's next job are written after
+        it.
     read_burst, read_beat, write_burst, write_beat : Out, 1
         One is accepted in this cycle.
     activity : Out, array of `rtl.interfaces.activity_layout`
@@ -136,6 +146,9 @@ class Engine(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        self._unwritten = Signal(QUEUE_BITS)  # first of the cores' jobs that is not written
+        self._unwritten_known = Signal()
+        self._may_begin = Signal()  # the offered job, for all that it waits for
         m.submodules.reader = reader = ReadMaster(self._config)
         m.submodules.writer = writer = WriteMaster(self._config)
         m.submodules.queue = queue = HeadQueue(self._config)
@@ -144,10 +157,14 @@ class Engine(wiring.Component):
         connect(m, writer.axi, flipped(self.write))
         self._connect_reads(m, reader, queue, parts)
         self._connect_writes(m, writer, parts)
-        self._report(m, reader, writer, queue, parts.cores)
+        self._report(m, reader, writer, queue, parts)
         unwritten = self._work_on_heads(m, queue, parts, reader, writer)
         self._answer_fetches(m, queue, parts)
-        m.d.comb += self.done.eq(queue.idle & ~unwritten & writer.idle & ~parts.busy)
+        self._hand_over(m, queue, parts)
+        done = queue.idle & ~unwritten & writer.idle & ~parts.busy
+        if parts.vector is not None:
+            done &= parts.vector.idle
+        m.d.comb += self.done.eq(done)
         return m
 
     def _add_parts(self, m: Module, platform: Any) -> _Parts:
@@ -164,6 +181,10 @@ class Engine(wiring.Component):
         m.submodules.corner_turn = corner_turn = CornerTurn(config)
         m.submodules.outputs = outputs = OutputAddresses(config)
         m.submodules.cut = cut = OutputCut(config)
+        vector = writes = None
+        if config.vector_channels:
+            m.submodules.vector = vector = VectorEngine(config)
+            m.submodules.writes = writes = WriteArbiter(config, 1 + len(vector.write_runs))
         return _Parts(
             cores=replicate(m, platform, "core", lambda: Core(config), config.cores),
             codes=codes,
@@ -173,6 +194,8 @@ class Engine(wiring.Component):
             merge=merge,
             outputs=outputs,
             cut=cut,
+            vector=vector,
+            writes=writes,
         )
 
     def _connect_reads(
@@ -181,7 +204,8 @@ class Engine(wiring.Component):
         """Memory to cores: pass all runs to the read master and each unit to its destination."""
         corner_turn = parts.corner_turn
         # Codes are small and the schedulers wait for them: they go first.
-        sources = [*parts.codes, parts.addresses, queue]
+        vector = [] if parts.vector is None else [parts.vector]
+        sources = [*parts.codes, *vector, parts.addresses, queue]
         m.submodules.arbiter = arbiter = RunArbiter(self._config, len(sources))
         for source, sink in zip(sources, arbiter.inputs, strict=True):
             connect(m, source.runs, sink)
@@ -194,6 +218,7 @@ class Engine(wiring.Component):
             ((Destination.CODES,), [codes.units for codes in parts.codes]),
             (turned, [corner_turn.units]),
             ((Destination.V,), [core.v for core in parts.cores]),
+            *(((Destination.VECTOR,), [engine.units]) for engine in vector),
         ):
             for sink in sinks:
                 m.d.comb += Value.cast(sink.payload).eq(Value.cast(units.payload.data))
@@ -249,11 +274,22 @@ class Engine(wiring.Component):
             connect(m, merge.output, parts.cut.input)
             connect(m, merge.places, parts.outputs.places)
             m.d.comb += [merge.open.eq(parts.outputs.open), merge.beats.eq(parts.outputs.beats)]
-        connect(m, parts.outputs.runs, writer.runs)
+        runs, words = writer.runs, writer.data
+        if parts.vector is not None and parts.writes is not None:
+            writes = parts.writes
+            connect(m, writes.output_runs, writer.runs)
+            connect(m, writes.output_data, writer.data)
+            runs, words = writes.runs[0], writes.data[0]
+            for index, (run, data_of) in enumerate(
+                zip(parts.vector.write_runs, parts.vector.write_data, strict=True), start=1
+            ):
+                connect(m, run, writes.runs[index])
+                connect(m, data_of, writes.data[index])
+        connect(m, parts.outputs.runs, runs)
         m.d.comb += [
-            Value.cast(writer.data.payload).eq(Value.cast(output.payload)),
-            writer.data.valid.eq(output.valid),
-            output.ready.eq(writer.data.ready),
+            Value.cast(words.payload).eq(Value.cast(output.payload)),
+            words.valid.eq(output.valid),
+            output.ready.eq(words.ready),
         ]
 
     def _report(
@@ -262,21 +298,30 @@ class Engine(wiring.Component):
         reader: ReadMaster,
         writer: WriteMaster,
         queue: HeadQueue,
-        cores: list[Core],
+        parts: _Parts,
     ) -> None:
         """Pass on start and stop, and report errors, rest and what is counted."""
+        cores, vector = parts.cores, parts.vector
+        m.d.comb += self.head.eq(queue.index)
         with m.If(queue.fault != Cause.NONE):
             m.d.comb += self.cause.eq(queue.fault)
         with m.Elif(Cat(core.empty_row for core in cores).any()):
             m.d.comb += self.cause.eq(Cause.EMPTY_ROW)
-        for cause, told, address in (
-            (Cause.READ_ERROR, reader.failed, reader.failed_address),
-            (Cause.WRITE_ERROR, writer.failed, writer.failed_address),
-            (Cause.READ_OUTSIDE, reader.refused, reader.refused_address),
-            (Cause.WRITE_OUTSIDE, writer.refused, writer.refused_address),
+        if vector is not None:
+            with m.Elif(vector.fault != Cause.NONE):
+                m.d.comb += [self.cause.eq(vector.fault), self.head.eq(vector.index)]
+        for cause, told, address, of_vector in (
+            (Cause.READ_ERROR, reader.failed, reader.failed_address, reader.failed_vector),
+            (Cause.WRITE_ERROR, writer.failed, writer.failed_address, writer.failed_vector),
+            (Cause.READ_OUTSIDE, reader.refused, reader.refused_address, reader.refused_vector),
+            (Cause.WRITE_OUTSIDE, writer.refused, writer.refused_address, writer.refused_vector),
         ):
             with m.Elif(told):
                 m.d.comb += [self.cause.eq(cause), self.error_address.eq(address)]
+                if vector is not None:
+                    of_write = cause in (Cause.WRITE_ERROR, Cause.WRITE_OUTSIDE)
+                    of_core = self._unwritten if of_write else queue.index
+                    m.d.comb += self.head.eq(Mux(of_vector, vector.index, of_core))
         m.d.comb += [
             queue.start.eq(self.start),
             queue.base.eq(self.base),
@@ -286,7 +331,6 @@ class Engine(wiring.Component):
             reader.stop.eq(self.stop),
             writer.stop.eq(self.stop),
             self.quiet.eq(reader.idle & writer.idle),
-            self.head.eq(queue.index),
             self.read_burst.eq(reader.burst),
             self.read_beat.eq(reader.beat),
             self.write_burst.eq(writer.burst),
@@ -346,8 +390,36 @@ class Engine(wiring.Component):
             ]
             address += head.codes_stride << log2(WORD_BYTES)
 
-        inputs = addresses.head
         m.d.comb += addresses.new_head.eq(~core_started)
+        self._address_inputs(m, addresses.head, head, linear)
+        unwritten = self._place_outputs(m, queue, parts, writer, outputs_started, offered)
+        m.d.comb += outputs_busy.eq(unwritten)
+
+        started = core_started & codes_started & outputs_started
+        # No read may be in progress: one that fails must be the offered head's. Those of the vector
+        # unit tell whose they are, and all that a core has asked for it has taken when it ends.
+        ended = (
+            Cat(core.command.ready for core in parts.cores).all()
+            & Cat(codes.idle for codes in parts.codes).all()
+            & addresses.idle
+        )
+        if parts.vector is None:
+            ended &= reader.idle
+        if parts.fetches is not None:
+            ended &= parts.fetches.idle
+            m.d.comb += parts.fetches.new_head.eq(~core_started)
+            for index, (core, share) in enumerate(zip(parts.cores, shares, strict=True)):
+                m.d.comb += parts.fetches.working[index].eq(
+                    core_started & share.any & ~core.command.ready
+                )
+        with m.If(started & ended):
+            m.d.comb += queue.heads.ready.eq(1)
+            m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
+        return unwritten
+
+    @staticmethod
+    def _address_inputs(m: Module, inputs: Any, head: Any, linear: Value) -> None:
+        """Tell the address generator where a head's operands lie, and their order."""
         for name in inputs.walk.shape().members:
             given = head["key_tokens" if name == "tokens" else name]
             if name.endswith("tokens"):
@@ -361,28 +433,6 @@ class Engine(wiring.Component):
             ]
             if operand != Operand.V:
                 m.d.comb += inputs.scales[operand].eq(head[f"{name}_scales_address"])
-        unwritten = self._place_outputs(m, queue, parts, writer, outputs_started, offered)
-        m.d.comb += outputs_busy.eq(unwritten)
-
-        started = core_started & codes_started & outputs_started
-        # No read may be in progress: one that fails must be the offered head's.
-        ended = (
-            Cat(core.command.ready for core in parts.cores).all()
-            & Cat(codes.idle for codes in parts.codes).all()
-            & addresses.idle
-            & reader.idle
-        )
-        if parts.fetches is not None:
-            ended &= parts.fetches.idle
-            m.d.comb += parts.fetches.new_head.eq(~core_started)
-            for index, (core, share) in enumerate(zip(parts.cores, shares, strict=True)):
-                m.d.comb += parts.fetches.working[index].eq(
-                    core_started & share.any & ~core.command.ready
-                )
-        with m.If(started & ended):
-            m.d.comb += queue.heads.ready.eq(1)
-            m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
-        return unwritten
 
     def _deal(self, m: Module, head: Any, linear: Value) -> list[Share]:
         """Deal the queries of a head, or the tokens of a layer, to the cores."""
@@ -412,14 +462,54 @@ class Engine(wiring.Component):
         admitted = Signal()  # it may begin, and goes on
         outputs_busy = Signal()
         cut = Signal.like(parts.cut.cut)
-        overlaps = ~head.after & (head.out_cut == cut)
         rests = ~outputs_busy & ~parts.busy
-        begins = queue.heads.valid & ~admitted & (overlaps | rests)
+        if parts.vector is None:
+            may_begin = (~head.after & (head.out_cut == cut)) | rests
+        else:
+            of_core = head.kind != Kind.VECTOR
+            may_begin = of_core & self._may_begin & ((head.out_cut == cut) | rests)
+        begins = queue.heads.valid & ~admitted & may_begin
         m.d.comb += parts.cut.cut.eq(cut)
         m.d.sync += admitted.eq((admitted | begins) & ~queue.heads.ready)
         with m.If(begins):
             m.d.sync += cut.eq(head.out_cut)
         return queue.heads.valid & (admitted | begins), outputs_busy
+
+    def _hand_over(self, m: Module, queue: HeadQueue, parts: _Parts) -> None:
+        """Hand vector steps over to their engine, which works beside the cores.
+
+        A job may begin when all that it waits for has been written, by whomever.
+        """
+        vector = parts.vector
+        if vector is None:
+            return
+        config, head = self._config, queue.heads.payload
+        first = Signal(signed(QUEUE_BITS + 1))  # of the jobs that need not be written
+        of_vector = Mux(vector.idle, queue.index, vector.index)
+        written = (first <= of_vector) & (first <= self._unwritten) & self._unwritten_known
+        step = vector.steps.payload
+        m.d.comb += [
+            first.eq(queue.index - head.overlap),
+            self._may_begin.eq(~head.after | written),
+            step.rows.walk.eq(parts.addresses.head.walk),
+            step.rows.position.eq(head.first_block_row << log2(config.block)),
+            step.rows.base.eq(head.q_address),
+            step.rows.row_stride.eq(head.q_row_stride),
+            step.rows.second_base.eq(head.v_address),
+            step.rows.second_stride.eq(head.v_row_stride),
+            step.outputs.base.eq(head.o_address),
+            step.outputs.row_stride.eq(head.o_row_stride),
+            step.outputs.scales.eq(head.q_scales_address),
+            step.program.eq(head.codes_address),
+            step.tables.eq(head.k_address),
+            step.index.eq(queue.index),
+            step.too_wide.eq(head.chunks > config.vector_channels // config.head_dim),
+            vector.steps.valid.eq(queue.heads.valid & (head.kind == Kind.VECTOR) & self._may_begin),
+        ]
+        for part in (step.rows, step.outputs):
+            m.d.comb += [part.tokens.eq(head.query_tokens), part.chunks.eq(head.chunks)]
+        with m.If(vector.steps.valid & vector.steps.ready):
+            m.d.comb += queue.heads.ready.eq(1)
 
     def _place_outputs(
         self,
@@ -443,6 +533,7 @@ class Engine(wiring.Component):
                 {
                     "head": outputs.head.shape(),
                     "request": outputs.request.payload.shape(),
+                    "index": unsigned(QUEUE_BITS if self._config.vector_channels else 0),
                 }
             ),
             depth=PLACED_HEADS,
@@ -454,6 +545,7 @@ class Engine(wiring.Component):
             last.head.base.eq(head.o_address),
             last.head.row_stride.eq(head.o_row_stride),
             last.head.half.eq(head.out_cut != 0),
+            last.index.eq(queue.index),
             last.request.first_block_row.eq(first_block_row),
             last.request.query_tokens.eq(head.query_tokens),
             last.request.linear.eq(head.kind),
@@ -462,16 +554,32 @@ class Engine(wiring.Component):
         with m.If(placed.input.valid & placed.input.ready):
             m.d.sync += outputs_started.eq(1)
         asked = Signal()
+        core_done = Signal()
+        written = writer.idle if parts.writes is None else writer.idle & parts.writes.idle
         m.d.comb += [
             outputs.head.eq(turn.head),
             outputs.request.payload.eq(turn.request),
             outputs.request.valid.eq(placed.output.valid & ~asked),
-            self.head_done.eq(asked & outputs.idle & writer.idle & ~writer.failed & ~self.stop),
-            placed.output.ready.eq(self.head_done),
+            placed.output.ready.eq(core_done),
+            core_done.eq(asked & outputs.idle & written & ~writer.failed & ~self.stop),
+            self.head_done.eq(core_done),
         ]
+        if parts.vector is not None and parts.writes is not None:
+            vector = parts.vector
+            busy = placed.level != 0
+            m.d.comb += [
+                self._unwritten.eq(Mux(busy, turn.index, queue.index)),
+                self._unwritten_known.eq(~busy | placed.output.valid),
+                # Whoever waits until all is written must not wait for what others write.
+                parts.writes.hold.eq(
+                    Cat(vector.rests, Const(-1, 2) & (asked & outputs.idle).replicate(2))
+                ),
+                vector.written.eq(written & ~writer.failed & ~self.stop & ~core_done),
+                self.head_done.eq(core_done | vector.step_done),
+            ]
         with m.If(outputs.request.valid & outputs.request.ready):
             m.d.sync += asked.eq(1)
-        with m.If(self.head_done):
+        with m.If(core_done):
             m.d.sync += asked.eq(0)
         return placed.level != 0
 

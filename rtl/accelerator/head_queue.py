@@ -137,7 +137,12 @@ class HeadQueue(wiring.Component):
         places = [
             field.name for field in DESCRIPTOR if field.name.endswith(("_address", "_row_stride"))
         ]
-        of_head = head.kind == Kind.ATTENTION
+        # A vector step has a head's order.
+        has_order = head.kind == Kind.ATTENTION
+        last_kind = Kind.LINEAR
+        if config.vector_channels:
+            has_order = head.kind != Kind.LINEAR
+            last_kind = Kind.VECTOR
         # A head has as many key_tokens as query_tokens at least.
         counts = ("key_tokens", "query_tokens")
         extents = ("outer_extent", "middle_extent", "inner_extent")
@@ -152,12 +157,12 @@ class HeadQueue(wiring.Component):
             found[Cause.BAD_SHAPE].eq(
                 (head.block != config.block) | (head.head_dim != config.head_dim)
             ),
-            found[Cause.BAD_KIND].eq(head.kind > max(Kind)),
+            found[Cause.BAD_KIND].eq(head.kind > last_kind),
             found[Cause.BAD_TOKENS].eq(
                 Cat(~head[name].any() for name in counts).any()
                 | (head.key_tokens > config.max_tokens)
                 | Mux(
-                    of_head,
+                    has_order,
                     Cat(~head[name].any() for name in extents).any()
                     | (first_query + head.query_tokens > head.key_tokens)
                     | (head.prefix_tokens + head.suffix_tokens >= head.key_tokens),
@@ -165,7 +170,11 @@ class HeadQueue(wiring.Component):
                 )
             ),
             found[Cause.BAD_LAYER].eq(
-                cut | (~of_head & (~head.chunks.any() | (head.chunks > config.chunks_max) | shifts))
+                cut
+                | (
+                    (head.kind != Kind.ATTENTION)
+                    & (~head.chunks.any() | (head.chunks > config.chunks_max) | shifts)
+                )
             ),
             found[Cause.BAD_ALIGNMENT].eq(
                 Cat(head[name][:aligned].any() for name in places).any()

@@ -24,6 +24,8 @@ class TokenRuns(wiring.Component):
         Most bytes of one token.
     unit_bytes : int
         Bytes of one unit of a run; divides ``row_bytes``.
+    joins : bool
+        Whether rows that follow each other in memory become one run.
 
     Members
     -------
@@ -35,7 +37,8 @@ class TokenRuns(wiring.Component):
         Passed on in every run.
     tokens : In, stream of `token_layout`
     runs : Out, stream of `run_layout`
-        A run ends where the next row is elsewhere, and with the last token of a request.
+        A run ends where the next row is elsewhere, and with the last token of a request. Without
+        ``joins`` it is a single row.
     idle : Out, 1
         No token is in the pipeline.
 
@@ -52,10 +55,10 @@ class TokenRuns(wiring.Component):
 
     LATENCY = 2
 
-    def __init__(self, config: Config, *, row_bytes: int, unit_bytes: int):
+    def __init__(self, config: Config, *, row_bytes: int, unit_bytes: int, joins: bool = True):
         assert row_bytes % unit_bytes == 0, (row_bytes, unit_bytes)
         self._config = config
-        self._row_bytes, self._unit_bytes = row_bytes, unit_bytes
+        self._row_bytes, self._unit_bytes, self._joins = row_bytes, unit_bytes, joins
         layout = run_layout(config)
         super().__init__(
             {
@@ -74,7 +77,8 @@ class TokenRuns(wiring.Component):
         m = Module()
         run, token = self.runs.payload, self.tokens.payload
         units, most_units = self.row_units, self._row_bytes // self._unit_bytes
-        assert (self._config.block * most_units).bit_length() <= len(run.units)
+        most_rows = self._config.block if self._joins else 1
+        assert (most_rows * most_units).bit_length() <= len(run.units)
 
         # The row that is being placed, and the token that would join it.
         row_valid = Signal()
@@ -105,8 +109,10 @@ class TokenRuns(wiring.Component):
                     row_joins.eq(joinable & (token.token == expected)),
                     row_last.eq(token.last),
                     expected.eq(token.token + 1),
-                    joinable.eq(~token.last & (self.row_stride == units << log2(self._unit_bytes))),
                 ]
+                if self._joins:
+                    follows = self.row_stride == units << log2(self._unit_bytes)
+                    m.d.sync += joinable.eq(~token.last & follows)
         with m.If(offered):
             m.d.sync += run_valid.eq(0)
         address = Signal.like(run.address)

@@ -23,6 +23,7 @@ __all__ = [
     "axi_write_signature",
     "cores_shape",
     "run_layout",
+    "vector_shape",
 ]
 
 #: Every run begins and ends at a multiple of so many bytes.
@@ -53,6 +54,7 @@ class Destination(IntEnum):
     Q = 4
     K = 5
     V = 6
+    VECTOR = 7  # the vector unit; in writes too
 
 
 def cores_shape(config: Config) -> Shape:
@@ -60,14 +62,21 @@ def cores_shape(config: Config) -> Shape:
     return unsigned(config.cores if config.cores > 1 else 0)
 
 
+def vector_shape(config: Config) -> Shape:
+    """Shape of a bit that tells the vector unit's bursts from others; without one there is none."""
+    return unsigned(1 if config.vector_channels else 0)
+
+
 def run_layout(config: Config) -> data.StructLayout:
     """``units`` (at least 1) consecutive units from ``address`` on, a multiple of 4.
 
     A unit is a beat of the core's stream: ``load_bytes`` bytes in reads, ``output_words`` words in
-    writes. The longest runs are a block of output rows in units of one value, and one block row's
-    codes. In a cluster, ``cores`` has a bit for each core that takes the units.
+    writes. The longest runs are a block of output rows in units of one value, one block row's
+    codes, and a row of the vector unit. In a cluster, ``cores`` has a bit for each core that takes
+    the units.
     """
-    longest = max(config.block * config.head_dim, -(-config.blocks_max // CODES_PER_BEAT))
+    codes = -(-config.blocks_max // CODES_PER_BEAT)
+    longest = max(config.block * config.head_dim, codes, config.vector_channels)
     return data.StructLayout(
         {
             "address": unsigned(MEMORY_ADDRESS_BITS),

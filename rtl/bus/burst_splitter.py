@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from paro.config import Config
 from paro.config.config import bits_unsigned
 from paro.config.registers import MEMORY_ADDRESS_BITS, PAGE_BYTES
-from rtl.bus.axi import WORD_BYTES, run_layout
+from rtl.bus.axi import WORD_BYTES, Destination, run_layout, vector_shape
 from rtl.bus.windows import inside, windows_member
 from rtl.lib.arithmetic import log2
 
@@ -19,7 +19,7 @@ def burst_layout(config: Config, beats: int) -> data.StructLayout:
 
     ``address`` is a multiple of a beat's bytes. ``words`` 32-bit words of it belong to the run:
     from lane ``first_lane`` of the first beat to lane ``last_lane`` of the last. It may begin if it
-    is ``allowed``: its page lies in a window.
+    is ``allowed``: its page lies in a window. ``vector``: its run is one of the vector unit.
     """
     lanes = config.axi_bits // 8 // WORD_BYTES
     return data.StructLayout(
@@ -30,6 +30,7 @@ def burst_layout(config: Config, beats: int) -> data.StructLayout:
             "last_lane": range(lanes),
             "words": unsigned(bits_unsigned(beats * lanes)),
             "allowed": 1,
+            "vector": vector_shape(config),
         }
     )
 
@@ -92,6 +93,7 @@ class BurstSplitter(wiring.Component):
         run_last = Signal(max(len(run_words), place_bits) + 1)
         m.d.comb += run_last.eq(run_word[:place_bits] + run_words - 1)
         active = Signal()
+        vector = Signal.like(burst.vector)
         word = Signal(MEMORY_ADDRESS_BITS - log2(WORD_BYTES))
         last_place = Signal(place_bits)
         crossings = Signal(len(run_last) - place_bits)
@@ -117,6 +119,7 @@ class BurstSplitter(wiring.Component):
                 burst.first_lane.eq(first[:lane_bits]),
                 burst.last_lane.eq(last[:lane_bits]),
                 burst.words.eq(last - first + 1),
+                burst.vector.eq(vector),
                 burst.allowed.eq(inside(self.windows, word[page_bits:])),
                 word.eq(Cat(Const(0, place_bits), word[place_bits:] + 1)),
                 crossings.eq(crossings - 1),
@@ -125,6 +128,7 @@ class BurstSplitter(wiring.Component):
             m.d.sync += [
                 active.eq(self.runs.valid),
                 word.eq(run_word),
+                vector.eq(run.destination == Destination.VECTOR),
                 last_place.eq(run_last),
                 crossings.eq(run_last[place_bits:]),
             ]

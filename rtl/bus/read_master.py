@@ -13,6 +13,7 @@ from rtl.bus.axi import (
     Burst,
     axi_read_signature,
     run_layout,
+    vector_shape,
 )
 from rtl.bus.burst_splitter import BurstSplitter
 from rtl.bus.windows import windows_member
@@ -77,6 +78,8 @@ class ReadMaster(wiring.Component):
         A beat came with an error response; its data is used like any other.
     failed_address : Out, 40 bits
         With ``failed``: the beat's burst.
+    failed_vector, refused_vector : Out, `rtl.bus.axi.vector_shape`
+        With ``failed`` and ``refused``: the burst is one of the vector unit.
     refused : Out, 1
         The next burst lies in no window: neither it nor a later one begins, until reset.
     refused_address : Out, 40 bits
@@ -106,8 +109,10 @@ class ReadMaster(wiring.Component):
                 "idle": Out(1),
                 "failed": Out(1),
                 "failed_address": Out(MEMORY_ADDRESS_BITS),
+                "failed_vector": Out(vector_shape(config)),
                 "refused": Out(1),
                 "refused_address": Out(MEMORY_ADDRESS_BITS),
+                "refused_vector": Out(vector_shape(config)),
                 "burst": Out(1),
                 "beat": Out(1),
             }
@@ -160,6 +165,7 @@ class ReadMaster(wiring.Component):
                     "beat_address": unsigned(MEMORY_ADDRESS_BITS - beat_bits),
                     "first_lane": range(self._lanes),
                     "last_lane": range(self._lanes),
+                    "vector": vector_shape(self._config),
                 }
             ),
             depth=OUTSTANDING,
@@ -178,6 +184,8 @@ class ReadMaster(wiring.Component):
             tags.input.payload.beat_address.eq(bursts.payload.address[beat_bits:]),
             tags.input.payload.first_lane.eq(bursts.payload.first_lane),
             tags.input.payload.last_lane.eq(bursts.payload.last_lane),
+            tags.input.payload.vector.eq(bursts.payload.vector),
+            self.refused_vector.eq(bursts.payload.vector),
             self.idle.eq((tags.level == 0) & (self.stop | splitter.idle)),
             self.burst.eq(axi.arvalid & axi.arready),
         ]
@@ -211,6 +219,7 @@ class ReadMaster(wiring.Component):
         m.d.sync += [
             self.failed.eq(self.beat & axi.rresp[ERROR_BIT]),
             self.failed_address.eq(Cat(Const(0, beat_bits), tag.beat_address)),
+            self.failed_vector.eq(tag.vector),
         ]
         return pushed
 

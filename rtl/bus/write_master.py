@@ -14,6 +14,7 @@ from rtl.bus.axi import (
     Burst,
     axi_write_signature,
     run_layout,
+    vector_shape,
 )
 from rtl.bus.burst_splitter import BurstSplitter
 from rtl.bus.windows import windows_member
@@ -55,7 +56,7 @@ class WriteMaster(wiring.Component):
     Members
     -------
     runs : In, stream of `run_layout`
-        A run has a whole number of 32-bit words. ``destination`` is ignored.
+        A run has a whole number of 32-bit words. ``destination`` is `Destination.VECTOR` or not.
     data : In, `rtl.interfaces.o_signature`
         All units of all runs in order. They may come before their run, and wait.
     axi : Out, `axi_write_signature`
@@ -71,6 +72,8 @@ class WriteMaster(wiring.Component):
         A burst was answered with an error.
     failed_address : Out, 40 bits
         With ``failed``: the burst.
+    failed_vector, refused_vector : Out, `rtl.bus.axi.vector_shape`
+        With ``failed`` and ``refused``: the burst is one of the vector unit.
     refused : Out, 1
         The next burst lies in no window: neither it nor a later one begins, until reset.
     refused_address : Out, 40 bits
@@ -99,8 +102,10 @@ class WriteMaster(wiring.Component):
                 "idle": Out(1),
                 "failed": Out(1),
                 "failed_address": Out(MEMORY_ADDRESS_BITS),
+                "failed_vector": Out(vector_shape(config)),
                 "refused": Out(1),
                 "refused_address": Out(MEMORY_ADDRESS_BITS),
+                "refused_vector": Out(vector_shape(config)),
                 "burst": Out(1),
                 "beat": Out(1),
             }
@@ -204,7 +209,13 @@ class WriteMaster(wiring.Component):
         burst = bursts.payload
         beat_bits = log2(self._config.axi_bits // 8)
         m.submodules.tags = tags = StreamFIFO(
-            unsigned(MEMORY_ADDRESS_BITS - beat_bits), depth=OUTSTANDING
+            data.StructLayout(
+                {
+                    "beat_address": unsigned(MEMORY_ADDRESS_BITS - beat_bits),
+                    "vector": vector_shape(self._config),
+                }
+            ),
+            depth=OUTSTANDING,
         )
         m.submodules.begun = begun = StreamFIFO(burst.shape(), depth=BEGUN)
         stored = Signal(range(self._lanes * DEPTH + 1))  # words of bursts that are not begun
@@ -222,7 +233,9 @@ class WriteMaster(wiring.Component):
             ),
             bursts.ready.eq(may_begin & tags.input.ready & begun.input.ready),
             begin.eq(bursts.valid & bursts.ready),
-            tags.input.payload.eq(burst.address[beat_bits:]),
+            tags.input.payload.beat_address.eq(burst.address[beat_bits:]),
+            tags.input.payload.vector.eq(burst.vector),
+            self.refused_vector.eq(burst.vector),
             tags.input.valid.eq(begin),
             begun.input.payload.eq(burst),
             begun.input.valid.eq(begin),
@@ -246,7 +259,8 @@ class WriteMaster(wiring.Component):
         ]
         m.d.sync += [
             self.failed.eq(answered & axi.bresp[ERROR_BIT]),
-            self.failed_address.eq(Cat(Const(0, beat_bits), tags.output.payload)),
+            self.failed_address.eq(Cat(Const(0, beat_bits), tags.output.payload.beat_address)),
+            self.failed_vector.eq(tags.output.payload.vector),
         ]
         return begun, tags.level != 0
 

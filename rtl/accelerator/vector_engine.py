@@ -1,0 +1,260 @@
+"""The vector engine: the vector unit, fed from memory, working on one step after another."""
+
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from paro.config import Config
+from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
+from paro.config.vector_program import SLOTS, Added, Right
+from rtl.accelerator.operand_feed import OperandFeed
+from rtl.accelerator.vector_reader import VectorReader, rows_layout
+from rtl.accelerator.vector_setup import VectorSetup
+from rtl.accelerator.vector_writer import VectorWriter, outputs_layout
+from rtl.bus.axi import run_layout
+from rtl.interfaces import o_signature
+from rtl.lib.arithmetic import log2
+from rtl.lib.stream_fifo import StreamFIFO
+from rtl.vector.issue import BANKS
+from rtl.vector.passes import command_layout
+from rtl.vector.unit import VectorUnit
+
+__all__ = ["VectorEngine", "step_layout"]
+
+#: Commands that wait for the unit, so that their operands are there when it takes them.
+_COMMANDS = 4
+#: Fields of a command that do not come from a pass.
+_OWN_FIELDS = ("bank", "beats", "group")
+
+
+def step_layout(config: Config) -> data.StructLayout:
+    """A vector step: its ``rows`` and ``outputs`` but for what its program says, its ``index``.
+
+    ``program`` and ``tables``, where they lie; ``too_wide``: its rows have more channels than the
+    unit holds.
+    """
+    return data.StructLayout(
+        {
+            "rows": rows_layout(config),
+            "outputs": outputs_layout(config),
+            "program": unsigned(MEMORY_ADDRESS_BITS),
+            "tables": unsigned(MEMORY_ADDRESS_BITS),
+            "index": unsigned(QUEUE_BITS),
+            "too_wide": 1,
+        }
+    )
+
+
+class VectorEngine(wiring.Component):
+    """Reads a step's program and tables, then sends the unit its passes, for two tokens by turns.
+
+    Parameters
+    ----------
+    config : Config
+        ``vector_channels`` above 0.
+
+    Members
+    -------
+    steps : In, stream of `step_layout`
+    runs : Out, stream of `run_layout`
+    units : In, stream of ``load_bytes``
+    write_runs, write_data : Out, arrays of stream
+        See `rtl.accelerator.write_arbiter.WriteArbiter`.
+    written : In, 1
+        All that was passed on for writing has been written.
+    rests : Out, 1
+        All of the step has been passed on for writing: it waits for ``written``.
+    fault : Out, `Cause`
+        Of the step; it stays, and nothing more is done, until reset.
+    index : Out
+        Number of the step in progress.
+    step_done : Out, 1
+        The step's last output has been written.
+    idle : Out, 1
+        No step is in progress.
+
+    Contract
+    --------
+    The passes of a program take all of the second rows that its header names, and no more; they
+    send rows and mantissas as it says. Second rows are either factors or addends.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._depth = config.vector_channels // config.vector_lanes
+        run = stream.Signature(run_layout(config))
+        super().__init__(
+            {
+                "steps": In(stream.Signature(step_layout(config))),
+                "runs": Out(run),
+                "units": In(stream.Signature(unsigned(8 * config.load_bytes))),
+                "write_runs": Out(run).array(2),
+                "write_data": Out(o_signature(config)).array(2),
+                "written": In(1),
+                "rests": Out(1),
+                "fault": Out(Cause),
+                "index": Out(QUEUE_BITS),
+                "step_done": Out(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.reader = reader = VectorReader(config)
+        m.submodules.setup = setup = VectorSetup(config, readers=2)
+        m.submodules.unit = unit = VectorUnit(config, config.vector_channels)
+        m.submodules.writer = writer = VectorWriter(config)
+        connect(m, flipped(self.units), reader.units)
+        connect(m, reader.runs, flipped(self.runs))
+        connect(m, setup.runs, reader.setup_runs)
+        connect(m, reader.setup, setup.words)
+        connect(m, reader.tokens, writer.tokens)
+        connect(m, unit.results, writer.results)
+        _connect_words(m, reader.words, unit.words)
+        for bank in range(BANKS):
+            connect(m, unit.mantissas[bank], writer.mantissas[bank])
+        for index in range(2):
+            connect(m, writer.runs[index], flipped(self.write_runs[index]))
+            connect(m, writer.data[index], flipped(self.write_data[index]))
+
+        step = Signal(step_layout(config))
+        m.d.comb += [
+            self.index.eq(step.index),
+            reader.rows.eq(step.rows),
+            reader.rows.seconds.eq(setup.header.seconds),
+            writer.outputs.eq(step.outputs),
+            *(
+                writer.outputs[name].eq(setup.header[name])
+                for name in ("rows", "int8", "mantissas")
+            ),
+            setup.program.eq(step.program),
+            setup.tables.eq(step.tables),
+            setup.chunks.eq(step.rows.chunks),
+        ]
+        start = Signal()
+        m.d.comb += [reader.start.eq(start), writer.start.eq(start)]
+        issued = self._issue(m, unit, reader, setup, step, start)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += [self.idle.eq(1), self.steps.ready.eq(1)]
+                m.d.sync += step.eq(self.steps.payload)
+                with m.If(self.steps.valid):
+                    m.next = "BEGIN"
+            with m.State("BEGIN"):
+                m.d.comb += setup.start.eq(~step.too_wide)
+                m.next = "SETUP"
+            with m.State("SETUP"):
+                with m.If(setup.bad | step.too_wide):
+                    m.d.comb += self.fault.eq(Cause.BAD_PROGRAM)
+                with m.Elif(setup.done):
+                    m.d.comb += start.eq(1)
+                    m.next = "WORK"
+            with m.State("WORK"):
+                with m.If(issued & unit.idle & reader.idle & writer.idle):
+                    m.next = "WRITE"
+            with m.State("WRITE"):
+                m.d.comb += self.rests.eq(1)
+                with m.If(self.written):
+                    m.d.comb += self.step_done.eq(1)
+                    m.next = "IDLE"
+        return m
+
+    def _issue(
+        self,
+        m: Module,
+        unit: VectorUnit,
+        reader: VectorReader,
+        setup: VectorSetup,
+        step: Any,
+        start: Signal,
+    ) -> Any:
+        """Send passes, of two tokens by turns, to the unit and to the feeds of its streams.
+
+        Returns whether all have been sent and taken.
+        """
+        left = Signal.like(step.rows.tokens)  # tokens, those of the pair included
+        slot = Signal(range(SLOTS))
+        bank = Signal(range(BANKS))
+        known = Signal()  # the slot has been read
+        sent = Signal()
+        last_bank = (bank == BANKS - 1) | (left == 1)
+        last_slot = slot == setup.header.passes
+        m.d.comb += setup.slot.eq(slot)
+        with m.If(start):
+            m.d.sync += [left.eq(step.rows.tokens), slot.eq(1), bank.eq(0), known.eq(0)]
+        with m.Elif(sent):
+            m.d.sync += bank.eq(Mux(last_bank, 0, bank + 1))
+            with m.If(last_bank):
+                m.d.sync += [slot.eq(Mux(last_slot, 1, slot + 1)), known.eq(0)]
+                with m.If(last_slot):
+                    m.d.sync += left.eq(Mux(left > BANKS, left - BANKS, 0))
+        with m.Else():
+            m.d.sync += known.eq(1)
+
+        now, lanes = setup.slot_pass, log2(self._config.vector_lanes)
+        m.submodules.commands = commands = StreamFIFO(
+            unit.commands.payload.shape(), depth=_COMMANDS
+        )
+        connect(m, commands.output, unit.commands)
+        command = commands.input.payload
+        m.d.comb += [
+            command.bank.eq(bank),
+            command.beats.eq((step.rows.chunks << log2(self._config.head_dim) - lanes) - 1),
+            command.group.eq((now.group >> lanes) - 1),
+        ]
+        for name, _ in command_layout(self._depth):
+            if name not in _OWN_FIELDS:
+                m.d.comb += command[name].eq(now[name])
+        feeds = self._feed(m, unit, reader, setup)
+        takes = (now.right == Right.STREAM, now.added == Added.STREAM)
+        ready = [feed.passes.ready | ~taken for feed, taken in zip(feeds, takes, strict=True)]
+        # Command and operands go together.
+        m.d.comb += [
+            sent.eq(left.any() & known & Cat(ready).all() & commands.input.ready),
+            commands.input.valid.eq(sent),
+        ]
+        for feed, taken, source in zip(feeds, takes, (now.others, now.addends), strict=True):
+            m.d.comb += [
+                feed.passes.valid.eq(sent & taken),
+                feed.passes.payload.source.eq(source),
+                feed.passes.payload.bank.eq(bank),
+                feed.passes.payload.beats.eq(command.beats),
+            ]
+        return ~left.any() & (commands.level == 0)
+
+    def _feed(
+        self, m: Module, unit: VectorUnit, reader: VectorReader, setup: VectorSetup
+    ) -> list[OperandFeed]:
+        """Add the feeds of factors and addends, from tables and second rows."""
+        feeds = []
+        for index, name in enumerate(("others", "addends")):
+            sink = getattr(unit, name)
+            m.submodules[name] = feed = OperandFeed(sink.payload.shape(), self._depth)
+            _connect_words(m, feed.output, sink)
+            m.d.comb += [
+                setup.addresses[index].eq(feed.address),
+                feed.words.as_value().eq(setup.beats[index].as_value()),
+            ]
+            feeds.append(feed)
+        for bank, source in enumerate(reader.seconds):
+            ports = [feed.seconds[bank] for feed in feeds]
+            m.d.comb += source.ready.eq(Cat(port.ready for port in ports).any())
+            for port in ports:
+                m.d.comb += [
+                    port.payload.as_value().eq(source.payload.as_value()),
+                    port.valid.eq(source.valid),
+                ]
+        return feeds
+
+
+def _connect_words(m: Module, source: Any, sink: Any) -> None:
+    """Connect streams of a beat of words, signed or not."""
+    m.d.comb += [
+        sink.payload.as_value().eq(source.payload.as_value()),
+        sink.valid.eq(source.valid),
+        source.ready.eq(sink.ready),
+    ]
