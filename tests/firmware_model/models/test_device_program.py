@@ -1,0 +1,73 @@
+"""Networks as queues of the accelerator: every tensor in memory is the integer network's."""
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from firmware_model.models.device_program import DeviceProgram, Item, device_program
+from firmware_model.models.network import IntegerNetwork
+from paro.config import Config, ParoError
+from tests.firmware_model.models.memory_player import MemoryPlayer
+from tests.firmware_model.models.small_network import small_items, small_network
+from tests.firmware_model.models.unit_player import play_steps
+
+CONFIG = Config(rows=8, cols=8, block=16, head_dim=32, vector_channels=256)
+
+
+def played(
+    network: IntegerNetwork, items: Sequence[Item], program: DeviceProgram, *, reuse: bool
+) -> tuple[MemoryPlayer, int]:
+    """Play the queue, compare all tensors that are there in the end; returns their number."""
+    image = program.image(0x1000, reuse=reuse)
+    player = MemoryPlayer(program.config, program.tasks, image)
+    memory = player.play()
+    compared = 0
+    for index, item in enumerate(items):
+        wanted = network.run(item.inputs, item.parameters)
+        names = network.program.outputs if reuse else program.tensors[index]
+        for name in names:
+            got, want = program.integers(image, memory, index, name), wanted[name]
+            if isinstance(got, tuple):
+                assert torch.equal(got[1], want[1]), name
+                got, want = got[0], want[0]
+            assert torch.equal(got, want), name
+            compared += 1
+    return player, compared
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_every_tensor_in_memory(seed, reuse):
+    items = small_items(seed, 2)
+    network = small_network(items, CONFIG, seed)
+    program = device_program(network, items, CONFIG)
+    _, compared = played(network, items, program, reuse=reuse)
+    assert compared == (2 if reuse else 2 * len(program.tensors[0]))
+    # Chains leave their ends alone; of each item 11 vector steps, 4 layers and 2 heads.
+    assert len(program.tasks) == 2 * 17
+    assert "blocks.0.q.norm" not in program.tensors[0]
+
+
+def test_the_vector_steps_on_the_unit(seed):
+    """What is compared with the network is what the hardware makes of the same streams."""
+    items = small_items(seed, 1)
+    network = small_network(items, CONFIG, seed)
+    player, _ = played(network, items, device_program(network, items, CONFIG), reuse=False)
+    assert len(player.steps) == 11
+    cycles = play_steps(CONFIG, player.steps, range(2), random.Random(seed))
+    print(f"{cycles} cycles")
+
+
+def test_a_network_that_does_not_fit(seed):
+    items = small_items(seed, 1)
+    network = small_network(items, CONFIG, seed)
+
+    def refused(sentence: str, **changes) -> None:
+        with pytest.raises(ParoError, match=sentence):
+            device_program(network, items, CONFIG.changed(**changes)).image()
+
+    refused("block = 32 does not fit the plan of layer blocks.0.qkv", block=32)
+    refused("job 0 of the queue is a vector step, but the device has no", vector_channels=0)
+    refused("has rows of 256 channels; legal: up to vector_channels = 128", vector_channels=128)
+    refused("has rows of 64 channels; legal: multiples of 128|head_dim = 128", head_dim=128)
