@@ -30,7 +30,7 @@ GROUPS_MAX = 64
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VectorJob:
-    """One vector step to compute: passes over each token's row, see section 8 of the formats.
+    """One vector step to compute: passes over each token's row, section 8 of `docs/numerics.md`.
 
     Parameters
     ----------

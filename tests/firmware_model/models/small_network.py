@@ -1,6 +1,7 @@
 """A video transformer of a few tokens, with text around its grid, planned and made a network."""
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -32,8 +33,7 @@ def small_items(seed: int, count: int) -> list[Item]:
     for _ in range(count):
         modulation = torch.randn(6 * SHAPE.width, generator=generator)
         parameters = video_parameters(model, modulation)
-        rotations = dict.fromkeys(parameters.rotations, angles)
-        parameters = type(parameters)(**(vars(parameters) | {"rotations": rotations}))
+        parameters = replace(parameters, rotations=dict.fromkeys(parameters.rotations, angles))
         rows = torch.randn(tokens, SHAPE.width, generator=generator)
         items.append(Item({INPUT: rows}, parameters))
     return items
