@@ -13,7 +13,7 @@ __all__ = ["NO_BUFFERS", "REUSE_DISTANCE", "BufferPlaces", "place_buffers"]
 
 #: Jobs between the last that uses a buffer and the first that may use its memory anew. It would be
 #: right at 1, for dependences follow from places; but then jobs wait that could overlap.
-REUSE_DISTANCE = 8
+REUSE_DISTANCE = 4
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,7 @@ def changed(place: int, **changes: int) -> dict:
         (changed(0, group=32), "pass 0 that finds mantissas of 32 of 64 channels"),
         (changed(2, group=6), "pass 2 with groups of 6 channels; legal: whole beats of 4"),
         (changed(1, partner=Partner.HALVES, kept=0), "pass 1 that keeps words where it reads"),
+        (changed(1, partner=Partner.HALVES, group=4), "pass 1 that pairs halves of 1 beats"),
         (changed(1, added=Added.STREAM, addends=SECOND_ROW), "takes 2 second rows and has 1"),
         (changed(1, shift=36), "shift = 36 is not legal"),
     ],
