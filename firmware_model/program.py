@@ -37,6 +37,7 @@ __all__ = [
     "Step",
     "activation_places",
     "check_program",
+    "cut_program",
     "mantissa_places",
     "norm_places",
 ]
@@ -245,6 +246,16 @@ def mantissa_places(step: QuantizeTokens, read: Format, made: Format) -> int:
             "all channels"
         )
     return places
+
+
+def cut_program(program: Program, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Program:
+    """Cut a program to the steps that make some tensors from others, such as a block of it."""
+    wanted, steps = set(outputs) - set(inputs), []
+    for step in reversed(program.steps):
+        if step.result in wanted:
+            steps.insert(0, step)
+            wanted |= set(step.reads) - set(inputs)
+    return Program(inputs, outputs, tuple(steps), program.formats)
 
 
 def check_program(program: Program) -> None:

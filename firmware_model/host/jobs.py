@@ -37,6 +37,14 @@ class HeadOperands:
     permutation: np.ndarray
     order: int
 
+    @classmethod
+    def in_buffers(cls, permutation: np.ndarray, order: int, head_dim: int) -> "HeadOperands":
+        """Make a head whose operands and scales are all in buffers: its arrays are of zeros."""
+        shape = len(permutation), head_dim
+        rows = np.broadcast_to(np.int8(0), shape)
+        scales = np.broadcast_to(np.int32(0), shape[:1])
+        return cls(rows, rows, rows, scales, scales, permutation, order)
+
     @property
     def tokens(self) -> int:
         """Number of tokens."""
@@ -227,7 +235,7 @@ class LayerJob:
         )
 
 
-#: Work for the device.
+#: Work for the device's core; a vector step is a `vector_job.VectorJob`.
 Job = HeadJob | LayerJob
 
 

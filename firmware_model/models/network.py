@@ -13,7 +13,7 @@ import torch
 from firmware_model.arrays import Tokens
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.calibration.layers import tile_config
-from firmware_model.calibration.plan import ModelPlan
+from firmware_model.calibration.plan import ModelPlan, Plan
 from firmware_model.parallel import map_rows
 from firmware_model.program import (
     Activate,
@@ -38,7 +38,9 @@ from firmware_model.reference.integer import integer_attention
 from firmware_model.reference.linear import QuantizedInputs, integer_linear
 from firmware_model.reference.quantize import QuantizedHead
 from firmware_model.reference.vector import (
+    Constants,
     Norm,
+    Rotation,
     activate,
     add,
     make_constants,
@@ -304,14 +306,33 @@ class IntegerNetwork:
             Name to integers of every tensor: words int64, INT8 by channel int8, INT8 by token a
             pair with its mantissas, int32 [tokens, groups].
         """
-        tensors: dict[str, Any] = {
-            name: to_words(inputs[name].double(), _units(self.program.formats[name]))
-            for name in self.program.inputs
-        }
+        tensors: dict[str, Any] = self.input_words(inputs)
         run = _Run(self, tensors, parameters, progress)
         for step in self.program.steps:
             tensors[step.result] = _INTEGER[type(step)](run, step)
         return tensors
+
+    def input_words(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Words of the inputs' values, int64 [tokens, channels], as the host rounds them."""
+        return {
+            name: to_words(inputs[name].double(), _units(self.program.formats[name]))
+            for name in self.program.inputs
+        }
+
+    def constants(self, step: Scale | Add | QuantizeChannels, parameters: Parameters) -> Constants:
+        """Constants from a step's source to its result, a change of format among them."""
+        read, made = (self.program.formats[name] for name in (step.source, step.result))
+        into = _units(made)
+        factor: torch.Tensor | float = 1.0
+        offset: torch.Tensor | float = 0.0
+        if isinstance(step, Scale | Add) and step.constants:
+            factor, offset = (part.double() for part in parameters.constants[step.constants])
+        moved = factor * _zeros(read) + offset - _zeros(made)
+        return make_constants(factor * _units(read) / into, moved / into)
+
+    def attention_plan(self, step: Attend, progress: float) -> Plan:
+        """Orders and codes of an attention's heads after a share of the denoising steps."""
+        return self.attention.at(step.layer, progress, self.tokens.prefix + self.tokens.suffix)
 
     def tiles(self, plan: LayerPlan) -> Config:
         """Configuration of a layer's tiles."""
@@ -329,7 +350,17 @@ class IntegerNetwork:
 
         return self._keep(f"norm {step.result}", make)
 
-    def rotation(self, step: Rotate, parameters: Parameters) -> Any:
+    def quantized_places(self, step: QuantizeTokens) -> int:
+        """Places between a largest word and its mantissa."""
+        read, made = (self.program.formats[name] for name in (step.source, step.result))
+        return mantissa_places(step, read, made)
+
+    def rotation_offset(self, step: Rotate) -> torch.Tensor | None:
+        """Words that a rotation adds: what the result's zero takes off; none without one."""
+        made = self.program.formats[step.result]
+        return to_words(-_zeros(made), _units(made)) if made.zero else None
+
+    def rotation(self, step: Rotate, parameters: Parameters) -> Rotation:
         """Words of a rotation, which is the same in every run."""
         return self._keep(
             f"rotation {step.rotation}",
@@ -365,24 +396,13 @@ class _Run:
         return self.network.program.formats[name]
 
 
-def _constants(run: _Run, step: Scale | Add | QuantizeChannels, name: str) -> Any:
-    """Constants from a step's source to its result, a change of format among them."""
-    read, made = run.format(step.source), run.format(step.result)
-    into = _units(made)
-    factor: torch.Tensor | float = 1.0
-    offset: torch.Tensor | float = 0.0
-    if name:
-        factor, offset = (part.double() for part in run.parameters.constants[name])
-    moved = factor * _zeros(read) + offset - _zeros(made)
-    return make_constants(factor * _units(read) / into, moved / into)
-
-
 def _scale(run: _Run, step: Scale) -> torch.Tensor:
-    return scale(run.tensors[step.source], _constants(run, step, step.constants))
+    constants = run.network.constants(step, run.parameters)
+    return scale(run.tensors[step.source], constants)
 
 
 def _add(run: _Run, step: Add) -> torch.Tensor:
-    constants = _constants(run, step, step.constants)
+    constants = run.network.constants(step, run.parameters)
     return add(run.tensors[step.source], constants, run.tensors[step.base])
 
 
@@ -403,28 +423,25 @@ def _activate(run: _Run, step: Activate) -> torch.Tensor:
 
 
 def _rotate(run: _Run, step: Rotate) -> torch.Tensor:
-    made = run.format(step.result)
-    offset = to_words(-_zeros(made), _units(made)) if made.zero else None
     rotation = run.network.rotation(step, run.parameters)
-    return rotate(run.tensors[step.source], rotation, offset)
+    return rotate(run.tensors[step.source], rotation, run.network.rotation_offset(step))
 
 
 def _quantize_tokens(run: _Run, step: QuantizeTokens) -> tuple[torch.Tensor, torch.Tensor]:
     made = run.format(step.result)
-    places = mantissa_places(step, run.format(step.source), made)
+    places = run.network.quantized_places(step)
     return quantize_tokens(run.tensors[step.source], made.group, places, made.bits)
 
 
 def _quantize_channels(run: _Run, step: QuantizeChannels) -> torch.Tensor:
-    return quantize_channels(run.tensors[step.source], _constants(run, step, ""))
+    constants = run.network.constants(step, run.parameters)
+    return quantize_channels(run.tensors[step.source], constants)
 
 
 def _attend(run: _Run, step: Attend) -> torch.Tensor:
     """All heads of an attention, each by the integer model."""
     network = run.network
-    plan = network.attention.at(
-        step.layer, run.progress, network.tokens.prefix + network.tokens.suffix
-    )
+    plan = network.attention_plan(step, run.progress)
     (q8, mq), (k8, mk) = run.tensors[step.source], run.tensors[step.k]
     v8 = run.tensors[step.v]
     padded = padded_head_dim(step.head_dim)

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import torch
 
 from firmware_model.calibration.plan import ModelPlan
+from firmware_model.models.device_program import Item
 from firmware_model.models.network import IntegerNetwork, run_float, values_of
 from firmware_model.models.network_formats import Ranges, choose_formats
 from firmware_model.models.replacement import check_plan
 from firmware_model.models.video.pipeline import StepBlocks, VideoPipeline
 from firmware_model.models.video.program import INPUT, video_parameters, video_steps
-from firmware_model.models.video.transformer import Blocks
+from firmware_model.models.video.transformer import Blocks, VideoTransformer
 from firmware_model.progress import Steps
 from paro.config.errors import ParoError
 
-__all__ = ["OBSERVED_EVERY", "integer_blocks", "observe", "plan_network"]
+__all__ = ["OBSERVED_EVERY", "integer_blocks", "observe", "plan_network", "video_items"]
 
 #: Denoising steps from one that is observed to the next; the last is one too.
 OBSERVED_EVERY = 4
@@ -92,6 +93,24 @@ def plan_network(pipeline: VideoPipeline, plan: ModelPlan, ranges: Ranges) -> In
     )
 
 
+def video_items(
+    model: VideoTransformer, tokens: torch.Tensor, modulation: torch.Tensor
+) -> list[Item]:
+    """Each half of the guidance as a run of its own.
+
+    Parameters
+    ----------
+    model : VideoTransformer
+        The model.
+    tokens, modulation : torch.Tensor
+        What `VideoTransformer.embed` gives.
+    """
+    return [
+        Item({INPUT: rows}, video_parameters(model, condition))
+        for rows, condition in zip(tokens, modulation, strict=True)
+    ]
+
+
 def integer_blocks(pipeline: VideoPipeline, network: IntegerNetwork) -> StepBlocks:
     """Blocks of every step in integers, each half of the guidance a run of its own."""
     program = network.program
@@ -99,12 +118,11 @@ def integer_blocks(pipeline: VideoPipeline, network: IntegerNetwork) -> StepBloc
 
     def blocks(step: int) -> Blocks:
         def run(tokens: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
-            items = []
-            for item, condition in zip(tokens, modulation, strict=True):
-                parameters = video_parameters(pipeline.model, condition)
-                found = network.run({INPUT: item}, parameters, step / pipeline.shape.steps)
-                items.append(values_of(found[output], program.formats[output]))
-            return torch.stack(items)
+            results = []
+            for item in video_items(pipeline.model, tokens, modulation):
+                found = network.run(item.inputs, item.parameters, step / pipeline.shape.steps)
+                results.append(values_of(found[output], program.formats[output]))
+            return torch.stack(results)
 
         return run
 

@@ -14,17 +14,9 @@ import pytest
 
 from firmware_model.choices import ORDERS
 from firmware_model.host.driver import AcceleratorError, Driver, run_sync
-from firmware_model.host.image import (
-    Buffer,
-    Columns,
-    Image,
-    Task,
-    load_image,
-    order_axes,
-    place_jobs,
-    save_image,
-)
+from firmware_model.host.image import Image, load_image, order_axes, place_jobs, save_image
 from firmware_model.host.jobs import LayerJob
+from firmware_model.host.tasks import Buffer, Columns, Task
 from paro.config import PRESETS, Config, ParoError
 from paro.config.descriptor import DESCRIPTOR, pack_descriptor, unpack_descriptor
 from paro.config.registers import (

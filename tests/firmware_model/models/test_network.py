@@ -8,19 +8,28 @@ import torch
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.calibration.layers import tile_config
 from firmware_model.calibration.plan import ModelPlan
+from firmware_model.models.device_program import device_program
 from firmware_model.models.models import open_model
 from firmware_model.models.names import OWN_CHECKPOINT
 from firmware_model.models.network import IntegerNetwork, run_float, values_of
 from firmware_model.models.network_formats import MARGIN, Ranges
 from firmware_model.models.network_study import budgets, network_study
-from firmware_model.models.video.network import integer_blocks, observe, plan_network
+from firmware_model.models.video.network import (
+    integer_blocks,
+    observe,
+    plan_network,
+    video_items,
+)
 from firmware_model.models.video.pipeline import VideoPipeline
 from firmware_model.models.video.program import INPUT, video_parameters, video_steps
-from firmware_model.program import Activate, Attend, Kind, Linear, Normalize, Rotate
+from firmware_model.program import Activate, Attend, Kind, Linear, Normalize, Rotate, cut_program
 from firmware_model.quality.metrics import psnr_db, snr_db
 from firmware_model.reference.linear import fit_outputs, quantize_inputs, quantize_weights
-from paro.config import ParoError
+from paro.config import Config, ParoError
 from paro.config.vector_formats import WORD_MAX
+from tests.firmware_model.models.memory_player import MemoryPlayer
+
+QUEUE_CONFIG = Config(rows=16, cols=16, block=64, head_dim=32, vector_channels=512)
 
 
 class Example:
@@ -173,6 +182,37 @@ def test_a_video_through_the_network(example):
     network = plan_network(pipeline, example.plan, ranges)
     found = pipeline.generate(0, blocks=integer_blocks(pipeline, network))
     assert psnr_db(found, pipeline.generate(0)) > 30
+
+
+def test_the_blocks_as_a_queue(example):
+    """All tensors that the device has in memory, of both halves of a guidance, block by block."""
+    model, program, network = example.pipeline.model, example.network.program, example.network
+    items = video_items(
+        model, example.tokens.repeat(2, 1, 1), torch.cat([example.modulation, -example.modulation])
+    )
+    first = replace(network, program=cut_program(program, (INPUT,), ("blocks.0.network.sum",)))
+    device = device_program(first, items, QUEUE_CONFIG)
+    image = device.image(0x1000, reuse=False)
+    memory = MemoryPlayer(QUEUE_CONFIG, device.tasks, image).play()
+    for index, item in enumerate(items):
+        wanted = first.run(item.inputs, item.parameters) if index else example.integers
+        for name in device.tensors[index]:
+            assert_same(device.integers(image, memory, index, name), wanted[name])
+    # Of all blocks the output, where memory is used again.
+    device = device_program(network, items[:1], QUEUE_CONFIG)
+    image = device.image()
+    assert len(image.buffers.used) < 0.2 * image.buffers.without_reuse
+    memory = MemoryPlayer(QUEUE_CONFIG, device.tasks, image).play()
+    (output,) = program.outputs
+    assert_same(device.integers(image, memory, 0, output), example.integers[output])
+
+
+def assert_same(got, wanted):
+    if isinstance(got, tuple):
+        for one, other in zip(got, wanted, strict=True):
+            assert_same(one, other)
+    else:
+        assert torch.equal(got, wanted)
 
 
 def changed(example, **changes):

@@ -1,0 +1,414 @@
+"""A network as a queue of the accelerator: layers, heads and vector steps, and their buffers.
+
+Vector steps that are made one from the other, and read by nothing else, are one job. Q and K are
+jobs of each head, for each has mantissas of its own, in the order of the head that reads them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+
+from firmware_model.host.image import Image, place_jobs
+from firmware_model.host.jobs import HeadJob, HeadOperands
+from firmware_model.host.tasks import Buffer, Columns, Task
+from firmware_model.host.vector_job import VectorJob
+from firmware_model.models.network import IntegerNetwork, Parameters
+from firmware_model.models.vector_passes import VECTOR_STEPS, ChainPasses, chain_passes
+from firmware_model.program import (
+    Attend,
+    Format,
+    Kind,
+    Linear,
+    Normalize,
+    Program,
+    QuantizeTokens,
+    Rotate,
+    Step,
+)
+from firmware_model.program import Columns as ColumnsStep
+from firmware_model.reference.jobs import layer_job
+from firmware_model.reference.linear import QuantizedInputs
+from paro.config import Config
+from paro.config.errors import ParoError
+from paro.config.formats import OUT_BYTES, SCALE_BYTES
+
+__all__ = ["DeviceProgram", "Item", "Stored", "device_program"]
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One of several runs of a network in a queue, such as a half of the guidance.
+
+    Parameters
+    ----------
+    inputs : Mapping
+        Name to values [tokens, channels], which the host rounds to words.
+    parameters : Parameters
+        What the steps name.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    parameters: Parameters
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Where a tensor lies.
+
+    Parameters
+    ----------
+    columns : Columns
+        Its rows in a buffer, in the natural order.
+    format : Format
+        Its format, with its channels.
+    mantissas : tuple of Buffer
+        Of INT8 by token, those of each group of channels.
+    orders : tuple of np.ndarray
+        int64 [tokens], of each group: natural token of each of its mantissas.
+    """
+
+    columns: Columns
+    format: Format
+    mantissas: tuple[Buffer, ...] = ()
+    orders: tuple[np.ndarray, ...] = ()
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of a word."""
+        return OUT_BYTES if self.format.kind == Kind.WORDS else 1
+
+    def part(self, first: int) -> Columns:
+        """Rows from channel ``first`` on."""
+        return Columns(self.columns.buffer, self.columns.first + self.word_bytes * first)
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceProgram:
+    """A queue for some items of a network.
+
+    Parameters
+    ----------
+    config : Config
+        The accelerator that it is for.
+    tasks : tuple of Task
+        In the sequence of the queue, jobs of the items by turns.
+    tensors : tuple of Mapping
+        For each item, where the tensors lie that are in memory at some time, by their names.
+    """
+
+    config: Config
+    tasks: tuple[Task, ...]
+    tensors: tuple[Mapping[str, Stored], ...]
+
+    def image(self, base: int = 0, *, reuse: bool = True) -> Image:
+        """Lay the queue out in memory; without ``reuse`` every tensor is there in the end."""
+        return place_jobs(self.config, self.tasks, base, shared=True, reuse=reuse)
+
+    def integers(
+        self, image: Image, memory: bytes, item: int, name: str
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Read a tensor from memory, as `IntegerNetwork.run` gives it.
+
+        Parameters
+        ----------
+        image : Image
+            The queue, see `image`.
+        memory : bytes
+            All bytes from ``image.base`` on, after the run.
+        item : int
+            Index of the item.
+        name : str
+            Tensor.
+        """
+        stored = self.tensors[item][name]
+        channels = stored.format.channels
+        rows = _rows(image, memory, stored.columns.buffer)
+        first = stored.columns.first
+        words = rows[:, first : first + channels * stored.word_bytes].view(f"<i{stored.word_bytes}")
+        found = torch.from_numpy(words.copy())
+        if not stored.mantissas:
+            return found.long() if stored.format.kind == Kind.WORDS else found
+        mantissas = np.empty((len(rows), len(stored.mantissas)), np.int32)
+        for group, (buffer, order) in enumerate(zip(stored.mantissas, stored.orders, strict=True)):
+            mantissas[order, group] = _rows(image, memory, buffer).view("<i4")[:, 0]
+        return found, torch.from_numpy(mantissas)
+
+
+def _rows(image: Image, memory: bytes, buffer: Buffer) -> np.ndarray:
+    """Bytes of a buffer, uint8 [tokens, bytes of a row]."""
+    start, count = image.buffers.addresses[buffer.name] - image.base, buffer.tokens
+    values = np.frombuffer(memory, np.uint8, count * buffer.row_bytes, start)
+    return values.reshape(count, buffer.row_bytes)
+
+
+def device_program(
+    network: IntegerNetwork, items: Sequence[Item], config: Config, progress: float = 0.0
+) -> DeviceProgram:
+    """Make the queue of a network.
+
+    Parameters
+    ----------
+    network : IntegerNetwork
+        The network, or a part of it (`program.cut_program`).
+    items : sequence of Item
+        Runs whose jobs alternate, so that the array works for one while the vector unit does for
+        another.
+    config : Config
+        The accelerator, with a vector unit.
+    progress : float
+        Share of the denoising steps that are done.
+
+    Raises
+    ------
+    ParoError
+        If the accelerator does not fit the network and its plans.
+    """
+    compilers = [
+        _Compiler(network, item, config, progress, f"{index}.") for index, item in enumerate(items)
+    ]
+    queues = [compiler.tasks() for compiler in compilers]
+    turns = [task for turn in zip_longest(*queues) for task in turn if task is not None]
+    return DeviceProgram(config, tuple(turns), tuple(own.tensors for own in compilers))
+
+
+@dataclass(eq=False)
+class _Compiler:
+    """Jobs of one item, and the tensors that they leave."""
+
+    network: IntegerNetwork
+    item: Item
+    config: Config
+    progress: float
+    prefix: str
+    tensors: dict[str, Stored] = field(default_factory=dict)
+    queue: list[Task] = field(default_factory=list)
+    #: Jobs of each head, of tensors of which no attention has read a head yet.
+    waiting: dict[str, list[Task]] = field(default_factory=dict)
+
+    @property
+    def program(self) -> Program:
+        return self.network.program
+
+    @property
+    def tokens(self) -> int:
+        grid = self.network.tokens
+        return grid.prefix + int(np.prod(grid.grid)) + grid.suffix
+
+    def tasks(self) -> list[Task]:
+        for name, words in self.network.input_words(self.item.inputs).items():
+            self._check_rows(name, len(words))
+            self._input(name, words)
+        chains = {chain[-1].result: chain for chain in self._chains()}
+        for step in self.program.steps:
+            if isinstance(step, ColumnsStep):
+                self._columns(step)
+            elif isinstance(step, Linear):
+                self._linear(step)
+            elif isinstance(step, Attend):
+                self._attend(step)
+            elif step.result in chains:
+                self._vector(chains[step.result])
+        return self.queue
+
+    def _check_rows(self, name: str, rows: int) -> None:
+        if rows != self.tokens:
+            raise ParoError(f"input {name} has {rows} tokens; legal: the network's {self.tokens}")
+
+    def _input(self, name: str, words: torch.Tensor) -> None:
+        rows = words.to(torch.int16).numpy()
+        made = self.program.formats[name]
+        row_bytes = OUT_BYTES * made.channels
+        buffer = Buffer(self.prefix + name, len(rows), row_bytes, content=rows)
+        self.tensors[name] = Stored(Columns(buffer), made)
+
+    def _store(self, name: str, *, channels: int = 0) -> Stored:
+        """Room for a tensor, of more channels than it has where more are written."""
+        made = self.program.formats[name]
+        word = OUT_BYTES if made.kind == Kind.WORDS else 1
+        kept = name in self.program.outputs
+        row_bytes = word * max(channels, made.channels)
+        buffer = Buffer(self.prefix + name, self.tokens, row_bytes, kept=kept)
+        self.tensors[name] = stored = Stored(Columns(buffer), made)
+        return stored
+
+    def _columns(self, step: ColumnsStep) -> None:
+        read = self.tensors[step.source]
+        if read.mantissas:
+            raise ParoError(
+                f"{step.result} is some channels of {step.source}, which has mantissas; legal: "
+                "channels of words"
+            )
+        self.tensors[step.result] = Stored(read.part(step.first), self.program.formats[step.result])
+
+    def _linear(self, step: Linear) -> None:
+        plan = self.network.layers[step.layer]
+        plan.check_config(self.config)
+        read = self.tensors[step.source]
+        inputs = QuantizedInputs(
+            torch.zeros(1, 1, dtype=torch.int8).expand(self.tokens, plan.inputs),
+            torch.zeros(1, dtype=torch.int32).expand(self.tokens),
+            plan.input_unit,
+        )
+        block = self.config.block
+        made = self._store(step.result, channels=self.config.blocks_of(plan.outputs) * block)
+        self.queue.append(
+            Task(
+                layer_job(inputs, plan.weights, plan.output),
+                output=made.columns,
+                inputs={"q": read.columns, "q_scales": Columns(read.mantissas[0])},
+            )
+        )
+
+    def _attend(self, step: Attend) -> None:
+        plan = self.network.attention_plan(step, self.progress)
+        head_dim = self.config.head_dim
+        if step.head_dim != head_dim or plan.block != self.config.block:
+            raise ParoError(
+                f"attention {step.layer} has heads of {step.head_dim} channels and blocks of "
+                f"{plan.block} tokens; legal on this accelerator: {head_dim} and "
+                f"{self.config.block}"
+            )
+        q, k, v = (self.tensors[name] for name in step.reads)
+        made, tokens = self._store(step.result), self.network.tokens
+        ready = [self.waiting.pop(name, []) for name in dict.fromkeys((step.source, step.k))]
+        for head in range(q.format.channels // head_dim):
+            order = plan.head_order(head)
+            permutation = self.network.permutation(order).numpy()
+            job = HeadJob(
+                HeadOperands.in_buffers(permutation, order, head_dim),
+                plan.head_codes(head).numpy(),
+                tokens.grid,
+                tokens.prefix,
+                tokens.suffix,
+            )
+            first = head * head_dim
+            inputs = {"q": q.part(first), "k": k.part(first), "v": v.part(first)}
+            for name, own in (("q_scales", q), ("k_scales", k)):
+                inputs[name] = Columns(own.mantissas[head])
+            # Q and K of a head right before it: the array begins while those of the next are made.
+            self.queue += [tasks[head] for tasks in ready if tasks]
+            self.queue.append(Task(job, output=made.part(first), inputs=inputs))
+
+    def _chains(self) -> list[tuple[Step, ...]]:
+        """Vector steps, those together that one job computes."""
+        readers: dict[str, list[Step]] = {}
+        for step in self.program.steps:
+            for name in step.reads:
+                readers.setdefault(name, []).append(step)
+        chains: list[tuple[Step, ...]] = []
+        done: set[str] = set()
+        for step in self.program.steps:
+            if not isinstance(step, VECTOR_STEPS) or step.result in done:
+                continue
+            chain: tuple[Step, ...] = (step,)
+            while following := self._following(chain[-1], readers):
+                longer = (*chain, following)
+                if not self._passes(longer, 0).fits or not self._is_alike(longer):
+                    break
+                chain = longer
+            done |= {own.result for own in chain}
+            chains.append(chain)
+        return chains
+
+    def _following(self, step: Step, readers: Mapping[str, Sequence[Step]]) -> Step | None:
+        """Vector step that alone reads a step's result, and makes its own of it."""
+        name = step.result
+        if len(readers.get(name, ())) != 1 or name in self.program.outputs:
+            return None
+        (reader,) = readers[name]
+        is_made = isinstance(reader, VECTOR_STEPS) and reader.source == name
+        return reader if is_made else None
+
+    def _group(self, chain: Sequence[Step]) -> int:
+        """Channels of a row of a chain: those that share a mantissa, or all."""
+        made = self.program.formats[chain[-1].result]
+        return made.group if isinstance(chain[-1], QuantizeTokens) else made.channels
+
+    def _is_alike(self, chain: Sequence[Step]) -> bool:
+        """Whether every step of a chain works on each row by itself."""
+        sizes = [step.group for step in chain if isinstance(step, Normalize)]
+        sizes += [step.head_dim for step in chain if isinstance(step, Rotate)]
+        return all(self._group(chain) % size == 0 for size in sizes)
+
+    def _passes(self, chain: Sequence[Step], row: int) -> ChainPasses:
+        group = self._group(chain)
+        channels = slice(row * group, (row + 1) * group)
+        return chain_passes(self.network, self.item.parameters, chain, channels)
+
+    def _vector(self, chain: Sequence[Step]) -> None:
+        """Jobs of a chain: one, or one of each head, which wait for what reads that."""
+        read, group, name = self.tensors[chain[0].source], self._group(chain), chain[-1].result
+        made = self._store(name)
+        orders = self._orders(name, made.format.channels // group)
+        tasks = []
+        for row, order in enumerate(orders):
+            first, passes = row * group, self._passes(chain, row)
+            inputs = {"q": read.part(first)}
+            second: np.ndarray | None = None
+            for own in passes.seconds:
+                if isinstance(own, str):
+                    inputs["v"] = self.tensors[own].part(first)
+                    second = self._in_buffer(group)
+                else:
+                    second = own
+            job = VectorJob(
+                passes=passes.passes,
+                rows=self._in_buffer(group),
+                tables=passes.tables,
+                second=second,
+                **self._walk(order),
+            )
+            found = None
+            if job.finds_mantissas:
+                kept = name in self.program.outputs
+                own_name = f"{self.prefix}{name} mantissas {row}"
+                found = Buffer(own_name, self.tokens, SCALE_BYTES, kept=kept)
+            tasks.append(Task(job, output=made.part(first), inputs=inputs, mantissas=found))
+        mantissas = tuple(task.mantissas for task in tasks if task.mantissas is not None)
+        permutations = tuple(self._permutation(order) for order in orders) if mantissas else ()
+        self.tensors[name] = Stored(made.columns, made.format, mantissas, permutations)
+        if None in orders:
+            self.queue += tasks
+        else:
+            self.waiting[name] = tasks
+
+    def _in_buffer(self, channels: int) -> np.ndarray:
+        """Rows whose words an earlier job makes."""
+        return np.broadcast_to(np.int16(0), (self.tokens, channels))
+
+    def _orders(self, name: str, rows: int) -> list[int | None]:
+        """Order in which what reads a tensor takes each row's mantissas; none: the natural one."""
+        readers = [step for step in self.program.steps if name in step.reads]
+        wanted: set[tuple[int | None, ...]] = set()
+        for step in readers:
+            if isinstance(step, Attend) and name != step.v:
+                plan = self.network.attention_plan(step, self.progress)
+                wanted.add(tuple(plan.head_order(head) for head in range(rows)))
+            else:
+                wanted.add((None,) * rows)
+        if len(wanted) > 1:
+            raise ParoError(
+                f"what reads {name} takes its mantissas in several orders; legal: one order"
+            )
+        return list(wanted.pop()) if wanted else [None] * rows
+
+    def _walk(self, order: int | None) -> dict[str, Any]:
+        """Walk over all tokens in an order, or in the natural one."""
+        tokens = self.network.tokens
+        if order is None:
+            return {"grid": (1, 1, self.tokens)}
+        return {
+            "grid": tokens.grid,
+            "prefix_tokens": tokens.prefix,
+            "suffix_tokens": tokens.suffix,
+            "order": order,
+        }
+
+    def _permutation(self, order: int | None) -> np.ndarray:
+        if order is None:
+            return np.arange(self.tokens)
+        return self.network.permutation(order).numpy()
