@@ -1,7 +1,7 @@
 """The accelerator in simulation: heads in memory, one start, the outputs back out of memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from sim.cosim.accelerator_scenario import (
     Scenario,
     Step,
     StepResult,
+    memory_file,
     outputs_file,
 )
 from sim.cosim.exchange import load_dataclass, save_dataclass
@@ -54,12 +55,15 @@ class AcceleratorRun:
         For each step int16 [queries, head_dim] of each head; empty if it did not end.
     seconds : float
         Wall-clock time of the simulation, without builds.
+    memories : list of bytes
+        For each step its image's bytes in the end, if it ended and keeps them.
     """
 
     failure: str | None
     steps: list[StepResult]
     outputs: list[list[np.ndarray]]
     seconds: float
+    memories: list[bytes] = field(default_factory=list)
 
 
 def play_steps(
@@ -137,12 +141,14 @@ def _read_run(session: Session, seconds: float) -> AcceleratorRun:
     if not result_file.exists():
         return AcceleratorRun(session.stopped, [], [], seconds)
     result = load_dataclass(Result, result_file)
-    outputs = []
+    outputs, memories = [], []
     for number in range(len(result.steps)):
         path = session.run_dir / outputs_file(number)
         words = load_file(path) if path.exists() else {}
         outputs.append([words[f"head_{i}"] for i in range(len(words))])
-    return AcceleratorRun(result.failure, result.steps, outputs, seconds)
+        kept = session.run_dir / memory_file(number)
+        memories.append(kept.read_bytes() if kept.exists() else b"")
+    return AcceleratorRun(result.failure, result.steps, outputs, seconds, memories)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from sim.cosim.accelerator_scenario import (
     Scenario,
     Step,
     StepResult,
+    memory_file,
     outputs_file,
 )
 from sim.cosim.exchange import load_dataclass, save_dataclass
@@ -171,6 +172,9 @@ class AcceleratorBench:
             return StepResult(reported, burst)
         outputs = await driver.outputs(image)
         save_file({f"head_{i}": words for i, words in enumerate(outputs)}, outputs_file(number))
+        if step.keeps_memory:
+            data = self.contents()[image.base : image.base + len(image.data)]
+            Path(memory_file(number)).write_bytes(data.tobytes())
         counters = await driver.counters()
         bursts = {name: list(bursts) for name, bursts in self.bursts.items()}
         return StepResult(reported, burst, counters, bursts)
@@ -250,6 +254,7 @@ def check_strays(image: Image, before: np.ndarray, after: np.ndarray) -> None:
     for placed in image.outputs:
         row = np.arange(placed.word_bytes * placed.row_words)
         changed[placed.o_address + placed.tokens[:, None] * placed.o_row_stride + row] = False
+        changed[placed.mantissas.start : placed.mantissas.stop] = False
     if changed.any():
         raise ParoError(f"the accelerator wrote to {int(changed.argmax()):#x}: no output is there")
 

@@ -17,6 +17,7 @@ __all__ = [
     "Scenario",
     "Step",
     "StepResult",
+    "memory_file",
     "outputs_file",
 ]
 
@@ -34,6 +35,11 @@ def outputs_file(step: int) -> str:
     return f"outputs_{step}.safetensors"
 
 
+def memory_file(step: int) -> str:
+    """File with all bytes of the image after a step that ended, if it keeps them."""
+    return f"memory_{step}.bin"
+
+
 @dataclass(frozen=True)
 class Step:
     """One queue of heads.
@@ -49,12 +55,15 @@ class Step:
         When.
     response : Response
         AXI's code of the error.
+    keeps_memory : bool
+        Whether all bytes of the image are kept, as they are in the end.
     """
 
     image: int = 0
     disturb: Disturbance | None = None
     after: int = 0
     response: Response = Response.SLVERR
+    keeps_memory: bool = False
 
 
 @dataclass(frozen=True)
