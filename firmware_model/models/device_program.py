@@ -108,6 +108,26 @@ class DeviceProgram:
         """Lay the queue out in memory; without ``reuse`` every tensor is there in the end."""
         return place_jobs(self.config, self.tasks, base, shared=True, reuse=reuse)
 
+    def words(self, outputs: Sequence[np.ndarray], item: int, name: str) -> torch.Tensor:
+        """Words of a tensor that one job makes, as `IntegerNetwork.run` gives them.
+
+        Parameters
+        ----------
+        outputs : sequence of np.ndarray
+            Of all jobs, see `firmware_model.host.driver.Driver.outputs`.
+        item : int
+            Index of the item.
+        name : str
+            Tensor.
+        """
+        buffer = self.tensors[item][name].columns.buffer
+        (maker,) = (
+            place
+            for place, task in enumerate(self.tasks)
+            if task.output is not None and task.output.buffer is buffer
+        )
+        return torch.from_numpy(outputs[maker].astype(np.int64))
+
     def integers(
         self, image: Image, memory: bytes, item: int, name: str
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:

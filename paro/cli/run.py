@@ -1,7 +1,8 @@
-"""`paro run`: heads or a layer on a board, compared with the integer model."""
+"""`paro run`: heads, a layer or a whole model on a device, compared with the integer model."""
 
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,7 @@ from paro.cli.options import (
 )
 from paro.cli.results import heads_table, layers_table
 from paro.config import ParoError
+from paro.config.files import check_file
 
 if TYPE_CHECKING:
     from fpga.soc.device import BoardTarget
@@ -41,12 +43,32 @@ def run(
             "--device",
             metavar="WHERE",
             help="serial:/dev/ttyUSB0, udp:HOST (Ethernet), tcp:HOST:PORT, litex:HOST:PORT, or "
-            "sim: a simulated board",
+            "sim: a simulated board; of a model also rtl: the accelerator's Verilog in a "
+            "simulator, and model: the integer model alone",
         ),
     ],
     plan: PlanOption = None,
     heads: HeadsOption = None,
     query_blocks: QueryBlocksOption = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", help="of a model: the video, default 0")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", metavar="N", help="of a model: denoising steps, default its own"),
+    ] = None,
+    on_device: Annotated[
+        int | None,
+        typer.Option(
+            "--on-device",
+            metavar="N",
+            help="of a model: denoising steps that the device computes, the first ones; the "
+            "others the integer model; default all",
+        ),
+    ] = None,
+    simulator: Annotated[
+        str, typer.Option("--sim", metavar="NAME", help="with --device rtl: verilator or icarus")
+    ] = "verilator",
     silence: Annotated[
         float | None,
         typer.Option(
@@ -54,7 +76,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Compute heads, or a linear layer, on a board, and compare every word with the integer model.
+    """Compute heads, a layer or a model on a device; compare every word with the integer model.
 
     The board must have a bitstream of `paro synth --board`. It says itself which accelerator it
     has; options of the configuration are for --device sim alone, which compiles a simulated board
@@ -63,7 +85,12 @@ def run(
     What the link loses or changes is noticed and sent again. A run ends with the right result, or
     with one sentence that says what did not work.
 
-    Writes DIR/report.json and DIR/outputs.safetensors. Exit status 1 if a word differs.
+    Of a model the device computes all blocks of every denoising step, both halves of the guidance,
+    from one start: linear layers, attention and the vector steps between them. The host keeps
+    patches, condition and sampler. Without --plan one is calibrated.
+
+    Writes DIR/report.json and DIR/outputs.safetensors; of a model DIR/report.json, DIR/film.gif
+    (above float, below the device) and DIR/contact_sheet.png. Exit status 1 if a word differs.
 
     [bold]Examples[/bold]
 
@@ -73,8 +100,22 @@ def run(
 
       paro run capture.safetensors --plan plan.safetensors --device udp:192.168.1.50 -o run
 
+      paro run moving-digits --device rtl --rows 16 --cols 16 --steps 25 --on-device 1 -o run
+
       paro run layer.safetensors --plan plan.safetensors --device tcp:127.0.0.1:2000 -o run
     """
+    from firmware_model.models.names import is_model
+
+    if is_model(capture):
+        if heads is not None or query_blocks is not None or silence is not None:
+            raise ParoError("--heads, --query-blocks and --silence are for captures")
+        _run_model(
+            capture, output, config, device, plan, (sample or 0, steps, on_device, simulator)
+        )
+        return
+    for name, value in (("sample", sample), ("steps", steps), ("on-device", on_device)):
+        if value is not None:
+            raise ParoError(f"--{name} is for a model, but {capture} is a capture")
     check_captures([capture])
     if plan is not None:
         check_plan(plan)
@@ -119,6 +160,35 @@ def run(
     stdout.print(layers_table(title, [content]) if layer else heads_table(title, content))
     stdout.print(_verdict(report))
     if not report.passed:
+        raise typer.Exit(1)
+
+
+def _run_model(
+    model: Path,
+    output: Path,
+    config: ConfigChoice,
+    device: str,
+    plan: Path | None,
+    choices: tuple[int, int | None, int | None, str],
+) -> None:
+    """Check what can be checked at once, then run a model."""
+    if plan is not None:
+        check_file(plan, "plan")
+    if device == _SIMULATED:
+        raise ParoError("a simulated board is too small for a model; legal: rtl, model or a board")
+    if device not in ("rtl", "model"):
+        from firmware_model.host.link import open_bus
+
+        open_bus(device)  # refused as it is named, before the long work
+    sample, steps, on_device, simulator = choices
+    from sim.cosim.simulators import get_simulator
+
+    if device == "rtl":
+        get_simulator(simulator)
+    from paro.cli.network import NetworkRequest, run_network
+
+    request = NetworkRequest(model, plan, device, sample, steps, on_device, simulator, output)
+    if not run_network(request, config):
         raise typer.Exit(1)
 
 
