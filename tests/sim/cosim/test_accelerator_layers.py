@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from firmware_model.host.image import Buffer, Columns, Image, Task, place_jobs
+from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands, Job, LayerJob
+from firmware_model.host.tasks import Buffer, Columns, Task
 from firmware_model.reference.jobs import layer_job
 from firmware_model.reference.linear import (
     QuantizedInputs,
@@ -101,6 +102,7 @@ class Chain:
     def __init__(self, config: Config, tokens: int, seed: int) -> None:
         self.config, self.tokens, self.seed = config, tokens, seed
         self.tasks: list[Task] = []
+        self.jobs: list[Job] = []
         self.words: list[np.ndarray] = []
 
     def layer(self, x8: np.ndarray, outputs: int, cut: int, **places) -> np.ndarray:
@@ -132,6 +134,7 @@ class Chain:
 
     def _append(self, job: Job, cut: int, places) -> np.ndarray:
         self.tasks.append(Task(job, cut, **places))
+        self.jobs.append(job)
         words = model_outputs(self.config, job)
         if cut:
             words = cut_words(torch.from_numpy(words), cut).numpy()
@@ -194,8 +197,8 @@ def test_jobs_with_other_cuts(name, build_dir, tmp_path, seed) -> None:
     jobs = mixed_queue(config, 6, generator)
     tasks = [Task(job, cut) for job, cut in zip(jobs, (8, 0, 3, 3, 1, 0), strict=True)]
     expected = []
-    for task in tasks:
-        words = model_outputs(config, task.job)
+    for job, task in zip(jobs, tasks, strict=True):
+        words = model_outputs(config, job)
         if task.out_cut:
             words = cut_words(torch.from_numpy(words), task.out_cut).numpy().astype(np.int16)
         expected.append(words)

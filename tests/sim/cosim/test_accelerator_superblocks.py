@@ -205,7 +205,7 @@ def test_a_chain_through_memory(config, memory, build_dir, tmp_path, seed) -> No
     image = place_jobs(config, chain.tasks, 0x10000)
     done = play(config, [image], [Step()], build_dir, tmp_path, memory)
     step = assert_exact(done, 0, chain.words)
-    assert_predicted(config, [task.job for task in chain.tasks], image, memory, step)
+    assert_predicted(config, chain.jobs, image, memory, step)
 
 
 @pytest.mark.parametrize(
