@@ -9,6 +9,7 @@ from firmware_model.reorder import token_permutation
 from paro.config import Config
 from paro.config.errors import ParoError
 from paro.config.formats import OUT_BYTES
+from paro.config.vector_formats import GROUPS_MAX
 from paro.config.vector_program import (
     PASSES_MAX,
     SECOND_ROW,
@@ -22,10 +23,7 @@ from paro.config.vector_program import (
     pack_program,
 )
 
-__all__ = ["GROUPS_MAX", "VectorJob"]
-
-#: Groups of channels that a row may have.
-GROUPS_MAX = 64
+__all__ = ["VectorJob"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -22,6 +22,7 @@ from firmware_model.models.video.network import observe, plan_network, video_ite
 from firmware_model.models.video.pipeline import VideoPipeline
 from firmware_model.models.video.program import HOST
 from firmware_model.models.video.transformer import Blocks
+from firmware_model.program import Attend
 from firmware_model.progress import Steps
 from firmware_model.quality.metrics import finite, psnr_db, ssim
 from paro.cli.console import format_value, header_table, key_value_table, progress_bar, stdout
@@ -185,13 +186,8 @@ def run_network(request: NetworkRequest, choice: ConfigChoice) -> bool:
     if not 1 <= on_device <= steps:
         raise ParoError(f"--on-device {on_device} is not legal; legal: 1 to {steps}")
     network = _plan(pipeline, request.plan)
-    config = choice.build(
-        block=network.attention.block,
-        head_dim=padded_head_dim(pipeline.shape.head_dim),
-        vector_channels=_channels(network),
-    )
     with ExitStack() as stack:
-        compute = _device(request, config, stack)
+        config, compute = _device(request, choice, network, stack)
         _show_split(network, config)
         with progress_bar("video") as progress:
             counter = Steps(progress, 2 * steps)
@@ -223,35 +219,38 @@ def _channels(network: IntegerNetwork) -> int:
 
 
 def _device(
-    request: NetworkRequest,
-    config: Config,
-    stack: ExitStack,
-) -> Compute | None:
-    """What computes queues; none for the integer model alone."""
+    request: NetworkRequest, choice: ConfigChoice, network: IntegerNetwork, stack: ExitStack
+) -> tuple[Config, Compute | None]:
+    """The accelerator, and what computes queues; nothing does for the integer model alone."""
+    if request.device not in (ON_MODEL, ON_RTL):
+        return _board(request.device, stack)
+    head_dims = (step.head_dim for step in network.program.steps if isinstance(step, Attend))
+    config = choice.build(
+        block=network.attention.block,
+        head_dim=padded_head_dim(max(head_dims)),
+        vector_channels=_channels(network),
+    )
     if request.device == ON_MODEL:
-        return None
-    if request.device == ON_RTL:
-        session = Setup(request.simulator, request.output).session()
+        return config, None
+    session = Setup(request.simulator, request.output).session()
 
-        def simulate(
-            program: DeviceProgram, image: Image
-        ) -> tuple[Sequence[np.ndarray], Counters | None]:
-            run = play_steps(program.config, [image], [Step()], session, _MEMORY)
-            error = run.failure or (run.steps[0].error and run.steps[0].error.sentence)
-            if error:
-                raise ParoError(f"the simulation failed: {error}")
-            return run.outputs[0], run.steps[0].counters
+    def simulate(
+        program: DeviceProgram, image: Image
+    ) -> tuple[Sequence[np.ndarray], Counters | None]:
+        run = play_steps(config, [image], [Step()], session, _MEMORY)
+        error = run.failure or (run.steps[0].error and run.steps[0].error.sentence)
+        if error:
+            raise ParoError(f"the simulation failed: {error}")
+        return run.outputs[0], run.steps[0].counters
 
-        return simulate
+    return config, simulate
+
+
+def _board(device: str, stack: ExitStack) -> tuple[Config, Compute]:
     from firmware_model.host.board_run import run_on_board
     from fpga.soc.device import STILLNESS, connect
 
-    target = stack.enter_context(connect(request.device))
-    if target.config != config:
-        raise ParoError(
-            f"the board has the accelerator {target.config}; legal for this model and plan, with "
-            f"its array: {config}"
-        )
+    target = stack.enter_context(connect(device))
 
     def on_board(
         program: DeviceProgram, image: Image
@@ -259,7 +258,7 @@ def _device(
         run = run_on_board(target.transport, program.config, image, stillness=STILLNESS)
         return run.outputs, run.counters
 
-    return on_board
+    return target.config, on_board
 
 
 def _show_split(network: IntegerNetwork, config: Config) -> None:

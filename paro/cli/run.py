@@ -116,6 +116,20 @@ def run(
     for name, value in (("sample", sample), ("steps", steps), ("on-device", on_device)):
         if value is not None:
             raise ParoError(f"--{name} is for a model, but {capture} is a capture")
+    _run_capture(capture, output, config, device, plan, heads, query_blocks, silence)
+
+
+def _run_capture(
+    capture: Path,
+    output: Path,
+    config: ConfigChoice,
+    device: str,
+    plan: Path | None,
+    heads: str | None,
+    query_blocks: str | None,
+    silence: float | None,
+) -> None:
+    """Run heads or a layer on a board."""
     check_captures([capture])
     if plan is not None:
         check_plan(plan)

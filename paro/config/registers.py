@@ -404,7 +404,7 @@ REGISTERS: tuple[Register, ...] = (
             Field(
                 name="cause",
                 low=4,
-                width=4,
+                width=6,
                 access="ro",
                 description="Why error was set last",
             ),

@@ -19,6 +19,8 @@ CONSTANT_SHIFT_MAX = 30
 
 #: Most channels that are normalised together.
 NORM_CHANNELS_MAX = 2**13
+#: Most groups of channels (heads) that a row may have.
+GROUPS_MAX = 64
 #: Bits of the sum of their squares, twice the distance from the mean each, and of epsilon.
 SQUARES_BITS = 48
 #: Bits of the root of such a sum, its leading one included, and of its reciprocal.

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import vector_formats
 from paro.config.vector_program import Added, Left, Reduce, Right
-from rtl.vector.passes import GROUPS, command_layout
+from rtl.vector.passes import command_layout
 
 __all__ = ["BANKS", "TOTALS", "PassIssue", "beat_layout"]
 
@@ -28,7 +28,12 @@ def beat_layout(depth: int) -> data.StructLayout:
         for name, field in command_layout(depth)
         if name not in ("beats", "epsilon")
     }
-    place = {"beat": range(depth), "index": range(GROUPS), "begins": 1, "ends": 1}
+    place = {
+        "beat": range(depth),
+        "index": range(vector_formats.GROUPS_MAX),
+        "begins": 1,
+        "ends": 1,
+    }
     return data.StructLayout({**fields, **place})
 
 
@@ -89,7 +94,7 @@ class PassIssue(wiring.Component):
         active = Signal()
         beat = Signal(range(self._depth))
         group_beat = Signal(range(self._depth))
-        group = Signal(range(GROUPS))
+        group = Signal(range(vector_formats.GROUPS_MAX))
         group_last = Signal()
         copied = [name for name, _ in command.shape() if name not in ("beats", "epsilon")]
         m.d.comb += [self.beat[name].eq(command[name]) for name in copied]

@@ -12,15 +12,12 @@ from paro.config.config import bits_unsigned
 from paro.config.vector_program import Added, Left, Partner, Reduce, Right
 
 __all__ = [
-    "GROUPS",
     "SCALAR_SHIFT",
     "command_layout",
     "mantissa_shape",
     "total_layout",
 ]
 
-#: Groups of channels (heads) that a row may have.
-GROUPS = 64
 #: A shift of a product.
 SCALAR_SHIFT = unsigned(bits_unsigned(vector_formats.PRODUCT_SHIFT_MAX))
 
@@ -67,7 +64,7 @@ def total_layout(depth: int) -> data.StructLayout:
         {
             "reduce": Reduce,
             "bank": 1,
-            "index": range(GROUPS),
+            "index": range(vector_formats.GROUPS_MAX),
             "beats": range(depth),
             "places": signed(6),
             "short": 1,

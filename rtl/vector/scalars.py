@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from paro.config import formats, vector_formats
 from paro.config.vector_program import Reduce
 from rtl.lib.arithmetic import log2
-from rtl.vector.passes import GROUPS, SCALAR_SHIFT, mantissa_shape, total_layout
+from rtl.vector.passes import SCALAR_SHIFT, mantissa_shape, total_layout
 
 __all__ = ["MIDDLE_BITS", "ScalarUnit", "scalar_layout"]
 
@@ -26,7 +26,7 @@ def scalar_layout() -> data.StructLayout:
     return data.StructLayout(
         {
             "mean": 1,
-            "index": range(GROUPS),
+            "index": range(vector_formats.GROUPS_MAX),
             "middle": signed(MIDDLE_BITS),
             "factor": unsigned(vector_formats.ROOT_BITS),
             "shift": SCALAR_SHIFT,

@@ -16,7 +16,6 @@ from rtl.lib.stream_fifo import StreamFIFO
 from rtl.vector.issue import BANKS, TOTALS, PassIssue, beat_layout
 from rtl.vector.lane import VectorLane
 from rtl.vector.passes import (
-    GROUPS,
     SCALAR_SHIFT,
     command_layout,
     mantissa_shape,
@@ -63,10 +62,10 @@ class VectorUnit(wiring.Component):
 
     Contract
     --------
-    A row is whole beats, and so is a group; a row has at most `GROUPS` of them. ``HALVES`` needs
-    groups of a power of two of beats, two or more. A pass reads A and D from different memories,
-    and keeps no words in the memory that it reads partners from. What a pass reads has been made.
-    No word is -2**15.
+    A row is whole beats, and so is a group; a row has at most `GROUPS_MAX` of them. ``HALVES``
+    needs groups of a power of two of beats, two or more. A pass reads A and D from different
+    memories, and keeps no words in the memory that it reads partners from. What a pass reads has
+    been made. No word is -2**15.
 
     Latency
     -------
@@ -193,7 +192,9 @@ class VectorUnit(wiring.Component):
                 ("middles", found.mean, found.middle),
                 ("factors", ~found.mean, Cat(found.factor, found.shift)),
             ):
-                memory = Memory(shape=unsigned(len(value)), depth=GROUPS, init=[])
+                memory = Memory(
+                    shape=unsigned(len(value)), depth=vector_formats.GROUPS_MAX, init=[]
+                )
                 m.submodules[f"{name}_{bank}"] = memory
                 read, write = memory.read_port(), memory.write_port()
                 m.d.comb += [

@@ -72,6 +72,7 @@ def test_fixed_offsets() -> None:
         "QUERY_ROWS": 0x05C,
         "KEY_SLOTS": 0x060,
         "CORES": 0x064,
+        "VECTOR_CHANNELS": 0x068,
         "CYCLES_LO": 0x080,
         "WRITE_BEATS": 0x094,
         "COUNTED_CORE": 0x098,
@@ -104,7 +105,7 @@ def test_constants_and_inputs_read_at_their_addresses(stall: float, seed: int) -
     master = AxiLiteMaster(registers.s_axil, rng, stall)
     constants = {
         "IDENT": 0x4F524150,
-        "VERSION": 0x00030002,
+        "VERSION": 0x00030003,
         "ROWS": 4,
         "COLS": 4,
         "BLOCK": 16,
@@ -115,6 +116,7 @@ def test_constants_and_inputs_read_at_their_addresses(stall: float, seed: int) -
         "QUERY_ROWS": 1,
         "KEY_SLOTS": 2,
         "CORES": 1,
+        "VECTOR_CHANNELS": 0,
         "DIGEST_LO": int(CONFIG.digest()[4:], 16),
         "DIGEST_HI": int(CONFIG.digest()[:4], 16),
     }
