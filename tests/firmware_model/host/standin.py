@@ -64,6 +64,8 @@ class StandIn:
                 self.looks_until_rest = self.looks_to_rest if busy else None
             elif value & 1 and busy:
                 self.registers["STATUS"] |= 0b100 | Cause.BUSY << 4
+            elif value & 1 and not self.registers.get("QUEUE_COUNT"):
+                self.registers["STATUS"] = 0b100 | Cause.EMPTY_QUEUE << 4
             elif value & 1:
                 self.registers["STATUS"] = 1
                 self.looks_until_rest = None
