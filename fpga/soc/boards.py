@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import traceback
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -128,7 +129,19 @@ def _load(path: Path) -> Any:
     if spec is None or spec.loader is None or not path.is_file():
         raise ParoError(f"board {path} cannot be read; legal: a Python file with a LiteX target")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError:
+        raise
+    # The file is the reader's own: it may raise anything.
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = lines[-1] if lines else getattr(error, "lineno", 1)
+        raise ParoError(
+            f"board {path} does not run, line {where}: {type(error).__name__}: {error}; legal: a "
+            "Python file with a LiteX target"
+        ) from None
     return module
 
 

@@ -77,6 +77,22 @@ def test_own_boards(tmp_path, monkeypatch) -> None:
         find_soc_board(f"litex:{own}")
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x = 1\ny = 1 / 0\n", r"does not run, line 2: ZeroDivisionError: division by zero; "),
+        ("import json\njson.loads('{')\n", r"does not run, line 2: JSONDecodeError: "),
+        ("def f(:\n", r"does not run, line 1: SyntaxError: "),
+        ("raise SystemExit(3)\n", r"does not run, line 1: SystemExit: 3; "),
+    ],
+)
+def test_own_boards_that_do_not_run(text: str, sentence: str, tmp_path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(text)
+    with pytest.raises(ParoError, match=sentence + ".*a Python file with a LiteX target"):
+        find_soc_board(f"litex:{own}")
+
+
 def test_what_is_refused_before_anything_is_made(tmp_path) -> None:
     for clock in (0.0, 3.0, 400.0):
         with pytest.raises(ParoError, match=r"MHz cannot be made for ulx3s-85f; legal: 25 to 100"):
