@@ -188,6 +188,11 @@ class Config(BaseModel):
         return _clamp(self.rows * self.cols // 16, 2, 32)
 
     @property
+    def vector_rows(self) -> int:
+        """Rows that the vector unit works on by turns: roots of one while words of others pass."""
+        return _clamp(self.vector_lanes // 2, 2, 8)
+
+    @property
     def output_bytes(self) -> int:
         """Bytes of one beat of the O stream."""
         return formats.OUT_BYTES * self.output_words

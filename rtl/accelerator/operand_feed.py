@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config.vector_program import SECOND_ROW, TABLES_MAX
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
-from rtl.vector.issue import BANKS
 
 __all__ = ["OperandFeed", "feed_layout"]
 
@@ -17,10 +16,10 @@ __all__ = ["OperandFeed", "feed_layout"]
 _WAITING = 4
 
 
-def feed_layout(depth: int) -> data.StructLayout:
+def feed_layout(depth: int, banks: int) -> data.StructLayout:
     """What a pass takes: ``beats`` + 1 of them, from a ``source``, of the row in a ``bank``."""
     return data.StructLayout(
-        {"source": range(SECOND_ROW + 1), "bank": range(BANKS), "beats": range(depth)}
+        {"source": range(SECOND_ROW + 1), "bank": range(banks), "beats": range(depth)}
     )
 
 
@@ -31,8 +30,8 @@ class OperandFeed(wiring.Component):
     ----------
     beat : ShapeLike
         Words of the lanes.
-    depth : int
-        Beats of the longest row, a power of two.
+    depth, banks : int
+        Beats of the longest row, a power of two; rows in progress.
 
     Members
     -------
@@ -51,23 +50,25 @@ class OperandFeed(wiring.Component):
 
     LATENCY = 6
 
-    def __init__(self, beat: Any, depth: int):
-        self._depth = depth
+    def __init__(self, beat: Any, depth: int, banks: int):
+        self._depth, self._banks = depth, banks
         log2(depth)
         signature = stream.Signature(beat)
         super().__init__(
             {
-                "passes": In(stream.Signature(feed_layout(depth))),
+                "passes": In(stream.Signature(feed_layout(depth, banks))),
                 "address": Out(unsigned(log2(depth * TABLES_MAX))),
                 "words": In(beat),
-                "seconds": In(signature).array(BANKS),
+                "seconds": In(signature).array(banks),
                 "output": Out(signature),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.waiting = waiting = StreamFIFO(feed_layout(self._depth), depth=_WAITING)
+        m.submodules.waiting = waiting = StreamFIFO(
+            feed_layout(self._depth, self._banks), depth=_WAITING
+        )
         m.submodules.queue = queue = StreamFIFO(self.words.shape(), depth=_WAITING)
         connect(m, flipped(self.passes), waiting.input)
         connect(m, queue.output, flipped(self.output))
@@ -78,8 +79,8 @@ class OperandFeed(wiring.Component):
         comes = Signal()  # in this cycle, from a table
         passed = Signal()
         bank = turn.payload.bank
-        second = Mux(bank, *(source.payload.as_value() for source in reversed(self.seconds)))
-        second_valid = Mux(bank, *(source.valid for source in reversed(self.seconds)))
+        second = Array(source.payload.as_value() for source in self.seconds)[bank]
+        second_valid = Array(source.valid for source in self.seconds)[bank]
         m.d.comb += [
             self.address.eq(Cat(beat, turn.payload.source[: log2(TABLES_MAX)])),
             read.eq(turn.valid & of_table & (queue.level + comes < _WAITING)),

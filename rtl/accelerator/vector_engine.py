@@ -17,7 +17,6 @@ from rtl.bus.axi import run_layout
 from rtl.interfaces import o_signature
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
-from rtl.vector.issue import BANKS
 from rtl.vector.passes import command_layout
 from rtl.vector.unit import VectorUnit
 
@@ -48,7 +47,7 @@ def step_layout(config: Config) -> data.StructLayout:
 
 
 class VectorEngine(wiring.Component):
-    """Reads a step's program and tables, then sends the unit its passes, for two tokens by turns.
+    """Reads a step's program and tables, then sends the unit its passes, for some tokens by turns.
 
     Parameters
     ----------
@@ -115,13 +114,14 @@ class VectorEngine(wiring.Component):
         connect(m, reader.tokens, writer.tokens)
         connect(m, unit.results, writer.results)
         _connect_words(m, reader.words, unit.words)
-        for bank in range(BANKS):
+        for bank in range(config.vector_rows):
             connect(m, unit.mantissas[bank], writer.mantissas[bank])
         for index in range(2):
             connect(m, writer.runs[index], flipped(self.write_runs[index]))
             connect(m, writer.data[index], flipped(self.write_data[index]))
 
         step = Signal(step_layout(config))
+        bank_step = self._bank_step(m, step, setup)
         m.d.comb += [
             self.index.eq(step.index),
             reader.rows.eq(step.rows),
@@ -131,13 +131,15 @@ class VectorEngine(wiring.Component):
                 writer.outputs[name].eq(setup.header[name])
                 for name in ("rows", "int8", "mantissas")
             ),
+            reader.rows.bank_step.eq(bank_step),
+            writer.outputs.bank_step.eq(bank_step),
             setup.program.eq(step.program),
             setup.tables.eq(step.tables),
             setup.chunks.eq(step.rows.chunks),
         ]
         start = Signal()
         m.d.comb += [reader.start.eq(start), writer.start.eq(start)]
-        issued = self._issue(m, unit, reader, setup, step, start)
+        issued = self._issue(m, unit, reader, setup, step, bank_step, start)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [self.idle.eq(1), self.steps.ready.eq(1)]
@@ -163,6 +165,21 @@ class VectorEngine(wiring.Component):
                     m.next = "IDLE"
         return m
 
+    def _bank_step(self, m: Module, step: Any, setup: VectorSetup) -> Signal:
+        """Distance of the banks that are used: of all, if a row of the step fits in one's place."""
+        banks = self._config.vector_rows
+        place = 2 * self._depth // banks
+        chunks = step.rows.chunks
+        beats = Mux(setup.header.seconds > 1, chunks << 1, chunks) << log2(
+            self._config.head_dim // self._config.vector_lanes
+        )
+        bank_step = Signal(range(banks))
+        m.d.comb += bank_step.eq(banks // 2)
+        for power in reversed(range(log2(banks) - 1)):
+            with m.If(beats <= place << power):
+                m.d.comb += bank_step.eq(1 << power)
+        return bank_step
+
     def _issue(
         self,
         m: Module,
@@ -170,28 +187,36 @@ class VectorEngine(wiring.Component):
         reader: VectorReader,
         setup: VectorSetup,
         step: Any,
+        bank_step: Signal,
         start: Signal,
     ) -> Any:
-        """Send passes, of two tokens by turns, to the unit and to the feeds of its streams.
+        """Send passes, of some tokens by turns, to the unit and to the feeds of its streams.
 
         Returns whether all have been sent and taken.
         """
-        left = Signal.like(step.rows.tokens)  # tokens, those of the pair included
+        banks = self._config.vector_rows
+        left = Signal.like(step.rows.tokens)  # those of the turn included
         slot = Signal(range(SLOTS))
-        bank = Signal(range(BANKS))
+        token = Signal(range(banks))  # of the turn
+        bank = Signal(range(banks))
         known = Signal()  # the slot has been read
         sent = Signal()
-        last_bank = (bank == BANKS - 1) | (left == 1)
+        next_bank = Signal(range(banks + 1))
+        m.d.comb += next_bank.eq(bank + bank_step)
+        ends_turn = next_bank == banks
+        last_token = ends_turn | (token + 1 == left)
         last_slot = slot == setup.header.passes
         m.d.comb += setup.slot.eq(slot)
         with m.If(start):
-            m.d.sync += [left.eq(step.rows.tokens), slot.eq(1), bank.eq(0), known.eq(0)]
+            m.d.sync += [left.eq(step.rows.tokens), slot.eq(1), token.eq(0), bank.eq(0)]
+            m.d.sync += known.eq(0)
         with m.Elif(sent):
-            m.d.sync += bank.eq(Mux(last_bank, 0, bank + 1))
-            with m.If(last_bank):
-                m.d.sync += [slot.eq(Mux(last_slot, 1, slot + 1)), known.eq(0)]
+            m.d.sync += [token.eq(token + 1), bank.eq(next_bank)]
+            with m.If(last_token):
+                m.d.sync += [slot.eq(Mux(last_slot, 1, slot + 1)), token.eq(0), bank.eq(0)]
+                m.d.sync += known.eq(0)
                 with m.If(last_slot):
-                    m.d.sync += left.eq(Mux(left > BANKS, left - BANKS, 0))
+                    m.d.sync += left.eq(left - token - 1)
         with m.Else():
             m.d.sync += known.eq(1)
 
@@ -206,7 +231,7 @@ class VectorEngine(wiring.Component):
             command.beats.eq((step.rows.chunks << log2(self._config.head_dim) - lanes) - 1),
             command.group.eq((now.group >> lanes) - 1),
         ]
-        for name, _ in command_layout(self._depth):
+        for name, _ in command_layout(self._depth, banks):
             if name not in _OWN_FIELDS:
                 m.d.comb += command[name].eq(now[name])
         feeds = self._feed(m, unit, reader, setup)
@@ -233,7 +258,9 @@ class VectorEngine(wiring.Component):
         feeds = []
         for index, name in enumerate(("others", "addends")):
             sink = getattr(unit, name)
-            m.submodules[name] = feed = OperandFeed(sink.payload.shape(), self._depth)
+            m.submodules[name] = feed = OperandFeed(
+                sink.payload.shape(), self._depth, self._config.vector_rows
+            )
             _connect_words(m, feed.output, sink)
             m.d.comb += [
                 setup.addresses[index].eq(feed.address),

@@ -1,6 +1,6 @@
 """Vector reader: programs, tables and tokens' rows from memory to the vector unit."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Module, Mux, Signal, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -19,7 +19,6 @@ from rtl.interfaces import token_count_shape
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 from rtl.lib.stream_resize import StreamResize
-from rtl.vector.issue import BANKS
 
 __all__ = ["VectorReader", "rows_layout"]
 
@@ -38,7 +37,8 @@ class _Kind(enum.Enum, shape=2):
 def rows_layout(config: Config) -> data.StructLayout:
     """Rows to read: ``tokens`` of a walk, at least 1, from ``position`` on.
 
-    Of ``chunks`` times head_dim words each, and second rows ``seconds`` times as long.
+    Of ``chunks`` times head_dim words each, and second rows ``seconds`` times as long, for every
+    ``bank_step``-th bank of the unit by turns.
     """
     address, stride = unsigned(MEMORY_ADDRESS_BITS), unsigned(ROW_STRIDE_BITS)
     return data.StructLayout(
@@ -48,6 +48,7 @@ def rows_layout(config: Config) -> data.StructLayout:
             "tokens": token_count_shape(config),
             "chunks": unsigned(bits_unsigned(config.vector_channels // config.head_dim)),
             "seconds": range(SECONDS_MAX + 1),
+            "bank_step": range(config.vector_rows),
             "base": address,
             "row_stride": stride,
             "second_base": address,
@@ -76,7 +77,7 @@ class VectorReader(wiring.Component):
     words : Out, stream
         Beats of rows, one token after another.
     seconds : Out, stream of each bank
-        Beats of second rows, of every other token.
+        Beats of second rows.
     tokens : Out, stream
         Every token whose rows have been asked for.
     runs : Out, stream of `run_layout`
@@ -96,7 +97,7 @@ class VectorReader(wiring.Component):
                 "setup_runs": In(run),
                 "setup": Out(stream.Signature(unsigned(SETUP_BITS))),
                 "words": Out(beat),
-                "seconds": Out(beat).array(BANKS),
+                "seconds": Out(beat).array(config.vector_rows),
                 "tokens": Out(stream.Signature(token_count_shape(config))),
                 "runs": Out(run),
                 "units": In(stream.Signature(unsigned(8 * config.load_bytes))),
@@ -148,7 +149,12 @@ class VectorReader(wiring.Component):
         # Room in beats: what is asked for takes it, what leaves gives it back.
         has_second = rows.seconds != 0
         room = Signal(range(2 * longest + 1), init=2 * longest)
-        second_room = Signal(range(longest + 1), init=longest)
+        bank = Signal(range(config.vector_rows))  # of the next token
+        second_rooms = [
+            Signal(range(depth + 1), init=depth, name=f"second_room_{index}")
+            for index, depth in enumerate(_second_depths(config))
+        ]
+        second_room = Array(second_rooms)[bank]
         m.submodules.walker = walker = TokenWalker(config)
         m.submodules.asked = asked = StreamFIFO(token_count_shape(config), depth=TOKENS)
         connect(m, asked.output, flipped(self.tokens))
@@ -173,11 +179,16 @@ class VectorReader(wiring.Component):
                 runs.tokens.payload.token.eq(token.payload.token),
                 runs.tokens.payload.last.eq(1),
             ]
-        left = Cat(port.valid & port.ready for port in self.seconds).any()
-        m.d.sync += [
-            room.eq(room - Mux(goes, row_beats, 0) + (self.words.valid & self.words.ready)),
-            second_room.eq(second_room - Mux(goes & has_second, second_beats, 0) + left),
-        ]
+        taken = self.words.valid & self.words.ready
+        m.d.sync += room.eq(room - Mux(goes, row_beats, 0) + taken)
+        for index, (own, port) in enumerate(zip(second_rooms, self.seconds, strict=True)):
+            asks = goes & has_second & (bank == index)
+            taken = port.valid & port.ready
+            m.d.sync += own.eq(own - Mux(asks, second_beats, 0) + taken)
+        with m.If(self.start):
+            m.d.sync += bank.eq(0)
+        with m.Elif(goes):
+            m.d.sync += bank.eq(bank + rows.bank_step)
         self._walk(m, walker)
         self._ask(m, places)
         return m
@@ -273,17 +284,20 @@ class VectorReader(wiring.Component):
             row_queue.input.valid.eq(cut[_Kind.ROW].valid),
             cut[_Kind.ROW].ready.eq(row_queue.input.ready),
         ]
-        bank = Signal(range(BANKS))
+        bank = Signal(range(config.vector_rows))
         passed = Signal.like(second_beats)
         source = cut[_Kind.SECOND]
         with m.If(self.start):
             m.d.sync += [bank.eq(0), passed.eq(0)]
         with m.Elif(source.valid & source.ready):
             ends = passed == second_beats - 1
-            m.d.sync += [passed.eq(Mux(ends, 0, passed + 1)), bank.eq(bank + ends)]
+            m.d.sync += [
+                passed.eq(Mux(ends, 0, passed + 1)),
+                bank.eq(bank + Mux(ends, self.rows.bank_step, 0)),
+            ]
         queues = []
-        for index in range(BANKS):
-            m.submodules[f"second_queue_{index}"] = queue = StreamFIFO(beat, depth=longest)
+        for index, depth in enumerate(_second_depths(config)):
+            m.submodules[f"second_queue_{index}"] = queue = StreamFIFO(beat, depth=depth)
             m.d.comb += [
                 queue.input.payload.eq(source.payload),
                 queue.input.valid.eq(source.valid & (bank == index)),
@@ -292,3 +306,9 @@ class VectorReader(wiring.Component):
                 m.d.comb += source.ready.eq(queue.input.ready)
             queues.append(queue)
         return row_queue, queues
+
+
+def _second_depths(config: Config) -> list[int]:
+    """Beats of second rows that are kept for each bank: the more, the longer its rows may be."""
+    longest, banks = config.vector_channels // config.vector_lanes, config.vector_rows
+    return [longest if not bank else 2 * longest * (bank & -bank) // banks for bank in range(banks)]

@@ -1,6 +1,6 @@
 """Vector writer: words and mantissas of the vector unit to runs of memory and their data."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -15,7 +15,6 @@ from rtl.interfaces import o_signature, token_count_shape
 from rtl.lib.arithmetic import log2
 from rtl.lib.stream_fifo import StreamFIFO
 from rtl.lib.stream_resize import StreamResize
-from rtl.vector.issue import BANKS
 from rtl.vector.passes import mantissa_shape
 
 __all__ = ["VectorWriter", "outputs_layout"]
@@ -27,7 +26,8 @@ _SCALE_UNITS = 4
 def outputs_layout(config: Config) -> data.StructLayout:
     """What ``tokens`` tokens put out, at least 1.
 
-    ``rows`` of ``chunks`` times head_dim words, of 8 bits each or of 16, and ``mantissas``.
+    ``rows`` of ``chunks`` times head_dim words, of 8 bits each or of 16, and ``mantissas``, of
+    every ``bank_step``-th bank of the unit by turns.
     """
     return data.StructLayout(
         {
@@ -36,6 +36,7 @@ def outputs_layout(config: Config) -> data.StructLayout:
             "rows": 1,
             "int8": 1,
             "mantissas": 1,
+            "bank_step": range(config.vector_rows),
             "base": unsigned(MEMORY_ADDRESS_BITS),
             "row_stride": unsigned(ROW_STRIDE_BITS),
             "scales": unsigned(MEMORY_ADDRESS_BITS),
@@ -60,7 +61,7 @@ class VectorWriter(wiring.Component):
     results : In, stream
         Beats of their words.
     mantissas : In, stream of each bank
-        Of every other token.
+        See `outputs_layout`.
     runs, data : Out, stream of `run_layout`, `rtl.interfaces.o_signature`
         Of rows, then of mantissas.
     idle : Out, 1
@@ -76,7 +77,7 @@ class VectorWriter(wiring.Component):
                 "start": In(1),
                 "tokens": In(stream.Signature(token_count_shape(config))),
                 "results": In(stream.Signature(beat)),
-                "mantissas": In(stream.Signature(mantissa_shape())).array(BANKS),
+                "mantissas": In(stream.Signature(mantissa_shape())).array(config.vector_rows),
                 "runs": Out(stream.Signature(run_layout(config))).array(2),
                 "data": Out(o_signature(config)).array(2),
                 "idle": Out(1),
@@ -165,10 +166,10 @@ class VectorWriter(wiring.Component):
         )
         connect(m, resize.output, queue.input)
         left = Signal.like(outputs.tokens)
-        bank = Signal(range(BANKS))
+        bank = Signal(range(config.vector_rows))
         fills = ~left.any() & resize.partial
-        valid = Mux(bank, self.mantissas[1].valid, self.mantissas[0].valid)
-        word = Mux(bank, self.mantissas[1].payload, self.mantissas[0].payload)
+        valid = Array(port.valid for port in self.mantissas)[bank]
+        word = Array(port.payload for port in self.mantissas)[bank]
         taken = left.any() & valid & resize.input.ready
         m.d.comb += [
             resize.input.valid.eq((left.any() & valid) | fills),
@@ -184,7 +185,7 @@ class VectorWriter(wiring.Component):
                 address.eq(outputs.scales),
             ]
         with m.Elif(taken):
-            m.d.sync += [left.eq(left - 1), bank.eq(bank + 1)]
+            m.d.sync += [left.eq(left - 1), bank.eq(bank + outputs.bank_step)]
 
         run = self.runs[1]
         waiting = Signal(range(_SCALE_UNITS * units + 1))  # units of no run yet

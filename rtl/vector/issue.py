@@ -2,7 +2,7 @@
 
 from functools import reduce
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,22 +10,20 @@ from paro.config import vector_formats
 from paro.config.vector_program import Added, Left, Reduce, Right
 from rtl.vector.passes import command_layout
 
-__all__ = ["BANKS", "TOTALS", "PassIssue", "beat_layout"]
+__all__ = ["TOTALS", "PassIssue", "beat_layout"]
 
-#: Rows in progress.
-BANKS = 2
 #: Totals of groups on their way to a bank's scalar unit.
 TOTALS = 8
 
 
-def beat_layout(depth: int) -> data.StructLayout:
+def beat_layout(depth: int, banks: int) -> data.StructLayout:
     """A beat of a pass: fields of its command but those of the whole row, and its place.
 
     ``beat`` of the row and ``index`` of its group; whether it ``begins`` and ``ends`` that.
     """
     fields = {
         name: field.shape
-        for name, field in command_layout(depth)
+        for name, field in command_layout(depth, banks)
         if name not in ("beats", "epsilon")
     }
     place = {
@@ -47,6 +45,8 @@ class PassIssue(wiring.Component):
     ----------
     depth : int
         Beats of the longest row, a power of two.
+    banks : int
+        Rows in progress.
     latency : int
         Cycles from a beat to its words in memory.
     queue : int
@@ -70,19 +70,20 @@ class PassIssue(wiring.Component):
         Nothing is under way.
     """
 
-    def __init__(self, *, depth: int, latency: int, queue: int):
-        self._depth, self._latency, self._queue = depth, latency, queue
+    def __init__(self, *, depth: int, banks: int, latency: int, queue: int):
+        self._depth, self._banks = depth, banks
+        self._latency, self._queue = latency, queue
         epsilon = unsigned(vector_formats.SQUARES_BITS - 1)
         super().__init__(
             {
-                "commands": In(stream.Signature(command_layout(depth))),
+                "commands": In(stream.Signature(command_layout(depth, banks))),
                 "available": In(3),
                 "take": Out(3),
                 "go": Out(1),
-                "beat": Out(beat_layout(depth)),
-                "epsilon": Out(data.ArrayLayout(epsilon, BANKS)),
-                "kept": In(BANKS),
-                "found": In(BANKS),
+                "beat": Out(beat_layout(depth, banks)),
+                "epsilon": Out(data.ArrayLayout(epsilon, banks)),
+                "kept": In(banks),
+                "found": In(banks),
                 "sent": In(1),
                 "idle": Out(1),
             }
@@ -90,7 +91,7 @@ class PassIssue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        command = Signal(command_layout(self._depth))
+        command = Signal(command_layout(self._depth, self._banks))
         active = Signal()
         beat = Signal(range(self._depth))
         group_beat = Signal(range(self._depth))
@@ -115,7 +116,7 @@ class PassIssue(wiring.Component):
                 group_beat.eq(Mux(group_last, 0, group_beat + 1)),
                 group.eq(group + group_last),
             ]
-        for bank in range(BANKS):
+        for bank in range(self._banks):
             with m.If(active & (command.bank == bank) & (command.reduce == Reduce.SQUARES)):
                 m.d.sync += self.epsilon[bank].eq(command.epsilon)
         self._wait(m, command, active, group_last)
@@ -124,9 +125,9 @@ class PassIssue(wiring.Component):
     def _wait(self, m: Module, command, active: Signal, group_last: Signal) -> None:
         """When a command begins, and a beat goes."""
         reserved = Signal(range(self._queue + 1))
-        pending = [Signal(range(TOTALS + 1), name=f"pending_{bank}") for bank in range(BANKS)]
+        pending = [Signal(range(TOTALS + 1), name=f"pending_{bank}") for bank in range(self._banks)]
         writing = [
-            Signal(range(self._latency + 2), name=f"writing_{bank}") for bank in range(BANKS)
+            Signal(range(self._latency + 2), name=f"writing_{bank}") for bank in range(self._banks)
         ]
         offered = self.commands.payload
         reads = ~offered.loads | (offered.added == Added.ROW)
@@ -147,15 +148,15 @@ class PassIssue(wiring.Component):
         )
         there = [~taken | self.available[place] for place, taken in enumerate(takes)]
         totals = command.reduce != Reduce.NOTHING
-        full = Signal(BANKS)
+        full = Signal(self._banks)
         m.d.comb += [
-            self.commands.ready.eq(~active & Mux(offered.bank, free[1], free[0])),
+            self.commands.ready.eq(~active & Array(free)[offered.bank]),
             full.eq(Cat(count == TOTALS for count in pending)),
             self.go.eq(
                 active
                 & reduce(lambda a, b: a & b, there)
                 & ~(command.sends & (reserved == self._queue))
-                & ~(totals & group_last & Mux(command.bank, full[1], full[0]))
+                & ~(totals & group_last & full.bit_select(command.bank, 1))
             ),
             self.idle.eq(
                 ~active
@@ -165,7 +166,7 @@ class PassIssue(wiring.Component):
         ]
         m.d.comb += [self.take[place].eq(self.go & taken) for place, taken in enumerate(takes)]
         m.d.sync += reserved.eq(reserved + (self.go & command.sends) - self.sent)
-        for bank in range(BANKS):
+        for bank in range(self._banks):
             own = self.go & (command.bank == bank)
             m.d.sync += [
                 writing[bank].eq(writing[bank] + (own & command.keeps) - self.kept[bank]),

@@ -22,10 +22,10 @@ __all__ = [
 SCALAR_SHIFT = unsigned(bits_unsigned(vector_formats.PRODUCT_SHIFT_MAX))
 
 
-def command_layout(depth: int) -> data.StructLayout:
+def command_layout(depth: int, banks: int) -> data.StructLayout:
     """A pass over a row.
 
-    Fields: ``bank``, which of the two rows in progress; ``beats`` of the row and of a ``group``,
+    Fields: ``bank``, which of the rows in progress; ``beats`` of the row and of a ``group``,
     each less 1; ``loads``, A's words come from `words` and not from memory ``row``; ``left``,
     ``right``, ``added``, ``partner`` and ``shift``; ``reduce`` with ``epsilon``, ``places`` (p of a
     norm, j of INT8) and ``short`` (mantissas of 8 bits); ``silu`` or GELU, with ``fraction`` bits;
@@ -34,7 +34,7 @@ def command_layout(depth: int) -> data.StructLayout:
     """
     return data.StructLayout(
         {
-            "bank": 1,
+            "bank": range(banks),
             "beats": range(depth),
             "group": range(depth),
             "loads": 1,
@@ -58,12 +58,12 @@ def command_layout(depth: int) -> data.StructLayout:
     )
 
 
-def total_layout(depth: int) -> data.StructLayout:
+def total_layout(depth: int, banks: int) -> data.StructLayout:
     """What a pass found of a group: ``value``, signed for a sum; the rest as in the command."""
     return data.StructLayout(
         {
             "reduce": Reduce,
-            "bank": 1,
+            "bank": range(banks),
             "index": range(vector_formats.GROUPS_MAX),
             "beats": range(depth),
             "places": signed(6),

@@ -44,8 +44,8 @@ class ScalarUnit(wiring.Component):
     ----------
     lanes : int
         Channels of a beat, a power of two.
-    depth : int
-        Beats of the longest row.
+    depth, banks : int
+        Beats of the longest row, rows in progress.
 
     Members
     -------
@@ -67,11 +67,11 @@ class ScalarUnit(wiring.Component):
     ROOT_LATENCY = 9 + _STEPS + _STEPS + 1
     LARGEST_LATENCY = 2 + 7 + _STEPS + 1
 
-    def __init__(self, *, lanes: int, depth: int):
+    def __init__(self, *, lanes: int, depth: int, banks: int):
         self._lanes = lanes
         super().__init__(
             {
-                "totals": In(stream.Signature(total_layout(depth))),
+                "totals": In(stream.Signature(total_layout(depth, banks))),
                 "found": Out(scalar_layout()),
                 "done": Out(1),
                 "mantissas": Out(stream.Signature(mantissa_shape())),

@@ -8,7 +8,7 @@ from paro.config import formats, vector_formats
 from paro.config.vector_program import Reduce
 from rtl.lib.arithmetic import log2
 from rtl.lib.delay import delayed
-from rtl.vector.issue import BANKS, beat_layout
+from rtl.vector.issue import beat_layout
 from rtl.vector.lane import VectorLane
 from rtl.vector.passes import total_layout
 
@@ -20,8 +20,8 @@ class GroupTotals(wiring.Component):
 
     Parameters
     ----------
-    lanes, depth : int
-        Channels of a beat, beats of the longest row.
+    lanes, depth, banks : int
+        Channels of a beat, beats of the longest row, rows in progress.
 
     Members
     -------
@@ -38,7 +38,7 @@ class GroupTotals(wiring.Component):
         A cycle after the ``beat`` that ends a group.
     """
 
-    def __init__(self, *, lanes: int, depth: int):
+    def __init__(self, *, lanes: int, depth: int, banks: int):
         self._lanes = lanes
         square = unsigned(2 * (vector_formats.FACTOR_BITS - 1))
         epsilon = unsigned(vector_formats.SQUARES_BITS - 1)
@@ -47,10 +47,10 @@ class GroupTotals(wiring.Component):
                 "squares": In(data.ArrayLayout(square, lanes)),
                 "words": In(data.ArrayLayout(signed(formats.OUT_BITS), lanes)),
                 "valid": In(1),
-                "beat": In(beat_layout(depth)),
-                "epsilon": In(data.ArrayLayout(epsilon, BANKS)),
+                "beat": In(beat_layout(depth, banks)),
+                "epsilon": In(data.ArrayLayout(epsilon, banks)),
                 "done": Out(1),
-                "total": Out(total_layout(depth)),
+                "total": Out(total_layout(depth, banks)),
             }
         )
 
@@ -76,7 +76,7 @@ class GroupTotals(wiring.Component):
         is_squares = beat.reduce == Reduce.SQUARES
         sofar = Signal(signed(vector_formats.SQUARES_BITS + 1))
         joined = Signal(signed(vector_formats.SQUARES_BITS + 1))
-        first = Mux(is_squares, Mux(beat.bank, self.epsilon[1], self.epsilon[0]), 0)
+        first = Mux(is_squares, self.epsilon[beat.bank], 0)
         before = Mux(beat.begins, first, sofar)
         with m.Switch(beat.reduce):
             with m.Case(Reduce.SUM):

@@ -1,8 +1,8 @@
-"""The vector unit: passes over rows of words, two rows in progress."""
+"""The vector unit: passes over rows of words, several rows in progress."""
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -13,7 +13,7 @@ from rtl.lib.arithmetic import log2
 from rtl.lib.delay import delay_line, delayed
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
-from rtl.vector.issue import BANKS, TOTALS, PassIssue, beat_layout
+from rtl.vector.issue import TOTALS, PassIssue, beat_layout
 from rtl.vector.lane import VectorLane
 from rtl.vector.passes import (
     SCALAR_SHIFT,
@@ -35,16 +35,20 @@ _INPUTS = ("words", "others", "addends")
 class VectorUnit(wiring.Component):
     """Runs commands in their order, a beat of `lanes` channels a cycle.
 
-    Of each of two rows in progress (banks) it holds two copies, in memories 0 and 1, and M and R of
-    each group, for which each has a scalar unit. A pass begins when the words and scalars that
-    earlier passes of its bank make for it are there; meanwhile passes of the other bank run. So
-    whoever sends commands alternates between two tokens, and hides the latency of roots and
+    Of each row in progress (in a bank) it holds two copies, in memories 0 and 1, and M and R of
+    each group, for which each bank has a scalar unit. A pass begins when the words and scalars
+    that earlier passes of its bank make for it are there; meanwhile passes of other banks run. So
+    whoever sends commands takes several tokens by turns, and hides the latency of roots and
     quotients.
+
+    A memory holds two of the longest rows. Bank b begins at place b of as many equal ones; a row
+    that is longer than a place takes those of the banks after it, which are then not used.
 
     Parameters
     ----------
     config : Config
-        The core that it serves: ``vector_lanes`` are the channels of a beat.
+        The core that it serves: ``vector_lanes`` are the channels of a beat, ``vector_rows`` the
+        banks.
     channels : int
         Of the longest row, a power of two.
 
@@ -78,18 +82,18 @@ class VectorUnit(wiring.Component):
     QUEUE = 2 * LATENCY
 
     def __init__(self, config: Config, channels: int):
-        self._lanes = config.vector_lanes
+        self._lanes, self._banks = config.vector_lanes, config.vector_rows
         self._depth = channels // self._lanes
         log2(self._depth)
         beat = data.ArrayLayout(signed(formats.OUT_BITS), self._lanes)
         super().__init__(
             {
-                "commands": In(stream.Signature(command_layout(self._depth))),
+                "commands": In(stream.Signature(command_layout(self._depth, self._banks))),
                 "words": In(stream.Signature(beat)),
                 "others": In(stream.Signature(beat)),
                 "addends": In(stream.Signature(beat)),
                 "results": Out(stream.Signature(beat)),
-                "mantissas": Out(stream.Signature(mantissa_shape())).array(BANKS),
+                "mantissas": Out(stream.Signature(mantissa_shape())).array(self._banks),
                 "idle": Out(1),
             }
         )
@@ -97,7 +101,9 @@ class VectorUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         depth, latency = self._depth, self.LATENCY
-        m.submodules.issue = issue = PassIssue(depth=depth, latency=latency, queue=self.QUEUE)
+        m.submodules.issue = issue = PassIssue(
+            depth=depth, banks=self._banks, latency=latency, queue=self.QUEUE
+        )
         connect(m, flipped(self.commands), issue.commands)
         m.submodules.output = output = StreamFIFO(self.results.payload.shape(), depth=self.QUEUE)
         connect(m, output.output, flipped(self.results))
@@ -113,7 +119,7 @@ class VectorUnit(wiring.Component):
             inputs[name] = delayed(m, queue.output.payload.as_value(), 1, name)
 
         # Element i of a line is i cycles after its beat's issue.
-        layout = beat_layout(depth)
+        layout = beat_layout(depth, self._banks)
         line = [
             data.View(layout, value)
             for value in delay_line(m, issue.beat.as_value(), latency + 1, "beat")
@@ -132,11 +138,13 @@ class VectorUnit(wiring.Component):
             Mux(now.added == Added.ROW, other_row, inputs["addends"]),
         )
 
-        m.submodules.totals = totals = GroupTotals(lanes=self._lanes, depth=depth)
+        m.submodules.totals = totals = GroupTotals(
+            lanes=self._lanes, depth=depth, banks=self._banks
+        )
         scalars = []
-        for bank in range(BANKS):
-            unit = ScalarUnit(lanes=self._lanes, depth=depth)
-            waiting = StreamFIFO(total_layout(depth), depth=TOTALS)
+        for bank in range(self._banks):
+            unit = ScalarUnit(lanes=self._lanes, depth=depth, banks=self._banks)
+            waiting = StreamFIFO(total_layout(depth, self._banks), depth=TOTALS)
             m.submodules[f"scalars_{bank}"], m.submodules[f"totals_{bank}"] = unit, waiting
             connect(m, waiting.output, unit.totals)
             connect(m, unit.mantissas, flipped(self.mantissas[bank]))
@@ -168,15 +176,16 @@ class VectorUnit(wiring.Component):
         half = (beat.group + 1) >> 1
         partner = Mux(beat.partner == Partner.HALVES, beat.beat ^ half, beat.beat)
         reads = []
+        room = log2(2 * self._depth // self._banks)
         for row in range(2):
             shape = unsigned(formats.OUT_BITS * self._lanes)
-            memory = Memory(shape=shape, depth=BANKS * self._depth, init=[])
+            memory = Memory(shape=shape, depth=2 * self._depth, init=[])
             m.submodules[f"row_{row}"] = memory
             read, write = memory.read_port(), memory.write_port()
             address = Mux(~beat.loads & (beat.row == row), partner, beat.beat)
             m.d.comb += [
-                read.addr.eq(Cat(address[: log2(self._depth)], beat.bank)),
-                write.addr.eq(Cat(last.beat, last.bank)),
+                read.addr.eq(address[: log2(self._depth)] | beat.bank << room),
+                write.addr.eq(last.beat | last.bank << room),
                 write.data.eq(made),
                 write.en.eq(written & last.keeps & (last.kept == row)),
             ]
@@ -205,7 +214,7 @@ class VectorUnit(wiring.Component):
                 ]
                 reads[name].append(read.data)
         bank = delayed(m, beat.bank, 1, "scalars_of")
-        middle, factor = (Mux(bank, second, first) for first, second in reads.values())
+        middle, factor = (Array(of_banks)[bank] for of_banks in reads.values())
         return middle.as_signed(), factor
 
     def _compute(

@@ -141,11 +141,11 @@ def block_rows(width: int, head: int, lanes: int, bank: int, rng: random.Random)
 
 
 def interleaved(
-    rows: list[Row],
+    rows: list[Row], turn: int
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any], list[Any], list[int]]]:
-    """Passes of pairs of rows by turns, as whoever sends commands should."""
-    for pair in zip(rows[::2], rows[1::2], strict=True):
-        steps = [zip(row.passes, row.taken, row.sent, row.mantissas, strict=True) for row in pair]
+    """Passes of so many rows by turns, as whoever sends commands should."""
+    for some in zip(*(rows[first::turn] for first in range(turn)), strict=True):
+        steps = [zip(row.passes, row.taken, row.sent, row.mantissas, strict=True) for row in some]
         for both in zip_longest(*steps):
             yield from (step for step in both if step is not None)
 
@@ -162,13 +162,13 @@ class Streams:
         default_factory=lambda: {name: [] for name in INPUTS}
     )
     sent: list[list[int]] = field(default_factory=list)
-    mantissas: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    mantissas: tuple[list[int], ...] = ()
 
 
-def streams(rows: list[Row]) -> Streams:
-    """Streams of rows, pair by pair."""
-    made = Streams()
-    for command, taken, beats, scales in interleaved(rows):
+def streams(rows: list[Row], banks: int = 2, turn: int = 2) -> Streams:
+    """Streams of rows, some by turns."""
+    made = Streams(mantissas=tuple([] for _ in range(banks)))
+    for command, taken, beats, scales in interleaved(rows, turn):
         made.commands.append(command)
         for name in INPUTS:
             made.inputs[name] += taken[name]

@@ -79,7 +79,7 @@ def test_every_total(stall, seed):
     rng = random.Random(seed)
     cases: list[tuple[Any, ...]] = [*sums(rng), *squares(rng), *largest(rng)]
     rng.shuffle(cases)
-    unit = ScalarUnit(lanes=LANES, depth=DEPTH)
+    unit = ScalarUnit(lanes=LANES, depth=DEPTH, banks=2)
     sender = Sender(unit.totals, [case[0] for case in cases], rng, stall)
     scales = [case[2] for case in cases if len(case) == 3]
     receiver = Receiver(unit.mantissas, rng, stall)

@@ -15,9 +15,15 @@ from tests.rtl.vector.rows import block_rows, random_row, streams
 CHANNELS, HEAD = 64, 16
 
 
-def run(unit: VectorUnit, rows: list[Any], rng: random.Random, stalls: dict[str, float]) -> int:
+def run(
+    unit: VectorUnit,
+    rows: list[Any],
+    rng: random.Random,
+    stalls: dict[str, float],
+    turn: int = 2,
+) -> int:
     """Play rows; returns cycles. All that is sent is compared."""
-    play = streams(rows)
+    play = streams(rows, len(unit.mantissas), turn)
     senders = [
         Sender(getattr(unit, name), beats, rng, stalls.get(name, 0.0))
         for name, beats in {"commands": play.commands, **play.inputs}.items()
@@ -33,13 +39,14 @@ def run(unit: VectorUnit, rows: list[Any], rng: random.Random, stalls: dict[str,
             await ctx.tick()
         assert ctx.get(unit.idle)
 
-    async def take_first(ctx: Any) -> None:
-        await scales[0].receive(ctx, len(play.mantissas[0]))
+    def take_of(bank: int) -> Any:
+        async def take_mantissas(ctx: Any) -> None:
+            await scales[bank].receive(ctx, len(play.mantissas[bank]))
 
-    async def take_second(ctx: Any) -> None:
-        await scales[1].receive(ctx, len(play.mantissas[1]))
+        return take_mantissas
 
-    simulate(unit, take, take_first, take_second, *(sender.send for sender in senders))
+    takers = [take_of(bank) for bank in range(len(scales))]
+    simulate(unit, take, *takers, *(sender.send for sender in senders))
     assert [list(beat) for beat in results.items] == play.sent
     assert tuple(receiver.items for receiver in scales) == play.mantissas
     return cycles[0]
@@ -66,8 +73,23 @@ def test_other_arrays(rows, cols, lanes, channels, head, seed):
     rng = random.Random(seed)
     config = Config(rows=rows, cols=cols)
     assert config.vector_lanes == lanes
-    played = [random_row(channels, head, lanes, n % 2, rng) for n in range(12)]
+    # The longest rows: two of them are in progress.
+    banks = (0, config.vector_rows // 2)
+    played = [random_row(channels, head, lanes, banks[n % 2], rng) for n in range(12)]
     run(VectorUnit(config, channels), played, rng, {"results": 0.2, "words": 0.2})
+
+
+@pytest.mark.parametrize(("rows", "cols", "turn"), [(8, 16, 4), (16, 16, 8), (16, 16, 4)])
+def test_short_rows_in_all_banks(rows, cols, turn, seed):
+    """As many rows in progress as fit, of every place or of every other one."""
+    rng = random.Random(seed)
+    config = Config(rows=rows, cols=cols)
+    step = config.vector_rows // turn
+    channels = config.vector_lanes * 2 * step
+    lanes = config.vector_lanes
+    played = [random_row(channels, channels, lanes, n % turn * step, rng) for n in range(2 * turn)]
+    unit = VectorUnit(config, channels * turn // 2)
+    run(unit, played, rng, {"results": 0.2, "words": 0.2}, turn)
 
 
 def test_lanes_are_never_too_many():

@@ -41,7 +41,7 @@ def packed(beat: list[int]) -> int:
 def scenario(seed: int, stall: float, rows: int) -> dict[str, Any]:
     rng = random.Random(seed)
     lanes = CONFIG.vector_lanes
-    layout = command_layout(CHANNELS // lanes)
+    layout = command_layout(CHANNELS // lanes, CONFIG.vector_rows)
     made = [random_row(CHANNELS, HEAD, lanes, n % 2, rng) for n in range(rows)]
     play = streams(made)
     assert play.sent
