@@ -10,7 +10,10 @@ from firmware_model.models.diffusers_adapter.block_steps import BlockSteps
 from firmware_model.models.network import ChannelConstants
 from paro.config.errors import ParoError
 
-__all__ = ["RULES", "BlockParameters", "Rule"]
+__all__ = ["GRID", "RULES", "TEXT", "BlockParameters", "Rule"]
+
+#: Arguments of a block: tokens of the text, and of the grid.
+TEXT, GRID = "encoder_hidden_states", "hidden_states"
 
 
 @dataclass(eq=False)
@@ -66,10 +69,13 @@ class Rule:
         returns the tensor that it makes.
     constants : Callable
         Gives the constants of an item of a batch, from the arguments that the first block is given.
+    returns : tuple of str
+        Arguments of which a block returns others, in its sequence.
     """
 
     steps: Callable[[BlockSteps, Any, str, int], str]
     constants: Callable[[BlockParameters, Any, Mapping[str, Any], int], None]
+    returns: tuple[str, ...]
 
 
 def _modulation(condition: torch.Tensor, norm: Any, parts: int) -> tuple[torch.Tensor, ...]:
@@ -102,7 +108,7 @@ def _dit_steps(own: BlockSteps, block: Any, source: str, layer: int) -> str:
 
 def _dit_constants(found: BlockParameters, block: Any, given: Mapping[str, Any], item: int) -> None:
     conditions = block.norm1.emb(
-        given["timestep"], given["class_labels"], hidden_dtype=given["hidden_states"].dtype
+        given["timestep"], given["class_labels"], hidden_dtype=given[GRID].dtype
     )
     shift, scale, gate, ff_shift, ff_scale, ff_gate = _modulation(conditions[item], block.norm1, 6)
     found.give("norm1", 1 + scale, shift)
@@ -268,8 +274,8 @@ def _flux_single_constants(
 
 #: By the name of the class in diffusers.
 RULES: Mapping[str, Rule] = {
-    "BasicTransformerBlock": Rule(_dit_steps, _dit_constants),
-    "CogVideoXBlock": Rule(_cogvideox_steps, _cogvideox_constants),
-    "FluxTransformerBlock": Rule(_flux_steps, _flux_constants),
-    "FluxSingleTransformerBlock": Rule(_flux_single_steps, _flux_single_constants),
+    "BasicTransformerBlock": Rule(_dit_steps, _dit_constants, (GRID,)),
+    "CogVideoXBlock": Rule(_cogvideox_steps, _cogvideox_constants, (GRID, TEXT)),
+    "FluxTransformerBlock": Rule(_flux_steps, _flux_constants, (TEXT, GRID)),
+    "FluxSingleTransformerBlock": Rule(_flux_single_steps, _flux_single_constants, (TEXT, GRID)),
 }

@@ -5,19 +5,35 @@ each makes the tokens that the next one is given. The host keeps embeddings, pos
 the last norm and layer, and the sampler.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from firmware_model.arrays import Tokens
-from firmware_model.models.diffusers_adapter.block_rules import RULES, BlockParameters, Rule
+from firmware_model.models.diffusers_adapter.block_rules import (
+    GRID,
+    RULES,
+    TEXT,
+    BlockParameters,
+    Rule,
+)
 from firmware_model.models.diffusers_adapter.block_steps import ROTATION, BlockSteps
 from firmware_model.models.network import ChannelConstants, Parameters
 from firmware_model.program import Step
 from paro.config.errors import ParoError
 
-__all__ = ["INPUT", "block_outputs", "block_tokens", "transformer_parameters", "transformer_steps"]
+__all__ = [
+    "INPUT",
+    "Blocks",
+    "block_outputs",
+    "block_tokens",
+    "replaced_blocks",
+    "transformer_parameters",
+    "transformer_steps",
+]
 
 #: Tensor that the steps begin with.
 INPUT = "tokens"
@@ -28,18 +44,50 @@ def block_outputs(transformer: Any) -> list[str]:
     return [f"{name}.tokens" for name, _, _ in _blocks(transformer)]
 
 
-def block_tokens(given: Mapping[str, Any], item: int) -> torch.Tensor:
-    """Tokens that a block is given for an item of a batch, [tokens, width].
+def block_tokens(given: Mapping[str, Any]) -> torch.Tensor:
+    """Tokens that a block is given, [batch, tokens, width].
 
     Parameters
     ----------
     given : Mapping
         Arguments of the block, by name.
-    item : int
-        Index in the batch.
     """
-    parts = (given.get("encoder_hidden_states"), given["hidden_states"])
-    return torch.cat([part[item] for part in parts if part is not None])
+    parts = (given.get(TEXT), given[GRID])
+    return torch.cat([part for part in parts if part is not None], dim=1)
+
+
+#: Computes all blocks: the first one's arguments, by name, to tokens [batch, tokens, width].
+Blocks = Callable[[Mapping[str, Any]], torch.Tensor]
+
+
+@contextmanager
+def replaced_blocks(transformer: Any, compute: Blocks) -> Iterator[None]:
+    """For a while, let something else compute all blocks of a transformer.
+
+    Parameters
+    ----------
+    transformer : torch.nn.Module
+        As for `transformer_steps`.
+    compute : Blocks
+        Takes their place.
+    """
+
+    def forward(signature: inspect.Signature, rule: Rule, first: bool) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            tokens = compute(given).to(given[GRID]) if first else block_tokens(given)
+            text = tokens.shape[1] - given[GRID].shape[1]
+            parts = {TEXT: tokens[:, :text], GRID: tokens[:, text:]}
+            made = tuple(parts[name] for name in rule.returns)
+            return made if len(made) > 1 else made[0]
+
+        return run
+
+    with ExitStack() as stack:
+        for place, (_, block, rule) in enumerate(_blocks(transformer)):
+            block.forward = forward(inspect.signature(block.forward), rule, place == 0)
+            stack.callback(delattr, block, "forward")
+        yield
 
 
 def transformer_steps(transformer: Any, tokens: Tokens) -> tuple[Step, ...]:
@@ -111,7 +159,7 @@ def _rotations(given: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         return {}
     cos, sin = (part.double().cpu()[:, ::2] for part in positions)
     angles = torch.atan2(sin, cos)
-    text = len(block_tokens(given, 0)) - len(angles)
+    text = block_tokens(given).shape[1] - len(angles)
     return {ROTATION: torch.cat([angles.new_zeros(text, angles.shape[1]), angles])}
 
 
