@@ -423,8 +423,8 @@ class _Compiler:
                 found = Buffer(own_name, read.tokens, SCALE_BYTES, kept=kept)
             tasks.append(Task(job, output=made.part(first), inputs=inputs, mantissas=found))
         mantissas = tuple(task.mantissas for task in tasks if task.mantissas is not None)
-        permutations = tuple(self._permutation(order, read.tokens) for order in orders)
         if mantissas:
+            permutations = tuple(self._permutation(order, read.tokens) for order in orders)
             self.tensors[name] = replace(made, mantissas=mantissas, orders=permutations)
         if None in orders:
             self.queue += tasks

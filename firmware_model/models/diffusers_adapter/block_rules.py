@@ -138,8 +138,8 @@ def _cogvideox_steps(own: BlockSteps, block: Any, source: str, layer: int) -> st
     def gated(source: str, base: str, norm: str, result: str) -> str:
         rows, bases = own.split(source, f"{norm}.made"), own.split(base, f"{norm}.base")
         parts = [
-            own.gated(*pair, f"{norm}.{part}.gate", f"{result}.{part}")
-            for *pair, part in zip(rows, bases, _PARTS, strict=True)
+            own.gated(tokens, added, f"{norm}.{part}.gate", f"{result}.{part}")
+            for tokens, added, part in zip(rows, bases, _PARTS, strict=True)
         ]
         return own.join(parts, result)
 

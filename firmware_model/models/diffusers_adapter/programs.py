@@ -78,8 +78,8 @@ def replaced_blocks(transformer: Any, compute: Blocks) -> Iterator[None]:
             tokens = compute(given).to(given[GRID]) if first else block_tokens(given)
             text = tokens.shape[1] - given[GRID].shape[1]
             parts = {TEXT: tokens[:, :text], GRID: tokens[:, text:]}
-            made = tuple(parts[name] for name in rule.returns)
-            return made if len(made) > 1 else made[0]
+            first_made, *more = (parts[name] for name in rule.returns)
+            return (first_made, *more) if more else first_made
 
         return run
 

@@ -4,10 +4,12 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from firmware_model.arrays import Tokens
+from firmware_model.host.tasks import job_tokens
 from firmware_model.models.device_program import Item, device_program
 from firmware_model.models.diffusers_adapter.programs import (
     INPUT,
@@ -21,9 +23,10 @@ from firmware_model.models.network import IntegerNetwork, run_float, values_of
 from firmware_model.models.network_formats import Ranges, choose_formats
 from firmware_model.program import Linear
 from firmware_model.quality.metrics import snr_db
-from paro.config import Config
+from paro.config import Config, ParoError
 from tests.firmware_model.models.memory_player import MemoryPlayer
 from tests.firmware_model.models.small_plans import layer_shape, plan_attention, plan_layer
+from tests.firmware_model.models.test_device_program import checked_overlaps
 
 pytest.importorskip("diffusers")
 # What the library declares of its arguments is narrower than what it takes.
@@ -33,7 +36,7 @@ CONFIG = Config(rows=8, cols=8, block=16, head_dim=32, vector_channels=256)
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 32}
 BATCH = 2
 #: What integers may lose at 8 bits, in each block's tokens.
-BOUND_DB = 30
+BOUND_DB = 35
 
 
 def dit() -> tuple[Any, dict[str, Any], Tokens]:
@@ -220,9 +223,40 @@ def test_the_blocks_as_a_queue(example):
         for name in block_outputs(example.transformer):
             assert name in device.tensors[index]
     image = device.image(0x1000)
+    assert len(image.buffers.used) < 0.5 * image.buffers.without_reuse
+    assert checked_overlaps(device, image) > len(device.tasks)
     memory = MemoryPlayer(CONFIG, device.tasks, image).play()
     for index, wanted in enumerate(example.integers):
         assert_same(device.integers(image, memory, index, output), wanted[output], output)
+
+
+def test_words_of_a_joined_tensor(example):
+    """As a driver returns them, of every job; two make the output where text is apart."""
+    device = device_program(example.network, example.items, CONFIG)
+    (output,) = example.network.program.outputs
+    buffer = device.tensors[1][output].columns.buffer
+    wanted, outputs = example.integers[1][output], [np.zeros((0, 0))] * len(device.tasks)
+    for place, task in enumerate(device.tasks):
+        if task.output is not None and task.output.buffer is buffer:
+            first = task.output.token
+            outputs[place] = wanted[first : first + job_tokens(task.job)].numpy()
+    assert torch.equal(device.words(outputs, 1, output), wanted)
+
+
+def test_what_has_no_rule_is_refused(example):
+    tokens = example.tokens
+    with pytest.raises(ParoError, match="2 tokens behind the grid; legal: text before it"):
+        transformer_steps(example.transformer, Tokens(tokens.grid, tokens.prefix, 2))
+    block = example.transformer.transformer_blocks[0]
+    activation = block.ff.net[0]
+    block.ff.net[0] = torch.nn.ReLU()
+    with pytest.raises(ParoError, match="activation ReLU is not legal; legal: GELU by its tanh"):
+        transformer_steps(example.transformer, tokens)
+    block.ff.net[0] = activation
+    example.transformer.transformer_blocks.append(torch.nn.Identity())
+    with pytest.raises(ParoError, match="no rule for blocks Identity; legal: BasicTransformerBl"):
+        transformer_steps(example.transformer, tokens)
+    del example.transformer.transformer_blocks[-1]
 
 
 def assert_same(got: Any, wanted: Any, name: str) -> None:
