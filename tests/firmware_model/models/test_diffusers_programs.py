@@ -1,6 +1,7 @@
 """Transformers of diffusers as programs: float against the library, integers, a queue's bytes."""
 
 import importlib
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from paro.config import Config, ParoError
 from tests.firmware_model.models.memory_player import MemoryPlayer
 from tests.firmware_model.models.small_plans import layer_shape, plan_attention, plan_layer
 from tests.firmware_model.models.test_device_program import checked_overlaps
+from tests.firmware_model.models.unit_player import play_steps
 
 pytest.importorskip("diffusers")
 # What the library declares of its arguments is narrower than what it takes.
@@ -228,6 +230,15 @@ def test_the_blocks_as_a_queue(example):
     memory = MemoryPlayer(CONFIG, device.tasks, image).play()
     for index, wanted in enumerate(example.integers):
         assert_same(device.integers(image, memory, index, output), wanted[output], output)
+
+
+def test_the_vector_steps_on_the_unit(example, seed):
+    """What is compared with the network is what the hardware makes of the same streams."""
+    device = device_program(example.network, example.items[:1], CONFIG)
+    player = MemoryPlayer(CONFIG, device.tasks, device.image())
+    player.play()
+    cycles = play_steps(CONFIG, player.steps, range(1), random.Random(seed))
+    print(f"{len(player.steps)} vector steps, {cycles} cycles")
 
 
 def test_words_of_a_joined_tensor(example):
