@@ -26,6 +26,7 @@ __all__ = [
     "Attend",
     "Columns",
     "Format",
+    "Join",
     "Kind",
     "Linear",
     "Normalize",
@@ -33,10 +34,12 @@ __all__ = [
     "QuantizeChannels",
     "QuantizeTokens",
     "Rotate",
+    "Rows",
     "Scale",
     "Step",
     "activation_places",
     "check_program",
+    "count_tokens",
     "cut_program",
     "mantissa_places",
     "norm_places",
@@ -108,6 +111,26 @@ class Columns(Step):
 
     first: int
     channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows(Step):
+    """Some neighbouring tokens of a tensor, where they lie: no work."""
+
+    first: int
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Join(Step):
+    """The tokens of the source, then those of ``rest``, each made where it lies here: no work."""
+
+    rest: tuple[str, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """All tensors that it reads."""
+        return (self.source, *self.rest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,10 +287,11 @@ def check_program(program: Program) -> None:
     Raises
     ------
     ParoError
-        If tensors go in a circle, one is missing, comes too late or twice, or a format is not what
-        a step reads or makes.
+        If tensors go in a circle, one is missing, comes too late or twice, a format is not what
+        a step reads or makes, or what is joined cannot be made in its place.
     """
     _check_order(program)
+    _check_joins(program)
     for step in program.steps:
         for name in (*step.reads, step.result):
             if name not in program.formats:
@@ -275,6 +299,52 @@ def check_program(program: Program) -> None:
         sentence = _RULES[type(step)](step, program.formats)
         if sentence:
             raise ParoError(f"step {type(step).__name__} that makes {step.result}: {sentence}")
+
+
+def count_tokens(program: Program, tokens: int) -> dict[str, int]:
+    """Count the tokens of every tensor.
+
+    Parameters
+    ----------
+    program : Program
+        Checked.
+    tokens : int
+        Tokens of the inputs, and of what attention reads.
+
+    Raises
+    ------
+    ParoError
+        If a step reads tokens that are not there, or other ones than it should.
+    """
+    counts = dict.fromkeys(program.inputs, tokens)
+    for step in program.steps:
+        read = [counts[name] for name in step.reads]
+        if isinstance(step, Rows):
+            if step.first < 0 or step.tokens < 1 or step.first + step.tokens > read[0]:
+                last = step.first + step.tokens - 1
+                raise ParoError(
+                    f"{step.result} has tokens {step.first} to {last} of {step.source}; legal: "
+                    f"within 0 to {read[0] - 1}"
+                )
+            counts[step.result] = step.tokens
+            continue
+        legal = tokens if isinstance(step, Attend) else read[0]
+        if not isinstance(step, Join) and set(read) != {legal}:
+            raise ParoError(f"{step.result} is made from {read} tokens; legal: {legal} of each")
+        counts[step.result] = sum(read) if isinstance(step, Join) else legal
+    return counts
+
+
+def _check_joins(program: Program) -> None:
+    """Refuse parts of a joined tensor that no vector step makes, or that lie elsewhere too."""
+    makers = {step.result: step for step in program.steps}
+    joined = [name for step in program.steps if isinstance(step, Join) for name in step.reads]
+    for name in joined:
+        maker = makers.get(name)
+        if isinstance(maker, Attend | Columns | Join | Linear | Rows | None):
+            raise ParoError(f"{name} is joined to others; legal: what a vector step makes")
+        if joined.count(name) > 1:
+            raise ParoError(f"{name} is joined {joined.count(name)} times; legal: once")
 
 
 def _check_order(program: Program) -> None:
@@ -355,6 +425,15 @@ def _columns(step: Columns, formats: _Formats) -> str:
     if made.kind != read.kind or made.unit != read.unit[step.first : end]:
         return f"format of {step.result}; legal: that of the channels it has of {step.source}"
     return ""
+
+
+def _in_place(step: Rows | Join, formats: _Formats) -> str:
+    """One format of whole tokens and of those among them."""
+    made = formats[step.result]
+    if made.kind == Kind.BY_TOKEN:
+        return f"{step.result} is {made.kind}; legal: {Kind.WORDS} or {Kind.BY_CHANNEL}"
+    wrong = [name for name in step.reads if formats[name] != made]
+    return f"formats of {wrong[0]} and {step.result} differ; legal: one for both" if wrong else ""
 
 
 def _mantissas(name: str, formats: _Formats, group: int, bits: int) -> str:
@@ -462,6 +541,8 @@ def _quantize_tokens(step: QuantizeTokens, formats: _Formats) -> str:
 
 _RULES: dict[type[Step], Callable[..., str]] = {
     Columns: _columns,
+    Rows: _in_place,
+    Join: _in_place,
     Linear: _linear,
     Attend: _attend,
     Scale: _alike,

@@ -223,7 +223,7 @@ def _place_rows(
                 own.append((task, values))
             else:
                 values |= {
-                    f"{operand}_address": buffers.addresses[columns.buffer.name] + columns.first,
+                    f"{operand}_address": buffers.addresses[columns.buffer.name] + columns.offset,
                     f"{operand}_row_stride": columns.buffer.row_bytes,
                 }
         if not own:
@@ -289,7 +289,7 @@ def _place_small(
         fields[f"{name}_address"] = (
             memory.constant(values.astype("<u4"), config.load_bytes)
             if columns is None
-            else buffers.addresses[columns.buffer.name]
+            else buffers.addresses[columns.buffer.name] + columns.offset
         )
     # Codes of all cores lie one after the other, each in room for the most that one has.
     words = job.cluster_code_words(config)

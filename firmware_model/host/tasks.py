@@ -58,10 +58,16 @@ class Buffer:
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """Part of each row of a buffer, from byte ``first`` on, a multiple of 4."""
+    """Bytes from ``first`` on, a multiple of 4, of the rows of a buffer from ``token`` on."""
 
     buffer: Buffer
     first: int = 0
+    token: int = 0
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the buffer before it."""
+        return self.token * self.buffer.row_bytes + self.first
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,10 +262,11 @@ def _check_columns(config: Config, task: Task, operand: str, columns: Columns, i
             f"job {index} of the queue has {operand} in buffer {buffer.name!r} of rows of "
             f"{buffer.row_bytes} bytes; legal: {SCALE_BYTES}"
         )
-    if job_tokens(job) > buffer.tokens:
+    rest = buffer.tokens - columns.token
+    if columns.token < 0 or job_tokens(job) > rest:
         raise ParoError(
-            f"job {index} of the queue has {job_tokens(job)} tokens; "
-            f"legal: up to those of buffer {buffer.name!r}, {buffer.tokens}"
+            f"job {index} of the queue has {job_tokens(job)} tokens; legal: up to those of buffer "
+            f"{buffer.name!r}, {rest}" + f" from token {columns.token} on" * (columns.token != 0)
         )
 
 

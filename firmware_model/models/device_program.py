@@ -5,7 +5,8 @@ jobs of each head, for each has mantissas of its own, in the order of the head t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
@@ -21,12 +22,14 @@ from firmware_model.models.vector_passes import VECTOR_STEPS, ChainPasses, chain
 from firmware_model.program import (
     Attend,
     Format,
+    Join,
     Kind,
     Linear,
     Normalize,
     Program,
     QuantizeTokens,
     Rotate,
+    Rows,
     Step,
 )
 from firmware_model.program import Columns as ColumnsStep
@@ -65,6 +68,8 @@ class Stored:
         Its rows in a buffer, in the natural order.
     format : Format
         Its format, with its channels.
+    tokens : int
+        Its rows.
     mantissas : tuple of Buffer
         Of INT8 by token, those of each group of channels.
     orders : tuple of np.ndarray
@@ -73,6 +78,7 @@ class Stored:
 
     columns: Columns
     format: Format
+    tokens: int
     mantissas: tuple[Buffer, ...] = ()
     orders: tuple[np.ndarray, ...] = ()
 
@@ -83,7 +89,11 @@ class Stored:
 
     def part(self, first: int) -> Columns:
         """Rows from channel ``first`` on."""
-        return Columns(self.columns.buffer, self.columns.first + self.word_bytes * first)
+        return replace(self.columns, first=self.columns.first + self.word_bytes * first)
+
+    def rows(self, first: int) -> Columns:
+        """Rows from token ``first`` on."""
+        return replace(self.columns, token=self.columns.token + first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +119,7 @@ class DeviceProgram:
         return place_jobs(self.config, self.tasks, base, shared=True, reuse=reuse)
 
     def words(self, outputs: Sequence[np.ndarray], item: int, name: str) -> torch.Tensor:
-        """Words of a tensor that one job makes, as `IntegerNetwork.run` gives them.
+        """Words of a tensor whose rows are each of one job, as `IntegerNetwork.run` gives them.
 
         Parameters
         ----------
@@ -121,12 +131,13 @@ class DeviceProgram:
             Tensor.
         """
         buffer = self.tensors[item][name].columns.buffer
-        (maker,) = (
-            place
+        parts = {
+            task.output.token: outputs[place]
             for place, task in enumerate(self.tasks)
             if task.output is not None and task.output.buffer is buffer
-        )
-        return torch.from_numpy(outputs[maker].astype(np.int64))
+        }
+        rows = np.concatenate([parts[token] for token in sorted(parts)])
+        return torch.from_numpy(rows.astype(np.int64))
 
     def integers(
         self, image: Image, memory: bytes, item: int, name: str
@@ -146,8 +157,8 @@ class DeviceProgram:
         """
         stored = self.tensors[item][name]
         channels = stored.format.channels
-        rows = _rows(image, memory, stored.columns.buffer)
-        first = stored.columns.first
+        token, first = stored.columns.token, stored.columns.first
+        rows = _rows(image, memory, stored.columns.buffer)[token : token + stored.tokens]
         words = rows[:, first : first + channels * stored.word_bytes].view(f"<i{stored.word_bytes}")
         found = torch.from_numpy(words.copy())
         if not stored.mantissas:
@@ -213,10 +224,21 @@ class _Compiler:
     def program(self) -> Program:
         return self.network.program
 
-    @property
-    def tokens(self) -> int:
-        grid = self.network.tokens
-        return grid.prefix + int(np.prod(grid.grid)) + grid.suffix
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Tokens of every tensor."""
+        return self.network.token_counts()
+
+    @cached_property
+    def joined(self) -> dict[str, tuple[str, int]]:
+        """Of what is joined to others: the tensor that it lies in, and its first token there."""
+        found = {}
+        for step in self.program.steps:
+            first = 0
+            for name in step.reads if isinstance(step, Join) else ():
+                found[name] = step.result, first
+                first += self.counts[name]
+        return found
 
     def tasks(self) -> list[Task]:
         for name, words in self.network.input_words(self.item.inputs).items():
@@ -224,8 +246,8 @@ class _Compiler:
             self._input(name, words)
         chains = {chain[-1].result: chain for chain in self._chains()}
         for step in self.program.steps:
-            if isinstance(step, ColumnsStep):
-                self._columns(step)
+            if isinstance(step, ColumnsStep | Rows):
+                self._part(step)
             elif isinstance(step, Linear):
                 self._linear(step)
             elif isinstance(step, Attend):
@@ -235,42 +257,54 @@ class _Compiler:
         return self.queue
 
     def _check_rows(self, name: str, rows: int) -> None:
-        if rows != self.tokens:
-            raise ParoError(f"input {name} has {rows} tokens; legal: the network's {self.tokens}")
+        if rows != self.counts[name]:
+            raise ParoError(
+                f"input {name} has {rows} tokens; legal: the network's {self.counts[name]}"
+            )
 
     def _input(self, name: str, words: torch.Tensor) -> None:
         rows = words.to(torch.int16).numpy()
         made = self.program.formats[name]
         row_bytes = OUT_BYTES * made.channels
         buffer = Buffer(self.prefix + name, len(rows), row_bytes, content=rows)
-        self.tensors[name] = Stored(Columns(buffer), made)
+        self.tensors[name] = Stored(Columns(buffer), made, len(rows))
 
     def _store(self, name: str, *, channels: int = 0) -> Stored:
         """Room for a tensor, of more channels than it has where more are written."""
+        if name in self.joined:
+            whole, first = self.joined[name]
+            stored = self.tensors[whole] if whole in self.tensors else self._store(whole)
+            stored = replace(stored, columns=stored.rows(first), tokens=self.counts[name])
+            self.tensors[name] = stored
+            return stored
         made = self.program.formats[name]
         word = OUT_BYTES if made.kind == Kind.WORDS else 1
-        kept = name in self.program.outputs
+        parts = {part for part, (whole, _) in self.joined.items() if whole == name}
+        kept = not parts.union({name}).isdisjoint(self.program.outputs)
         row_bytes = word * max(channels, made.channels)
-        buffer = Buffer(self.prefix + name, self.tokens, row_bytes, kept=kept)
-        self.tensors[name] = stored = Stored(Columns(buffer), made)
+        count = self.counts[name]
+        buffer = Buffer(self.prefix + name, count, row_bytes, kept=kept)
+        self.tensors[name] = stored = Stored(Columns(buffer), made, count)
         return stored
 
-    def _columns(self, step: ColumnsStep) -> None:
+    def _part(self, step: ColumnsStep | Rows) -> None:
         read = self.tensors[step.source]
         if read.mantissas:
             raise ParoError(
-                f"{step.result} is some channels of {step.source}, which has mantissas; legal: "
-                "channels of words"
+                f"{step.result} is a part of {step.source}, which has mantissas; legal: a part of "
+                "words"
             )
-        self.tensors[step.result] = Stored(read.part(step.first), self.program.formats[step.result])
+        columns = read.rows(step.first) if isinstance(step, Rows) else read.part(step.first)
+        made = self.program.formats[step.result]
+        self.tensors[step.result] = Stored(columns, made, self.counts[step.result])
 
     def _linear(self, step: Linear) -> None:
         plan = self.network.layers[step.layer]
         plan.check_config(self.config)
         read = self.tensors[step.source]
         inputs = QuantizedInputs(
-            torch.zeros(1, 1, dtype=torch.int8).expand(self.tokens, plan.inputs),
-            torch.zeros(1, dtype=torch.int32).expand(self.tokens),
+            torch.zeros(1, 1, dtype=torch.int8).expand(read.tokens, plan.inputs),
+            torch.zeros(1, dtype=torch.int32).expand(read.tokens),
             plan.input_unit,
         )
         block = self.config.block
@@ -372,33 +406,34 @@ class _Compiler:
             for own in passes.seconds:
                 if isinstance(own, str):
                     inputs["v"] = self.tensors[own].part(first)
-                    second = self._in_buffer(group)
+                    second = self._in_buffer(read.tokens, group)
                 else:
                     second = own
             job = VectorJob(
                 passes=passes.passes,
-                rows=self._in_buffer(group),
+                rows=self._in_buffer(read.tokens, group),
                 tables=passes.tables,
                 second=second,
-                **self._walk(order),
+                **self._walk(order, read.tokens),
             )
             found = None
             if job.finds_mantissas:
                 kept = name in self.program.outputs
                 own_name = f"{self.prefix}{name} mantissas {row}"
-                found = Buffer(own_name, self.tokens, SCALE_BYTES, kept=kept)
+                found = Buffer(own_name, read.tokens, SCALE_BYTES, kept=kept)
             tasks.append(Task(job, output=made.part(first), inputs=inputs, mantissas=found))
         mantissas = tuple(task.mantissas for task in tasks if task.mantissas is not None)
-        permutations = tuple(self._permutation(order) for order in orders) if mantissas else ()
-        self.tensors[name] = Stored(made.columns, made.format, mantissas, permutations)
+        if mantissas:
+            permutations = tuple(self._permutation(order, read.tokens) for order in orders)
+            self.tensors[name] = replace(made, mantissas=mantissas, orders=permutations)
         if None in orders:
             self.queue += tasks
         else:
             self.waiting[name] = tasks
 
-    def _in_buffer(self, channels: int) -> np.ndarray:
+    def _in_buffer(self, tokens: int, channels: int) -> np.ndarray:
         """Rows whose words an earlier job makes."""
-        return np.broadcast_to(np.int16(0), (self.tokens, channels))
+        return np.broadcast_to(np.int16(0), (tokens, channels))
 
     def _orders(self, name: str, rows: int) -> list[int | None]:
         """Order in which what reads a tensor takes each row's mantissas; none: the natural one."""
@@ -416,11 +451,11 @@ class _Compiler:
             )
         return list(wanted.pop()) if wanted else [None] * rows
 
-    def _walk(self, order: int | None) -> dict[str, Any]:
-        """Walk over all tokens in an order, or in the natural one."""
+    def _walk(self, order: int | None, count: int) -> dict[str, Any]:
+        """Walk over all tokens in an order, or over ``count`` in the natural one."""
         tokens = self.network.tokens
         if order is None:
-            return {"grid": (1, 1, self.tokens)}
+            return {"grid": (1, 1, count)}
         return {
             "grid": tokens.grid,
             "prefix_tokens": tokens.prefix,
@@ -428,7 +463,7 @@ class _Compiler:
             "order": order,
         }
 
-    def _permutation(self, order: int | None) -> np.ndarray:
+    def _permutation(self, order: int | None, count: int) -> np.ndarray:
         if order is None:
-            return np.arange(self.tokens)
+            return np.arange(count)
         return self.network.permutation(order).numpy()

@@ -21,16 +21,19 @@ from firmware_model.program import (
     Attend,
     Columns,
     Format,
+    Join,
     Linear,
     Normalize,
     Program,
     QuantizeChannels,
     QuantizeTokens,
     Rotate,
+    Rows,
     Scale,
     Step,
     activation_places,
     check_program,
+    count_tokens,
     mantissa_places,
     norm_places,
 )
@@ -198,6 +201,8 @@ _FLOAT: dict[type[Step], Callable[..., torch.Tensor]] = {
     Columns: lambda step, tensors, _: tensors[step.source][
         :, step.first : step.first + step.channels
     ],
+    Rows: lambda step, tensors, _: tensors[step.source][step.first : step.first + step.tokens],
+    Join: lambda step, tensors, _: torch.cat([tensors[name] for name in step.reads]),
     Linear: _float_linear,
     Attend: _float_attend,
     Scale: _float_scale,
@@ -254,6 +259,7 @@ class IntegerNetwork:
 
     def __post_init__(self) -> None:
         check_program(self.program)
+        self.token_counts()
         if self.attention.transforms.any():
             raise ParoError(
                 "the plan transforms channels of Q and K, which the vector unit does not; legal: "
@@ -262,6 +268,10 @@ class IntegerNetwork:
         for step in self.program.steps:
             if isinstance(step, Linear):
                 self._check_layer(step)
+
+    def token_counts(self) -> dict[str, int]:
+        """Tokens of every tensor of the program."""
+        return count_tokens(self.program, self.tokens.count)
 
     def _check_layer(self, step: Linear) -> None:
         """Raise ParoError unless there is a plan of the layer, with the formats of its tensors."""
@@ -485,6 +495,8 @@ def _columns(run: _Run, step: Columns) -> Any:
 
 _INTEGER: dict[type[Step], Callable[..., Any]] = {
     Columns: _columns,
+    Rows: lambda run, step: run.tensors[step.source][step.first : step.first + step.tokens],
+    Join: lambda run, step: torch.cat([run.tensors[name] for name in step.reads]),
     Linear: _linear,
     Attend: _attend,
     Scale: _scale,

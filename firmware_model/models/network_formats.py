@@ -14,12 +14,14 @@ from firmware_model.program import (
     Attend,
     Columns,
     Format,
+    Join,
     Kind,
     Linear,
     Normalize,
     Program,
     QuantizeTokens,
     Rotate,
+    Rows,
     Step,
 )
 from firmware_model.reference.linear import OutputFormat
@@ -90,8 +92,8 @@ def choose_formats(
     """Give every tensor a format.
 
     Words reach `MARGIN` times what was seen, unless a reader asks for a unit. A residual has one
-    unit all along. What an activation makes has the unit of its table, and a layer that reads it
-    takes that unit: its plan changes.
+    unit all along, and a tensor that of tokens cut from it or joined to it. What an activation
+    makes has the unit of its table, and a layer that reads it takes that unit: its plan changes.
 
     Parameters
     ----------
@@ -135,8 +137,14 @@ class _Chooser:
     scale: float
     found: dict[str, Format] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.makers = {step.result: step for step in self.steps}
+        self.sharers = _sharers(self.steps)
+
     def formats(self, inputs: tuple[str, ...]) -> dict[str, Format]:
-        self._residuals()
+        for step in self.steps:
+            if isinstance(step, Add):
+                self._give(self._words(step.result), step.result)
         # An activation's unit decides that of the layer behind it.
         asked = {Activate: self._activation, Linear: self._layer, Attend: self._attention}
         for kind, choose in asked.items():
@@ -144,46 +152,41 @@ class _Chooser:
                 if isinstance(step, kind):
                     choose(step)
         for name in inputs:
-            self.found.setdefault(name, self._words(name))
+            if name not in self.found:
+                self._give(self._words(name), name)
         for step in self.steps:
             if step.result not in self.found:
-                self.found[step.result] = self._derived(step)
+                self._give(self._derived(step), step.result)
         return self.found
 
-    def _words(self, *names: str) -> Format:
-        """One unit for all channels of tensors that share a format."""
-        largest = max(self.ranges.largest(name).max().item() for name in names)
-        channels = len(self.ranges.largest(names[0]))
-        return Format(unit=(_unit(largest),) * channels)
+    def _give(self, given: Format, name: str) -> None:
+        """Give a tensor its format, and all that share it."""
+        self.found |= dict.fromkeys(self._sharing(name), given)
 
-    def _maker(self, name: str) -> Step | None:
-        return next((step for step in self.steps if step.result == name), None)
+    def _sharing(self, name: str) -> set[str]:
+        return self.sharers.get(name, {name})
 
-    def _residuals(self) -> None:
-        """Base and result of every sum share a format, and so all along a residual."""
-        groups: list[set[str]] = []
-        for step in self.steps:
-            if isinstance(step, Add):
-                joined = {step.base, step.result}
-                apart = [group for group in groups if not group & joined]
-                groups = [*apart, joined.union(*(group for group in groups if group & joined))]
-        for group in groups:
-            words = self._words(*group)
-            self.found |= dict.fromkeys(group, words)
+    def _largest(self, name: str) -> float:
+        """Largest value of a tensor and of all that share its format."""
+        return max(self.ranges.largest(own).max().item() for own in self._sharing(name))
+
+    def _words(self, name: str) -> Format:
+        """One unit for all channels of a tensor."""
+        channels = len(self.ranges.largest(name))
+        return Format(unit=(_unit(self._largest(name)),) * channels)
 
     def _activation(self, step: Activate) -> None:
-        largest = max(self.ranges.largest(name).max().item() for name in (step.source, step.result))
+        largest = self._largest(step.result)
         low, high = ACTIVATION_PLACES
         places = min(max(math.floor(math.log2(1 / _unit(largest))), low), high)
         channels = len(self.ranges.largest(step.source))
-        words = Format(unit=(2.0**-places,) * channels)
-        self.found |= {step.source: words, step.result: words}
+        self._give(Format(unit=(2.0**-places,) * channels), step.result)
 
     def _layer(self, step: Linear) -> None:
         if step.layer not in self.layers:
             raise ParoError(f"linear layer {step.layer} has no plan; legal: one for each layer")
         plan = self.layers[step.layer]
-        quantized = self._maker(step.source)
+        quantized = self.makers.get(step.source)
         words = quantized.source if isinstance(quantized, QuantizeTokens) else ""
         if words in self.found:
             unit = self.found[words].unit[0] / _INPUT_WORDS
@@ -191,14 +194,14 @@ class _Chooser:
             self.layers[step.layer] = plan
         elif words:
             unit = plan.input_unit * _INPUT_WORDS
-            self.found[words] = Format(unit=(unit,) * plan.inputs)
+            self._give(Format(unit=(unit,) * plan.inputs), words)
         self.found[step.source] = Format(
             kind=Kind.BY_TOKEN,
             unit=(plan.input_unit,) * plan.inputs,
             group=plan.inputs,
             bits=QUERY_SCALE_BITS,
         )
-        self.found[step.result] = Format(unit=(plan.output.unit,) * plan.outputs)
+        self._give(Format(unit=(plan.output.unit,) * plan.outputs), step.result)
 
     def _attention(self, step: Attend) -> None:
         """Q, K and V of an attention: units of each head, of V of each channel."""
@@ -227,26 +230,20 @@ class _Chooser:
         places = max(most, low)
         self._operand(step.source, q, query_units, places, head_dim, QUERY_SCALE_BITS)
 
-        v = self._maker(step.v)
-        values = v.source if v else step.v
-        unit = VALUE_MARGIN * self.ranges.largest(values, self.ranges.mean(values)) / OPERAND_MAX
+        mean = self.ranges.mean(step.v)
+        unit = VALUE_MARGIN * self.ranges.largest(step.v, mean) / OPERAND_MAX
         unit = torch.where(unit > 0, unit, 1.0)
-        zero = torch.round(self.ranges.mean(values) / unit) * unit
-        self.found[step.v] = Format(
-            kind=Kind.BY_CHANNEL, unit=tuple(unit.tolist()), zero=tuple(zero.tolist())
-        )
-        self.found[step.result] = Format(
-            unit=tuple((unit * 2.0**-OUT_FRAC).tolist()), zero=tuple(zero.tolist())
-        )
+        zero = tuple((torch.round(mean / unit) * unit).tolist())
+        self._give(Format(kind=Kind.BY_CHANNEL, unit=tuple(unit.tolist()), zero=zero), step.v)
+        self._give(Format(unit=tuple((unit * 2.0**-OUT_FRAC).tolist()), zero=zero), step.result)
 
     def _quantized(self, name: str) -> str:
         """Words that INT8 is made of."""
-        step = self._maker(name)
-        return step.source if step else name
+        return self.makers[name].source if name in self.makers else name
 
     def _before(self, name: str) -> torch.Tensor:
         """Largest words before a rotation, which have the same unit."""
-        step = self._maker(name)
+        step = self.makers.get(name)
         return self.ranges.largest(step.source if isinstance(step, Rotate) else name)
 
     def _operand(
@@ -264,13 +261,13 @@ class _Chooser:
         word = each * OPERAND_MAX * 2.0**places
         zero = () if mean is None else tuple((torch.round(mean / word) * word).tolist())
         unit = tuple(word.tolist())
-        self.found[words] = Format(unit=unit, zero=zero)
+        self._give(Format(unit=unit, zero=zero), words)
         self.found[quantized] = Format(
             kind=Kind.BY_TOKEN, unit=tuple(each.tolist()), zero=zero, group=head_dim, bits=bits
         )
-        rotation = self._maker(words)
+        rotation = self.makers.get(words)
         if isinstance(rotation, Rotate):
-            self.found[rotation.source] = Format(unit=unit)
+            self._give(Format(unit=unit), rotation.source)
 
     def _derived(self, step: Step) -> Format:
         if isinstance(step, Columns):
@@ -278,12 +275,27 @@ class _Chooser:
             columns = slice(step.first, step.first + step.channels)
             return replace(read, unit=read.unit[columns], zero=read.zero[columns])
         if isinstance(step, Normalize):
-            largest = self.ranges.largest(step.result).max().item()
+            largest = self._largest(step.result)
             places = math.floor(math.log2(math.sqrt(step.group) / _unit(largest)))
             channels = len(self.ranges.largest(step.result))
             unit = math.sqrt(step.group) * 2.0 ** -min(max(places, 0), 17)
             return Format(unit=(unit,) * channels)
         return self._words(step.result)
+
+
+def _sharers(steps: Sequence[Step]) -> dict[str, set[str]]:
+    """Tensors that share a format with others, and all those that do."""
+    found: dict[str, set[str]] = {}
+    for step in steps:
+        if isinstance(step, Rows | Join | Activate):
+            names = (*step.reads, step.result)
+        elif isinstance(step, Add):
+            names = (step.base, step.result)
+        else:
+            continue
+        group = set(names).union(*(found.get(name, ()) for name in names))
+        found |= dict.fromkeys(group, group)
+    return found
 
 
 def _heads(largest: torch.Tensor, head_dim: int) -> torch.Tensor:

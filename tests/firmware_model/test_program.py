@@ -12,6 +12,7 @@ from firmware_model.program import (
     Attend,
     Columns,
     Format,
+    Join,
     Kind,
     Linear,
     Normalize,
@@ -19,9 +20,11 @@ from firmware_model.program import (
     QuantizeChannels,
     QuantizeTokens,
     Rotate,
+    Rows,
     Scale,
     activation_places,
     check_program,
+    count_tokens,
     mantissa_places,
     norm_places,
 )
@@ -150,3 +153,43 @@ def test_formats(name, made, sentence):
 def test_an_activation_has_a_power_of_two():
     for unit in (0.003, 2.0**-13):
         refused("active has a unit of", mixed=words(unit), active=words(unit))
+
+
+PARTS = (
+    Rows(result="text", source="x", first=0, tokens=3),
+    Rows(result="grid", source="x", first=3, tokens=4),
+    Scale(result="first", source="text"),
+    Scale(result="second", source="grid"),
+    Join(result="both", source="second", rest=("first",)),
+)
+PART_FORMATS = {name: words(0.01) for name in ("text", "grid", "first", "second", "both")}
+
+
+def in_parts(*steps, **formats):
+    return program((*PARTS, *steps), ("both",), **PART_FORMATS | formats)
+
+
+def test_tokens_of_every_tensor():
+    counts = count_tokens(in_parts(), 7)
+    assert counts == {"x": 7, "text": 3, "grid": 4, "first": 3, "second": 4, "both": 7}
+    check_program(in_parts())
+    with pytest.raises(ParoError, match="grid has tokens 3 to 6 of x; legal: within 0 to 5"):
+        count_tokens(in_parts(), 6)
+    added = Add(result="sum", source="first", base="x", constants="gate")
+    with pytest.raises(ParoError, match=r"sum is made from \[3, 7\] tokens; legal: 3 of each"):
+        count_tokens(in_parts(added), 7)
+
+
+def test_parts_of_a_tensor():
+    def wrong(sentence, *steps, **formats):
+        with pytest.raises(ParoError, match=sentence):
+            check_program(in_parts(*steps, **formats))
+
+    wrong("formats of x and text differ; legal: one for both", text=words(0.02))
+    wrong("formats of first and both differ; legal: one for both", first=words(0.02))
+    quantized = by_token(0.01 / 127 * 2**5, HEAD, 17)
+    wrong("both is INT8 by token; legal: words or INT8 by channel", both=quantized)
+    again = Join(result="sum", source="first", rest=())
+    wrong("first is joined 2 times; legal: once", again)
+    wrong("text is joined to others; legal: what a vector step", replace(again, source="text"))
+    wrong("x is joined to others; legal: what a vector step makes", replace(again, source="x"))

@@ -6,16 +6,14 @@ from dataclasses import replace
 import torch
 
 from firmware_model.arrays import Tokens
-from firmware_model.calibration.layer_plan import LayerPlan
-from firmware_model.calibration.plan import ModelPlan
 from firmware_model.models.device_program import Item
 from firmware_model.models.network import IntegerNetwork, run_float
 from firmware_model.models.network_formats import Ranges, choose_formats
 from firmware_model.models.video.program import INPUT, video_parameters, video_steps
 from firmware_model.models.video.transformer import Shape, VideoTransformer
 from firmware_model.program import Linear
-from firmware_model.reference.linear import fit_outputs, quantize_inputs, quantize_weights
 from paro.config import Config
+from tests.firmware_model.models.small_plans import layer_shape, plan_attention, plan_layer
 
 TOKENS = Tokens((2, 4, 4), prefix=3, suffix=2)
 SHAPE = Shape(layers=1, heads=2, head_dim=32)
@@ -49,39 +47,13 @@ def small_network(items: list[Item], config: Config, seed: int) -> IntegerNetwor
     for step in steps:
         if isinstance(step, Linear):
             layer = linears[step.layer]
-            shape = (config.blocks_of(layer.out_features), layer.in_features // config.head_dim)
-            codes = torch.randint(0, 4, shape, generator=generator).to(torch.uint8)
-            weights = quantize_weights(layer.weight.detach(), codes)
-            inputs = quantize_inputs(torch.cat([run[step.source] for run in runs]))
-            plans[step.layer] = LayerPlan(
-                name=step.layer,
-                digest="",
-                block=config.block,
-                head_dim=config.head_dim,
-                avg_bits=8.0,
-                rotation=1,
-                weights=weights,
-                input_unit=inputs.unit,
-                output=fit_outputs(inputs, weights, layer.bias.detach(), config),
-            )
+            codes = torch.randint(0, 4, layer_shape(layer, config), generator=generator)
+            inputs = torch.cat([run[step.source] for run in runs])
+            plans[step.layer] = plan_layer(step.layer, layer, inputs, config, codes.to(torch.uint8))
     blocks = config.blocks_of(len(items[0].inputs[INPUT]))
     codes = torch.randint(0, 4, (1, 1, SHAPE.heads, blocks, blocks), generator=generator)
     codes[..., 0] |= 1
-    attention = ModelPlan(
-        model="0" * 64,
-        calibrated_on=("0" * 64,),
-        block=config.block,
-        grid=TOKENS.grid,
-        prefix_tokens=TOKENS.prefix,
-        suffix_tokens=TOKENS.suffix,
-        avg_bits=8.0,
-        layers=(0,),
-        heads=tuple(range(SHAPE.heads)),
-        step_groups=(0.0,),
-        orders=torch.tensor([[5, 2]], dtype=torch.uint8),
-        transforms=torch.zeros(1, SHAPE.heads, dtype=torch.uint8),
-        codes=codes.to(torch.uint8),
-    )
+    attention = plan_attention(TOKENS, config, torch.tensor([[5, 2]]), codes)
     program, layers = choose_formats(
         (INPUT,),
         (steps[-1].result,),

@@ -7,7 +7,6 @@ import torch
 
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.calibration.layers import tile_config
-from firmware_model.calibration.plan import ModelPlan
 from firmware_model.models.device_program import device_program
 from firmware_model.models.models import open_model
 from firmware_model.models.names import OWN_CHECKPOINT
@@ -24,10 +23,10 @@ from firmware_model.models.video.pipeline import VideoPipeline
 from firmware_model.models.video.program import INPUT, video_parameters, video_steps
 from firmware_model.program import Activate, Attend, Kind, Linear, Normalize, Rotate, cut_program
 from firmware_model.quality.metrics import psnr_db, snr_db
-from firmware_model.reference.linear import fit_outputs, quantize_inputs, quantize_weights
 from paro.config import Config, ParoError
 from paro.config.vector_formats import WORD_MAX
 from tests.firmware_model.models.memory_player import MemoryPlayer
+from tests.firmware_model.models.small_plans import layer_shape, plan_attention, plan_layer
 
 QUEUE_CONFIG = Config(rows=16, cols=16, block=64, head_dim=32, vector_channels=512)
 
@@ -51,20 +50,12 @@ class Example:
             self.exact = run_float(self.steps, inputs, self.parameters, self.ranges)
         layers = [self.layer(step) for step in self.steps if isinstance(step, Linear)]
         each = (shape.layers, shape.heads)
-        self.plan = ModelPlan(
+        self.plan = plan_attention(
+            shape.layout,
+            QUEUE_CONFIG,
+            torch.arange(16).reshape(each) % 6,
+            torch.full((1, *each, 8, 8), 3),
             model=self.pipeline.identity,
-            calibrated_on=("0" * 64,),
-            block=64,
-            grid=shape.grid,
-            prefix_tokens=0,
-            suffix_tokens=0,
-            avg_bits=8.0,
-            layers=tuple(range(shape.layers)),
-            heads=tuple(range(shape.heads)),
-            step_groups=(0.0,),
-            orders=torch.arange(16, dtype=torch.uint8).reshape(each) % 6,
-            transforms=torch.zeros(each, dtype=torch.uint8),
-            codes=torch.full((1, *each, 8, 8), 3, dtype=torch.uint8),
             linear=tuple(layers),
         )
         self.network = plan_network(self.pipeline, self.plan, self.ranges)
@@ -73,20 +64,8 @@ class Example:
     def layer(self, step: Linear) -> LayerPlan:
         """Plan of a layer at 8 bits, rounded to nearest."""
         layer, config = self.pipeline.linears[step.layer], tile_config(64, 32)
-        shape = (config.blocks_of(layer.out_features), layer.in_features // 32)
-        weights = quantize_weights(layer.weight.detach(), torch.full(shape, 3, dtype=torch.uint8))
-        inputs = quantize_inputs(self.exact[step.source])
-        return LayerPlan(
-            name=step.layer,
-            digest="",
-            block=64,
-            head_dim=32,
-            avg_bits=8.0,
-            rotation=1,
-            weights=weights,
-            input_unit=inputs.unit,
-            output=fit_outputs(inputs, weights, layer.bias.detach(), config),
-        )
+        codes = torch.full(layer_shape(layer, config), 3, dtype=torch.uint8)
+        return plan_layer(step.layer, layer, self.exact[step.source], config, codes)
 
     def values(self, name: str) -> torch.Tensor:
         """Values of a tensor of the integer run."""
