@@ -7,7 +7,6 @@ jobs of each head, for each has mantissas of its own, in the order of the head t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands
+from firmware_model.host.schedule import interleave
 from firmware_model.host.tasks import Buffer, Columns, Task
 from firmware_model.host.vector_job import VectorJob
 from firmware_model.models.network import IntegerNetwork, Parameters
@@ -105,7 +105,7 @@ class DeviceProgram:
     config : Config
         The accelerator that it is for.
     tasks : tuple of Task
-        In the sequence of the queue, jobs of the items by turns.
+        In the sequence of the queue, see `firmware_model.host.schedule`.
     tensors : tuple of Mapping
         For each item, where the tensors lie that are in memory at some time, by their names.
     """
@@ -186,8 +186,8 @@ def device_program(
     network : IntegerNetwork
         The network, or a part of it (`program.cut_program`).
     items : sequence of Item
-        Runs whose jobs alternate, so that the array works for one while the vector unit does for
-        another.
+        Runs whose jobs are put into one queue, so that the array works for one while the vector
+        unit does for another.
     config : Config
         The accelerator, with a vector unit.
     progress : float
@@ -202,8 +202,8 @@ def device_program(
         _Compiler(network, item, config, progress, f"{index}.") for index, item in enumerate(items)
     ]
     queues = [compiler.tasks() for compiler in compilers]
-    turns = [task for turn in zip_longest(*queues) for task in turn if task is not None]
-    return DeviceProgram(config, tuple(turns), tuple(own.tensors for own in compilers))
+    tasks = tuple(interleave(queues, config))
+    return DeviceProgram(config, tasks, tuple(own.tensors for own in compilers))
 
 
 @dataclass(eq=False)

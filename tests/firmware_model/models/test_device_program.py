@@ -117,8 +117,8 @@ def test_no_job_meets_one_that_may_still_run(seed):
     program = device_program(network, items, CONFIG)
     image = program.image(0x1000)
     assert len(image.buffers.used) < 0.6 * image.buffers.without_reuse
-    # On average a job of each of the other items runs beside one.
-    assert checked_overlaps(program, image) > 2 * len(program.tasks)
+    # On average another job runs beside one.
+    assert checked_overlaps(program, image) > len(program.tasks)
 
 
 def checked_overlaps(program: DeviceProgram, image: Image) -> int:

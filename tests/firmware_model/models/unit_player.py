@@ -60,12 +60,15 @@ def _beats(words: np.ndarray, lanes: int) -> Beats:
     return words.astype(int).reshape(-1, lanes).tolist()
 
 
-def step_streams(steps: Sequence[Step], tokens: range, lanes: int) -> Streams:
+def step_streams(steps: Sequence[Step], tokens: range, config: Config) -> Streams:
     """Streams of some tokens of each step, two at a time, their passes by turns."""
-    made = Streams()
+    lanes, step_banks = config.vector_lanes, config.vector_rows // 2
+    made = Streams(mantissas=tuple([] for _ in range(config.vector_rows)))
     for step in steps:
         for pair in zip_longest(tokens[::2], tokens[1::2]):
-            both = [(bank, token) for bank, token in enumerate(pair) if token is not None]
+            both = [
+                (half * step_banks, token) for half, token in enumerate(pair) if token is not None
+            ]
             for place in range(len(step.passes)):
                 for bank, token in both:
                     own = _Pass(step, place, token, bank, lanes)
@@ -81,7 +84,7 @@ def step_streams(steps: Sequence[Step], tokens: range, lanes: int) -> Streams:
 def play_steps(config: Config, steps: Sequence[Step], tokens: range, rng: random.Random) -> int:
     """Play some tokens of each step; all that the unit gives is compared. Returns cycles."""
     unit = VectorUnit(config, config.vector_channels)
-    play = step_streams(steps, tokens, config.vector_lanes)
+    play = step_streams(steps, tokens, config)
     senders = [
         Sender(getattr(unit, name), beats, rng, 0.0)
         for name, beats in {"commands": play.commands, **play.inputs}.items()
