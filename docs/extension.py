@@ -88,7 +88,7 @@ def derived() -> str:
 
 def registers() -> str:
     """Registers and descriptor, without their heading."""
-    return registers_markdown(Config()).partition("\n")[2]
+    return registers_markdown(Config(vector_channels=512)).partition("\n")[2]
 
 
 def commands() -> str:

@@ -1,6 +1,7 @@
 """The accelerator's interface to software as a C header, a page and JSON, all from the tables."""
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from gen.names import ACCELERATOR, module_name
@@ -17,6 +18,8 @@ from paro.config.registers import (
     STATES,
     Register,
 )
+from paro.config.vector_formats import GROUPS_MAX
+from paro.config.vector_program import HEADER, PASS, PASSES_MAX, PROGRAM_BYTES, SLOT_BYTES
 
 __all__ = ["describe_registers", "registers_header", "registers_markdown"]
 
@@ -71,20 +74,33 @@ def describe_registers(config: Config) -> dict[str, Any]:
         ],
         "stages": STAGES,
         "states": STATES,
-        "descriptor": {
-            "bytes": DESCRIPTOR_BYTES,
-            "fields": [
-                {
-                    "name": field.name,
-                    "word": field.word,
-                    "low": field.low,
-                    "width": field.width,
-                    "description": field.description,
-                    "legal": field.legal_text(),
-                }
-                for field in DESCRIPTOR
-            ],
-        },
+        "descriptor": {"bytes": DESCRIPTOR_BYTES, "fields": _fields_json(DESCRIPTOR)},
+        **(_program_json() if config.vector_channels else {}),
+    }
+
+
+def _fields_json(fields: Sequence[DescriptorField]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": field.name,
+            "word": field.word,
+            "low": field.low,
+            "width": field.width,
+            "description": field.description,
+            "legal": field.legal_text(),
+        }
+        for field in fields
+    ]
+
+
+def _program_json() -> dict[str, object]:
+    return {
+        "vector_program": {
+            "bytes": PROGRAM_BYTES,
+            "slot_bytes": SLOT_BYTES,
+            "header": _fields_json(HEADER),
+            "pass": _fields_json(PASS),
+        }
     }
 
 
@@ -133,20 +149,52 @@ def registers_markdown(config: Config) -> str:
         "",
         "## Descriptor",
         "",
-        f"One for each head or layer, {DESCRIPTOR_BYTES} bytes, little endian; a queue is "
-        "descriptors one directly after the other. Bits in no field are 0. The accelerator refuses "
-        "what the causes BAD_DESCRIPTOR, BAD_SHAPE, BAD_KIND, BAD_TOKENS, BAD_LAYER and "
-        "BAD_ALIGNMENT say; extents and strides that do not lead through the grid's tokens, a row "
-        "stride that is less than a row, and arrays that leave the memory are not seen: it reads "
-        "and writes where they lead.",
+        f"One for each head, layer or vector step, {DESCRIPTOR_BYTES} bytes, little endian; a "
+        "queue is descriptors one directly after the other. Bits in no field are 0. The "
+        "accelerator refuses what the causes BAD_DESCRIPTOR, BAD_SHAPE, BAD_KIND, BAD_TOKENS, "
+        "BAD_LAYER and BAD_ALIGNMENT say; extents and strides that do not lead through the grid's "
+        "tokens, a row stride that is less than a row, and arrays that leave the memory are not "
+        "seen: it reads and writes where they lead.",
         "",
         "| word | bits | field | meaning | legal |",
         "|---|---|---|---|---|",
         *(_descriptor_row(field) for field in DESCRIPTOR),
         "",
+        *(_program_markdown(config) if config.vector_channels else ()),
         *formats_markdown(config),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _program_markdown(config: Config) -> list[str]:
+    """Programs of vector steps: header, passes, and what the device does not check."""
+    columns = ["| word | bits | field | meaning | legal |", "|---|---|---|---|---|"]
+    return [
+        "## Program of a vector step",
+        "",
+        f"{PROGRAM_BYTES} bytes: a header of {SLOT_BYTES}, then a slot of {SLOT_BYTES} bytes for "
+        f"each pass, up to {PASSES_MAX}, in their order. Rows, tables, second rows and outputs are "
+        f"whole beats of the streams: multiples of {config.load_bytes} bytes that are read, of "
+        f"{config.output_bytes} that are written; groups are multiples of {config.vector_lanes} "
+        f"channels, at most {GROUPS_MAX} of a row; a row has up to {config.vector_channels} "
+        "channels, and a second row as many words. Every pass makes, of each word of a row, "
+        "`clamp(rshift(A * B, shift) + D, -32767, 32767)`; rshift rounds half up.",
+        "",
+        "The device refuses a program without this header (BAD_PROGRAM). It does not see, and may "
+        "wait for ever until it is reset, if passes do not take all of the second rows, send rows "
+        "and find mantissas as the header says; a mantissa needs a single group. The first pass, "
+        "and no other, loads. A pass that adds the row (D) reads A from the other copy, and one "
+        "that reads partners keeps its words in the copy that it does not read.",
+        "",
+        *columns,
+        *(_descriptor_row(field) for field in HEADER),
+        "",
+        "A pass:",
+        "",
+        *columns,
+        *(_descriptor_row(field) for field in PASS),
+        "",
+    ]
 
 
 def _register_rows(register: Register, config: Config) -> list[str]:

@@ -11,6 +11,7 @@ from gen.registers import describe_registers, registers_header, registers_markdo
 from paro.config import PRESETS
 from paro.config.descriptor import DESCRIPTOR
 from paro.config.registers import CAUSES, REGISTERS, STAGES
+from paro.config.vector_program import HEADER, PASS, PROGRAM_BYTES, SLOT_BYTES
 
 TINY = PRESETS["tiny"]
 
@@ -114,7 +115,7 @@ def test_document(preset):
         document["digest"], 16
     )
     assert by_name["CONTROL"]["fields"][2]["name"] == "interrupt_enable"
-    assert [cause["value"] for cause in document["causes"]] == list(range(15))
+    assert [cause["value"] for cause in document["causes"]] == list(range(16))
     assert (
         sum(field["width"] for field in document["descriptor"]["fields"]) == 31 * 32 - 6 * 24 + 32
     )
@@ -125,10 +126,23 @@ def test_document(preset):
 
 def test_page():
     page = registers_markdown(TINY)
-    assert "| 0x00c | STATUS | cause | 7 : 4 | ro | 0 |" in page
+    assert "| 0x00c | STATUS | cause | 9 : 4 | ro | 0 |" in page
     assert "| 17, 18 | 39 : 0 | q_address |" in page
     assert "| 0x04c | HEAD_DIM | value | 31 : 0 | ro | 32 |" in page
     for name in (*CAUSES.values(), *STAGES.values(), *(field.name for field in DESCRIPTOR)):
         assert f"| {name} |" in page
     tables = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} <= {3, 4, 6, 8}
+
+
+def test_programs_of_vector_steps():
+    """Where there is a vector unit, and nowhere else: every field of header and passes."""
+    config = TINY.changed(vector_channels=128)
+    page, document = registers_markdown(config), describe_registers(config)["vector_program"]
+    for name, table in (("header", HEADER), ("pass", PASS)):
+        assert [field["name"] for field in document[name]] == [field.name for field in table]
+        for field in table:
+            assert f"| {field.name} | {field.description} |" in page
+    assert f"{PROGRAM_BYTES} bytes: a header of {SLOT_BYTES}" in page
+    assert "vector_program" not in describe_registers(TINY)
+    assert "Program of a vector step" not in registers_markdown(TINY)

@@ -10,7 +10,7 @@ import pytest
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 
-from gen.names import CORE, module_name
+from gen.names import ACCELERATOR, CORE, module_name
 from gen.verilog import TOPS, convert, generate_verilog
 from paro.config import PRESETS
 from sim.cosim.simulators import SIMULATORS
@@ -80,6 +80,14 @@ def test_simulators_take_it_without_a_warning(simulator, tmp_path):
     verilog = tmp_path / "standin.v"
     verilog.write_text(convert(StandIn(4, 8), "standin"))
     SIMULATORS[simulator]().lint(verilog, "standin")
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS)
+def test_a_vector_unit_is_taken_without_a_warning(simulator, tmp_path):
+    config = PRESETS["tiny"].changed(vector_channels=128)
+    verilog = tmp_path / "accelerator.v"
+    verilog.write_text(generate_verilog(config, ACCELERATOR))
+    SIMULATORS[simulator]().lint(verilog, module_name(config, ACCELERATOR))
 
 
 @pytest.mark.parametrize("preset", ["wide"])
