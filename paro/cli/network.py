@@ -18,7 +18,7 @@ from firmware_model.models.device_program import DeviceProgram, Item, device_pro
 from firmware_model.models.models import open_model
 from firmware_model.models.network import IntegerNetwork, values_of
 from firmware_model.models.network_study import budgets, calibration_captures
-from firmware_model.models.video.network import observe, plan_network, video_items
+from firmware_model.models.video.network import check_whole_plan, observe, plan_network, video_items
 from firmware_model.models.video.pipeline import VideoPipeline
 from firmware_model.models.video.program import HOST
 from firmware_model.models.video.transformer import Blocks
@@ -202,6 +202,7 @@ def _plan(pipeline: VideoPipeline, path: Path | None) -> IntegerNetwork:
     plan: ModelPlan
     if path is not None:
         plan = load_model_plan(path)
+        check_whole_plan(pipeline, plan)
     else:
         heads, layers = calibration_captures(pipeline)
         with progress_bar("calibrate") as progress:

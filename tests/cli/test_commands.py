@@ -145,6 +145,19 @@ CAPTURE = str(DEMO_CAPTURE)
             ["run", CAPTURE, "--device", "tcp:127.0.0.1:1", "--rows", "4"],
         ),
         ("--silence 0 is not", ["run", CAPTURE, "--device", "tcp:127.0.0.1:1", "--silence", "0"]),
+        ("--sample is for a model, but", ["run", CAPTURE, "--device", "sim", "--sample", "1"]),
+        ("--on-device is for a model", ["run", CAPTURE, "--device", "sim", "--on-device", "1"]),
+        (
+            "--heads, --query-blocks and --silence are for captures",
+            ["run", "moving-digits", "--device", "rtl", "--heads", "0"],
+        ),
+        ("too small for a model; legal: rtl, model", ["run", "moving-digits", "--device", "sim"]),
+        ("device = 'usb' is not legal", ["run", "moving-digits", "--device", "usb"]),
+        ("no simulator 'vcs'", ["run", "moving-digits", "--device", "rtl", "--sim", "vcs"]),
+        (
+            "--on-device 3 is not legal; legal: 1 to 2",
+            ["run", "moving-digits", "--device", "model", "--steps", "2", "--on-device", "3"],
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(refused, tmp_path, sentence, arguments):

@@ -221,3 +221,29 @@ def test_a_plan_of_another_model_is_refused(paro, refused, model, tmp_path):
     refused(
         "holds 1 plans, none of the model", "evaluate", other, "--plan", tmp_path / "plans", *output
     )
+
+
+def test_a_models_video_through_the_integer_network(paro, refused, model, tmp_path):
+    """Its report and pictures; a plan without layers is refused before the work."""
+    captures, plan = tmp_path / "captures", tmp_path / "plan.safetensors"
+    at = ("--steps", "2", "--at", "0,0.5")
+    assert paro("capture", model, "--what", "both", *at, "-o", captures).status == 0
+    budget = ("calibrate", captures, "--avg-bits", "8", "--weight-bits", "8", "-o", plan)
+    assert paro(*budget, "--transform", "none", "--input-transform", "none").status == 0
+    run = ("run", model, "--device", "model", "--steps", "2", "-o", tmp_path / "run")
+    outcome = paro(*run, "--plan", plan)
+    assert outcome.status == 0
+    for text in ("device: Linear", "host: guidance and Euler steps", "psnr db"):
+        assert text in outcome.out
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["psnr_db"] > 40
+    assert report["bit_exact"] is None  # nothing but the integer model has computed a word
+    assert report["steps"] == []
+    for picture in ("film.gif", "contact_sheet.png"):
+        with Image.open(tmp_path / "run" / picture) as image:
+            assert image.size[0] > 16
+    attention = tmp_path / "attention.safetensors"
+    heads = [path for path in captures.glob("*.safetensors") if "blocks" not in path.name]
+    made = ("calibrate", *heads, "--avg-bits", "8", "--transform", "none", "-o", attention)
+    assert paro(*made).status == 0
+    refused("the plan lacks layer", *run, "--plan", attention)

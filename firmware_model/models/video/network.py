@@ -15,7 +15,14 @@ from firmware_model.models.video.transformer import Blocks, VideoTransformer
 from firmware_model.progress import Steps
 from paro.config.errors import ParoError
 
-__all__ = ["OBSERVED_EVERY", "integer_blocks", "observe", "plan_network", "video_items"]
+__all__ = [
+    "OBSERVED_EVERY",
+    "check_whole_plan",
+    "integer_blocks",
+    "observe",
+    "plan_network",
+    "video_items",
+]
 
 #: Denoising steps from one that is observed to the next; the last is one too.
 OBSERVED_EVERY = 4
@@ -57,6 +64,14 @@ def observe(pipeline: VideoPipeline, samples: Sequence[int], steps: Steps | None
     return ranges
 
 
+def check_whole_plan(pipeline: VideoPipeline, plan: ModelPlan) -> None:
+    """Raise ParoError if a plan is not one of this model, with every linear layer."""
+    check_plan(pipeline, plan)
+    missing = [name for name in pipeline.linears if name not in {own.name for own in plan.linear}]
+    if missing:
+        raise ParoError(f"the plan lacks layer {missing[0]}; legal: one with every linear layer")
+
+
 def plan_network(pipeline: VideoPipeline, plan: ModelPlan, ranges: Ranges) -> IntegerNetwork:
     """Make the integer network of a plan.
 
@@ -74,10 +89,7 @@ def plan_network(pipeline: VideoPipeline, plan: ModelPlan, ranges: Ranges) -> In
     ParoError
         If the plan is not one of this model, whole, or as `IntegerNetwork`.
     """
-    check_plan(pipeline, plan)
-    missing = [name for name in pipeline.linears if name not in {own.name for own in plan.linear}]
-    if missing:
-        raise ParoError(f"the plan lacks layer {missing[0]}; legal: one with every linear layer")
+    check_whole_plan(pipeline, plan)
     steps = video_steps(pipeline.model.shape)
     program, layers = choose_formats(
         (INPUT,),

@@ -76,11 +76,15 @@ def test_a_block(build_dir, tmp_path, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", ["verilator", "icarus"])
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_blocks(name, memory, simulator, build_dir, tmp_path, seed):
-    run_blocks(name, memory, simulator, build_dir, tmp_path, seed)
+def test_blocks(name, memory, build_dir, tmp_path, seed):
+    run_blocks(name, memory, "verilator", build_dir, tmp_path, seed)
+
+
+@pytest.mark.slow
+def test_a_block_under_icarus(build_dir, tmp_path, seed):
+    run_blocks("4x4", "stalls", "icarus", build_dir, tmp_path, seed)
 
 
 def spoiled(image: Image, place: int, change) -> Image:
