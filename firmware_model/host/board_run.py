@@ -251,7 +251,8 @@ def _unwritten(image: Image) -> Iterator[tuple[int, int]]:
     """Stretches of an image, in whole words, that no job writes to."""
     place = image.base
     whole = image.base + len(image.data) - len(image.data) % WORD_BYTES
-    for span in sorted((placed.bytes() for placed in image.outputs), key=lambda span: span.start):
+    written = [span for placed in image.outputs for span in (placed.bytes(), placed.mantissas)]
+    for span in sorted(filter(None, written), key=lambda span: span.start):
         if span.start > place:
             yield place, span.start
         place = max(place, -(-span.stop // WORD_BYTES) * WORD_BYTES)
