@@ -34,7 +34,7 @@ def interleave(queues: Sequence[Sequence[Task]], config: Config) -> list[Task]:
     places = [0] * len(queues)
     made: list[Task] = []
     ends: list[float] = []  # of each job and all before it
-    free = [0.0, 0.0]  # of the cores, of the vector unit
+    begun, free = [0.0, 0.0], [0.0, 0.0]  # of the last job of the cores, of the vector unit
     writers: dict[Buffer, int] = {}
     now = 0.0
     while any(place < len(queue) for place, queue in zip(places, queues, strict=True)):
@@ -44,13 +44,15 @@ def interleave(queues: Sequence[Sequence[Task]], config: Config) -> list[Task]:
                 task = queue[place]
                 read = [columns.buffer for columns in task.inputs.values()]
                 last = max((writers.get(buffer, -1) for buffer in read), default=-1)
-                ready = ends[last] if last >= 0 else 0.0
-                offers.append((max(now, ready, free[_is_step(task)]), item))
-        now, item = min(offers)
+                taken = max(now, ends[last] if last >= 0 else 0.0)
+                # A vector step is taken while the one before it is worked on.
+                taken = max(taken, begun[1] if _is_step(task) else free[0])
+                offers.append((max(taken, free[_is_step(task)]), taken, item))
+        begins, now, item = min(offers)
         task = queues[item][places[item]]
         places[item] += 1
-        end = now + job_cycles(task, config)
-        free[_is_step(task)] = end
+        begun[_is_step(task)] = begins
+        free[_is_step(task)] = end = begins + job_cycles(task, config)
         for buffer in _written(task):
             writers[buffer] = len(made)
         made.append(task)

@@ -57,6 +57,7 @@ class VectorEngine(wiring.Component):
     Members
     -------
     steps : In, stream of `step_layout`
+        One waits while the one before it is worked on.
     runs : Out, stream of `run_layout`
     units : In, stream of ``load_bytes``
     write_runs, write_data : Out, arrays of stream
@@ -68,11 +69,11 @@ class VectorEngine(wiring.Component):
     fault : Out, `Cause`
         Of the step; it stays, and nothing more is done, until reset.
     index : Out
-        Number of the step in progress.
+        Number of the step in progress, or of the one that waits if none is.
     step_done : Out, 1
         The step's last output has been written.
     idle : Out, 1
-        No step is in progress.
+        No step is in progress, and none waits.
 
     Contract
     --------
@@ -121,9 +122,10 @@ class VectorEngine(wiring.Component):
             connect(m, writer.data[index], flipped(self.write_data[index]))
 
         step = Signal(step_layout(config))
+        begins = Signal()
+        waits = self._take_step(m, step, begins)
         bank_step = self._bank_step(m, step, setup)
         m.d.comb += [
-            self.index.eq(step.index),
             reader.rows.eq(step.rows),
             reader.rows.seconds.eq(setup.header.seconds),
             writer.outputs.eq(step.outputs),
@@ -142,9 +144,8 @@ class VectorEngine(wiring.Component):
         issued = self._issue(m, unit, reader, setup, step, bank_step, start)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [self.idle.eq(1), self.steps.ready.eq(1)]
-                m.d.sync += step.eq(self.steps.payload)
-                with m.If(self.steps.valid):
+                m.d.comb += [self.idle.eq(~waits), begins.eq(waits)]
+                with m.If(waits):
                     m.next = "BEGIN"
             with m.State("BEGIN"):
                 m.d.comb += setup.start.eq(~step.too_wide)
@@ -164,6 +165,18 @@ class VectorEngine(wiring.Component):
                     m.d.comb += self.step_done.eq(1)
                     m.next = "IDLE"
         return m
+
+    def _take_step(self, m: Module, step: Any, begins: Signal) -> Signal:
+        """Let a step wait until it ``begins``; returns whether one waits."""
+        waiting = Signal(step_layout(self._config))
+        waits = Signal()
+        m.d.comb += [self.steps.ready.eq(~waits), self.index.eq(step.index)]
+        with m.If(begins):
+            m.d.comb += self.index.eq(waiting.index)
+            m.d.sync += [step.eq(waiting), waits.eq(0)]
+        with m.Elif(self.steps.valid & self.steps.ready):
+            m.d.sync += [waiting.eq(self.steps.payload), waits.eq(1)]
+        return waits
 
     def _bank_step(self, m: Module, step: Any, setup: VectorSetup) -> Signal:
         """Distance of the banks that are used: of all, if a row of the step fits in one's place."""
