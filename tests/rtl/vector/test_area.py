@@ -10,6 +10,7 @@ from fpga.report import cell_counts
 from fpga.tools import require_tools, run_tool
 from gen.verilog import convert, generate_verilog
 from paro.config import Config
+from rtl.accelerator.vector_engine import VectorEngine
 from rtl.vector.unit import VectorUnit
 
 #: Channels of the longest row: the inner layer of a network of 128 channels.
@@ -26,9 +27,12 @@ def cells(folder: Path, name: str, verilog: str) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_less_than_a_quarter_of_a_core(tmp_path):
-    config = Config(rows=8, cols=8)
+    config = Config(rows=8, cols=8, vector_channels=CHANNELS)
     unit = cells(tmp_path, "unit", convert(VectorUnit(config, CHANNELS), "top"))
     core = cells(tmp_path, "core", generate_verilog(config, "core", "top"))
-    share = logic_cells(unit) / logic_cells(core)
-    print(f"\nvector unit {unit}\ncore {core}\nlogic of the unit over the core's: {share:.3f}")
-    assert 0.05 < share < 0.25
+    engine = cells(tmp_path, "engine", convert(VectorEngine(config), "top"))
+    print(f"\nvector unit {unit}\nwith its way to memory {engine}\ncore {core}")
+    shares = [logic_cells(own) / logic_cells(core) for own in (unit, engine)]
+    print("logic over the core's: {:.3f}, with its way to memory {:.3f}".format(*shares))
+    assert 0.05 < shares[0] < 0.25
+    assert shares[0] < shares[1] < 0.4
