@@ -170,9 +170,11 @@ class VectorEngine(wiring.Component):
         """Let a step wait until it ``begins``; returns whether one waits."""
         waiting = Signal(step_layout(self._config))
         waits = Signal()
-        m.d.comb += [self.steps.ready.eq(~waits), self.index.eq(step.index)]
+        m.d.comb += [
+            self.steps.ready.eq(~waits),
+            self.index.eq(Mux(begins, waiting.index, step.index)),
+        ]
         with m.If(begins):
-            m.d.comb += self.index.eq(waiting.index)
             m.d.sync += [step.eq(waiting), waits.eq(0)]
         with m.Elif(self.steps.valid & self.steps.ready):
             m.d.sync += [waiting.eq(self.steps.payload), waits.eq(1)]
