@@ -94,6 +94,7 @@ def test_default_names_differ():
         "query_rows": 2,
         "key_slots": 4,
         "cores": 2,
+        "vector_channels": 128,
     }
     assert set(others) == set(Config.model_fields)
     configs = [Config(), *(Config(**{name: value}) for name, value in others.items())]
