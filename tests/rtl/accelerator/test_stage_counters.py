@@ -48,7 +48,7 @@ def test_layouts() -> None:
     fields |= {"outer_extent": 4, "middle_extent": 5, "inner_extent": 6, "key_tokens": 125}
     fields |= {"outer_stride": 5, "middle_stride": 1, "inner_stride": 20}
     fields |= {"first_block_row": 1, "query_tokens": 109, "kind": 0, "out_cut": 3}
-    fields |= {"chunks": 65, "sum_shift": 11, "out_shift": 2, "after": 1}
+    fields |= {"chunks": 65, "sum_shift": 11, "out_shift": 2, "after": 1, "overlap": 19}
     fields |= {name: 4 * value for name, value in fields.items() if name.endswith("row_stride")}
     fields |= {n: value << 30 for n, value in fields.items() if n.endswith("address")}
     given = {f.name: fields[f.name] for f in DESCRIPTOR if f.constant is None}
