@@ -45,7 +45,7 @@ def token_count_shape(config: Config) -> Shape:
 
 
 def command_signature(config: Config) -> stream.Signature:
-    """One run: attention, or a linear layer.
+    """One run of a core: attention, or a linear layer (``kind``).
 
     Attention has ``query_tokens`` rows of the map (from its first) and ``key_tokens`` columns; the
     rest is ignored. A layer has ``query_tokens`` tokens, ``key_tokens`` output channels and

@@ -48,7 +48,7 @@ class OperandFeed(wiring.Component):
     `LATENCY` cycles from a pass to its first beat of a table; then one a cycle.
     """
 
-    LATENCY = 6
+    LATENCY = 2 * StreamFIFO.LATENCY + 1
 
     def __init__(self, beat: Any, depth: int, banks: int):
         self._depth, self._banks = depth, banks
