@@ -27,7 +27,7 @@ from firmware_model.progress import Steps
 from firmware_model.quality.metrics import finite, psnr_db, ssim
 from paro.cli.console import format_value, header_table, key_value_table, progress_bar, stdout
 from paro.cli.drawing import save_contact_sheet, save_film
-from paro.cli.options import ConfigChoice
+from paro.cli.options import ON_MODEL, ON_RTL, ConfigChoice
 from paro.config import Config, ParoError
 from paro.config.config import padded_head_dim
 from paro.config.files import write_json
@@ -37,10 +37,8 @@ from sim.cosim.run import Setup
 from sim.cosim.work import ideal_cycles
 from sim.cycles.memory import Memory
 
-__all__ = ["ON_MODEL", "ON_RTL", "NetworkRequest", "run_network"]
+__all__ = ["NetworkRequest", "run_network"]
 
-#: Devices that need no board: the integer model, and the accelerator's Verilog in a simulator.
-ON_MODEL, ON_RTL = "model", "rtl"
 #: Memory of the simulated accelerator.
 _MEMORY = Memory((20, 60))
 #: Samples whose ranges give the tensors their units.
@@ -61,7 +59,7 @@ class NetworkRequest:
     plan : Path or None
         By default one is calibrated, of all attention and linear layers.
     device : str
-        `ON_MODEL`, `ON_RTL` or a board.
+        `paro.cli.options.ON_MODEL`, `ON_RTL` or a board.
     sample : int
         Video.
     steps : int or None

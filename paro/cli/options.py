@@ -56,6 +56,9 @@ def legal_heads(text: str | None) -> str | None:
     return text
 
 
+#: Devices of a model that need no board: the integer model, and the Verilog in a simulator.
+ON_MODEL, ON_RTL = "model", "rtl"
+
 CaptureArgument = Annotated[
     Path,
     typer.Argument(

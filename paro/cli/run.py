@@ -10,6 +10,8 @@ from rich.table import Table
 
 from paro.cli.console import key_value_table, progress_bar, stdout
 from paro.cli.options import (
+    ON_MODEL,
+    ON_RTL,
     CaptureArgument,
     ConfigChoice,
     HeadsOption,
@@ -190,14 +192,14 @@ def _run_model(
         check_file(plan, "plan")
     if device == _SIMULATED:
         raise ParoError("a simulated board is too small for a model; legal: rtl, model or a board")
-    if device not in ("rtl", "model"):
+    if device not in (ON_MODEL, ON_RTL):
         from firmware_model.host.link import open_bus
 
         open_bus(device)  # refused as it is named, before the long work
     sample, steps, on_device, simulator = choices
     from sim.cosim.simulators import get_simulator
 
-    if device == "rtl":
+    if device == ON_RTL:
         get_simulator(simulator)
     from paro.cli.network import NetworkRequest, run_network
 

@@ -120,7 +120,7 @@ class OutputAddresses(wiring.Component):
         config, request = self._config, self.request.payload
         m.submodules.walker = walker = TokenWalker(config)
         longest = max(config.head_dim, config.block)
-        unit_bytes = OUT_BYTES * config.output_words
+        unit_bytes = config.output_bytes
         m.submodules.rows = rows = TokenRuns(
             config, row_bytes=OUT_BYTES * longest, unit_bytes=unit_bytes
         )

@@ -5,7 +5,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from paro.config import Config
-from paro.config.formats import OUT_BYTES
 from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.bus.axi import (
     CACHE_BUFFERABLE,
@@ -114,7 +113,7 @@ class WriteMaster(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._lanes = self._config.axi_bits // _WORD_BITS
-        self._unit_bytes = OUT_BYTES * self._config.output_words
+        self._unit_bytes = self._config.output_bytes
         m.submodules.splitter = splitter = BurstSplitter(
             self._config, unit_bytes=self._unit_bytes, beats=BURST_BEATS
         )

@@ -172,7 +172,7 @@ def head_outputs(config: Config, image: Image, head: int) -> HeadOutputs:
     else:
         begin, step, parts = fields["first_block_row"] * config.block, config.block, 1
         tokens = _tokens_in_order(fields)[: begin + fields["query_tokens"]]
-    units = row_bytes // (formats.OUT_BYTES * config.output_words)
+    units = row_bytes // config.output_bytes
     rows, runs, bursts = [], [], []
     for position in range(begin, len(tokens), step):
         part = tokens[position : position + step]

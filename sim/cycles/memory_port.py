@@ -179,7 +179,7 @@ def _write_port(config: Config, lanes: int, outputs: list[HeadOutputs]) -> Write
         burst_count += len(written.bursts)
     rows.append(np.array([len(runs)]))
     runs.append(OutputRun(0, 0, 0, -1, -1, -1, burst_count))
-    output_bytes = formats.OUT_BYTES * config.output_words
+    output_bytes = config.output_bytes
     output_words = max(1, output_bytes // WORD_BYTES)
     return WritePort(
         unit_parts=max(1, output_words // lanes),
