@@ -23,6 +23,7 @@ from sim.cosim.accelerator_scenario import (
     memory_file,
     outputs_file,
 )
+from sim.cosim.axi_memory import capacity
 from sim.cosim.exchange import load_dataclass, save_dataclass
 from sim.cosim.report import MemoryReport, Traffic
 from sim.cosim.session import Harness, Session
@@ -93,16 +94,18 @@ def play_steps(
     ParoError
         If the Verilog does not compile or the folders cannot be written.
     """
+    scenario = _scenario(config, images, steps, memory or Memory())
     harness = Harness(
         sources={
             f"{ACCELERATOR}.v": kept_verilog(config, ACCELERATOR, session.build_dir),
-            f"{BENCH_TOP}.v": harness_verilog(config, trace=session.trace),
+            f"{BENCH_TOP}.v": harness_verilog(
+                config, capacity(scenario.memory_bytes), trace=session.trace
+            ),
         },
         top=BENCH_TOP,
         ports=visible_ports(config),
         bench=f"{__package__}.accelerator_bench",
     )
-    scenario = _scenario(config, images, steps, memory or Memory())
 
     def prepare() -> None:
         save_dataclass(scenario, session.run_dir / SCENARIO_FILE)

@@ -1,4 +1,4 @@
-"""The cocotb bench of the accelerator: the host driver, against cocotbext-axi's memory.
+"""The cocotb bench of the accelerator: the host driver, and the memory of the harness.
 
 Runs inside the simulator, in a folder with a `sim.cosim.accelerator_scenario.Scenario` and its
 images, and leaves a `Result` and the outputs of every step that ended.
@@ -12,8 +12,8 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, First, RisingEdge
-from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
+from cocotb.triggers import ClockCycles, First, RisingEdge, Timer
+from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 from safetensors.numpy import save_file
 
 from firmware_model.host.driver import AcceleratorError, Driver
@@ -31,8 +31,9 @@ from sim.cosim.accelerator_scenario import (
     memory_file,
     outputs_file,
 )
+from sim.cosim.axi_memory import BURSTS_FILE, CONTENTS_FILE, VIOLATIONS
 from sim.cosim.exchange import load_dataclass, save_dataclass
-from sim.cycles.stalls import CHANNELS, generator_seed
+from sim.cycles.stalls import CHANNELS, REGISTER_CHANNELS, generator_seed
 
 #: Nanoseconds of a clock.
 PERIOD = 10
@@ -40,14 +41,74 @@ PERIOD = 10
 RESET_CYCLES = 4
 #: Cycles between two looks at how far the accelerator is.
 LOOK_CYCLES = 4000
-#: Chances that a channel of the registers stalls in a clock, when stalls are on.
-STALL_RATES = (0.0, 0.1, 0.3, 0.6)
+#: Chances, of 256, that a channel of the registers stalls in a clock, when stalls are on.
+STALL_RATES = (0, 26, 77, 154)
+
+
+class HarnessMemory:
+    """Memory of the harness, by way of files.
+
+    Parameters
+    ----------
+    dut : cocotb handle
+        `sim.cosim.accelerator_harness`.
+    size : int
+        Bytes that it shall have.
+    word : int
+        Bytes of a beat.
+    """
+
+    def __init__(self, dut: Any, size: int, word: int):
+        self._dut, self._size, self._word = dut, size, word
+        dut.memory_load.value = dut.memory_save.value = 0
+        dut.memory_words.value = size // word
+
+    async def read(self, address: int, count: int) -> bytes:
+        """Read bytes from any address on."""
+        first, words = self._words(address, count)
+        await self._exchange("save", first, words)
+        lines = Path(CONTENTS_FILE).read_text().splitlines()
+        digits = "".join(line for line in lines if not line.startswith("//"))
+        beats = np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(words, self._word)
+        start = address - first * self._word
+        return beats[:, ::-1].tobytes()[start : start + count]
+
+    async def write(self, address: int, data: bytes) -> None:
+        """Write bytes to any address on."""
+        first, words = self._words(address, len(data))
+        start = address - first * self._word
+        if start or len(data) < words * self._word:
+            old = await self.read(first * self._word, words * self._word)
+            data = old[:start] + data + old[start + len(data) :]
+        beats = np.frombuffer(data, np.uint8).reshape(words, self._word)[:, ::-1]
+        Path(CONTENTS_FILE).write_text(beats.tobytes().hex("\n", self._word) + "\n")
+        await self._exchange("load", first, words)
+
+    async def contents(self) -> np.ndarray:
+        """All bytes: uint8 [size]."""
+        return np.frombuffer(await self.read(0, self._size), np.uint8)
+
+    def _words(self, address: int, count: int) -> tuple[int, int]:
+        """First word of a range of bytes, and how many words there are."""
+        if not 0 <= address < address + count <= self._size:
+            raise ParoError(f"no memory at {address:#x} to {address + count:#x}")
+        first = address // self._word
+        return first, -(-(address + count) // self._word) - first
+
+    async def _exchange(self, direction: str, first: int, words: int) -> None:
+        """Let the simulator read or write the file."""
+        dut, order = self._dut, getattr(self._dut, f"memory_{direction}")
+        dut.memory_first.value, dut.memory_last.value = first, first + words - 1
+        order.value = 1
+        await ClockCycles(dut.clk, 2)
+        order.value = 0
+        await ClockCycles(dut.clk, 1)
 
 
 class CocotbTransport:
     """`firmware_model.host.driver.Transport` of a simulated accelerator."""
 
-    def __init__(self, registers: AxiLiteMaster, memory: Any):
+    def __init__(self, registers: AxiLiteMaster, memory: HarnessMemory):
         self._registers, self._memory = registers, memory
 
     async def read32(self, address: int) -> int:
@@ -60,11 +121,11 @@ class CocotbTransport:
 
     async def read(self, address: int, count: int) -> bytes:
         """Read memory, as the host of the memory."""
-        return bytes(self._memory.read(address, count))
+        return await self._memory.read(address, count)
 
     async def write(self, address: int, data: bytes) -> None:
         """Write memory, as the host of the memory."""
-        self._memory.write(address, data)
+        await self._memory.write(address, data)
 
 
 class AcceleratorBench:
@@ -84,15 +145,12 @@ class AcceleratorBench:
         self.dut = dut
         self.scenario = scenario
         self.images = images
-        self.memory: Any = AxiRam(
-            AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=scenario.memory_bytes
-        )
+        word = scenario.configuration["axi_bits"] // 8
+        self.memory = HarnessMemory(dut, scenario.memory_bytes, word)
         self.registers: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
         self.driver = Driver(CocotbTransport(self.registers, self.memory))
-        #: Address and beats of every burst of this step.
-        self.bursts: dict[str, list[tuple[int, int]]] = {"read": [], "write": []}
-        self.record(self.memory.read_if.ar_channel, "ar", self.bursts["read"])
-        self.record(self.memory.write_if.aw_channel, "aw", self.bursts["write"])
+        #: Lines of `BURSTS_FILE` before this step.
+        self.bursts_before = 0
         seed = scenario.stall_seed
         dut.latency_low.value = scenario.latency_low
         dut.latency_span.value = scenario.latency_span
@@ -102,36 +160,10 @@ class AcceleratorBench:
         dut.read_error_at.value = 0
         dut.write_error_at.value = 0
         dut.error_response.value = 0
-        if seed is not None:
-            self.stall_registers(random.Random(seed))
-
-    def record(self, channel: Any, name: str, bursts: list[tuple[int, int]]) -> None:
-        """Keep every burst whose address the memory takes."""
-        receive = channel.recv
-
-        async def recorded():
-            address = await receive()
-            bursts.append(
-                (int(getattr(address, f"{name}addr")), int(getattr(address, f"{name}len")) + 1)
-            )
-            return address
-
-        channel.recv = recorded
-
-    def stall_registers(self, generator: random.Random) -> None:
-        """Let every channel of the registers stall at random, each at a rate of its own."""
-
-        def stalls(rate: float):
-            own = random.Random(generator.getrandbits(32))
-            while True:
-                yield own.random() < rate
-
-        read, write = self.registers.read_if, self.registers.write_if
-        for channel in (
-            *(read.ar_channel, read.r_channel),
-            *(write.aw_channel, write.w_channel, write.b_channel),
-        ):
-            channel.set_pause_generator(stalls(generator.choice(STALL_RATES)))
+        generator = random.Random(seed)
+        for channel in REGISTER_CHANNELS:
+            rate = 0 if seed is None else generator.choice(STALL_RATES)
+            getattr(dut, f"{channel}_stall_rate").value = rate
 
     async def reset(self) -> None:
         """Reset accelerator and memory port; the memory keeps its content."""
@@ -153,31 +185,32 @@ class AcceleratorBench:
         """Work on one image, disturbed or not."""
         driver, image = self.driver, self.images[step.image]
         await self.arm(step)
-        for bursts in self.bursts.values():
-            bursts.clear()
+        self.bursts_before = len(_burst_lines())
         await driver.load(image)
-        before = self.contents()
+        before = await self.memory.contents()
         await driver.start(image, interrupt=True)
         if step.disturb in ("control_reset", "hard_reset"):
             await ClockCycles(self.dut.clk, step.after)
             await (driver.reset() if step.disturb == "control_reset" else self.reset())
-            check_strays(image, before, self.contents())
+            self.check_protocol()
+            check_strays(image, before, await self.memory.contents())
             return StepResult()
         error = await self.work(image, step)
         if await driver.busy():
             raise ParoError("the accelerator is busy when its driver says that it is at rest")
-        check_strays(image, before, self.contents())
+        self.check_protocol()
+        after = await self.memory.contents()
+        check_strays(image, before, after)
         reported, burst = await self.reported(error), self.disturbed_burst(step)
         if error is not None and step.disturb != "start_again":
             return StepResult(reported, burst)
         outputs = await driver.outputs(image)
         save_file({f"head_{i}": words for i, words in enumerate(outputs)}, outputs_file(number))
         if step.keeps_memory:
-            data = self.contents()[image.base : image.base + len(image.data)]
+            data = after[image.base : image.base + len(image.data)]
             Path(memory_file(number)).write_bytes(data.tobytes())
         counters = await driver.counters()
-        bursts = {name: list(bursts) for name, bursts in self.bursts.items()}
-        return StepResult(reported, burst, counters, bursts)
+        return StepResult(reported, burst, counters, self.bursts())
 
     async def arm(self, step: Step) -> None:
         """Have the memory port give the error of a step, counted from a reset."""
@@ -223,22 +256,32 @@ class AcceleratorBench:
         if step.disturb not in ("read_error", "write_error"):
             return None
         number = step.after
-        for address, beats in self.bursts[step.disturb.removesuffix("_error")]:
+        for address, beats in self.bursts()[step.disturb.removesuffix("_error")]:
             number -= beats if step.disturb == "read_error" else 1
             if number <= 0:
                 return address
         return None
 
-    def contents(self) -> np.ndarray:
-        """All memory."""
-        return np.frombuffer(self.memory.read(0, self.scenario.memory_bytes), np.uint8)
+    def bursts(self) -> dict[str, list[tuple[int, int]]]:
+        """Address and beats of every burst of this step that the memory took."""
+        bursts: dict[str, list[tuple[int, int]]] = {"read": [], "write": []}
+        for line in _burst_lines()[self.bursts_before :]:
+            kind, address, beats = line.split()
+            bursts["read" if kind == "r" else "write"].append((int(address), int(beats)))
+        return bursts
+
+    def check_protocol(self) -> None:
+        """Raise ParoError if the accelerator has broken a rule of AXI4."""
+        violation = VIOLATIONS[int(self.dut.violation.value)]
+        if violation:
+            raise ParoError(f"the accelerator breaks AXI4: {violation}")
 
     async def wait(self) -> None:
         """Wait for the interrupt, tell how far the accelerator is, and look for errors."""
         limit = self.scenario.idle_limit
         last, silent = None, 0
         while not int(self.dut.irq.value):
-            await First(RisingEdge(self.dut.irq), ClockCycles(self.dut.clk, LOOK_CYCLES))
+            await First(RisingEdge(self.dut.irq), Timer(LOOK_CYCLES * PERIOD, "ns"))
             beats = await self.driver.progress()
             silent = 0 if beats != last else silent + LOOK_CYCLES
             last = beats
@@ -246,6 +289,10 @@ class AcceleratorBench:
             if silent > limit:
                 raise ParoError(f"the accelerator did not move a beat for {silent} cycles")
         await self.driver.wait()
+
+
+def _burst_lines() -> list[str]:
+    return Path(BURSTS_FILE).read_text().splitlines()
 
 
 def check_strays(image: Image, before: np.ndarray, after: np.ndarray) -> None:

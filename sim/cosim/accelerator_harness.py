@@ -1,19 +1,25 @@
-"""Verilog around the accelerator that gives its memory port latency, stalls and faults.
+"""Verilog around the accelerator: a memory that has latency, stalls and faults.
 
-cocotbext-axi has the memory itself, and the master of the registers. Between the memory and the
+cocotbext-axi has the master of the registers. Between memory (`sim.cosim.axi_memory`) and
 accelerator the harness delays read addresses and write responses, each by a random number of
-cycles, in order and without losing throughput; every channel has random geometric stalls; one
-chosen response becomes an error. Nothing random begins before the first address after reset, so
-that the cycle model can follow.
+cycles, in order and without losing throughput; every channel has random geometric stalls, those of
+the registers too; one chosen response becomes an error. At the memory nothing random begins before
+the first address after reset, so that the cycle model can follow.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from amaranth.hdl import Shape
 from amaranth.lib import wiring
 
 from gen.names import ACCELERATOR, module_name
 from paro.config import Config
+from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.accelerator import accelerator_signature
-from sim.cycles.stalls import CHANNELS, RANDOM_MODULE, salt
+from sim.cosim.axi_memory import AXI_MEMORY, BURSTS_FILE, CONTENTS_FILE
+from sim.cycles.memory import Memory
+from sim.cycles.stalls import CHANNELS, RANDOM_MODULE, REGISTER_CHANNELS, salt
 from sim.trace.recorder import accelerator_recorder
 
 __all__ = ["BENCH_TOP", "harness_verilog", "visible_ports"]
@@ -21,18 +27,41 @@ __all__ = ["BENCH_TOP", "harness_verilog", "visible_ports"]
 #: Top module of a co-simulation of the accelerator.
 BENCH_TOP = "paro_axi_bench"
 
+#: Ports of `AXI_MEMORY`'s modules that are signals of the port.
+_MEMORY_PORTS = (
+    *("arid", "araddr", "arlen", "arvalid", "arready"),
+    *("rid", "rdata", "rresp", "rlast", "rvalid", "rready"),
+    *("awid", "awaddr", "awlen", "awvalid", "awready"),
+    *("wdata", "wstrb", "wlast", "wvalid", "wready"),
+    *("bid", "bresp", "bvalid", "bready"),
+)
+_MONITOR_PORTS = tuple(
+    f"{channel}{part}"
+    for channel, parts in {
+        **dict.fromkeys(("ar", "aw"), ("addr", "len", "size", "burst", "valid", "ready")),
+        "w": ("data", "strb", "last", "valid", "ready"),
+    }.items()
+    for part in parts
+)
+
 #: Inputs of the harness beside the accelerator's ports. Latencies are in cycles; a stall begins,
 #: and goes on, with a probability of the rate / 256; the read beat, and the write response, of that
-#: number since reset (0: none) becomes the error ``error_response``.
+#: number since reset (0: none) becomes the error ``error_response``. The bench exchanges words of
+#: the memory, and tells how many there are, see `AXI_MEMORY`.
 _SETTINGS = {
     "latency_low": 16,
     "latency_span": 16,
     "stall_seed": 32,
-    **{f"{channel}_stall_rate": 8 for channel in CHANNELS},
+    **{f"{channel}_stall_rate": 8 for channel in (*CHANNELS, *REGISTER_CHANNELS)},
     "read_error_at": 32,
     "write_error_at": 32,
     "error_response": 2,
+    **dict.fromkeys(("memory_load", "memory_save"), 1),
+    **dict.fromkeys(("memory_first", "memory_last", "memory_words"), 32),
 }
+
+#: Output of the harness: a rule of AXI4 that the accelerator broke, see `VIOLATIONS`.
+_VIOLATION = "violation"
 
 
 def _ports(config: Config) -> list[tuple[str, str, int]]:
@@ -49,27 +78,48 @@ def _ports(config: Config) -> list[tuple[str, str, int]]:
 
 def visible_ports(config: Config) -> list[str]:
     """Ports of the harness that the bench uses."""
-    return ["clk", "rst", *_SETTINGS, *(name for name, _, _ in _ports(config))]
+    return ["clk", "rst", *_SETTINGS, _VIOLATION, *(name for name, _, _ in _host_ports(config))]
 
 
-def harness_verilog(config: Config, *, trace: bool = False) -> str:
-    """Text of module `BENCH_TOP`; with ``trace`` it records what `sim.trace` makes a trace of."""
+def _host_ports(config: Config) -> list[tuple[str, str, int]]:
+    """Those of `_ports` that do not lead to the memory."""
+    return [port for port in _ports(config) if not port[0].startswith("m_axi")]
+
+
+def harness_verilog(config: Config, capacity: int, *, trace: bool = False) -> str:
+    """Text of module `BENCH_TOP`.
+
+    Parameters
+    ----------
+    config : Config
+        The accelerator.
+    capacity : int
+        Bytes of the largest memory.
+    trace : bool
+        Record what `sim.trace` makes a trace of.
+    """
     ports = _ports(config)
     declarations = ["  input clk", "  input rst"]
     declarations += [f"  input [{width - 1}:0] {name}" for name, width in _SETTINGS.items()]
-    declarations += [f"  {flow} [{width - 1}:0] {name}" for name, flow, width in ports]
+    declarations += [f"  output [2:0] {_VIOLATION}"]
+    declarations += [
+        f"  {flow} [{width - 1}:0] {name}" for name, flow, width in _host_ports(config)
+    ]
     payload = [name for name, _, _ in ports if name.startswith("m_axi_ar")]
     payload = [name for name in payload if not name.endswith(("valid", "ready"))]
     inner = {*payload, "m_axi_rresp", "m_axi_bresp", "m_axi_bid"}
-    inner |= {f"m_axi_{channel}{part}" for channel in CHANNELS for part in ("valid", "ready")}
+    stalled = [f"m_axi_{channel}" for channel in CHANNELS]
+    stalled += [f"s_axil_{channel}" for channel in CHANNELS]
+    inner |= {f"{channel}{part}" for channel in stalled for part in ("valid", "ready")}
     wires = [f"  wire [{width - 1}:0] inner_{name};" for name, _, width in ports if name in inner]
+    wires += [f"  wire [{width - 1}:0] {name};" for name, _, width in ports if name[0] == "m"]
     connections = ["    .clk(clk)", "    .rst(rst)"]
     connections += [
         f"    .{name}({'inner_' if name in inner else ''}{name})" for name, _, _ in ports
     ]
     widths = {name: width for name, _, width in ports}
     stalls = [
-        _STALLS.format(channel=channel, salt=_salt(channel), **ends)
+        _STALLS.format(channel=channel, salt=_salt(channel), run="running", **ends)
         for channel, ends in {
             "ar": {"source": 0, "before": "inner_m_axi_ar", "after": "stalled_ar"},
             "r": {"source": 1, "before": "m_axi_r", "after": "inner_m_axi_r"},
@@ -78,21 +128,78 @@ def harness_verilog(config: Config, *, trace: bool = False) -> str:
             "b": {"source": 1, "before": "delayed_b", "after": "inner_m_axi_b"},
         }.items()
     ]
-    return RANDOM_MODULE + _HARNESS.format(
-        top=BENCH_TOP,
-        accelerator=module_name(config, ACCELERATOR),
-        ports=",\n".join(declarations),
-        wires="\n".join(wires),
-        ar_width=sum(widths[name] for name in payload),
-        ar_inner=", ".join(f"inner_{name}" for name in payload),
-        ar_outer=", ".join(payload),
-        b_width=widths["m_axi_bid"] + widths["m_axi_bresp"],
-        stalls="\n".join(stalls),
-        read_salt=_salt("read_delay"),
-        write_salt=_salt("write_delay"),
-        connections=",\n".join(connections),
-        recorder=accelerator_recorder("accelerator", config.cores) if trace else "",
+    stalls += [
+        _STALLS.format(channel=channel, salt=_salt(channel), run="~rst", source=1, **ends)
+        for channel in REGISTER_CHANNELS
+        for outer in (channel.replace("s_", "s_axil_"),)
+        for ends in (
+            {"before": f"inner_{outer}", "after": outer}
+            if channel in ("s_r", "s_b")
+            else {"before": outer, "after": f"inner_{outer}"},
+        )
+    ]
+    data_bytes = config.axi_bits // 8
+    return (
+        RANDOM_MODULE
+        + AXI_MEMORY
+        + _HARNESS.format(
+            memory=_instance(
+                "paro_axi_memory",
+                "memory",
+                {
+                    "BYTES": data_bytes,
+                    "WORDS": capacity // data_bytes,
+                    "ADDRESS": MEMORY_ADDRESS_BITS,
+                    "OPEN_BURSTS": Memory.OPEN_BURSTS,
+                    "EARLY_BEATS": Memory.EARLY_BEATS,
+                    "CONTENTS": f'"{CONTENTS_FILE}"',
+                    "BURSTS": f'"{BURSTS_FILE}"',
+                },
+                {
+                    **{
+                        name: f"memory_{name}"
+                        for name in ("load", "save", "first", "last", "words")
+                    },
+                    **{name: f"m_axi_{name}" for name in _MEMORY_PORTS},
+                    "violation": "memory_violation",
+                },
+            ),
+            monitor=_instance(
+                "paro_axi_monitor",
+                "monitor",
+                {"BYTES": data_bytes, "ADDRESS": MEMORY_ADDRESS_BITS},
+                {
+                    **{
+                        name: f"{'inner_' if f'm_axi_{name}' in inner else ''}m_axi_{name}"
+                        for name in _MONITOR_PORTS
+                    },
+                    "violation": "monitor_violation",
+                },
+            ),
+            top=BENCH_TOP,
+            accelerator=module_name(config, ACCELERATOR),
+            ports=",\n".join(declarations),
+            wires="\n".join(wires),
+            ar_width=sum(widths[name] for name in payload),
+            ar_inner=", ".join(f"inner_{name}" for name in payload),
+            ar_outer=", ".join(payload),
+            b_width=widths["m_axi_bid"] + widths["m_axi_bresp"],
+            stalls="\n".join(stalls),
+            read_salt=_salt("read_delay"),
+            write_salt=_salt("write_delay"),
+            connections=",\n".join(connections),
+            recorder=accelerator_recorder("accelerator", config.cores) if trace else "",
+        )
     )
+
+
+def _instance(
+    module: str, name: str, parameters: Mapping[str, Any], ports: Mapping[str, str]
+) -> str:
+    """Instance of a module of `AXI_MEMORY`."""
+    values = ", ".join(f".{key}({value})" for key, value in parameters.items())
+    wires = "".join(f",\n    .{port}({wire})" for port, wire in ports.items())
+    return f"  {module} #({values}) {name} (\n    .clk(clk),\n    .rst(rst){wires}\n  );"
 
 
 def _salt(name: str) -> str:
@@ -102,7 +209,7 @@ def _salt(name: str) -> str:
 _STALLS = """\
   paro_stalls #(.SOURCE({source})) {channel}_stalls (
     .clk(clk),
-    .run(running),
+    .run({run}),
     .rate({channel}_stall_rate),
     .seed(stall_seed ^ {salt}),
     .in_valid({before}valid),
@@ -230,6 +337,11 @@ module {top} (
     reads <= rst ? 0 : reads + {{31'd0, m_axi_rvalid & m_axi_rready}};
     writes <= rst ? 0 : writes + {{31'd0, inner_m_axi_bvalid & inner_m_axi_bready}};
   end
+
+  wire [2:0] memory_violation, monitor_violation;
+  assign violation = monitor_violation != 0 ? monitor_violation : memory_violation;
+{memory}
+{monitor}
 
   {accelerator} accelerator (
 {connections}

@@ -10,6 +10,7 @@ __all__ = [
     "CHANNELS",
     "DELAYS",
     "RANDOM_MODULE",
+    "REGISTER_CHANNELS",
     "ROWS",
     "STREAMS",
     "generator_seed",
@@ -25,7 +26,9 @@ ROWS = "rows"
 CHANNELS = ("ar", "r", "aw", "w", "b")
 #: Random latencies of the memory: of a read's address, of a write's answer.
 DELAYS = ("read_delay", "write_delay")
-_NAMES = (*STREAMS, *CHANNELS, *DELAYS, ROWS)
+#: Channels of the registers.
+REGISTER_CHANNELS = ("s_ar", "s_r", "s_aw", "s_w", "s_b")
+_NAMES = (*STREAMS, *CHANNELS, *DELAYS, ROWS, *REGISTER_CHANNELS)
 #: Rates that a stream may have: its chance, of 256, that a stall begins or goes on in a cycle.
 _RATES = (0, 16, 64, 128, 192)
 
