@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from firmware_model.calibration.calibrate import calibrate_models
-from firmware_model.calibration.plan import ModelPlan, load_model_plan
+from firmware_model.calibration.plan import ModelPlan, load_model_plan, save_plan
 from firmware_model.host.driver import Counters
 from firmware_model.host.image import Image
 from firmware_model.host.jobs import HeadJob, LayerJob
@@ -156,8 +156,8 @@ class _Blocks:
 def run_network(request: NetworkRequest, choice: ConfigChoice) -> bool:
     """Generate a video and compare it, word by word and with the model in float.
 
-    Writes ``report.json``, ``film.gif`` (above float, below the device) and
-    ``contact_sheet.png``.
+    Writes ``report.json``, ``film.gif`` (above float, below the device), ``contact_sheet.png`` and,
+    if it makes one, ``plan.safetensors``.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def run_network(request: NetworkRequest, choice: ConfigChoice) -> bool:
     on_device = steps if request.on_device is None else request.on_device
     if not 1 <= on_device <= steps:
         raise ParoError(f"--on-device {on_device} is not legal; legal: 1 to {steps}")
-    network = _plan(pipeline, request.plan)
+    network = _plan(pipeline, request)
     with ExitStack() as stack:
         config, compute = _device(request, choice, network, stack)
         _show_split(network, config)
@@ -195,17 +195,18 @@ def run_network(request: NetworkRequest, choice: ConfigChoice) -> bool:
     return _report(request, config, network, blocks.rows, own, video)
 
 
-def _plan(pipeline: VideoPipeline, path: Path | None) -> IntegerNetwork:
-    """Read a plan or make one; and find the units of all tensors."""
+def _plan(pipeline: VideoPipeline, request: NetworkRequest) -> IntegerNetwork:
+    """Read a plan, or make and keep one; and find the units of all tensors."""
     plan: ModelPlan
-    if path is not None:
-        plan = load_model_plan(path)
+    if request.plan is not None:
+        plan = load_model_plan(request.plan)
         check_whole_plan(pipeline, plan)
     else:
         heads, layers = calibration_captures(pipeline)
         with progress_bar("calibrate") as progress:
             (made,) = calibrate_models(heads, layers, budgets(pipeline)[1].goal, progress=progress)
         plan = made.plan
+        save_plan(plan, request.output / "plan.safetensors")
     with progress_bar("observe") as progress:
         ranges = observe(pipeline, _OBSERVED, Steps(progress, len(_OBSERVED)))
     return plan_network(pipeline, plan, ranges)

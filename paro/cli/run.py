@@ -92,7 +92,8 @@ def run(
     patches, condition and sampler. Without --plan one is calibrated.
 
     Writes DIR/report.json and DIR/outputs.safetensors; of a model DIR/report.json, DIR/film.gif
-    (above float, below the device) and DIR/contact_sheet.png. Exit status 1 if a word differs.
+    (above float, below the device), DIR/contact_sheet.png and the plan that was made. Exit status 1
+    if a word differs.
 
     [bold]Examples[/bold]
 
