@@ -64,9 +64,9 @@ class NetworkRequest:
         Video.
     steps : int or None
         Denoising steps, by default the model's.
-    on_device : int or None
-        How many of them, the first ones, the device computes; the others the integer model. All by
-        default.
+    on_device : (int, int or None) or None
+        First one that the device computes, and the one after its last; the others the integer
+        model. All by default.
     simulator : str
         Of the Verilog.
     output : Path
@@ -78,7 +78,7 @@ class NetworkRequest:
     device: str
     sample: int
     steps: int | None
-    on_device: int | None
+    on_device: tuple[int, int | None] | None
     simulator: str
     output: Path
 
@@ -106,7 +106,7 @@ class _Blocks:
     network: IntegerNetwork
     config: Config
     compute: Compute | None
-    on_device: int
+    on_device: range
     progress: Steps
     rows: list[StepRow] = field(default_factory=list)
 
@@ -120,7 +120,7 @@ class _Blocks:
                 self.network.run(item.inputs, item.parameters, share)[output] for item in items
             ]
             words: Sequence[torch.Tensor] = wanted
-            if self.compute is not None and step < self.on_device:
+            if self.compute is not None and step in self.on_device:
                 words = self._on_device(step, share, items, wanted, output)
             self.progress.advance()
             made = self.network.program.formats[output]
@@ -180,9 +180,10 @@ def run_network(request: NetworkRequest, choice: ConfigChoice) -> bool:
     if not isinstance(pipeline, VideoPipeline):
         raise ParoError(f"no rule makes a program of model {request.model}; legal: moving-digits")
     steps = pipeline.shape.steps
-    on_device = steps if request.on_device is None else request.on_device
-    if not 1 <= on_device <= steps:
-        raise ParoError(f"--on-device {on_device} is not legal; legal: 1 to {steps}")
+    first, end = request.on_device or (0, None)
+    if max(first + 1, end or 0) > steps:
+        raise ParoError(f"--on-device {first}:{end or ''} is not legal; legal: up to 0:{steps}")
+    on_device = range(first, end or steps)
     network = _plan(pipeline, request)
     with ExitStack() as stack:
         config, compute = _device(request, choice, network, stack)

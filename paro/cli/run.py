@@ -60,12 +60,12 @@ def run(
         typer.Option("--steps", metavar="N", help="of a model: denoising steps, default its own"),
     ] = None,
     on_device: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--on-device",
-            metavar="N",
-            help="of a model: denoising steps that the device computes, the first ones; the "
-            "others the integer model; default all",
+            metavar="A:B",
+            help="of a model: the device computes denoising steps A up to B - 1, the integer model "
+            "the others; default all",
         ),
     ] = None,
     simulator: Annotated[
@@ -103,7 +103,7 @@ def run(
 
       paro run capture.safetensors --plan plan.safetensors --device udp:192.168.1.50 -o run
 
-      paro run moving-digits --device rtl --rows 16 --cols 16 --steps 25 --on-device 1 -o run
+      paro run moving-digits --device rtl --rows 16 --cols 16 --steps 25 --on-device :1 -o run
 
       paro run layer.safetensors --plan plan.safetensors --device tcp:127.0.0.1:2000 -o run
     """
@@ -112,9 +112,8 @@ def run(
     if is_model(capture):
         if heads is not None or query_blocks is not None or silence is not None:
             raise ParoError("--heads, --query-blocks and --silence are for captures")
-        _run_model(
-            capture, output, config, device, plan, (sample or 0, steps, on_device, simulator)
-        )
+        chosen = parse_range("on-device", on_device)
+        _run_model(capture, output, config, device, plan, (sample or 0, steps, chosen, simulator))
         return
     for name, value in (("sample", sample), ("steps", steps), ("on-device", on_device)):
         if value is not None:
@@ -186,7 +185,7 @@ def _run_model(
     config: ConfigChoice,
     device: str,
     plan: Path | None,
-    choices: tuple[int, int | None, int | None, str],
+    choices: tuple[int, int | None, tuple[int, int | None] | None, str],
 ) -> None:
     """Check what can be checked at once, then run a model."""
     if plan is not None:

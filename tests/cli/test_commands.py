@@ -146,7 +146,7 @@ CAPTURE = str(DEMO_CAPTURE)
         ),
         ("--silence 0 is not", ["run", CAPTURE, "--device", "tcp:127.0.0.1:1", "--silence", "0"]),
         ("--sample is for a model, but", ["run", CAPTURE, "--device", "sim", "--sample", "1"]),
-        ("--on-device is for a model", ["run", CAPTURE, "--device", "sim", "--on-device", "1"]),
+        ("--on-device is for a model", ["run", CAPTURE, "--device", "sim", "--on-device", ":1"]),
         (
             "--heads, --query-blocks and --silence are for captures",
             ["run", "moving-digits", "--device", "rtl", "--heads", "0"],
@@ -155,8 +155,8 @@ CAPTURE = str(DEMO_CAPTURE)
         ("device = 'usb' is not legal", ["run", "moving-digits", "--device", "usb"]),
         ("no simulator 'vcs'", ["run", "moving-digits", "--device", "rtl", "--sim", "vcs"]),
         (
-            "--on-device 3 is not legal; legal: 1 to 2",
-            ["run", "moving-digits", "--device", "model", "--steps", "2", "--on-device", "3"],
+            "--on-device 0:3 is not legal; legal: up to 0:2",
+            ["run", "moving-digits", "--device", "model", "--steps", "2", "--on-device", ":3"],
         ),
     ],
 )

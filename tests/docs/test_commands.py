@@ -122,7 +122,7 @@ NOT_RUN = {
         "--preset ulx3s --query-rows S -o D",
         "paro evaluate moving-digits --plan plan.safetensors --samples 20 -o videos",
         "paro run moving-digits --plan network.safetensors --device rtl --rows 16 --cols 16 "
-        "--steps 4 --on-device 1 -o step",
+        "--steps 4 --on-device :1 -o step",
         "paro study blocks firmware_model/data/tiny_video_dit_t03.safetensors --bits 3 -o study",
         "paro study carry-over captures -o study --at 0.7 --avg-bits 4.8",
         "paro study layers captures -o study",
