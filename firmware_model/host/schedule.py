@@ -1,6 +1,7 @@
 """The sequence of a queue: jobs of several items, so that cores and vector unit both have work."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,19 +11,82 @@ from firmware_model.host.vector_job import VectorJob
 from paro.config import Config
 from paro.config.formats import CODE_DIGITS, LANES
 
-__all__ = ["interleave", "job_cycles"]
+__all__ = ["interleave", "job_cycles", "queue_cycles"]
 
 #: Cycles from a pass to the next one of the same token, in the mean: adders, roots, reciprocals.
 _PASS_LATENCY = 25
 #: Cycles between two passes.
 _PASS_GAP = 1.5
+#: Beginnings of a sequence that the search keeps: with the same jobs, and of one length.
+_ALIKE = 4
+_KEPT = 512
+#: Engines: the cores, and the vector unit.
+_CORES, _VECTOR = 0, 1
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the search knows of a task: its engine, its cycles, the last task that it waits for.
+
+    That one is of the same item; -1: none.
+    """
+
+    engine: int
+    cycles: float
+    waits_for: int
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """A sequence as far as it is chosen.
+
+    Parameters
+    ----------
+    bound : float
+        Cycles that it takes at least, with all that is left.
+    end : float
+        Cycle in which all of it is written.
+    taken : float
+        Cycle in which its last job was taken.
+    step_begun : float
+        Cycle in which its last vector step began: the next one is taken from then on.
+    free : tuple of float
+        Cycle in which each engine is free.
+    ends : tuple of tuple of float
+        For each item's jobs, when they and all before them in the queue are written.
+    before, item : _Beginning or None, int
+        The sequence without its last job, and whose that one is.
+    """
+
+    bound: float = 0.0
+    end: float = 0.0
+    taken: float = 0.0
+    step_begun: float = 0.0
+    free: tuple[float, float] = (0.0, 0.0)
+    ends: tuple[tuple[float, ...], ...] = ()
+    before: "_Beginning | None" = None
+    item: int = -1
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Jobs of each item in it."""
+        return tuple(map(len, self.ends))
+
+    def items(self) -> list[int]:
+        """Whose each job is."""
+        made, here = [], self
+        while here.before is not None:
+            made.append(here.item)
+            here = here.before
+        return made[::-1]
 
 
 def interleave(queues: Sequence[Sequence[Task]], config: Config) -> list[Task]:
     """Put the queues of some items into one, each in its own sequence.
 
-    The next job is the one that could begin first, by what jobs roughly take: jobs begin in the
-    sequence of the queue, when all that they wait for is written and their engine is free.
+    A beam search for the sequence that ends first, by what jobs roughly take: jobs begin in the
+    sequence of the queue, when all that they wait for is written and their engine is free; a vector
+    step is taken while the one before it is worked on.
 
     Parameters
     ----------
@@ -31,33 +95,91 @@ def interleave(queues: Sequence[Sequence[Task]], config: Config) -> list[Task]:
     config : Config
         The accelerator.
     """
-    places = [0] * len(queues)
-    made: list[Task] = []
-    ends: list[float] = []  # of each job and all before it
-    begun, free = [0.0, 0.0], [0.0, 0.0]  # of the last job of the cores, of the vector unit
+    works = [_works(queue, config) for queue in queues]
+    left = [_left(own) for own in works]
+    layer = [_Beginning(ends=((),) * len(queues))]
+    for _ in range(sum(map(len, queues))):
+        following = [
+            _follow(beginning, item, works[item][place], left)
+            for beginning in layer
+            for item, place in enumerate(beginning.places)
+            if place < len(works[item])
+        ]
+        layer = list(_best(following))
+    places = [iter(queue) for queue in queues]
+    return [next(places[item]) for item in min(layer, key=lambda found: found.end).items()]
+
+
+def queue_cycles(tasks: Sequence[Task], config: Config) -> float:
+    """Cycles that a queue roughly takes; see `interleave`."""
+    works = _works(tasks, config)
+    here, left = _Beginning(ends=((),)), [_left(works)]
+    for work in works:
+        here = _follow(here, 0, work, left)
+    return here.end
+
+
+def _works(queue: Sequence[Task], config: Config) -> list[_Work]:
     writers: dict[Buffer, int] = {}
-    now = 0.0
-    while any(place < len(queue) for place, queue in zip(places, queues, strict=True)):
-        offers = []
-        for item, (place, queue) in enumerate(zip(places, queues, strict=True)):
-            if place < len(queue):
-                task = queue[place]
-                read = [columns.buffer for columns in task.inputs.values()]
-                last = max((writers.get(buffer, -1) for buffer in read), default=-1)
-                taken = max(now, ends[last] if last >= 0 else 0.0)
-                # A vector step is taken while the one before it is worked on.
-                taken = max(taken, begun[1] if _is_step(task) else free[0])
-                offers.append((max(taken, free[_is_step(task)]), taken, item))
-        begins, now, item = min(offers)
-        task = queues[item][places[item]]
-        places[item] += 1
-        begun[_is_step(task)] = begins
-        free[_is_step(task)] = end = begins + job_cycles(task, config)
+    works = []
+    for place, task in enumerate(queue):
+        read = (columns.buffer for columns in task.inputs.values())
+        waits_for = max((writers.get(buffer, -1) for buffer in read), default=-1)
+        engine = _VECTOR if isinstance(task.job, VectorJob) else _CORES
+        works.append(_Work(engine, job_cycles(task, config), waits_for))
         for buffer in _written(task):
-            writers[buffer] = len(made)
-        made.append(task)
-        ends.append(max(end, ends[-1]) if ends else end)
-    return made
+            writers[buffer] = place
+    return works
+
+
+def _left(works: Sequence[_Work]) -> np.ndarray:
+    """Cycles of each engine from each job on: float64 [jobs + 1, engines]."""
+    cycles = np.zeros((len(works) + 1, 2))
+    for place, work in enumerate(works):
+        cycles[place, work.engine] = work.cycles
+    return cycles[::-1].cumsum(axis=0)[::-1]
+
+
+def _follow(before: _Beginning, item: int, work: _Work, left: Sequence[np.ndarray]) -> _Beginning:
+    """Let a job of an item be the next one."""
+    ends = before.ends[item]
+    taken = max(
+        before.taken,
+        ends[work.waits_for] if work.waits_for >= 0 else 0.0,
+        before.step_begun if work.engine == _VECTOR else before.free[_CORES],
+    )
+    begins = max(taken, before.free[work.engine])
+    free = (
+        (before.free[_CORES], begins + work.cycles)
+        if work.engine == _VECTOR
+        else (begins + work.cycles, before.free[_VECTOR])
+    )
+    end = max(before.end, begins + work.cycles)
+    made = (*before.ends[:item], (*ends, end), *before.ends[item + 1 :])
+    rest = sum(own[len(place)] for own, place in zip(left, made, strict=True))
+    return _Beginning(
+        bound=max(free[_CORES] + rest[_CORES], free[_VECTOR] + rest[_VECTOR], end),
+        end=end,
+        taken=taken,
+        step_begun=begins if work.engine == _VECTOR else before.step_begun,
+        free=free,
+        ends=made,
+        before=before,
+        item=item,
+    )
+
+
+def _best(found: list[_Beginning]) -> Iterator[_Beginning]:
+    """Those that promise most, few with the same jobs."""
+    alike: dict[tuple[int, ...], set[tuple[float, ...]]] = {}
+    kept = 0
+    for beginning in sorted(found, key=lambda own: (own.bound, own.end, sum(own.free))):
+        seen = alike.setdefault(beginning.places, set())
+        times = (beginning.taken, *beginning.free)
+        if times not in seen and len(seen) < _ALIKE and kept < _KEPT:
+            seen.add(times)
+            kept += 1
+            yield beginning
 
 
 def job_cycles(task: Task, config: Config) -> float:
@@ -76,10 +198,6 @@ def job_cycles(task: Task, config: Config) -> float:
     else:
         products *= 2 * config.block
     return digits * products / (LANES * config.rows * config.cols * config.cores)
-
-
-def _is_step(task: Task) -> bool:
-    return isinstance(task.job, VectorJob)
 
 
 def _written(task: Task) -> list[Buffer]:

@@ -73,6 +73,8 @@ def play_steps(
     steps: Sequence[Step],
     session: Session,
     memory: Memory | None = None,
+    *,
+    keeps_bursts: bool = False,
 ) -> AcceleratorRun:
     """Simulate the accelerator working on images, one step after the other.
 
@@ -88,13 +90,15 @@ def play_steps(
         Where and how; progress counts heads done.
     memory : Memory, optional
         By default without latency and stalls.
+    keeps_bursts : bool
+        Return every burst; a run of minutes has hundreds of thousands.
 
     Raises
     ------
     ParoError
         If the Verilog does not compile or the folders cannot be written.
     """
-    scenario = _scenario(config, images, steps, memory or Memory())
+    scenario = _scenario(config, images, steps, memory or Memory(), keeps_bursts)
     harness = Harness(
         sources={
             f"{ACCELERATOR}.v": kept_verilog(config, ACCELERATOR, session.build_dir),
@@ -122,7 +126,11 @@ def play_steps(
 
 
 def _scenario(
-    config: Config, images: Sequence[Image], steps: Sequence[Step], memory: Memory
+    config: Config,
+    images: Sequence[Image],
+    steps: Sequence[Step],
+    memory: Memory,
+    keeps_bursts: bool,
 ) -> Scenario:
     end = max(image.base + len(image.data) for image in images)
     return Scenario(
@@ -134,6 +142,7 @@ def _scenario(
         stall_seed=memory.stall_seed,
         stall_rates=memory.stall_rates(config),
         idle_limit=IDLE_LIMIT,
+        keeps_bursts=keeps_bursts,
         steps=list(steps),
     )
 

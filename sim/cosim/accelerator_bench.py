@@ -210,7 +210,8 @@ class AcceleratorBench:
             data = after[image.base : image.base + len(image.data)]
             Path(memory_file(number)).write_bytes(data.tobytes())
         counters = await driver.counters()
-        return StepResult(reported, burst, counters, self.bursts())
+        bursts = self.bursts() if self.scenario.keeps_bursts else {}
+        return StepResult(reported, burst, counters, bursts)
 
     async def arm(self, step: Step) -> None:
         """Have the memory port give the error of a step, counted from a reset."""

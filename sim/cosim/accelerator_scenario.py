@@ -86,6 +86,8 @@ class Scenario:
         Those of the memory's channels, see `sim.cycles.stalls.stall_rates`.
     idle_limit : int
         Cycles without a beat on the memory port after which the accelerator counts as hung.
+    keeps_bursts : bool
+        Whether the result has every burst that the memory saw.
     steps : list of Step
         What to do.
     """
@@ -98,6 +100,7 @@ class Scenario:
     stall_seed: int | None
     stall_rates: dict[str, int]
     idle_limit: int
+    keeps_bursts: bool
     steps: list[Step]
 
 
@@ -137,7 +140,7 @@ class StepResult:
     counters : Counters, optional
         If the step ended.
     bursts : dict of str to list of (int, int)
-        If it ended, for ``read`` and ``write`` address and beats of all that the memory saw.
+        If it ended and they are kept, for ``read`` and ``write`` address and beats of all.
     """
 
     error: ReportedError | None = None

@@ -28,7 +28,7 @@ def play(
     simulator: str = "verilator",
 ) -> AcceleratorRun:
     session = Session(get_simulator(simulator), build_dir, run_dir)
-    done = play_steps(config, images, steps, session, memory)
+    done = play_steps(config, images, steps, session, memory, keeps_bursts=True)
     assert done.failure is None
     assert len(done.steps) == len(done.outputs) == len(steps)
     return done

@@ -1,6 +1,6 @@
 """The sequence of a queue: every item's own is kept, and both engines have work."""
 
-from firmware_model.host.schedule import interleave, job_cycles
+from firmware_model.host.schedule import interleave, job_cycles, queue_cycles
 from firmware_model.host.tasks import Task
 from firmware_model.host.vector_job import VectorJob
 from firmware_model.models.device_program import device_program
@@ -37,3 +37,15 @@ def test_engines_take_turns(seed):
     runs = "".join(map(str, map(int, kinds))).replace("01", "0 1").replace("10", "1 0").split()
     assert max(len(run) for run in runs if run[0] == "1") <= 6
     assert all(job_cycles(task, CONFIG) > 0 for task in made)
+
+
+def test_one_engine_always_works(seed):
+    """What one engine has to do fills nearly all of the time of a queue of two items."""
+    queues = [queue(seed), queue(seed + 1)]
+    made = interleave(queues, CONFIG)
+    least = max(
+        sum(job_cycles(task, CONFIG) for task in made if isinstance(task.job, VectorJob) == kind)
+        for kind in (False, True)
+    )
+    one_by_one = queue_cycles([*queues[0], *queues[1]], CONFIG)
+    assert least <= queue_cycles(made, CONFIG) <= 0.5 * (least + one_by_one)

@@ -37,6 +37,7 @@ RECORDS = [
         stall_seed=5,
         stall_rates={"ar": 0, "r": 230},
         idle_limit=100,
+        keeps_bursts=True,
         steps=[
             accelerator_scenario.Step(),
             accelerator_scenario.Step(0, "read_error", 4, Response.DECERR),
