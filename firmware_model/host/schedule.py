@@ -132,15 +132,17 @@ def _works(queue: Sequence[Task], config: Config) -> list[_Work]:
     return works
 
 
-def _left(works: Sequence[_Work]) -> np.ndarray:
-    """Cycles of each engine from each job on: float64 [jobs + 1, engines]."""
+def _left(works: Sequence[_Work]) -> list[list[float]]:
+    """Cycles of each engine from each job on, and after the last one."""
     cycles = np.zeros((len(works) + 1, 2))
     for place, work in enumerate(works):
         cycles[place, work.engine] = work.cycles
-    return cycles[::-1].cumsum(axis=0)[::-1]
+    return cycles[::-1].cumsum(axis=0)[::-1].tolist()
 
 
-def _follow(before: _Beginning, item: int, work: _Work, left: Sequence[np.ndarray]) -> _Beginning:
+def _follow(
+    before: _Beginning, item: int, work: _Work, left: Sequence[list[list[float]]]
+) -> _Beginning:
     """Let a job of an item be the next one."""
     ends = before.ends[item]
     taken = max(
@@ -156,9 +158,12 @@ def _follow(before: _Beginning, item: int, work: _Work, left: Sequence[np.ndarra
     )
     end = max(before.end, begins + work.cycles)
     made = (*before.ends[:item], (*ends, end), *before.ends[item + 1 :])
-    rest = sum(own[len(place)] for own, place in zip(left, made, strict=True))
+    cores, vector = (
+        free[engine] + sum(own[len(place)][engine] for own, place in zip(left, made, strict=True))
+        for engine in (_CORES, _VECTOR)
+    )
     return _Beginning(
-        bound=max(free[_CORES] + rest[_CORES], free[_VECTOR] + rest[_VECTOR], end),
+        bound=max(cores, vector, end),
         end=end,
         taken=taken,
         step_begun=begins if work.engine == _VECTOR else before.step_begun,
