@@ -14,9 +14,13 @@ from paro.config.formats import CODE_DIGITS, LANES
 __all__ = ["interleave", "job_cycles", "queue_cycles"]
 
 #: Cycles from a pass to the next one of the same token, in the mean: adders, roots, reciprocals.
-_PASS_LATENCY = 25
+_PASS_LATENCY = 32
 #: Cycles between two passes.
-_PASS_GAP = 1.5
+_PASS_GAP = 1.1
+#: Cycles from a step's program to its first pass, and from its last one to the answer of memory.
+_STEP_ENDS = 450
+#: The same of a head or a layer: first operands, last outputs.
+_JOB_ENDS = 1200
 #: Beginnings of a sequence that the search keeps: with the same jobs, and of one length.
 _ALIKE = 4
 _KEPT = 512
@@ -195,14 +199,15 @@ def job_cycles(task: Task, config: Config) -> float:
         longest = config.vector_channels // config.vector_lanes
         places = 2 * longest // (beats * max(1, job.seconds))
         turn = min(config.vector_rows, max(1, places))
-        return job.tokens * len(job.passes) * max(beats + _PASS_GAP, _PASS_LATENCY / turn)
+        pass_cycles = max(beats + _PASS_GAP, _PASS_LATENCY / turn)
+        return _STEP_ENDS + job.tokens * len(job.passes) * pass_cycles
     digits = int(np.array(CODE_DIGITS)[job.codes].sum())
     products = config.block * config.head_dim
     if isinstance(job, LayerJob):
         products *= job.tokens
     else:
         products *= 2 * config.block
-    return digits * products / (LANES * config.rows * config.cols * config.cores)
+    return _JOB_ENDS + digits * products / (LANES * config.rows * config.cols * config.cores)
 
 
 def _written(task: Task) -> list[Buffer]:

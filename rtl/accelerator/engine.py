@@ -8,6 +8,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
+from paro.config.descriptor import DESCRIPTOR_BYTES
 from paro.config.formats import Kind, Operand
 from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, WINDOWS, Cause
 from rtl.accelerator.address_generator import AddressGenerator
@@ -83,6 +84,28 @@ class _Parts:
         return Cat(core.busy for core in self.cores).any()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _CoreJob:
+    """Head or layer that the cores work on.
+
+    Parameters
+    ----------
+    head : View of `rtl.accelerator.descriptor.descriptor_layout`
+        It stays until ``ends``.
+    index : Signal
+        Its number.
+    valid : Signal
+        There is one, and it may begin.
+    ends : Signal
+        To be set when all its inputs are read.
+    """
+
+    head: Any
+    index: Value
+    valid: Value
+    ends: Signal
+
+
 class Engine(wiring.Component):
     """Works through one queue, from its descriptors to the last response to a write.
 
@@ -108,8 +131,8 @@ class Engine(wiring.Component):
     error_address : Out
         With causes of `paro.config.registers.BURST_CAUSES`, address of the burst.
     head : Out
-        Number of the head whose descriptor or operands are read. With a vector unit and a
-        ``cause``: of the job at fault.
+        Number of the head whose descriptor or operands are read. With a vector unit, whose queue
+        is read ahead, and a ``cause``: of the job at fault.
     head_done : Out, 1
         The last output of a job has been written; those of the core's next job are written after
         it.
@@ -153,17 +176,19 @@ class Engine(wiring.Component):
         m.submodules.writer = writer = WriteMaster(self._config)
         m.submodules.queue = queue = HeadQueue(self._config)
         parts = self._add_parts(m, platform)
+        self._outputs_busy = Signal()  # outputs of a core's job have still to be written
+        self._job = self._admit(m, queue, parts)
         connect(m, reader.axi, flipped(self.read))
         connect(m, writer.axi, flipped(self.write))
         self._connect_reads(m, reader, queue, parts)
         self._connect_writes(m, writer, parts)
         self._report(m, reader, writer, queue, parts)
         unwritten = self._work_on_heads(m, queue, parts, reader, writer)
-        self._answer_fetches(m, queue, parts)
+        self._answer_fetches(m, parts)
         self._hand_over(m, queue, parts)
         done = queue.idle & ~unwritten & writer.idle & ~parts.busy
         if parts.vector is not None:
-            done &= parts.vector.idle
+            done &= parts.vector.idle & ~self._job.valid
         m.d.comb += self.done.eq(done)
         return m
 
@@ -204,8 +229,10 @@ class Engine(wiring.Component):
         """Memory to cores: pass all runs to the read master and each unit to its destination."""
         corner_turn = parts.corner_turn
         # Codes are small and the schedulers wait for them: they go first.
+        # Descriptors are as well, where steps of the vector unit wait behind a head.
         vector = [] if parts.vector is None else [parts.vector]
-        sources = [*parts.codes, *vector, parts.addresses, queue]
+        last = [parts.addresses, queue] if parts.vector is None else [queue, parts.addresses]
+        sources = [*parts.codes, *vector, *last]
         m.submodules.arbiter = arbiter = RunArbiter(self._config, len(sources))
         for source, sink in zip(sources, arbiter.inputs, strict=True):
             connect(m, source.runs, sink)
@@ -306,7 +333,7 @@ class Engine(wiring.Component):
         with m.If(queue.fault != Cause.NONE):
             m.d.comb += self.cause.eq(queue.fault)
         with m.Elif(Cat(core.empty_row for core in cores).any()):
-            m.d.comb += self.cause.eq(Cause.EMPTY_ROW)
+            m.d.comb += [self.cause.eq(Cause.EMPTY_ROW), self.head.eq(self._job.index)]
         if vector is not None:
             with m.Elif(vector.fault != Cause.NONE):
                 m.d.comb += [self.cause.eq(vector.fault), self.head.eq(vector.index)]
@@ -319,8 +346,11 @@ class Engine(wiring.Component):
             with m.Elif(told):
                 m.d.comb += [self.cause.eq(cause), self.error_address.eq(address)]
                 if vector is not None:
-                    of_write = cause in (Cause.WRITE_ERROR, Cause.WRITE_OUTSIDE)
-                    of_core = self._unwritten if of_write else queue.index
+                    of_core = self._unwritten
+                    if cause in (Cause.READ_ERROR, Cause.READ_OUTSIDE):
+                        left = (queue.following - address)[:MEMORY_ADDRESS_BITS]
+                        of_queue = queue.reading & left.any() & (left <= DESCRIPTOR_BYTES)
+                        of_core = Mux(of_queue, queue.index, self._job.index)
                     m.d.comb += self.head.eq(Mux(of_vector, vector.index, of_core))
         m.d.comb += [
             queue.start.eq(self.start),
@@ -351,11 +381,10 @@ class Engine(wiring.Component):
         Every part works on every head and layer. Returns whether outputs of a head have still to be
         written.
         """
-        addresses = parts.addresses
-        head, block_bits = queue.heads.payload, log2(self._config.block)
+        addresses, job = parts.addresses, self._job
+        head, block_bits = job.head, log2(self._config.block)
         linear = _is_layer(m, head)
         pass_bits = log2(self._config.layer_tokens * self._config.query_rows)
-        offered, outputs_busy = self._admit(m, queue, parts)
         core_started, codes_started, outputs_started = (
             Signal(name=f"{name}_started") for name in ("core", "codes", "outputs")
         )
@@ -366,7 +395,7 @@ class Engine(wiring.Component):
         ):
             # All of them rest: a head ends when all have ended it.
             for share, port in zip(shares, ports, strict=True):
-                m.d.comb += port.valid.eq(offered & ~started & share.any)
+                m.d.comb += port.valid.eq(job.valid & ~started & share.any)
             with m.If(Cat(port.valid & port.ready for port in ports).any()):
                 m.d.sync += started.eq(1)
         address = head.codes_address
@@ -392,8 +421,8 @@ class Engine(wiring.Component):
 
         m.d.comb += addresses.new_head.eq(~core_started)
         self._address_inputs(m, addresses.head, head, linear)
-        unwritten = self._place_outputs(m, queue, parts, writer, outputs_started, offered)
-        m.d.comb += outputs_busy.eq(unwritten)
+        unwritten = self._place_outputs(m, queue, parts, writer, outputs_started)
+        m.d.comb += self._outputs_busy.eq(unwritten)
 
         started = core_started & codes_started & outputs_started
         # No read may be in progress: one that fails must be the offered head's. Those of the vector
@@ -413,19 +442,14 @@ class Engine(wiring.Component):
                     core_started & share.any & ~core.command.ready
                 )
         with m.If(started & ended):
-            m.d.comb += queue.heads.ready.eq(1)
+            m.d.comb += job.ends.eq(1)
             m.d.sync += [core_started.eq(0), codes_started.eq(0), outputs_started.eq(0)]
         return unwritten
 
     @staticmethod
     def _address_inputs(m: Module, inputs: Any, head: Any, linear: Value) -> None:
         """Tell the address generator where a head's operands lie, and their order."""
-        for name in inputs.walk.shape().members:
-            given = head["key_tokens" if name == "tokens" else name]
-            if name.endswith("tokens"):
-                # Without any, every position lies behind the grid, in memory's order.
-                given = Mux(linear, 0, given)
-            m.d.comb += inputs.walk[name].eq(given)
+        m.d.comb += _walk_inputs(inputs.walk, head, linear)
         for operand, name in zip(Operand, "qkv", strict=True):
             m.d.comb += [
                 inputs.base[operand].eq(head[f"{name}_address"]),
@@ -452,28 +476,34 @@ class Engine(wiring.Component):
             shares.append(share)
         return shares
 
-    def _admit(self, m: Module, queue: HeadQueue, parts: _Parts) -> tuple[Value, Signal]:
-        """Let a job wait for the outputs of those before it, if it reads them or cuts otherwise.
+    def _admit(self, m: Module, queue: HeadQueue, parts: _Parts) -> _CoreJob:
+        """Let a job of the cores wait for outputs that it reads, or that are cut otherwise.
 
-        Returns whether the next job may begin, and a signal that must tell whether outputs have
-        still to be written.
+        With a vector unit it then leaves the queue, so that the steps behind it can begin.
         """
-        head = queue.heads.payload
-        admitted = Signal()  # it may begin, and goes on
-        outputs_busy = Signal()
+        offer = queue.heads.payload
+        begun, ends, begins = Signal(), Signal(name="job_ends"), Signal(name="job_begins")
         cut = Signal.like(parts.cut.cut)
-        rests = ~outputs_busy & ~parts.busy
-        if parts.vector is None:
-            may_begin = (~head.after & (head.out_cut == cut)) | rests
-        else:
-            of_core = head.kind != Kind.VECTOR
-            may_begin = of_core & self._may_begin & ((head.out_cut == cut) | rests)
-        begins = queue.heads.valid & ~admitted & may_begin
+        rests = ~self._outputs_busy & ~parts.busy
         m.d.comb += parts.cut.cut.eq(cut)
-        m.d.sync += admitted.eq((admitted | begins) & ~queue.heads.ready)
+        m.d.sync += begun.eq((begun | begins) & ~ends)
         with m.If(begins):
-            m.d.sync += cut.eq(head.out_cut)
-        return queue.heads.valid & (admitted | begins), outputs_busy
+            m.d.sync += cut.eq(offer.out_cut)
+        if parts.vector is None:
+            may_begin = (~offer.after & (offer.out_cut == cut)) | rests
+            m.d.comb += [
+                begins.eq(queue.heads.valid & ~begun & may_begin),
+                queue.heads.ready.eq(ends),
+            ]
+            valid = queue.heads.valid & (begun | begins)
+            return _CoreJob(head=offer, index=queue.index, valid=valid, ends=ends)
+        may_begin = self._may_begin & ((offer.out_cut == cut) | rests)
+        m.d.comb += begins.eq(queue.heads.valid & (offer.kind != Kind.VECTOR) & ~begun & may_begin)
+        head, index = Signal.like(offer), Signal.like(queue.index, name="job_index")
+        with m.If(begins):
+            m.d.comb += queue.heads.ready.eq(1)
+            m.d.sync += [head.eq(offer), index.eq(queue.index)]
+        return _CoreJob(head=head, index=index, valid=begun, ends=ends)
 
     def _hand_over(self, m: Module, queue: HeadQueue, parts: _Parts) -> None:
         """Hand vector steps over to their engine, which works beside the cores.
@@ -491,7 +521,7 @@ class Engine(wiring.Component):
         m.d.comb += [
             first.eq(queue.index - head.overlap),
             self._may_begin.eq(~head.after | written),
-            step.rows.walk.eq(parts.addresses.head.walk),
+            *_walk_inputs(step.rows.walk, head, Const(0)),
             step.rows.position.eq(head.first_block_row << log2(config.block)),
             step.rows.base.eq(head.q_address),
             step.rows.row_stride.eq(head.q_row_stride),
@@ -518,14 +548,14 @@ class Engine(wiring.Component):
         parts: _Parts,
         writer: WriteMaster,
         outputs_started: Signal,
-        offered: Value,
     ) -> Value:
         """Write the outputs of each head after those of the head before.
 
         That is later than its inputs are read: addresses and orders of outputs wait in a queue.
         Returns whether there are any.
         """
-        head, outputs = queue.heads.payload, parts.outputs
+        job, outputs = self._job, parts.outputs
+        head = job.head
         linear = _is_layer(m, head)
         first_block_row = Mux(linear, 0, head.first_block_row)
         m.submodules.placed = placed = StreamFIFO(
@@ -540,12 +570,12 @@ class Engine(wiring.Component):
         )
         last, turn = placed.input.payload, placed.output.payload
         m.d.comb += [
-            placed.input.valid.eq(offered & ~outputs_started),
+            placed.input.valid.eq(job.valid & ~outputs_started),
             last.head.walk.eq(parts.addresses.head.walk),
             last.head.base.eq(head.o_address),
             last.head.row_stride.eq(head.o_row_stride),
             last.head.half.eq(head.out_cut != 0),
-            last.index.eq(queue.index),
+            last.index.eq(job.index),
             last.request.first_block_row.eq(first_block_row),
             last.request.query_tokens.eq(head.query_tokens),
             last.request.linear.eq(head.kind),
@@ -567,8 +597,9 @@ class Engine(wiring.Component):
         if parts.vector is not None and parts.writes is not None:
             vector = parts.vector
             busy = placed.level != 0
+            begun = job.valid & ~outputs_started
             m.d.comb += [
-                self._unwritten.eq(Mux(busy, turn.index, queue.index)),
+                self._unwritten.eq(Mux(busy, turn.index, Mux(begun, job.index, queue.index))),
                 self._unwritten_known.eq(~busy | placed.output.valid),
                 # Whoever waits until all is written must not wait for what others write.
                 parts.writes.hold.eq(
@@ -583,9 +614,9 @@ class Engine(wiring.Component):
             m.d.sync += asked.eq(0)
         return placed.level != 0
 
-    def _answer_fetches(self, m: Module, queue: HeadQueue, parts: _Parts) -> None:
+    def _answer_fetches(self, m: Module, parts: _Parts) -> None:
         """Pass the core's requests for blocks to the address generator and the corner turn."""
-        config, head = self._config, queue.heads.payload
+        config, head = self._config, self._job.head
         linear = _is_layer(m, head)
         request, turn = parts.addresses.request, parts.corner_turn.request
         if parts.fetches is None:
@@ -628,6 +659,18 @@ class Engine(wiring.Component):
         m.d.comb += left.eq(last_token - first)
         with m.If(left < tokens):
             m.d.comb += request.payload.tokens.eq(left + 1)
+
+
+def _walk_inputs(walk: Any, head: Any, linear: Value) -> list[Any]:
+    """Statements that give a walk its tokens and their order, from a descriptor."""
+    statements = []
+    for name in walk.shape().members:
+        given = head["key_tokens" if name == "tokens" else name]
+        if name.endswith("tokens"):
+            # Without any, every position lies behind the grid, in memory's order.
+            given = Mux(linear, 0, given)
+        statements.append(walk[name].eq(given))
+    return statements
 
 
 def _is_layer(m: Module, head: Any) -> Signal:

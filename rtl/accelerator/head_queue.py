@@ -39,6 +39,10 @@ class HeadQueue(wiring.Component):
         Fault of the descriptor; stays, and nothing more is offered, until reset.
     idle : Out, 1
         The queue is at its end.
+    reading : Out, 1
+        With a vector unit: a descriptor has been asked for and is not all there.
+    following : Out
+        With a vector unit: address behind that descriptor.
 
     Latency
     -------
@@ -49,8 +53,10 @@ class HeadQueue(wiring.Component):
 
     def __init__(self, config: Config):
         self._config = config
+        read_ahead = {"reading": Out(1), "following": Out(MEMORY_ADDRESS_BITS)}
         super().__init__(
             {
+                **(read_ahead if config.vector_channels else {}),
                 "start": In(1),
                 "base": In(MEMORY_ADDRESS_BITS),
                 "count": In(QUEUE_BITS),
@@ -77,6 +83,9 @@ class HeadQueue(wiring.Component):
             self.runs.payload.destination.eq(Destination.DESCRIPTOR),
         ]
 
+        if self._config.vector_channels:
+            m.d.comb += self.following.eq(address)
+
         # Each check takes a cycle of its own.
         wrong = Signal(len(Cause))
         for cause, found in self._checks(m, head).items():
@@ -95,6 +104,8 @@ class HeadQueue(wiring.Component):
                     m.next = "READ"
             with m.State("READ"):
                 m.d.comb += self.units.ready.eq(1)
+                if self._config.vector_channels:
+                    m.d.comb += self.reading.eq(1)
                 with m.If(self.units.valid):
                     m.d.sync += [
                         head.as_value().eq(
