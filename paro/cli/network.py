@@ -14,6 +14,7 @@ from firmware_model.calibration.plan import ModelPlan, load_model_plan, save_pla
 from firmware_model.host.driver import Counters
 from firmware_model.host.image import Image
 from firmware_model.host.jobs import HeadJob, LayerJob
+from firmware_model.host.schedule import queue_cycles
 from firmware_model.models.device_program import DeviceProgram, Item, device_program
 from firmware_model.models.models import open_model
 from firmware_model.models.network import IntegerNetwork, values_of
@@ -85,13 +86,17 @@ class NetworkRequest:
 
 @dataclass
 class StepRow:
-    """What became of a denoising step that the device computed."""
+    """What became of a denoising step that the device computed.
+
+    Expected cycles are those by which the sequence of the jobs was chosen.
+    """
 
     step: int
     jobs: int
     words_compared: int
     mismatches: int
     cycles: int | None = None
+    expected_cycles: int | None = None
     ideal_cycles: int | None = None
     utilisation: float | None = None
     read_beats: int | None = None
@@ -146,6 +151,7 @@ class _Blocks:
             jobs = [task.job for task in program.tasks]
             heads = [job for job in jobs if isinstance(job, HeadJob | LayerJob)]
             row.cycles = counters.cycles
+            row.expected_cycles = round(queue_cycles(program.tasks, self.config))
             row.ideal_cycles = sum(ideal_cycles(self.config, job) for job in heads)
             row.utilisation = round(row.ideal_cycles / counters.cycles, 4)
             row.read_beats, row.write_beats = counters.read_beats, counters.write_beats
