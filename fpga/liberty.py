@@ -15,6 +15,7 @@ _FUNCTION = re.compile(r'^\s*function\s*:\s*"([^"]*)"', re.M)
 _CAPACITANCE = re.compile(r"^\s*capacitance\s*:\s*([\d.eE+-]+)", re.M)
 _UNIT = re.compile(r'capacitive_load_unit\s*\(\s*"?([\d.]+)"?\s*,\s*"?(\w+)"?\s*\)')
 _SEQUENTIAL = re.compile(r"^\s*(ff|latch|statetable)\b", re.M)
+_TIMING = re.compile(r"^\s*timing\s*\(", re.M)
 _NAME = re.compile(r"\(?\w+\)?")
 _FEMTOFARADS = {"ff": 1.0, "pf": 1000.0}
 #: Buffers that the driven output has to drive: a load as of a short wire.
@@ -70,7 +71,8 @@ def read_library(path: Path) -> Library:
     Raises
     ------
     ParoError
-        If it cannot be read, or has no buffer with an area.
+        If it cannot be read, or has no buffer with an area and a delay: abc then ends without a
+        word.
     """
     content = read_liberty(path)
     text = content.decode("utf-8", "replace")
@@ -82,10 +84,13 @@ def read_library(path: Path) -> Library:
         area, pin = _AREA.search(body), _CAPACITANCE.search(body)
         functions = _FUNCTION.findall(body)
         is_buffer = len(functions) == 1 and _NAME.fullmatch(functions[0].strip())
-        if area and pin and is_buffer and not _SEQUENTIAL.search(body):
+        timed = _TIMING.search(body)
+        if area and pin and timed and is_buffer and not _SEQUENTIAL.search(body):
             buffers.append((float(area[1]), cell[1], float(pin[1])))
     if not buffers:
-        raise ParoError(f"{path} has no buffer with an area; legal: a Liberty file of cells")
+        raise ParoError(
+            f"{path} has no buffer with an area and a delay; legal: a Liberty file of cells"
+        )
     _, name, capacitance = min(buffers)
     unit = _UNIT.search(text)
     scale = 1.0 if unit is None else float(unit[1]) * _FEMTOFARADS.get(unit[2].lower(), 1.0)

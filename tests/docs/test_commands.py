@@ -19,6 +19,7 @@ from sim.cache import cache_folder
 from tests.docs import pages
 from tests.docs.pages import Command
 from tests.docs.shell import run_lines
+from tests.fpga.cells import LIBERTY
 from tests.places import ROOT
 
 #: Pages whose blocks are run from top to bottom, in one folder, on the shipped capture.
@@ -259,6 +260,7 @@ def test_session(page, tmp_path):
     assert lines
     (tmp_path / "capture.safetensors").symlink_to(DEMO_CAPTURE)
     (tmp_path / "firmware_model").symlink_to(ROOT / "firmware_model")
+    (tmp_path / "cells.lib").write_text(LIBERTY)
     with ExitStack() as stack:
         if any(SERIAL in line for line in lines):
             board = simulated_board(PRESETS["tiny"], cache_folder(), line="pty")

@@ -8,43 +8,7 @@ import pytest
 from fpga.liberty import read_library
 from fpga.standard_cells import synth_cells
 from paro.config import PRESETS, ParoError
-
-#: Few cells without timing: a flip-flop is as large as 20 inverters.
-LIBERTY = """
-library(few) {
-  capacitive_load_unit (1, pf);
-  cell("INV") {
-    area : 1;
-    pin(A) { direction : input; capacitance : 0.001; }
-    pin(Y) { direction : output; function : "(!A)"; }
-  }
-  cell(BIG_BUF) {
-    area : 9;
-    pin(A) { direction : input; capacitance : 0.009; }
-    pin(Y) { direction : output; function : "A"; }
-  }
-  cell(BUF) {
-    area : 2;
-    pin(A) { direction : input;
-      capacitance : 0.002; }
-    pin(Y) { direction : output;
-      function : "(A)"; }
-  }
-  cell(NAND) {
-    area : 2;
-    pin(A) { direction : input; capacitance : 0.001; }
-    pin(B) { direction : input; capacitance : 0.001; }
-    pin(Y) { direction : output; function : "(!(A * B))"; }
-  }
-  cell(DFF) {
-    area : 20;
-    ff(IQ, IQN) { clocked_on : "C"; next_state : "D"; }
-    pin(C) { direction : input; clock : true; capacitance : 0.001; }
-    pin(D) { direction : input; capacitance : 0.001; }
-    pin(Q) { direction : output; function : "IQ"; }
-  }
-}
-"""
+from tests.fpga.cells import LIBERTY
 
 
 def test_the_smallest_buffer_drives_and_loads(tmp_path) -> None:
@@ -59,8 +23,9 @@ def test_the_smallest_buffer_drives_and_loads(tmp_path) -> None:
     ("content", "sentence"),
     [
         (None, "cannot read .*few.lib: No such file"),
-        ("", "few.lib has no buffer with an area; legal: a Liberty file of cells"),
+        ("", "few.lib has no buffer with an area and a delay; legal: a Liberty file"),
         (LIBERTY.replace("area", "size"), "few.lib has no buffer with an area"),
+        (LIBERTY.replace("timing", "times"), "few.lib has no buffer with an area and a delay"),
     ],
 )
 def test_what_is_no_library_is_refused(content, sentence, tmp_path) -> None:
