@@ -15,7 +15,7 @@ _RATE_ONE = 256
 
 @dataclass(frozen=True)
 class Memory:
-    """Behaviour of `cocotbext.axi`'s memory, to which the harness adds latency and stalls.
+    """Behaviour of the memory that the accelerator's harness has, with latency and stalls.
 
     Parameters
     ----------

@@ -83,7 +83,7 @@ def check_counters(config: Config, jobs: list[HeadJob], step: StepResult) -> Non
 CONFIGS = [
     pytest.param(TINY, MIXED, "verilator", id="4x4-b16-d32-axi64"),
     pytest.param(ULX3S, FEW, "verilator", id="8x8-b64-d64-axi128"),
-    pytest.param(NARROW_PORT, FEW, "verilator", id="16x16-b64-d64-axi64"),
+    pytest.param(NARROW_PORT, FEW, "verilator", id="16x16-b64-d64-axi64", marks=pytest.mark.slow),
     *(
         pytest.param(
             config,

@@ -67,7 +67,7 @@ def test_odd_sizes(simulator, memory, build_dir, tmp_path, seed) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if config.rows * config.cols <= 32 else pytest.mark.slow)
+        pytest.param(name, marks=() if config.rows * config.cols < 32 else pytest.mark.slow)
         for name, config in CONFIGS.items()
     ],
 )

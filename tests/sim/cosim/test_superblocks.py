@@ -42,7 +42,10 @@ def queue(config: Config, seed: int, jobs: int = 6) -> list[Job]:
     return [*layers, *heads, *mixed_queue(config, jobs, random.Random(seed))]
 
 
-@pytest.mark.parametrize(("rows", "key_slots"), [(2, 2), (4, 2), (1, 4), (2, 8)])
+@pytest.mark.parametrize(
+    ("rows", "key_slots"),
+    [(2, 2), (4, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 4), (2, 8)))],
+)
 def test_queues_are_exact(rows, key_slots, build_dir, tmp_path, seed) -> None:
     """With every stream ready, then with a slow memory and stalls everywhere."""
     config = Config(**TINY, query_rows=rows, key_slots=key_slots)
