@@ -10,6 +10,7 @@ import torch
 from firmware_model.capture import Capture
 from firmware_model.choices import CAPTURED, check_choice
 from firmware_model.layer import Layer
+from firmware_model.models.block_network import BlockPipeline
 from firmware_model.models.diffusers_adapter import load_diffusers
 from firmware_model.models.names import OWN_CHECKPOINT, OWN_MODEL
 from firmware_model.models.pipeline import (
@@ -41,7 +42,7 @@ def open_model(
     device: str | None = None,
     dtype: str | None = None,
     variant: str | None = None,
-) -> Pipeline:
+) -> BlockPipeline:
     """Open a model.
 
     Parameters
@@ -72,7 +73,7 @@ def open_model(
     device = _device(device)
     steps = STEPS if steps is None else steps
     if (path / "model_index.json").is_file():
-        pipeline: Pipeline = load_diffusers(
+        pipeline: BlockPipeline = load_diffusers(
             path,
             prompt=prompt,
             height=height,

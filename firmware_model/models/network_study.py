@@ -1,4 +1,4 @@
-"""Videos of `moving-digits` with all of its blocks in integers, against the model in float."""
+"""Videos of a model with all of its blocks in integers, against the model in float."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,16 @@ from firmware_model.calibration.calibrate import calibrate_models
 from firmware_model.calibration.goal import WEIGHT_BITS, Goal
 from firmware_model.capture import Capture
 from firmware_model.layer import Layer
+from firmware_model.models.block_network import (
+    BlockPipeline,
+    integer_blocks,
+    observe,
+    plan_network,
+)
 from firmware_model.models.models import capture_model
+from firmware_model.models.pipeline import Pipeline
 from firmware_model.models.replacement import PlannedAttention, PlannedLinear
-from firmware_model.models.video.network import integer_blocks, observe, plan_network
-from firmware_model.models.video.pipeline import VideoPipeline
+from firmware_model.program import Attend, Linear, Program, count_tokens
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import finite, finite_mean, psnr_db, ssim
 from firmware_model.reference.methods import Method
@@ -20,8 +26,8 @@ from paro.config.formats import CODE_BITS, PAPER_BITS
 
 __all__ = ["Budget", "budgets", "calibration_captures", "network_study"]
 
-#: When captures are taken, as shares of the steps, and of which samples.
-_AT = tuple(place / 10 for place in range(10))
+#: How often captures are taken at most, evenly over the steps, and of which samples.
+_TIMES = 10
 _CALIBRATED_ON = (0, 1)
 
 
@@ -44,12 +50,18 @@ class Budget:
     share: float
 
 
-def budgets(pipeline: VideoPipeline) -> list[Budget]:
+def budgets(pipeline: BlockPipeline) -> list[Budget]:
     """All 8 bit; attention at 4.8 and layers at 4; and half of the cycles of that."""
-    shape = pipeline.shape
+    blocks, shape = pipeline.block_program(), pipeline.shape
+    program = Program((blocks.source,), (blocks.output,), blocks.steps, {})
+    counts = count_tokens(program, shape.tokens)
     # Products of a layer and of its attention, QK and PV; cycles are products times bits.
-    linear = sum(layer.weight.numel() for layer in pipeline.linears.values()) * shape.tokens
-    attention = 2 * shape.layers * shape.heads * shape.head_dim * shape.tokens**2
+    linear = attention = 0
+    for step in blocks.steps:
+        if isinstance(step, Linear):
+            linear += pipeline.linears[step.layer].weight.numel() * counts[step.result]
+        elif isinstance(step, Attend):
+            attention += 2 * shape.heads * shape.head_dim * shape.tokens**2
     eight = float(CODE_BITS[-1])
     mean = (PAPER_BITS * attention + WEIGHT_BITS * linear) / (attention + linear)
 
@@ -70,8 +82,8 @@ def budgets(pipeline: VideoPipeline) -> list[Budget]:
     ]
 
 
-def calibration_captures(pipeline: VideoPipeline) -> tuple[list[Capture], list[Layer]]:
-    """Capture attention and linear layers at ten times of two samples, in memory."""
+def calibration_captures(pipeline: Pipeline) -> tuple[list[Capture], list[Layer]]:
+    """Capture attention and linear layers at up to ten times of two samples, in memory."""
     heads: list[Capture] = []
     layers: list[Layer] = []
 
@@ -81,12 +93,14 @@ def calibration_captures(pipeline: VideoPipeline) -> tuple[list[Capture], list[L
         else:
             layers.append(capture)
 
-    capture_model(pipeline, Path(), len(_CALIBRATED_ON), _AT, keep, what="both")
+    times = min(_TIMES, pipeline.shape.steps)
+    at = tuple(place / times for place in range(times))
+    capture_model(pipeline, Path(), len(_CALIBRATED_ON), at, keep, what="both")
     return heads, layers
 
 
 def network_study(
-    pipeline: VideoPipeline,
+    pipeline: BlockPipeline,
     samples: int,
     chosen: Sequence[Budget] | None = None,
     progress: Progress | None = None,
@@ -98,7 +112,7 @@ def network_study(
 
     Parameters
     ----------
-    pipeline : VideoPipeline
+    pipeline : BlockPipeline
         The model.
     samples : int
         Videos, of samples 0, 1, ...; 0 and 1 are those of calibration too.

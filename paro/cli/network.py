@@ -1,8 +1,9 @@
-"""`paro run MODEL`: a video of a model whose blocks a device computes, step by step."""
+"""`paro run MODEL`: a video or image of a model whose blocks a device computes, step by step."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,24 @@ from firmware_model.host.driver import Counters
 from firmware_model.host.image import Image
 from firmware_model.host.jobs import HeadJob, LayerJob
 from firmware_model.host.schedule import queue_cycles
+from firmware_model.models.block_network import (
+    BlockPipeline,
+    BlockProgram,
+    check_device,
+    check_whole_plan,
+    observe,
+    plan_network,
+)
 from firmware_model.models.device_program import DeviceProgram, Item, device_program
 from firmware_model.models.models import open_model
-from firmware_model.models.network import IntegerNetwork, values_of
+from firmware_model.models.network import IntegerNetwork, run_float, values_of
 from firmware_model.models.network_study import budgets, calibration_captures
-from firmware_model.models.video.network import check_whole_plan, observe, plan_network, video_items
-from firmware_model.models.video.pipeline import VideoPipeline
-from firmware_model.models.video.program import HOST
-from firmware_model.models.video.transformer import Blocks
-from firmware_model.program import Attend
 from firmware_model.progress import Steps
-from firmware_model.quality.metrics import finite, psnr_db, ssim
+from firmware_model.quality.metrics import finite, psnr_db, snr_db, ssim
 from paro.cli.console import format_value, header_table, key_value_table, progress_bar, stdout
 from paro.cli.drawing import save_contact_sheet, save_film
 from paro.cli.options import ON_MODEL, ON_RTL, ConfigChoice
 from paro.config import Config, ParoError
-from paro.config.config import padded_head_dim
 from paro.config.files import write_json
 from sim.cosim.accelerator import play_steps
 from sim.cosim.accelerator_scenario import Step
@@ -42,6 +45,8 @@ __all__ = ["NetworkRequest", "run_network"]
 
 #: Memory of the simulated accelerator.
 _MEMORY = Memory((20, 60))
+#: Least legal row of a vector unit.
+_SHORTEST_ROW = 128
 #: Samples whose ranges give the tensors their units.
 _OBSERVED = (0, 1)
 
@@ -56,18 +61,18 @@ class NetworkRequest:
     Parameters
     ----------
     model : Path
-        Name or checkpoint.
+        Name, checkpoint or folder.
+    options : Mapping
+        Further arguments of `open_model`.
     plan : Path or None
         By default one is calibrated, of all attention and linear layers.
     device : str
         `paro.cli.options.ON_MODEL`, `ON_RTL` or a board.
     sample : int
-        Video.
-    steps : int or None
-        Denoising steps, by default the model's.
+        Which video or image.
     on_device : (int, int or None) or None
-        First one that the device computes, and the one after its last; the others the integer
-        model. All by default.
+        First denoising step that the device computes, and the one after its last; the others the
+        integer model. All by default.
     simulator : str
         Of the Verilog.
     output : Path
@@ -75,10 +80,10 @@ class NetworkRequest:
     """
 
     model: Path
+    options: Mapping[str, Any]
     plan: Path | None
     device: str
     sample: int
-    steps: int | None
     on_device: tuple[int, int | None] | None
     simulator: str
     output: Path
@@ -104,34 +109,71 @@ class StepRow:
 
 
 @dataclass
-class _Blocks:
-    """Blocks of every step: on the device, compared with the integer model, or there alone."""
+class _Error:
+    """Signal and noise of a tensor so far, and its worst ratio in a run."""
 
-    pipeline: VideoPipeline
+    signal: float = 0.0
+    noise: float = 0.0
+    worst_db: float = math.inf
+
+    def add(self, found: torch.Tensor, exact: torch.Tensor) -> None:
+        """Take note of a run."""
+        exact = exact.double()
+        self.signal += exact.square().sum().item()
+        self.noise += (found - exact).square().sum().item()
+        self.worst_db = min(self.worst_db, snr_db(found, exact))
+
+    @property
+    def snr_db(self) -> float:
+        """Ratio over all runs."""
+        if self.noise == 0:
+            return math.inf
+        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+
+
+@dataclass
+class _Blocks:
+    """Blocks of every step: on the device, compared with the integer model, or there alone.
+
+    The same tokens go through the blocks in float, to tell how far the integers are off.
+    """
+
+    pipeline: BlockPipeline
+    program: BlockProgram
     network: IntegerNetwork
     config: Config
     compute: Compute | None
     on_device: range
     progress: Steps
     rows: list[StepRow] = field(default_factory=list)
+    tokens: dict[str, _Error] = field(default_factory=dict)
+    added: dict[str, _Error] = field(default_factory=dict)
 
-    def at(self, step: int) -> Blocks:
+    def at(self, step: int) -> Callable[[Sequence[Item]], list[torch.Tensor]]:
         share = step / self.pipeline.shape.steps
+        output = self.program.output
 
-        def run(tokens: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
-            items = video_items(self.pipeline.model, tokens, modulation)
-            (output,) = self.network.program.outputs
-            wanted = [
-                self.network.run(item.inputs, item.parameters, share)[output] for item in items
-            ]
+        def run(items: Sequence[Item]) -> list[torch.Tensor]:
+            wanted = [self._integers(item, share) for item in items]
             words: Sequence[torch.Tensor] = wanted
             if self.compute is not None and step in self.on_device:
                 words = self._on_device(step, share, items, wanted, output)
             self.progress.advance()
             made = self.network.program.formats[output]
-            return torch.stack([values_of(own, made) for own in words])
+            return [values_of(own, made) for own in words]
 
         return run
+
+    def _integers(self, item: Item, share: float) -> torch.Tensor:
+        """Words of the output; takes note of each block's tokens against those in float."""
+        found = self.network.run(item.inputs, item.parameters, share)
+        exact = run_float(self.program.steps, item.inputs, item.parameters)
+        start = item.inputs[self.program.source]
+        for name in self.program.blocks:
+            own = values_of(found[name], self.network.program.formats[name])
+            self.tokens.setdefault(name, _Error()).add(own, exact[name])
+            self.added.setdefault(name, _Error()).add(own - start, exact[name] - start)
+        return found[self.program.output]
 
     def _on_device(
         self,
@@ -182,36 +224,39 @@ def run_network(request: NetworkRequest, choice: ConfigChoice) -> bool:
     ParoError
         If model, plan, device and options do not fit each other.
     """
-    pipeline = open_model(request.model, steps=request.steps)
-    if not isinstance(pipeline, VideoPipeline):
-        raise ParoError(f"no rule makes a program of model {request.model}; legal: moving-digits")
+    pipeline = open_model(request.model, **request.options)
+    program = pipeline.block_program()
+    check_device(program)
     steps = pipeline.shape.steps
     first, end = request.on_device or (0, None)
     if max(first + 1, end or 0) > steps:
         raise ParoError(f"--on-device {first}:{end or ''} is not legal; legal: up to 0:{steps}")
     on_device = range(first, end or steps)
-    network = _plan(pipeline, request)
+    plan = None if request.plan is None else load_model_plan(request.plan)
+    if plan is not None:
+        check_whole_plan(pipeline, plan)
     with ExitStack() as stack:
-        config, compute = _device(request, choice, network, stack)
-        _show_split(network, config)
-        with progress_bar("video") as progress:
+        config, compute = _device(request, choice, pipeline, program, plan, stack)
+        _check_fits(pipeline, program, config, plan)
+        _show_split(program, config)
+        network = _network(pipeline, request, plan, config.block)
+        with progress_bar("run") as progress:
             counter = Steps(progress, 2 * steps)
             own = pipeline.generate(request.sample, progress=lambda *_: counter.advance())
-            blocks = _Blocks(pipeline, network, config, compute, on_device, counter)
+            blocks = _Blocks(pipeline, program, network, config, compute, on_device, counter)
             video = pipeline.generate(request.sample, blocks=blocks.at)
-    return _report(request, config, network, blocks.rows, own, video)
+    return _report(request, blocks, own, video)
 
 
-def _plan(pipeline: VideoPipeline, request: NetworkRequest) -> IntegerNetwork:
-    """Read a plan, or make and keep one; and find the units of all tensors."""
-    plan: ModelPlan
-    if request.plan is not None:
-        plan = load_model_plan(request.plan)
-        check_whole_plan(pipeline, plan)
-    else:
+def _network(
+    pipeline: BlockPipeline, request: NetworkRequest, plan: ModelPlan | None, block: int
+) -> IntegerNetwork:
+    """Make and keep a plan, if there is none; and find the units of all tensors."""
+    if plan is None:
         heads, layers = calibration_captures(pipeline)
+        goal = replace(budgets(pipeline)[1].goal, block=block)
         with progress_bar("calibrate") as progress:
-            (made,) = calibrate_models(heads, layers, budgets(pipeline)[1].goal, progress=progress)
+            (made,) = calibrate_models(heads, layers, goal, progress=progress)
         plan = made.plan
         save_plan(plan, request.output / "plan.safetensors")
     with progress_bar("observe") as progress:
@@ -219,30 +264,58 @@ def _plan(pipeline: VideoPipeline, request: NetworkRequest) -> IntegerNetwork:
     return plan_network(pipeline, plan, ranges)
 
 
-def _channels(network: IntegerNetwork) -> int:
-    """Longest row that the vector unit must hold, as a legal value."""
-    widest = max(made.channels for made in network.program.formats.values())
-    return 1 << (widest - 1).bit_length()
+def _widest(pipeline: BlockPipeline, program: BlockProgram) -> int:
+    """Channels of the longest row that the vector unit must hold: what a layer reads or makes."""
+    layers = [pipeline.linears[name] for name in program.layers]
+    return max(max(layer.in_features, layer.out_features) for layer in layers)
+
+
+def _check_fits(
+    pipeline: BlockPipeline, program: BlockProgram, config: Config, plan: ModelPlan | None
+) -> None:
+    """Refuse an accelerator that cannot run the blocks, or this plan, before the long work."""
+    shape, widest = pipeline.shape, _widest(pipeline, program)
+    if config.head_dim != shape.head_dim:
+        raise ParoError(
+            f"head_dim = {config.head_dim} does not fit the model; legal: its {shape.head_dim}"
+        )
+    if config.vector_channels < widest:
+        raise ParoError(
+            f"vector_channels = {config.vector_channels} does not fit the model; legal: {widest} "
+            "or more"
+        )
+    if config.max_tokens < shape.tokens:
+        raise ParoError(
+            f"max_tokens = {config.max_tokens} does not fit the model; legal: {shape.tokens} or "
+            "more"
+        )
+    for layer in () if plan is None else plan.linear:
+        layer.check_config(config)
 
 
 def _device(
-    request: NetworkRequest, choice: ConfigChoice, network: IntegerNetwork, stack: ExitStack
+    request: NetworkRequest,
+    choice: ConfigChoice,
+    pipeline: BlockPipeline,
+    program: BlockProgram,
+    plan: ModelPlan | None,
+    stack: ExitStack,
 ) -> tuple[Config, Compute | None]:
     """The accelerator, and what computes queues; nothing does for the integer model alone."""
     if request.device not in (ON_MODEL, ON_RTL):
         return _board(request.device, stack)
-    head_dims = (step.head_dim for step in network.program.steps if isinstance(step, Attend))
+    widest = _widest(pipeline, program)
     config = choice.build(
-        block=network.attention.block,
-        head_dim=padded_head_dim(max(head_dims)),
-        vector_channels=_channels(network),
+        **({} if plan is None else {"block": plan.block}),
+        head_dim=pipeline.shape.head_dim,
+        vector_channels=max(_SHORTEST_ROW, 1 << (widest - 1).bit_length()),
     )
     if request.device == ON_MODEL:
         return config, None
     session = Setup(request.simulator, request.output).session()
 
     def simulate(
-        program: DeviceProgram, image: Image
+        _program: DeviceProgram, image: Image
     ) -> tuple[Sequence[np.ndarray], Counters | None]:
         run = play_steps(config, [image], [Step()], session, _MEMORY)
         error = run.failure or (run.steps[0].error and run.steps[0].error.sentence)
@@ -268,51 +341,59 @@ def _board(device: str, stack: ExitStack) -> tuple[Config, Compute]:
     return target.config, on_board
 
 
-def _show_split(network: IntegerNetwork, config: Config) -> None:
+def _show_split(program: BlockProgram, config: Config) -> None:
     """Print what the device computes and what stays on the host."""
     kinds: dict[str, int] = {}
-    for step in network.program.steps:
+    for step in program.steps:
         kinds[type(step).__name__] = kinds.get(type(step).__name__, 0) + 1
     rows = {f"device: {name}": count for name, count in kinds.items()}
-    rows |= {f"host: {part}": "" for part in HOST}
+    rows |= {f"host: {part}": "" for part in program.host}
     stdout.print(key_value_table("steps of the network", rows))
     lanes = f"{config.vector_lanes} vector lanes"
     stdout.print(f"accelerator: {config.rows} x {config.cols}, {lanes}, {config.digest()}")
 
 
 def _report(
-    request: NetworkRequest,
-    config: Config,
-    network: IntegerNetwork,
-    rows: Sequence[StepRow],
-    own: torch.Tensor,
-    video: torch.Tensor,
+    request: NetworkRequest, blocks: _Blocks, own: torch.Tensor, video: torch.Tensor
 ) -> bool:
     """Write and print what was found."""
+    rows = blocks.rows
     exact = all(row.mismatches == 0 for row in rows)
     counted: list[Mapping[str, Any]] = [asdict(row) for row in rows]
+    errors: list[Mapping[str, Any]] = [
+        {
+            "block": name,
+            "snr_db": finite(blocks.tokens[name].snr_db),
+            "worst_snr_db": finite(blocks.tokens[name].worst_db),
+            "added_snr_db": finite(blocks.added[name].snr_db),
+        }
+        for name in blocks.program.blocks
+    ]
     report = {
         "model": str(request.model),
         "device": request.device,
         "sample": request.sample,
-        "configuration": config.model_dump(),
-        "mean_bits": network.attention.avg_bits,
+        "configuration": blocks.config.model_dump(),
+        "mean_bits": blocks.network.attention.avg_bits,
         "bit_exact": exact if rows else None,
         "words_compared": sum(row.words_compared for row in rows),
         "mismatches": sum(row.mismatches for row in rows),
+        "snr_db": finite(snr_db(video, own)),
         "psnr_db": finite(psnr_db(video, own)),
-        "ssim": ssim(video, own),
+        "ssim": finite(ssim(video, own)),
+        "blocks": errors,
         "steps": counted,
     }
     write_json(request.output / "report.json", report)
     save_film([own], [video], request.output / "film.gif")
     save_contact_sheet([own], [video], request.output / "contact_sheet.png")
-    if rows:
-        steps = header_table("steps on the device", counted[0])
-        for row in counted:
-            steps.add_row(*map(format_value, row.values()))
-        stdout.print(steps)
-    names = ("bit_exact", "words_compared", "mismatches", "psnr_db", "ssim")
+    for title, content in (("blocks against float", errors), ("steps on the device", counted)):
+        if content:
+            table = header_table(title, content[0])
+            for row in content:
+                table.add_row(*map(format_value, row.values()))
+            stdout.print(table)
+    names = ("bit_exact", "words_compared", "mismatches", "snr_db", "psnr_db", "ssim")
     shown = {name.replace("_", " "): report[name] for name in names}
-    stdout.print(key_value_table(f"video {request.output}", shown))
+    stdout.print(key_value_table(f"output {request.output}", shown))
     return exact

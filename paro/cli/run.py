@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,10 +14,16 @@ from paro.cli.options import (
     ON_RTL,
     CaptureArgument,
     ConfigChoice,
+    FramesOption,
     HeadsOption,
+    HeightOption,
     OutputDirectory,
     PlanOption,
+    PromptOption,
     QueryBlocksOption,
+    StepsOption,
+    VariantOption,
+    WidthOption,
     check_captures,
     check_plan,
     parse_range,
@@ -53,12 +59,15 @@ def run(
     heads: HeadsOption = None,
     query_blocks: QueryBlocksOption = None,
     sample: Annotated[
-        int | None, typer.Option("--sample", metavar="N", help="of a model: the video, default 0")
-    ] = None,
-    steps: Annotated[
         int | None,
-        typer.Option("--steps", metavar="N", help="of a model: denoising steps, default its own"),
+        typer.Option("--sample", metavar="N", help="of a model: which video or image, default 0"),
     ] = None,
+    steps: StepsOption = None,
+    prompt: PromptOption = None,
+    height: HeightOption = None,
+    width: WidthOption = None,
+    frames: FramesOption = None,
+    variant: VariantOption = None,
     on_device: Annotated[
         str | None,
         typer.Option(
@@ -87,9 +96,11 @@ def run(
     What the link loses or changes is noticed and sent again. A run ends with the right result, or
     with one sentence that says what did not work.
 
-    Of a model the device computes all blocks of every denoising step, both halves of the guidance,
-    from one start: linear layers, attention and the vector steps between them. The host keeps
-    patches, condition and sampler. Without --plan one is calibrated.
+    Of a model (moving-digits, a checkpoint of it, or a folder that a diffusers pipeline was saved
+    to: CogVideoX, DiT, Flux) the device computes all blocks of every denoising step, both halves of
+    the guidance, from one start: linear layers, attention and the vector steps between them. The
+    host keeps embeddings, condition and sampler. Without --plan one is calibrated. The same tokens
+    go through the blocks in float, and the error of each block is told.
 
     Writes DIR/report.json and DIR/outputs.safetensors; of a model DIR/report.json, DIR/film.gif
     (above float, below the device), DIR/contact_sheet.png and the plan that was made. Exit status 1
@@ -105,17 +116,27 @@ def run(
 
       paro run moving-digits --device rtl --rows 16 --cols 16 --steps 25 --on-device :1 -o run
 
+      paro run DiT-XL-2-256/ --device model --steps 4 -o run
+
       paro run layer.safetensors --plan plan.safetensors --device tcp:127.0.0.1:2000 -o run
     """
     from firmware_model.models.names import is_model
 
+    options = {
+        "steps": steps,
+        "prompt": prompt,
+        "height": height,
+        "width": width,
+        "frames": frames,
+        "variant": variant,
+    }
     if is_model(capture):
         if heads is not None or query_blocks is not None or silence is not None:
             raise ParoError("--heads, --query-blocks and --silence are for captures")
         chosen = parse_range("on-device", on_device)
-        _run_model(capture, output, config, device, plan, (sample or 0, steps, chosen, simulator))
+        _run_model(capture, output, config, device, plan, options, (sample or 0, chosen, simulator))
         return
-    for name, value in (("sample", sample), ("steps", steps), ("on-device", on_device)):
+    for name, value in (options | {"sample": sample, "on-device": on_device}).items():
         if value is not None:
             raise ParoError(f"--{name} is for a model, but {capture} is a capture")
     _run_capture(capture, output, config, device, plan, heads, query_blocks, silence)
@@ -185,7 +206,8 @@ def _run_model(
     config: ConfigChoice,
     device: str,
     plan: Path | None,
-    choices: tuple[int, int | None, tuple[int, int | None] | None, str],
+    options: dict[str, Any],
+    choices: tuple[int, tuple[int, int | None] | None, str],
 ) -> None:
     """Check what can be checked at once, then run a model."""
     if plan is not None:
@@ -196,14 +218,14 @@ def _run_model(
         from firmware_model.host.link import open_bus
 
         open_bus(device)  # refused as it is named, before the long work
-    sample, steps, on_device, simulator = choices
+    sample, on_device, simulator = choices
     from sim.cosim.simulators import get_simulator
 
     if device == ON_RTL:
         get_simulator(simulator)
     from paro.cli.network import NetworkRequest, run_network
 
-    request = NetworkRequest(model, plan, device, sample, steps, on_device, simulator, output)
+    request = NetworkRequest(model, options, plan, device, sample, on_device, simulator, output)
     if not run_network(request, config):
         raise typer.Exit(1)
 

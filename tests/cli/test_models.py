@@ -14,7 +14,14 @@ from firmware_model.capture import load_capture, save_capture
 from firmware_model.models.video.checkpoint import save_model
 from firmware_model.models.video.transformer import Shape, VideoTransformer
 from fpga.pe import pe_study
-from tests.firmware_model.models.tiny_pipelines import CASES, write
+from tests.firmware_model.models.tiny_pipelines import (
+    CASES,
+    WIDE_HEADS,
+    cogvideox,
+    dit,
+    flux,
+    write,
+)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +240,7 @@ def test_a_models_video_through_the_integer_network(paro, refused, model, tmp_pa
     run = ("run", model, "--device", "model", "--steps", "2", "-o", tmp_path / "run")
     outcome = paro(*run, "--plan", plan)
     assert outcome.status == 0
-    for text in ("device: Linear", "host: guidance and Euler steps", "psnr db"):
+    for text in ("device: Linear", "host: guidance and Euler steps", "blocks.1.network", "psnr db"):
         assert text in outcome.out
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["psnr_db"] > 40
@@ -247,3 +254,96 @@ def test_a_models_video_through_the_integer_network(paro, refused, model, tmp_pa
     made = ("calibrate", *heads, "--avg-bits", "8", "--transform", "none", "-o", attention)
     assert paro(*made).status == 0
     refused("the plan lacks layer", *run, "--plan", attention)
+    fields = {
+        "block = 32 does not fit the plan of layer blocks.0": ("--block", "32"),
+        "head_dim = 64 does not fit the model; legal: its 32": ("--head-dim", "64"),
+        "vector_channels = 0 does not fit the model; legal: 128": ("--vector-channels", "0"),
+        "max_tokens = 64 does not fit the model; legal: 512 or": ("--max-tokens", "64"),
+    }
+    for sentence, options in fields.items():
+        refused(sentence, *run, "--plan", plan, *options)
+
+
+#: Pipelines whose blocks have rules, and sizes to ask for.
+PROGRAMS = {
+    "DiT": (functools.partial(dit, **WIDE_HEADS), ()),
+    "CogVideoX": (
+        functools.partial(cogvideox, heads=WIDE_HEADS),
+        ("--frames", "9", "--height", "32", "--width", "48"),
+    ),
+    "Flux": (functools.partial(flux, heads=WIDE_HEADS), ("--height", "16", "--width", "16")),
+}
+BLOCKS = {"DiT": 2, "CogVideoX": 2, "Flux": 3}
+
+
+def run_report(folder):
+    """Report of a run, whose blocks all are near float in what they add."""
+    report = json.loads((folder / "report.json").read_text())
+    for row in report["blocks"]:
+        assert 120 > row["snr_db"] >= row["worst_snr_db"] > 20, row
+        assert row["added_snr_db"] > 15, row
+    assert report["snr_db"] > 20
+    assert report["psnr_db"] > 25
+    return report
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_pipeline_of_diffusers_through_the_integer_network(paro, tmp_path, name):
+    """Split by rule, calibrated under one budget, run whole; the plan that it keeps runs again."""
+    build, size = PROGRAMS[name]
+    folder = write(build, tmp_path / "pipeline")
+    run = ("run", folder, *size, "--device", "model", "--steps", "2", "--block", "16")
+    outcome = paro(*run, "-o", tmp_path / "run")
+    assert outcome.status == 0
+    for text in ("device: Linear", "device: Attend", "host: guidance, sampler", "blocks against"):
+        assert text in outcome.out
+    report = run_report(tmp_path / "run")
+    assert len(report["blocks"]) == BLOCKS[name]
+    assert report["bit_exact"] is None
+    plan = load_model_plan(tmp_path / "run/plan.safetensors")
+    assert plan.block == 16
+    assert plan.avg_bits == pytest.approx(4.8, abs=0.01)
+    again = paro(*run, "--plan", tmp_path / "run/plan.safetensors", "-o", tmp_path / "again")
+    assert again.status == 0
+    assert run_report(tmp_path / "again")["blocks"] == report["blocks"]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_pipeline_of_diffusers_in_the_accelerator(paro, tmp_path):
+    """A step of the sampler in the Verilog: every word is the integer model's."""
+    build, _ = PROGRAMS["DiT"]
+    folder = write(build, tmp_path / "pipeline")
+    # The accelerator of tests.sim.cosim.network_runs, whose bench is compiled once.
+    size = ("--rows", "8", "--cols", "8", "--block", "16", "--axi-bits", "64")
+    run = ("run", folder, "--device", "rtl", "--steps", "2", "--on-device", ":1", *size)
+    outcome = paro(*run, "-o", tmp_path / "run")
+    assert outcome.status == 0
+    report = run_report(tmp_path / "run")
+    assert report["bit_exact"]
+    assert report["mismatches"] == 0
+    # Both halves of the guidance, 16 tokens of 64 channels.
+    assert report["words_compared"] == 2 * 16 * 64
+    (step,) = report["steps"]
+    assert step["cycles"] > 0
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_pipelines_that_the_device_cannot_run_are_refused(paro, refused, tmp_path):
+    output = ("--device", "model", "--steps", "2", "-o", tmp_path / "run")
+    pixart = write(CASES["PixArt alpha"].build, tmp_path / "pixart")
+    narrow = write(dit, tmp_path / "dit")
+    cases = {
+        "no rules make a program of the blocks of PixArtAlphaPipeline; legal: moving-digits, "
+        "CogVideoXPipeline, FluxPipeline, DiTPipeline": (pixart, "--height", "32", "--width", "48"),
+        "attention 0 has heads of 16 channels, and no accelerator has those; legal: 32, 64, 128, "
+        "256": (narrow,),
+    }
+    for sentence, arguments in cases.items():
+        outcome = paro("run", *arguments, *output)
+        assert outcome.status == 2
+        # Before it stands what the libraries say while they load.
+        assert outcome.err.splitlines()[-1] == f"paro: error: {sentence}"
+        assert not (tmp_path / "run").exists()
+    on_capture = ("run", DEMO_CAPTURE, "--device", "sim", "-o", tmp_path / "run")
+    refused("--prompt is for a model", *on_capture, "--prompt", "a panda")

@@ -10,7 +10,7 @@ from firmware_model.models.diffusers_adapter.block_steps import BlockSteps
 from firmware_model.models.network import ChannelConstants
 from paro.config.errors import ParoError
 
-__all__ = ["GRID", "RULES", "TEXT", "BlockParameters", "Rule"]
+__all__ = ["GRID", "RULES", "TEXT", "BlockParameters", "Rule", "block_layers", "cut_layers"]
 
 #: Arguments of a block: tokens of the text, and of the grid.
 TEXT, GRID = "encoder_hidden_states", "hidden_states"
@@ -24,12 +24,11 @@ class BlockParameters:
     ----------
     name : str
         Of the block in the model.
-    linears, constants : dict
+    constants : dict
         As those of `firmware_model.models.network.Parameters`.
     """
 
     name: str
-    linears: dict[str, torch.nn.Linear] = field(default_factory=dict)
     constants: dict[str, ChannelConstants] = field(default_factory=dict)
 
     def give(self, part: str, factor: torch.Tensor, offset: torch.Tensor | None = None) -> None:
@@ -42,20 +41,6 @@ class BlockParameters:
         """Give the constants ``part`` a norm's own, the same for all heads."""
         bias = getattr(norm, "bias", None)
         self.give(part, norm.weight.repeat(heads), None if bias is None else bias.repeat(heads))
-
-    def cut_inputs(self, layer: str, parts: Mapping[str, int]) -> None:
-        """Make layers ``layer.PART`` of a layer's inputs, whose results together are its own."""
-        whole = self.linears.pop(f"{self.name}.{layer}")
-        columns = whole.weight.detach().split(list(parts.values()), dim=1)
-        bias = None if whole.bias is None else whole.bias.detach()
-        for part, weight in zip(parts, columns, strict=True):
-            outputs, inputs = weight.shape
-            own = torch.nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
-            own.weight = torch.nn.Parameter(weight)
-            if bias is not None:
-                own.bias = torch.nn.Parameter(bias)
-                bias = None
-            self.linears[f"{self.name}.{layer}.{part}"] = own
 
 
 @dataclass(frozen=True)
@@ -71,11 +56,53 @@ class Rule:
         Gives the constants of an item of a batch, from the arguments that the first block is given.
     returns : tuple of str
         Arguments of which a block returns others, in its sequence.
+    cuts : Callable
+        Layers that read several tensors side by side: to the name of each tensor and its channels.
     """
 
     steps: Callable[[BlockSteps, Any, str, int], str]
     constants: Callable[[BlockParameters, Any, Mapping[str, Any], int], None]
     returns: tuple[str, ...]
+    cuts: Callable[[Any], Mapping[str, Mapping[str, int]]] = lambda block: {}
+
+
+def cut_layers(block: Any) -> Mapping[str, Mapping[str, int]]:
+    """Layers of a block that are one for each tensor that they read: names, inputs of each."""
+    rule = RULES.get(type(block).__name__)
+    return {} if rule is None else rule.cuts(block)
+
+
+def block_layers(name: str, block: Any) -> dict[str, torch.nn.Linear]:
+    """Linear layers of a block, by their names in the model.
+
+    One that reads several tensors side by side is one layer ``LAYER.PART`` for each: what these
+    make together is what it makes.
+    """
+    cuts, found = cut_layers(block), {}
+    for layer, module in block.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            if layer in cuts:
+                parts = _in_parts(module, cuts[layer])
+                found |= {f"{name}.{layer}.{part}": own for part, own in parts.items()}
+            else:
+                found[f"{name}.{layer}"] = module
+    return found
+
+
+def _in_parts(whole: torch.nn.Linear, parts: Mapping[str, int]) -> dict[str, torch.nn.Linear]:
+    """Layers of a layer's inputs; the first one has its bias."""
+    columns = whole.weight.detach().split(list(parts.values()), dim=1)
+    bias = None if whole.bias is None else whole.bias.detach()
+    found = {}
+    for part, weight in zip(parts, columns, strict=True):
+        outputs, inputs = weight.shape
+        own = torch.nn.Linear(inputs, outputs, bias=bias is not None, device="meta")
+        own.weight = torch.nn.Parameter(weight)
+        if bias is not None:
+            own.bias = torch.nn.Parameter(bias)
+            bias = None
+        found[part] = own
+    return found
 
 
 def _modulation(condition: torch.Tensor, norm: Any, parts: int) -> tuple[torch.Tensor, ...]:
@@ -267,9 +294,11 @@ def _flux_single_constants(
     found.give("gate", gate)
     for norm in _STREAMS[1].head_norms:
         found.give_norm(f"attn.{norm}", getattr(block.attn, norm), block.attn.heads)
+
+
+def _flux_single_cuts(block: Any) -> Mapping[str, Mapping[str, int]]:
     hidden = block.mlp_hidden_dim
-    attention = block.proj_out.in_features - hidden
-    found.cut_inputs("proj_out", {"attention": attention, "network": hidden})
+    return {"proj_out": {"attention": block.proj_out.in_features - hidden, "network": hidden}}
 
 
 #: By the name of the class in diffusers.
@@ -277,5 +306,7 @@ RULES: Mapping[str, Rule] = {
     "BasicTransformerBlock": Rule(_dit_steps, _dit_constants, (GRID,)),
     "CogVideoXBlock": Rule(_cogvideox_steps, _cogvideox_constants, (GRID, TEXT)),
     "FluxTransformerBlock": Rule(_flux_steps, _flux_constants, (TEXT, GRID)),
-    "FluxSingleTransformerBlock": Rule(_flux_single_steps, _flux_single_constants, (TEXT, GRID)),
+    "FluxSingleTransformerBlock": Rule(
+        _flux_single_steps, _flux_single_constants, (TEXT, GRID), _flux_single_cuts
+    ),
 }

@@ -1,13 +1,13 @@
 """Properties of each pipeline class that the adapter needs: blocks, sizes and text."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from firmware_model.models.pipeline import block_linears
+from firmware_model.models.diffusers_adapter.block_rules import block_layers, cut_layers
 from paro.config.errors import ParoError
 
 
@@ -48,6 +48,8 @@ class Family:
         "prefix" or "suffix" where text takes part in the self-attention, else "".
     arguments : Mapping
         Further arguments of the pipeline.
+    has_rules : bool
+        Whether there are rules that make a program of its blocks.
     """
 
     transformers: tuple[str, ...] = ("transformer",)
@@ -64,6 +66,7 @@ class Family:
     clip_tokens: int = 0
     text_place: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    has_rules: bool = False
 
     @property
     def is_video(self) -> bool:
@@ -151,6 +154,7 @@ FAMILIES = {
         text_channels="text_embed_dim",
         text_tokens=lambda config: config.max_text_seq_length,
         text_place="prefix",
+        has_rules=True,
     ),
     "WanPipeline": _wan("blocks"),
     "WanVACEPipeline": _wan("vace_blocks", "blocks"),
@@ -215,6 +219,7 @@ FAMILIES = {
         # Flux schnell, the one without guidance, was trained with 256.
         text_tokens=lambda config: 512 if config.guidance_embeds else 256,
         text_place="prefix",
+        has_rules=True,
     ),
     "Flux2Pipeline": Family(
         blocks=_JOINT_BLOCKS,
@@ -260,7 +265,9 @@ FAMILIES = {
         # It has no negative prompt to be guided by, and says so.
         arguments={"true_cfg_scale": 1.0},
     ),
-    "DiTPipeline": Family(patch=_flat_patch, scale=_image_scale, size=_square, size_fixed=True),
+    "DiTPipeline": Family(
+        patch=_flat_patch, scale=_image_scale, size=_square, size_fixed=True, has_rules=True
+    ),
     "PixArtAlphaPipeline": _pixart(120),
     "PixArtSigmaPipeline": _pixart(300),
 }
@@ -283,14 +290,33 @@ def attention_layers(pipe: Any, family: Family) -> list[torch.nn.Module]:
 
 
 def linear_layers(pipe: Any, family: Family) -> dict[str, torch.nn.Linear]:
-    """Linear layers within the blocks, by name, in their sequence."""
+    """Linear layers within the blocks, by name, in their sequence, as `block_layers`."""
     found = {}
+    for name, block in _named_blocks(pipe, family):
+        found |= block_layers(name, block)
+    return found
+
+
+def layers_in_parts(pipe: Any, family: Family) -> list[tuple[torch.nn.Module, dict[str, int]]]:
+    """Layers of which `linear_layers` has parts, and by their names the inputs of each."""
+    return [
+        (
+            block.get_submodule(layer),
+            {f"{name}.{layer}.{part}": inputs for part, inputs in parts.items()},
+        )
+        for name, block in _named_blocks(pipe, family)
+        for layer, parts in cut_layers(block).items()
+    ]
+
+
+def _named_blocks(pipe: Any, family: Family) -> Iterator[tuple[str, torch.nn.Module]]:
+    """All blocks, by name, in the order of execution."""
     for name in family.transformers:
         transformer = getattr(pipe, name)
         if transformer is not None:
             for blocks, _ in family.blocks:
-                found |= block_linears(getattr(transformer, blocks), f"{name}.{blocks}")
-    return found
+                for index, block in enumerate(getattr(transformer, blocks)):
+                    yield f"{name}.{blocks}.{index}", block
 
 
 def random_text(pipe: Any, family: Family, generator: torch.Generator) -> dict[str, torch.Tensor]:

@@ -9,15 +9,31 @@ from typing import Any
 
 import torch
 
+from firmware_model.models.block_network import BlockProgram, StepBlocks
+from firmware_model.models.device_program import Item
 from firmware_model.models.diffusers_adapter.families import (
+    FAMILIES,
     Family,
     attention_layers,
+    layers_in_parts,
     linear_layers,
     random_text,
 )
+from firmware_model.models.diffusers_adapter.programs import (
+    HOST,
+    INPUT,
+    Blocks,
+    block_outputs,
+    block_tokens,
+    replaced_blocks,
+    transformer_parameters,
+    transformer_steps,
+)
 from firmware_model.models.diffusers_adapter.replacement import Replacement, StepCounter
+from firmware_model.models.names import OWN_MODEL
 from firmware_model.models.pipeline import Attention, Linear, ModelShape, replaced_linears
 from firmware_model.progress import Progress
+from paro.config.errors import ParoError
 
 
 class DiffusersPipeline:
@@ -58,14 +74,32 @@ class DiffusersPipeline:
         self._text = text
         self._parameters = inspect.signature(type(pipe).__call__).parameters
 
+    def block_program(self) -> BlockProgram:
+        """Make the program of the blocks, as `BlockPipeline.block_program`."""
+        if not self._family.has_rules:
+            legal = ", ".join(name for name, family in FAMILIES.items() if family.has_rules)
+            raise ParoError(
+                f"no rules make a program of the blocks of {type(self._pipe).__name__}; legal: "
+                f"{OWN_MODEL}, {legal}"
+            )
+        transformer = self._pipe.transformer
+        return BlockProgram(
+            source=INPUT,
+            steps=transformer_steps(transformer, self.shape.layout),
+            blocks=tuple(block_outputs(transformer)),
+            scale=self.shape.head_dim**-0.5,
+            host=HOST,
+        )
+
     def generate(
         self,
         sample: int,
         attention: Attention | None = None,
         progress: Progress | None = None,
         linear: Linear | None = None,
+        blocks: StepBlocks | None = None,
     ) -> torch.Tensor:
-        """Generate one video or image, as `firmware_model.models.pipeline.Pipeline.generate`.
+        """Generate one video or image, as `BlockPipeline.generate`.
 
         ``sample`` seeds the noise and, where there is no text encoder, the text; DiT draws class
         ``sample`` modulo the number of classes.
@@ -84,7 +118,12 @@ class DiffusersPipeline:
             stack.enter_context(torch.random.fork_rng(devices))
             torch.manual_seed(sample)
             stack.enter_context(_after(pipe.scheduler, "step", counter.advance))
+            if linear is not None:
+                stack.enter_context(self._in_parts())
             stack.enter_context(replaced_linears(self.linears, linear, lambda: counter.step))
+            if blocks is not None:
+                computed = self._computed(blocks, counter)
+                stack.enter_context(replaced_blocks(pipe.transformer, computed))
             if attention is not None:
                 dispatch = importlib.import_module("diffusers.models.attention_dispatch")
                 stack.enter_context(dispatch.attention_backend("native"))
@@ -95,6 +134,38 @@ class DiffusersPipeline:
         counter.check(finished=True)
         images = images if self._family.is_video else images[None]
         return images.float().cpu().permute(0, 2, 3, 1).contiguous()
+
+    def _computed(self, blocks: StepBlocks, counter: StepCounter) -> Blocks:
+        """Blocks of the step that is running, of the items of a batch."""
+        transformer = self._pipe.transformer
+
+        def compute(given: Mapping[str, Any]) -> torch.Tensor | None:
+            counter.check(finished=False)
+            own = blocks(counter.step)
+            if own is None:
+                return None
+            items = [
+                Item({INPUT: tokens}, transformer_parameters(transformer, given, item))
+                for item, tokens in enumerate(block_tokens(given))
+            ]
+            return torch.stack(list(own(items)))
+
+        return compute
+
+    @contextmanager
+    def _in_parts(self) -> Iterator[None]:
+        """For a while, have layers that read several tensors computed as one for each."""
+
+        def forward(parts: Mapping[str, int], x: torch.Tensor) -> torch.Tensor:
+            read = x.split(list(parts.values()), dim=-1)
+            made = [self.linears[name](own) for name, own in zip(parts, read, strict=True)]
+            return torch.stack(made).sum(dim=0)
+
+        with ExitStack() as stack:
+            for layer, parts in layers_in_parts(self._pipe, self._family):
+                vars(layer)["forward"] = functools.partial(forward, parts)
+                stack.callback(vars(layer).pop, "forward")
+            yield
 
     def _arguments(self, sample: int) -> dict[str, Any]:
         # On the CPU, so that a sample starts from the same noise on every device.

@@ -19,6 +19,7 @@ from firmware_model.models.diffusers_adapter.block_rules import (
     TEXT,
     BlockParameters,
     Rule,
+    block_layers,
 )
 from firmware_model.models.diffusers_adapter.block_steps import ROTATION, BlockSteps
 from firmware_model.models.network import ChannelConstants, Parameters
@@ -26,6 +27,7 @@ from firmware_model.program import Step
 from paro.config.errors import ParoError
 
 __all__ = [
+    "HOST",
     "INPUT",
     "Blocks",
     "block_outputs",
@@ -37,6 +39,13 @@ __all__ = [
 
 #: Tensor that the steps begin with.
 INPUT = "tokens"
+#: What stays on the host, in words.
+HOST = (
+    "embeddings of latents and text, positions",
+    "noise level, scales, shifts and gates",
+    "last norm and layer",
+    "guidance, sampler and decoder",
+)
 
 
 def block_outputs(transformer: Any) -> list[str]:
@@ -56,8 +65,9 @@ def block_tokens(given: Mapping[str, Any]) -> torch.Tensor:
     return torch.cat([part for part in parts if part is not None], dim=1)
 
 
-#: Computes all blocks: the first one's arguments, by name, to tokens [batch, tokens, width].
-Blocks = Callable[[Mapping[str, Any]], torch.Tensor]
+#: Computes all blocks: the first one's arguments, by name, to tokens [batch, tokens, width]; or
+#: to nothing, and the blocks compute themselves.
+Blocks = Callable[[Mapping[str, Any]], torch.Tensor | None]
 
 
 @contextmanager
@@ -72,10 +82,20 @@ def replaced_blocks(transformer: Any, compute: Blocks) -> Iterator[None]:
         Takes their place.
     """
 
-    def forward(signature: inspect.Signature, rule: Rule, first: bool) -> Callable[..., Any]:
+    computed = True
+
+    def forward(own: Callable[..., Any], rule: Rule, first: bool) -> Callable[..., Any]:
+        signature = inspect.signature(own)
+
         def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal computed
             given = signature.bind(*args, **kwargs).arguments
-            tokens = compute(given).to(given[GRID]) if first else block_tokens(given)
+            made = compute(given) if first else None
+            if first:
+                computed = made is not None
+            if not computed:
+                return own(*args, **kwargs)
+            tokens = block_tokens(given) if made is None else made.to(given[GRID])
             text = tokens.shape[1] - given[GRID].shape[1]
             parts = {TEXT: tokens[:, :text], GRID: tokens[:, text:]}
             first_made, *more = (parts[name] for name in rule.returns)
@@ -85,7 +105,7 @@ def replaced_blocks(transformer: Any, compute: Blocks) -> Iterator[None]:
 
     with ExitStack() as stack:
         for place, (_, block, rule) in enumerate(_blocks(transformer)):
-            block.forward = forward(inspect.signature(block.forward), rule, place == 0)
+            block.forward = forward(block.forward, rule, place == 0)
             stack.callback(delattr, block, "forward")
         yield
 
@@ -135,14 +155,9 @@ def transformer_parameters(transformer: Any, given: Mapping[str, Any], item: int
     linears: dict[str, torch.nn.Linear] = {}
     constants: dict[str, ChannelConstants] = {}
     for name, block, rule in _blocks(transformer):
-        layers = {
-            f"{name}.{layer}": module
-            for layer, module in block.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
-        found = BlockParameters(name, layers)
+        found = BlockParameters(name)
         rule.constants(found, block, given, item)
-        linears |= found.linears
+        linears |= block_layers(name, block)
         constants |= found.constants
     return Parameters(
         linears=linears,

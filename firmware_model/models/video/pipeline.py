@@ -1,11 +1,12 @@
 """Generating moving digits: the video transformer as a `Pipeline` of `firmware_model.models`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
+from firmware_model.models.block_network import BlockProgram, Compute, StepBlocks
 from firmware_model.models.pipeline import (
     Attention,
     AttentionCall,
@@ -16,10 +17,16 @@ from firmware_model.models.pipeline import (
 )
 from firmware_model.models.video.checkpoint import load_model
 from firmware_model.models.video.dataset import CLASSES, FRAMES, HEIGHT, WIDTH
+from firmware_model.models.video.program import (
+    HOST,
+    INPUT,
+    block_outputs,
+    video_items,
+    video_steps,
+)
 from firmware_model.models.video.transformer import (
     GRID,
     NO_CLASS,
-    Blocks,
     LayerAttention,
     plain_attention,
 )
@@ -28,8 +35,6 @@ from paro.config.errors import ParoError
 
 #: Denoising steps unless the user says otherwise.
 STEPS = 25
-#: What takes the place of the transformer's blocks at a denoising step, if anything.
-StepBlocks = Callable[[int], Blocks | None]
 #: How much further than the classless prediction the one for the class is followed.
 GUIDANCE = 1.5
 
@@ -83,6 +88,17 @@ class VideoPipeline:
             steps=steps,
         )
 
+    def block_program(self) -> BlockProgram:
+        """Make the program of the blocks, as `BlockPipeline.block_program`."""
+        shape = self.model.shape
+        return BlockProgram(
+            source=INPUT,
+            steps=video_steps(shape),
+            blocks=block_outputs(shape),
+            scale=shape.head_dim**-0.5,
+            host=HOST,
+        )
+
     @torch.no_grad()
     def generate(
         self,
@@ -92,10 +108,7 @@ class VideoPipeline:
         linear: Linear | None = None,
         blocks: StepBlocks | None = None,
     ) -> torch.Tensor:
-        """Generate a video of the digit ``sample`` modulo 10; as `Pipeline.generate`.
-
-        ``blocks`` may take the place of all blocks in a step.
-        """
+        """Generate a video of the digit ``sample`` modulo 10; as `BlockPipeline.generate`."""
         # On the CPU, so that a sample starts from the same noise on every device.
         random = torch.Generator().manual_seed(sample)
         video = torch.randn(1, FRAMES, HEIGHT, WIDTH, generator=random)
@@ -122,13 +135,19 @@ class VideoPipeline:
         level: torch.Tensor,
         classes: torch.Tensor,
         attention: LayerAttention,
-        blocks: Blocks | None,
+        compute: Compute | None,
     ) -> torch.Tensor:
         """Both halves of the guidance, float32 on the CPU."""
         weights = self.model.positions
         halves = video.expand(2, -1, -1, -1).to(weights)
         levels, classes = level.expand(2).to(weights.device), classes.to(weights.device)
-        return self.model(halves, levels, classes, attention, blocks).float().cpu()
+
+        def blocks(tokens: torch.Tensor, modulation: torch.Tensor) -> torch.Tensor:
+            assert compute is not None
+            return torch.stack(list(compute(video_items(self.model, tokens, modulation))))
+
+        own = None if compute is None else blocks
+        return self.model(halves, levels, classes, attention, own).float().cpu()
 
 
 def _hook(attention: Attention | None, step: int):

@@ -6,6 +6,7 @@ positions, the condition by noise level and class, the last norm and layer, guid
 
 import torch
 
+from firmware_model.models.device_program import Item
 from firmware_model.models.network import ChannelConstants, Parameters
 from firmware_model.models.video.transformer import Block, Shape, VideoTransformer
 from firmware_model.program import (
@@ -22,7 +23,7 @@ from firmware_model.program import (
     Step,
 )
 
-__all__ = ["HOST", "INPUT", "video_parameters", "video_steps"]
+__all__ = ["HOST", "INPUT", "block_outputs", "video_items", "video_parameters", "video_steps"]
 
 #: Tensor that the steps begin with.
 INPUT = "tokens"
@@ -44,6 +45,11 @@ def video_steps(shape: Shape) -> tuple[Step, ...]:
         steps += _block(shape, index, tokens)
         tokens = steps[-1].result
     return tuple(steps)
+
+
+def block_outputs(shape: Shape) -> tuple[str, ...]:
+    """Tensors that the blocks make, in their order."""
+    return tuple(f"blocks.{index}.network.sum" for index in range(shape.layers))
 
 
 def _block(shape: Shape, index: int, tokens: str) -> list[Step]:
@@ -110,6 +116,24 @@ def _block(shape: Shape, index: int, tokens: str) -> list[Step]:
         Scale(result=f"{name}.hidden", source=f"{name}.network.0"),
         Activate(result=f"{name}.active", source=f"{name}.hidden", kind="gelu"),
         *ended("network", f"{name}.active", "network.2", f"{name}.attention.sum"),
+    ]
+
+
+def video_items(
+    model: VideoTransformer, tokens: torch.Tensor, modulation: torch.Tensor
+) -> list[Item]:
+    """Each half of the guidance as a run of its own.
+
+    Parameters
+    ----------
+    model : VideoTransformer
+        The model.
+    tokens, modulation : torch.Tensor
+        What `VideoTransformer.embed` gives.
+    """
+    return [
+        Item({INPUT: rows}, video_parameters(model, condition))
+        for rows, condition in zip(tokens, modulation, strict=True)
     ]
 
 

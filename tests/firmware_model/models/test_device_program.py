@@ -4,7 +4,6 @@ import random
 from collections.abc import Sequence
 
 import pytest
-import torch
 
 from firmware_model.host.dependences import Wait, done_before
 from firmware_model.host.image import Image
@@ -14,6 +13,7 @@ from firmware_model.models.device_program import DeviceProgram, Item, device_pro
 from firmware_model.models.network import IntegerNetwork
 from paro.config import Config, ParoError
 from tests.firmware_model.models.memory_player import MemoryPlayer
+from tests.firmware_model.models.network_tensors import assert_tensors
 from tests.firmware_model.models.small_network import small_items, small_network
 from tests.firmware_model.models.unit_player import play_steps
 
@@ -26,19 +26,9 @@ def played(
     """Play the queue, compare all tensors that are there in the end; returns their number."""
     image = program.image(0x1000, reuse=reuse)
     player = MemoryPlayer(program.config, program.tasks, image)
-    memory = player.play()
-    compared = 0
-    for index, item in enumerate(items):
-        wanted = network.run(item.inputs, item.parameters)
-        names = network.program.outputs if reuse else program.tensors[index]
-        for name in names:
-            got, want = program.integers(image, memory, index, name), wanted[name]
-            if isinstance(got, tuple):
-                assert torch.equal(got[1], want[1]), name
-                got, want = got[0], want[0]
-            assert torch.equal(got, want), name
-            compared += 1
-    return player, compared
+    wanted = [network.run(item.inputs, item.parameters) for item in items]
+    names = network.program.outputs if reuse else None
+    return player, assert_tensors(program, image, player.play(), wanted, names)
 
 
 @pytest.mark.parametrize("reuse", [False, True])

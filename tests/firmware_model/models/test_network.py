@@ -7,20 +7,20 @@ import torch
 
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.calibration.layers import tile_config
+from firmware_model.models.block_network import integer_blocks, observe, plan_network
 from firmware_model.models.device_program import device_program
 from firmware_model.models.models import open_model
 from firmware_model.models.names import OWN_CHECKPOINT
 from firmware_model.models.network import IntegerNetwork, run_float, values_of
 from firmware_model.models.network_formats import MARGIN, Ranges
 from firmware_model.models.network_study import budgets, network_study
-from firmware_model.models.video.network import (
-    integer_blocks,
-    observe,
-    plan_network,
-    video_items,
-)
 from firmware_model.models.video.pipeline import VideoPipeline
-from firmware_model.models.video.program import INPUT, video_parameters, video_steps
+from firmware_model.models.video.program import (
+    INPUT,
+    video_items,
+    video_parameters,
+    video_steps,
+)
 from firmware_model.program import Activate, Attend, Kind, Linear, Normalize, Rotate, cut_program
 from firmware_model.quality.metrics import psnr_db, snr_db
 from paro.config import Config, ParoError

@@ -11,6 +11,8 @@ import torch
 diffusers: Any = importlib.import_module("diffusers")
 
 HEADS: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 16}
+#: Those of an accelerator.
+WIDE_HEADS = HEADS | {"attention_head_dim": 32}
 WIDTH: dict[str, Any] = {"block_out_channels": (4,) * 4, "layers_per_block": 1}
 NO_TEXT = {"text_encoder": None, "tokenizer": None}
 NO_TEXTS = NO_TEXT | {"text_encoder_2": None, "tokenizer_2": None}
@@ -28,11 +30,11 @@ def image_vae() -> Any:
     )
 
 
-def cogvideox(patch_size_t: int | None = None, **text: Any) -> Any:
+def cogvideox(patch_size_t: int | None = None, heads: dict[str, Any] = HEADS, **text: Any) -> Any:
     return diffusers.CogVideoXPipeline(
         **NO_TEXT | text,
         transformer=diffusers.CogVideoXTransformer3DModel(
-            **HEADS,
+            **heads,
             in_channels=4,
             out_channels=4,
             time_embed_dim=8,
@@ -198,17 +200,18 @@ def mochi(**text: Any) -> Any:
     return pipe
 
 
-def flux(**text: Any) -> Any:
+def flux(heads: dict[str, Any] = HEADS, **text: Any) -> Any:
+    pairs = heads["attention_head_dim"] // 8
     return diffusers.FluxPipeline(
         **NO_TEXTS | text,
         transformer=diffusers.FluxTransformer2DModel(
-            **HEADS,
+            **heads,
             in_channels=16,
             num_layers=1,
             num_single_layers=2,
             joint_attention_dim=12,
             pooled_projection_dim=8,
-            axes_dims_rope=(4, 4, 8),
+            axes_dims_rope=(2 * pairs, 2 * pairs, 4 * pairs),
         ),
         vae=image_vae(),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),

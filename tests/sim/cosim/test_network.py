@@ -5,7 +5,6 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
 
 from firmware_model.host.image import Image
 from firmware_model.host.vector_job import VectorJob
@@ -13,16 +12,16 @@ from firmware_model.models.device_program import DeviceProgram, device_program
 from paro.config import Config
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES
 from paro.config.registers import Cause
-from sim.cosim.accelerator import AcceleratorRun
 from sim.cosim.accelerator_scenario import Step
 from sim.cycles.memory import Memory
 from tests.firmware_model.models.memory_player import MemoryPlayer
 from tests.firmware_model.models.small_network import small_items, small_network
 from tests.firmware_model.models.test_device_program import touched
 from tests.sim.accelerator_runs import play
+from tests.sim.cosim.network_runs import SHARED, assert_memory, run_exactly
 
 CONFIGS = {
-    "8x8": Config(rows=8, cols=8, block=16, head_dim=32, vector_channels=256, axi_bits=64),
+    "8x8": SHARED,
     "4x4": Config(rows=4, cols=4, block=16, head_dim=32, vector_channels=256),
     "16x16": Config(rows=16, cols=16, block=16, head_dim=32, vector_channels=256),
     "8x8-s2": Config(rows=8, cols=8, block=16, head_dim=32, vector_channels=512, query_rows=2),
@@ -41,34 +40,11 @@ def blocks(config: Config, seed: int, items: int = 2) -> tuple[DeviceProgram, li
     return device_program(network, given, config), wanted
 
 
-def assert_tensors(program: DeviceProgram, image: Image, run: AcceleratorRun, wanted) -> None:
-    """Compare all that is in memory in the end."""
-    compared = 0
-    for item, tensors in enumerate(wanted):
-        for name in program.tensors[item]:
-            got, want = program.integers(image, run.memories[-1], item, name), tensors[name]
-            if isinstance(got, tuple):
-                assert torch.equal(got[1], want[1]), f"mantissas of {name}"
-                got, want = got[0], want[0]
-            assert torch.equal(got, want), name
-            compared += 1
-    assert compared > 12 * len(wanted)
-
-
 def run_blocks(
     name: str, memory: str, simulator: str, build_dir: Path, tmp_path: Path, seed: int
 ) -> None:
     program, wanted = blocks(CONFIGS[name], seed)
-    image = program.image(0x1000, reuse=False)
-    steps = [Step(keeps_memory=True)]
-    run = play(program.config, [image], steps, build_dir, tmp_path, MEMORIES[memory], simulator)
-    assert run.steps[0].error is None, run.steps[0].error
-    assert_tensors(program, image, run, wanted)
-    counters = run.steps[0].counters
-    assert counters is not None
-    assert counters.heads_done == len(program.tasks)
-    busy = counters.stages["qk"]["busy"] + counters.stages["pv"]["busy"]
-    print(f"{counters.cycles} cycles, the array works in {busy / counters.cycles:.2f} of them")
+    run_exactly(program, wanted, MEMORIES[memory], build_dir, tmp_path, simulator)
 
 
 def test_a_block(build_dir, tmp_path, seed):
@@ -137,7 +113,7 @@ def test_faults_of_vector_steps(build_dir, tmp_path, seed):
         assert (step.error.cause, step.error.head) == (cause.name, place)
         if cause != Cause.BAD_PROGRAM:
             assert step.error.address == 2**30
-    assert_tensors(program, image, run, wanted)
+    assert_memory(program, image, run, wanted)
 
 
 @pytest.mark.parametrize("kind", ["read_error", "write_error"])
@@ -165,4 +141,4 @@ def test_bus_errors_in_mid_block(kind, build_dir, tmp_path, seed):
         # Programs, tables, codes and scales are small, and begin with their address.
         near = any(0 <= error.address - start + beat < 8192 for start in small)
         assert own & burst or (kind == "read_error" and (near or error.address in queue))
-    assert_tensors(program, image, run, wanted)
+    assert_memory(program, image, run, wanted)

@@ -1,0 +1,35 @@
+"""A block of each transformer of diffusers that has rules, in the accelerator from one start.
+
+Weights and widths are random. Text stands before the grid, as it does in these models.
+"""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from firmware_model.models.device_program import device_program
+from sim.cycles.memory import Memory
+from tests.firmware_model.models.small_transformers import Example, cogvideox, dit, flux
+from tests.sim.cosim.network_runs import SHARED, run_exactly
+
+#: Transformer and number of the block; Flux has blocks of two kinds.
+BLOCKS = {
+    "DiT": (dit, 0),
+    "CogVideoX": (cogvideox, 0),
+    "Flux, double": (flux, 0),
+    "Flux, single": (flux, 1),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block(name, build_dir, tmp_path, seed):
+    """Both items of the batch in one queue, in a memory of random latency and stalls."""
+    build: Callable
+    build, index = BLOCKS[name]
+    rng = random.Random(seed)
+    least = rng.randrange(40)
+    memory = Memory((least, least + rng.randrange(80)), rng.randrange(2**31))
+    network, items, wanted = Example(build, seed).block(index)
+    program = device_program(network, items, SHARED)
+    run_exactly(program, wanted, memory, build_dir, tmp_path)
