@@ -125,6 +125,10 @@ NOT_RUN = {
         "paro evaluate moving-digits --plan plan.safetensors --samples 20 -o videos",
         "paro run moving-digits --plan network.safetensors --device rtl --rows 16 --cols 16 "
         "--steps 4 --on-device :1 -o step",
+        "paro run moving-digits --device rtl --rows 16 --cols 16 --axi-bits 256 --query-rows 4 "
+        "--key-slots 4 --on-device :13 -o first",
+        "paro run moving-digits --plan first/plan.safetensors --device rtl --rows 16 --cols 16 "
+        "--axi-bits 256 --query-rows 4 --key-slots 4 --on-device 13: -o second",
         "paro study blocks firmware_model/data/tiny_video_dit_t03.safetensors --bits 3 -o study",
         "paro study carry-over captures -o study --at 0.7 --avg-bits 4.8",
         "paro study layers captures -o study",
