@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,8 @@ class _Blocks:
             heads = [job for job in jobs if isinstance(job, HeadJob | LayerJob)]
             row.cycles = counters.cycles
             row.expected_cycles = round(queue_cycles(program.tasks, self.config))
-            row.ideal_cycles = sum(ideal_cycles(self.config, job) for job in heads)
+            lanes = sum(ideal_cycles(self.config, job) for job in heads)
+            row.ideal_cycles = ceil(lanes / self.config.cores)
             row.utilisation = round(row.ideal_cycles / counters.cycles, 4)
             row.read_beats, row.write_beats = counters.read_beats, counters.write_beats
         self.rows.append(row)
