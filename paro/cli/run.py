@@ -12,7 +12,6 @@ from paro.cli.console import key_value_table, progress_bar, stdout
 from paro.cli.options import (
     ON_MODEL,
     ON_RTL,
-    CaptureArgument,
     ConfigChoice,
     FramesOption,
     HeadsOption,
@@ -42,7 +41,15 @@ _SIMULATED = "sim"
 
 @with_config
 def run(
-    capture: CaptureArgument,
+    capture: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CAPTURE|MODEL",
+            help="capture of heads or a layer; or moving-digits, a checkpoint of it, or a folder "
+            "of a diffusers pipeline",
+            show_default=False,
+        ),
+    ],
     output: OutputDirectory,
     config: ConfigChoice,
     device: Annotated[
@@ -116,7 +123,7 @@ def run(
 
       paro run moving-digits --device rtl --rows 16 --cols 16 --steps 25 --on-device :1 -o run
 
-      paro run DiT-XL-2-256/ --device model --steps 4 -o run
+      paro run CogVideoX-2b/ --prompt "a panda" --frames 9 --device model -o run
 
       paro run layer.safetensors --plan plan.safetensors --device tcp:127.0.0.1:2000 -o run
     """

@@ -81,7 +81,7 @@ NOT_RUN = {
     ),
     "it works on a plan, capture or model of the reader's own": (
         "paro capture MODEL --what linear -o captures",
-        "paro run DiT/ --device model --steps 4 -o integers",
+        'paro run CogVideoX-2b/ --prompt "a panda" --frames 9 --device model --steps 4 -o integers',
         "paro cosim captures/NAME --plan plan.safetensors --heads 0 --query-blocks 0:1 -o run",
         "paro cosim layer.safetensors --plan plan.safetensors -o run",
         "paro convert qkv.npz -o capture.safetensors --grid 8,16,16",
