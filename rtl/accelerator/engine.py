@@ -176,7 +176,8 @@ class Engine(wiring.Component):
         m.submodules.writer = writer = WriteMaster(self._config)
         m.submodules.queue = queue = HeadQueue(self._config)
         parts = self._add_parts(m, platform)
-        self._outputs_busy = Signal()  # outputs of a core's job have still to be written
+        # Outputs of a core's job have still to be written.
+        self._outputs_busy = Signal(name="outputs_busy")
         self._job = self._admit(m, queue, parts)
         connect(m, reader.axi, flipped(self.read))
         connect(m, writer.axi, flipped(self.write))
@@ -228,8 +229,8 @@ class Engine(wiring.Component):
     ) -> None:
         """Memory to cores: pass all runs to the read master and each unit to its destination."""
         corner_turn = parts.corner_turn
-        # Codes are small and the schedulers wait for them: they go first.
-        # Descriptors are as well, where steps of the vector unit wait behind a head.
+        # Codes are small and the schedulers wait for them: they go first; so do descriptors where
+        # steps of the vector unit stand behind a head.
         vector = [] if parts.vector is None else [parts.vector]
         last = [parts.addresses, queue] if parts.vector is None else [queue, parts.addresses]
         sources = [*parts.codes, *vector, *last]
@@ -482,7 +483,7 @@ class Engine(wiring.Component):
         With a vector unit it then leaves the queue, so that the steps behind it can begin.
         """
         offer = queue.heads.payload
-        begun, ends, begins = Signal(), Signal(name="job_ends"), Signal(name="job_begins")
+        begun, begins, ends = (Signal(name=f"job_{name}") for name in ("begun", "begins", "ends"))
         cut = Signal.like(parts.cut.cut)
         rests = ~self._outputs_busy & ~parts.busy
         m.d.comb += parts.cut.cut.eq(cut)
