@@ -177,7 +177,8 @@ def make_chain(config: Config, seed: int) -> Chain:
 
 @pytest.mark.parametrize("memory", [Memory(), Memory((1, 120), 11)], ids=["ideal", "stalls"])
 @pytest.mark.parametrize(
-    "name", ["tiny", "8x8-b16-d64", pytest.param("ulx3s", marks=pytest.mark.slow)]
+    "name",
+    ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("8x8-b16-d64", "ulx3s"))],
 )
 def test_a_chain_through_memory(name, memory, build_dir, tmp_path, seed) -> None:
     """Three heads and four layers in one queue, from one start, without the host in between."""

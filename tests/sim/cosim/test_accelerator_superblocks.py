@@ -211,7 +211,7 @@ def test_a_chain_through_memory(config, memory, build_dir, tmp_path, seed) -> No
 @pytest.mark.parametrize(
     "memory", [Memory(), Memory((200, 200)), STALLS], ids=["ideal", "slow", "stalls"]
 )
-@pytest.mark.parametrize("rows", [4, 8])
+@pytest.mark.parametrize("rows", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_short_jobs_wait_for_their_turn(rows, memory, build_dir, tmp_path, seed) -> None:
     """Of one row or a few: a job begins when outputs of one long before it are written."""
     config = with_rows(TINY, rows)

@@ -21,7 +21,7 @@ from tests.sim.inputs import random_capture
 TARGET = CoreTarget(memory_latency=30)
 SHAPES = [
     pytest.param(PRESETS["ulx3s"], id="8x8"),
-    pytest.param(PRESETS["video"], id="16x16"),
+    pytest.param(PRESETS["video"], id="16x16", marks=pytest.mark.slow),
     pytest.param(PRESETS["wide"], id="8x16", marks=pytest.mark.slow),
 ]
 
