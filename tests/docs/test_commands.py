@@ -69,6 +69,8 @@ NOT_RUN = {
         "--query-rows S --bandwidth 1.6 --latency 20 -o D",
         "paro cosim CAPTURE --plan P --heads 0-5 --top accelerator --rows 8 --cols 8 --cores 4 "
         "--query-rows 4 --key-slots 4 -o D",
+        "paro cosim CAPTURE --plan P --heads 0-5 --top accelerator --rows 16 --cols 16 --cores 4 "
+        "--query-rows 4 --key-slots 4 --axi-bits 512 -o D",
         "paro estimate --model cogvideox-5b CAPTURES -o D",
         "paro estimate --model cogvideox-5b CAPTURES -o estimate",
         "paro estimate --model cogvideox-5b dinov2_video_13x30x45_l3.safetensors -o D",
