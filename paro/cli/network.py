@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +195,7 @@ class _Blocks:
             row.cycles = counters.cycles
             row.expected_cycles = round(queue_cycles(program.tasks, self.config))
             lanes = sum(ideal_cycles(self.config, job) for job in heads)
-            row.ideal_cycles = ceil(lanes / self.config.cores)
+            row.ideal_cycles = math.ceil(lanes / self.config.cores)
             row.utilisation = round(row.ideal_cycles / counters.cycles, 4)
             row.read_beats, row.write_beats = counters.read_beats, counters.write_beats
         self.rows.append(row)

@@ -108,9 +108,12 @@ def harness_verilog(config: Config, capacity: int, *, trace: bool = False) -> st
     payload = [name for name, _, _ in ports if name.startswith("m_axi_ar")]
     payload = [name for name in payload if not name.endswith(("valid", "ready"))]
     inner = {*payload, "m_axi_rresp", "m_axi_bresp", "m_axi_bid"}
-    stalled = [f"m_axi_{channel}" for channel in CHANNELS]
-    stalled += [f"s_axil_{channel}" for channel in CHANNELS]
-    inner |= {f"{channel}{part}" for channel in stalled for part in ("valid", "ready")}
+    inner |= {
+        f"{bus}_{channel}{part}"
+        for bus in ("m_axi", "s_axil")
+        for channel in CHANNELS
+        for part in ("valid", "ready")
+    }
     wires = [f"  wire [{width - 1}:0] inner_{name};" for name, _, width in ports if name in inner]
     wires += [f"  wire [{width - 1}:0] {name};" for name, _, width in ports if name[0] == "m"]
     connections = ["    .clk(clk)", "    .rst(rst)"]
@@ -130,13 +133,13 @@ def harness_verilog(config: Config, capacity: int, *, trace: bool = False) -> st
     ]
     stalls += [
         _STALLS.format(channel=channel, salt=_salt(channel), run="~rst", source=1, **ends)
-        for channel in REGISTER_CHANNELS
-        for outer in (channel.replace("s_", "s_axil_"),)
-        for ends in (
-            {"before": f"inner_{outer}", "after": outer}
-            if channel in ("s_r", "s_b")
-            else {"before": outer, "after": f"inner_{outer}"},
-        )
+        for channel, ends in {
+            "s_ar": {"before": "s_axil_ar", "after": "inner_s_axil_ar"},
+            "s_r": {"before": "inner_s_axil_r", "after": "s_axil_r"},
+            "s_aw": {"before": "s_axil_aw", "after": "inner_s_axil_aw"},
+            "s_w": {"before": "s_axil_w", "after": "inner_s_axil_w"},
+            "s_b": {"before": "inner_s_axil_b", "after": "s_axil_b"},
+        }.items()
     ]
     data_bytes = config.axi_bits // 8
     return (
