@@ -59,6 +59,9 @@ class Step:
         Whether all bytes of the image are kept, as they are in the end.
     resets : bool
         Whether it begins with a reset, as the cycle model has it; one with a bus error always does.
+    address : int, optional
+        The error is of the beat (response) that first moved this byte in the last step of the same
+        image that ended; of number ``after`` if none did.
     """
 
     image: int = 0
@@ -67,6 +70,7 @@ class Step:
     response: Response = Response.SLVERR
     keeps_memory: bool = False
     resets: bool = False
+    address: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from paro.config.formats import CODE_DIGITS, LANES
 from rtl.bus.axi_lite import Response
 from sim.cycles.memory import Memory
 from sim.verify.configs import deal, random_config
-from sim.verify.faults import Fault, FaultKind
+from sim.verify.faults import REFUSED, Fault, FaultKind
 from sim.verify.heads import SKIPS, VALUES, WIDTHS, HeadShape, Skips, Values, Width
 from sim.verify.layers import LAYER_VALUES, LayerShape
 from sim.verify.queues import ChainShape, Item, Layout
@@ -36,13 +36,14 @@ _BUDGETS = {"verilator": 5000, "icarus": 400}
 #: Most PEs of what Icarus, which is slow, simulates.
 _ICARUS_PES = 16
 
+_BOTH = (False, True)
 #: Points that heads are dealt: order, width, a partial block, a prefix, skips.
 _HEADS: list[tuple[int, Width, bool, bool, Skips]] = list(
-    product(range(6), WIDTHS, (False, True), (False, True), SKIPS)
+    product(range(6), WIDTHS, _BOTH, _BOTH, SKIPS)
 )
 #: Points that layers are dealt: code, partial tokens, outputs and inputs, a bias.
 _LAYERS: list[tuple[int | None, bool, bool, bool, bool]] = list(
-    product((None, 0, 1, 2, 3), *[(False, True)] * 4)
+    product((None, 0, 1, 2, 3), _BOTH, _BOTH, _BOTH, _BOTH)
 )
 #: A step that leads through all of either, and mixes what neighbours have.
 _STRIDES = {len(_HEADS): 127, len(_LAYERS): 37}
@@ -240,8 +241,12 @@ class _Maker:
         kind = kinds[turn % len(kinds)]
         if kind == "program" and not self.config.vector_channels:
             kind = "descriptor"
+        cause = None
+        if kind == "descriptor":
+            before = kinds.count(kind) * (turn // len(kinds))
+            cause = REFUSED[(before + turn % len(kinds) // 2) % len(REFUSED)]
         response = (Response.SLVERR, Response.DECERR)[turn % 2]
-        return Fault(kind, chance.random(), response, chance.randrange(2**20))
+        return Fault(kind, chance.random(), response, chance.randrange(2**20), cause)
 
     def _layout(self, items: list[Item]) -> Layout:
         chance = self.chance

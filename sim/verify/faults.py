@@ -18,18 +18,19 @@ from paro.config.descriptor import (
 )
 from paro.config.formats import SUM_SHIFT_MAX, Kind
 from paro.config.registers import MEMORY_ADDRESS_BITS, PAGE_BYTES, Cause
+from paro.config.vector_program import PROGRAM_MAGIC
 from rtl.bus.axi_lite import Response
 from sim.cosim.accelerator_scenario import Disturbance, Step
 from sim.cycles.bursts import head_fields
-from sim.verify.images import changed, changed_bytes, with_empty_row
+from sim.verify.images import changed, changed_bytes, regions, with_empty_row
 
 __all__ = [
     "FAULT_CLASSES",
     "FAULT_KINDS",
+    "REFUSED",
     "Ending",
     "Fault",
     "FaultKind",
-    "Sizes",
     "disturbed",
     "refusal",
 ]
@@ -53,6 +54,15 @@ FAULT_CLASSES: Mapping[str, tuple[FaultKind, ...]] = {
     "reset": ("control reset", "hard reset"),
     "refused": ("second start", "descriptor", "outside", "empty row", "program", "queue"),
 }
+#: Causes for which a descriptor alone is refused.
+REFUSED = (
+    Cause.BAD_DESCRIPTOR,
+    Cause.BAD_SHAPE,
+    Cause.BAD_TOKENS,
+    Cause.BAD_ALIGNMENT,
+    Cause.BAD_KIND,
+    Cause.BAD_LAYER,
+)
 _DISTURBANCES: Mapping[str, Disturbance] = {
     "read error": "read_error",
     "write error": "write_error",
@@ -78,18 +88,22 @@ class Fault:
         Of an error of the bus.
     seed : int
         Of what is wrong, where there is a choice.
+    cause : Cause, optional
+        Of a descriptor: why it must be refused; any by default.
     """
 
     kind: FaultKind
     share: float = 0.5
     response: Response = Response.SLVERR
     seed: int = 0
+    cause: Cause | None = None
 
     @property
     def line(self) -> str:
         """All of it in a few words."""
         answer = f" {self.response.name}" if self.kind in FAULT_CLASSES["bus error"] else ""
-        return f"{self.kind}{answer} at {self.share:.2f}"
+        cause = f" {self.cause.name}" if self.cause else ""
+        return f"{self.kind}{answer}{cause} at {self.share:.2f}"
 
 
 @dataclass(frozen=True)
@@ -114,70 +128,93 @@ class Ending:
     certain: bool = True
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How long a queue is at least: cycles, beats that are read, bursts that are written."""
-
-    cycles: int
-    read_beats: int
-    write_bursts: int
-
-
 def disturbed(
-    config: Config, tasks: list[Task], image: Image, sizes: Sizes, fault: Fault
+    config: Config, tasks: list[Task], image: Image, cycles: int, fault: Fault
 ) -> tuple[Image, Step, Ending]:
     """Image and step of a queue with a fault, and how it must end.
 
     What cannot be of this queue, such as a program without a vector step, becomes a fault that can.
+
+    Parameters
+    ----------
+    config : Config
+        The accelerator.
+    tasks : list of Task
+        The queue.
+    image : Image
+        The queue in memory.
+    cycles : int
+        That it takes at least.
+    fault : Fault
+        What is wrong.
     """
-    chance = random.Random(fault.seed)
-    index = min(int(fault.share * len(tasks)), len(tasks) - 1)
-    kind = _possible(tasks[index], fault.kind)
+    chance, kind = random.Random(fault.seed), fault.kind
+    if kind in FAULT_CLASSES["bus error"]:
+        return image, *_failing_burst(config, tasks, image, fault, chance)
     if kind in _DISTURBANCES:
-        return image, *_timed(kind, sizes, fault)
+        return image, *_timed(kind, cycles, fault)
+    if kind == "queue":
+        return _bad_queue(image, chance)
+    able = [number for number, task in enumerate(tasks) if _can_have(task, kind)]
+    if not able:
+        able, kind = list(range(len(tasks))), "descriptor"
+    index = able[min(int(fault.share * len(able)), len(able) - 1)]
     if kind == "descriptor":
-        values, cause = _bad_fields(config, head_fields(image, index), chance)
-        return changed(image, index, **values), Step(), Ending(cause.name, index, False)
-    if kind == "outside":
+        values, cause = _bad_fields(config, head_fields(image, index), fault.cause, chance)
+        wrong = changed(image, index, **values)
+    elif kind == "outside":
         values, cause = _outside(image, tasks[index], chance)
-        return changed(image, index, **values), Step(), Ending(cause.name, index, False)
-    if kind == "empty row":
-        rows = _code_rows(config, tasks[index])
-        wrong = with_empty_row(config, image, tasks[index], index, chance.randrange(rows))
-        return wrong, Step(), Ending(Cause.EMPTY_ROW.name, index, False)
-    if kind == "program":
-        return *_bad_program(config, image, index, chance), Ending("BAD_PROGRAM", index, False)
-    if chance.random() < 0.5:
-        return replace(image, outputs=[]), Step(), Ending(Cause.EMPTY_QUEUE.name, 0, False)
-    base = image.queue_base + chance.randrange(1, ALIGNMENT)
-    wrong = replace(image, queue_base=base)
-    return wrong, Step(), Ending(Cause.BAD_QUEUE_BASE.name, 0, False)
+        wrong = changed(image, index, **values)
+    elif kind == "program":
+        wrong, cause = _bad_program(config, image, index, chance), Cause.BAD_PROGRAM
+    else:
+        row = chance.randrange(_code_rows(config, tasks[index]))
+        wrong, cause = with_empty_row(config, image, tasks[index], index, row), Cause.EMPTY_ROW
+    return wrong, Step(), Ending(cause.name, index, False)
 
 
-def _possible(task: Task, kind: FaultKind) -> FaultKind:
-    """Return the kind itself, or one that the job can have."""
+def _can_have(task: Task, kind: FaultKind) -> bool:
+    """Whether a job has what is wrong."""
     is_step = isinstance(task.job, VectorJob)
-    if kind == "empty row" and is_step:
-        return "program"
-    if kind == "program" and not is_step:
-        return "empty row"
-    return kind
+    return {"empty row": not is_step, "program": is_step}.get(kind, True)
 
 
-def _timed(kind: FaultKind, sizes: Sizes, fault: Fault) -> tuple[Step, Ending]:
+def _failing_burst(
+    config: Config, tasks: list[Task], image: Image, fault: Fault, chance: random.Random
+) -> tuple[Step, Ending]:
+    """An error of a beat, or of a response, of something that the queue reads or writes."""
+    direction = fault.kind.removesuffix(" error")
+    found = [r for r in regions(config, image, tasks) if r.direction == direction]
+    name = chance.choice(sorted({region.name for region in found}))
+    found = [region for region in found if region.name == name]
+    region = found[min(int(fault.share * len(found)), len(found) - 1)]
+    row, place = chance.randrange(region.rows), chance.randrange(region.width)
+    step = Step(
+        disturb=_DISTURBANCES[fault.kind],
+        after=1,
+        response=fault.response,
+        address=region.start + row * region.stride + place,
+    )
+    return step, Ending(f"{direction}_error".upper(), None, False)
+
+
+def _timed(kind: FaultKind, cycles: int, fault: Fault) -> tuple[Step, Ending]:
     """What comes at some time of the work."""
+    ending = Ending(outputs=False)
     if kind == "second start":
         # It must arrive before the queue is done.
-        last = max(sizes.cycles - _START_CYCLES, 1)
-        ending = Ending(Cause.BUSY.name, 0, certain=sizes.cycles > _START_CYCLES)
-    elif kind in FAULT_CLASSES["reset"]:
-        last, ending = sizes.cycles, Ending(outputs=False)
-    else:
-        last = sizes.read_beats if kind == "read error" else sizes.write_bursts
-        ending = Ending(kind.upper().replace(" ", "_"), None, False, certain=False)
-    after = 1 + min(int(fault.share * last), last - 1)
-    step = Step(disturb=_DISTURBANCES[kind], after=after, response=fault.response)
-    return step, ending
+        ending = Ending(Cause.BUSY.name, 0, certain=cycles > _START_CYCLES)
+        cycles = max(cycles - _START_CYCLES, 1)
+    after = 1 + min(int(fault.share * cycles), cycles - 1)
+    return Step(disturb=_DISTURBANCES[kind], after=after), ending
+
+
+def _bad_queue(image: Image, chance: random.Random) -> tuple[Image, Step, Ending]:
+    """A queue of no jobs, or one between words."""
+    if chance.random() < 0.5:
+        return replace(image, outputs=[]), Step(), Ending(Cause.EMPTY_QUEUE.name, 0, False)
+    wrong = replace(image, queue_base=image.queue_base + chance.randrange(1, ALIGNMENT))
+    return wrong, Step(), Ending(Cause.BAD_QUEUE_BASE.name, 0, False)
 
 
 def refusal(config: Config, fields: Mapping[str, int]) -> Cause | None:
@@ -223,9 +260,9 @@ def _wrong_tokens(config: Config, fields: Mapping[str, int]) -> bool:
 
 
 def _bad_fields(
-    config: Config, fields: Mapping[str, int], chance: random.Random
+    config: Config, fields: Mapping[str, int], wanted: Cause | None, chance: random.Random
 ) -> tuple[dict[str, int], Cause]:
-    """Another value of one field, with which the descriptor must be refused."""
+    """Another value of one field, with which the descriptor must be refused, and why."""
     while True:
         field = chance.choice(DESCRIPTOR)
         mask = (1 << field.width) - 1
@@ -242,7 +279,7 @@ def _bad_fields(
             )
         )
         cause = refusal(config, {**fields, field.name: value})
-        if cause is not None:
+        if cause is not None and cause == (wanted or cause):
             return {field.name: value}, cause
 
 
@@ -257,7 +294,7 @@ def _outside(image: Image, task: Task, chance: random.Random) -> tuple[dict[str,
     else:
         reads += ["k_address", "q_scales_address", "k_scales_address"]
         reads += ["v_address"] * isinstance(job, HeadJob)
-    name = chance.choice((*reads, *writes))
+    name = chance.choice(reads if chance.random() < 0.6 else writes)
     end = -(-image.bytes().stop // PAGE_BYTES) * PAGE_BYTES
     top = (1 << MEMORY_ADDRESS_BITS) - ALIGNMENT
     value = chance.choice((end, end + PAGE_BYTES * chance.randrange(1000), top))
@@ -272,14 +309,11 @@ def _code_rows(config: Config, task: Task) -> int:
     return len(job.codes) if isinstance(job, LayerJob) else 0
 
 
-def _bad_program(
-    config: Config, image: Image, index: int, chance: random.Random
-) -> tuple[Image, Step]:
+def _bad_program(config: Config, image: Image, index: int, chance: random.Random) -> Image:
     """A vector step whose program has no header, or whose rows are too wide."""
     fields = head_fields(image, index)
-    if chance.random() < 0.5:
-        wrong = changed_bytes(image, fields["codes_address"], bytes([chance.randrange(86)]))
-        return wrong, Step()
     chunks = config.vector_channels // config.head_dim
-    beyond = chance.randrange(chunks + 1, max(config.chunks_max, chunks + 1) + 1)
-    return changed(image, index, chunks=beyond), Step()
+    if chunks < config.chunks_max and chance.random() < 0.5:
+        return changed(image, index, chunks=chance.randrange(chunks + 1, config.chunks_max + 1))
+    other = bytes([chance.randrange(PROGRAM_MAGIC % 256)])
+    return changed_bytes(image, fields["codes_address"], other)

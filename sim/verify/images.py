@@ -1,24 +1,27 @@
 """Images of queues, changed and read: descriptors, codes, programs, and whose bytes are where."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from firmware_model.host import superblocks
 from firmware_model.host.image import Image
-from firmware_model.host.jobs import HeadJob, LayerJob
+from firmware_model.host.jobs import HeadJob, Job, LayerJob
 from firmware_model.host.tasks import Task, job_tokens, row_bytes, row_operands
 from firmware_model.host.vector_job import VectorJob
 from paro.config import Config
+from paro.config.config import blocks_of
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES
 from paro.config.formats import CODE_WORD_BYTES, OUT_BYTES, SCALE_BYTES
 from paro.config.vector_program import PROGRAM_BYTES
 from sim.cycles.bursts import head_fields
 
 __all__ = [
+    "Region",
     "changed",
     "changed_bytes",
     "descriptor_at",
     "owners",
+    "regions",
     "with_empty_row",
     "written_bytes",
 ]
@@ -67,6 +70,40 @@ def with_empty_row(config: Config, image: Image, task: Task, index: int, row: in
     return image
 
 
+@dataclass(frozen=True)
+class Region:
+    """Rows of bytes that a job reads or writes.
+
+    Parameters
+    ----------
+    job : int
+        Index in the queue.
+    name : str
+        What it is: ``descriptor``, ``codes``, an operand, its scales, ``program``, ``tables``; of
+        what is written ``o`` or ``mantissas``.
+    start, stride, rows, width : int
+        First address, bytes from row to row, rows, bytes of a row.
+    """
+
+    job: int
+    name: str
+    start: int
+    stride: int
+    rows: int
+    width: int
+
+    @property
+    def direction(self) -> str:
+        """``read`` or ``write``."""
+        return "write" if self.name in ("o", "mantissas") else "read"
+
+    def meets(self, first: int, count: int) -> bool:
+        """Whether some of so many bytes are among them, at most those of a row."""
+        # The last row that begins before their end.
+        row = min((first + count - 1 - self.start) // self.stride, self.rows - 1)
+        return row >= 0 and self.start + row * self.stride + self.width > first
+
+
 def owners(
     config: Config, image: Image, tasks: list[Task], address: int, direction: str
 ) -> dict[int, str]:
@@ -87,48 +124,56 @@ def owners(
     """
     beat_bytes = config.axi_bits // 8
     first = address // beat_bytes * beat_bytes
-    found = {}
-    for index, task in enumerate(tasks):
-        for name, start, stride, rows, width in _regions(config, image, index, task):
-            if (name in ("o", "mantissas")) != (direction == "write"):
-                continue
-            # The last row that begins before the beat's end.
-            row = min((first + beat_bytes - 1 - start) // stride, rows - 1)
-            if row >= 0 and start + row * stride + width > first:
-                found.setdefault(index, name)
+    found: dict[int, str] = {}
+    for region in regions(config, image, tasks):
+        if region.direction == direction and region.meets(first, beat_bytes):
+            found.setdefault(region.job, region.name)
     return found
 
 
-def _regions(
-    config: Config, image: Image, index: int, task: Task
-) -> Iterator[tuple[str, int, int, int, int]]:
-    """What a job reads and writes: name, address, bytes from row to row, rows, bytes of a row."""
-    job, fields = task.job, head_fields(image, index)
-    at = image.queue_base + index * DESCRIPTOR_BYTES
-    yield "descriptor", at, DESCRIPTOR_BYTES, 1, DESCRIPTOR_BYTES
-    for operand in row_operands(job):
-        # A layer's weights have a row an output.
-        rows = job.outputs if isinstance(job, LayerJob) and operand == "k" else job_tokens(job)
-        width = row_bytes(config, task, operand)
-        yield operand, fields[f"{operand}_address"], fields[f"{operand}_row_stride"], rows, width
-    if isinstance(job, VectorJob):
-        yield "program", fields["codes_address"], PROGRAM_BYTES, 1, PROGRAM_BYTES
-        tables = OUT_BYTES * job.channels * len(job.tables)
-        if tables:
-            yield "tables", fields["k_address"], tables, 1, tables
-        found = image.outputs[index].mantissas
-        if found:
-            yield "mantissas", found.start, len(found), 1, len(found)
-        return
+def regions(config: Config, image: Image, tasks: list[Task]) -> Iterator[Region]:
+    """All that the jobs of a queue read and write."""
+    for index, task in enumerate(tasks):
+        job, fields = task.job, head_fields(image, index)
+        at = image.queue_base + index * DESCRIPTOR_BYTES
+        yield Region(index, "descriptor", at, DESCRIPTOR_BYTES, 1, DESCRIPTOR_BYTES)
+        for operand in row_operands(job):
+            # A layer's weights have a row an output.
+            rows = job.outputs if isinstance(job, LayerJob) and operand == "k" else job_tokens(job)
+            start, stride = fields[f"{operand}_address"], fields[f"{operand}_row_stride"]
+            yield Region(index, operand, start, stride, rows, row_bytes(config, task, operand))
+        if isinstance(job, VectorJob):
+            yield from _step_regions(image, index, job, fields)
+        else:
+            yield from _core_regions(config, index, job, fields)
+
+
+def _step_regions(
+    image: Image, index: int, job: VectorJob, fields: Mapping[str, int]
+) -> Iterator[Region]:
+    tables = OUT_BYTES * job.channels * len(job.tables)
+    mantissas = image.outputs[index].mantissas
+    for name, start, count in (
+        ("program", fields["codes_address"], PROGRAM_BYTES),
+        ("tables", fields["k_address"], tables),
+        ("mantissas", mantissas.start, len(mantissas)),
+    ):
+        if count:
+            yield Region(index, name, start, count, 1, count)
+
+
+def _core_regions(
+    config: Config, index: int, job: Job, fields: Mapping[str, int]
+) -> Iterator[Region]:
     unit = config.load_bytes
     keys = job.outputs if isinstance(job, LayerJob) else job_tokens(job)
     for name, count in (("q_scales", job_tokens(job)), ("k_scales", keys)):
-        width = -(-SCALE_BYTES * count // unit) * unit
-        yield name, fields[f"{name}_address"], width, 1, width
+        width = blocks_of(SCALE_BYTES * count, unit) * unit
+        yield Region(index, name, fields[f"{name}_address"], width, 1, width)
     parts = job.cluster_code_words(config)
-    width = -(-CODE_WORD_BYTES * max(map(len, parts)) // unit) * unit
+    width = blocks_of(CODE_WORD_BYTES * max(map(len, parts)), unit) * unit
     stride = fields["codes_stride"] * CODE_WORD_BYTES or width
-    yield "codes", fields["codes_address"], stride, len(parts), width
+    yield Region(index, "codes", fields["codes_address"], stride, len(parts), width)
 
 
 def written_bytes(image: Image) -> int:

@@ -11,13 +11,13 @@ from sim.cosim.accelerator import AcceleratorRun, play_steps
 from sim.cosim.accelerator_scenario import Step, StepResult
 from sim.cosim.core import CoreTarget
 from sim.cosim.session import Session
-from sim.cosim.work import job_work, wanted_bytes
-from sim.cycles.bursts import head_outputs
+from sim.cosim.work import job_work
 from sim.cycles.cycle_model import predict, predict_accelerator
 from sim.cycles.memory import Memory
+from sim.verify.bins import hit_bins
 from sim.verify.cases import Case
 from sim.verify.checks import counters_wrong, cycles_wrong, words_wrong
-from sim.verify.faults import Ending, Sizes, disturbed
+from sim.verify.faults import Ending, disturbed
 from sim.verify.images import owners
 from sim.verify.queues import Queue, make_queue
 
@@ -38,12 +38,18 @@ class Outcome:
         Cycles of its queue, undisturbed.
     struck : list of str
         What each fault met: cause of an error, and of the bus what the burst moved.
+    stopped : bool
+        Whether the bench stopped, for whatever reason, so that nothing was compared.
+    bins : set of str
+        Those of `sim.verify.bins` that it has met; none if the bench stopped.
     """
 
     objections: list[str] = field(default_factory=list)
     words: int = 0
     cycles: int = 0
     struck: list[str] = field(default_factory=list)
+    stopped: bool = False
+    bins: set[str] = field(default_factory=set)
 
 
 def play_cases(cases: Sequence[Case], session: Session) -> list[Outcome]:
@@ -67,9 +73,12 @@ def play_cases(cases: Sequence[Case], session: Session) -> list[Outcome]:
         If the Verilog does not compile or the folders cannot be written.
     """
     queues = [make_queue(case.config, case.items) for case in cases]
-    if cases[0].target == "core":
-        return _play_core(cases, queues, session)
-    return _play_accelerator(cases, queues, session)
+    play = _play_core if cases[0].target == "core" else _play_accelerator
+    outcomes = play(cases, queues, session)
+    for case, queue, outcome in zip(cases, queues, outcomes, strict=True):
+        if not outcome.stopped:
+            outcome.bins = hit_bins(case, queue.tasks, outcome.struck)
+    return outcomes
 
 
 # -- the core alone -----------------------------------------------------------------------------
@@ -90,6 +99,7 @@ def _play_core(cases: Sequence[Case], queues: Sequence[Queue], session: Session)
         outcome, end = Outcome(), first + len(queue.tasks)
         if found.failure is not None:
             outcome.objections.append(found.failure)
+            outcome.stopped = True
         else:
             for number, (got, want) in enumerate(
                 zip(found.words[first:end], queue.words, strict=True)
@@ -100,7 +110,6 @@ def _play_core(cases: Sequence[Case], queues: Sequence[Queue], session: Session)
             if taken != wanted:
                 outcome.objections.append(f"cycles {taken} instead of {wanted}")
             outcome.cycles = sum(filter(None, taken))
-            outcome.struck += ["reset"] if fault else []
         outcomes.append(outcome)
         first = end
     together = found.total_cycles, found.stages
@@ -130,14 +139,17 @@ def _play_accelerator(
     plans = [_plan(case, queue) for case, queue in zip(cases, queues, strict=True)]
     images, steps = [], []
     for played in (played for plan in plans for played in plan):
-        steps.append(replace(played.step, image=len(images)))
-        images.append(played.image)
+        # Equal images are one: the bench knows what it did with each.
+        if not images or images[-1] is not played.image:
+            images.append(played.image)
+        steps.append(replace(played.step, image=len(images) - 1))
     run = play_steps(config, images, steps, session, memory, keeps_bursts=True)
     outcomes, number = [], 0
     for queue, plan in zip(queues, plans, strict=True):
         outcome = Outcome()
         if run.failure is not None:
             outcome.objections.append(run.failure)
+            outcome.stopped = True
         else:
             good = plan[-1].image
             for played in plan:
@@ -151,34 +163,28 @@ def _play_accelerator(
 def _plan(case: Case, queue: Queue) -> list[_Played]:
     """Steps of a case: with its fault if it has one, then whole, then again if it asks for it."""
     image, keeps = case.layout.place(case.config, queue), queue.has_steps
-    whole = Step(keeps_memory=keeps)
-    plan = []
-    if case.fault is not None:
-        sizes = _sizes(case.config, queue, image, case.memory)
-        wrong, step, ending = disturbed(case.config, queue.tasks, image, sizes, case.fault)
-        plan.append(_Played(wrong, replace(step, keeps_memory=keeps, resets=True), ending))
-        plan.append(_Played(image, whole, Ending()))
-    else:
-        plan.append(_Played(image, replace(whole, resets=True), Ending(), not queue.has_steps))
-    if case.again:
-        plan.append(_Played(image, whole, Ending()))
-    return plan
+    whole, fault = Step(keeps_memory=keeps), case.fault
+    first = _Played(image, replace(whole, resets=True), Ending(), not queue.has_steps)
+    if fault is None:
+        return [first, _Played(image, whole, Ending())] if case.again else [first]
+    cycles = _least_cycles(case.config, queue, image, case.memory)
+    wrong, step, ending = disturbed(case.config, queue.tasks, image, cycles, fault)
+    plan = [
+        _Played(wrong, replace(step, keeps_memory=keeps, resets=True), ending),
+        _Played(image, whole, Ending()),
+    ]
+    # Where a byte is moved is known from a step before.
+    return [first, *plan] if step.address is not None else plan
 
 
-def _sizes(config: Config, queue: Queue, image: Image, memory: Memory) -> Sizes:
-    """Sizes of a queue; of one with vector steps those of its heads and layers alone."""
-    jobs = queue.core_jobs
-    works = [job_work(config, job) for job in jobs]
+def _least_cycles(config: Config, queue: Queue, image: Image, memory: Memory) -> int:
+    """Cycles of a queue; of one with vector steps those of its heads and layers alone."""
+    works = [job_work(config, job) for job in queue.core_jobs]
+    if not works:
+        return 1
     if queue.has_steps:
-        cycles = predict(config, works).total_cycles if works else 1
-        writes = [len(placed.tokens) for placed in image.outputs]
-    else:
-        cycles = predict_accelerator(config, works, image, memory).total_cycles
-        writes = [
-            len(head_outputs(config, image, head).bursts) for head in range(len(image.outputs))
-        ]
-    beats = wanted_bytes(config, jobs)["read"] // (config.axi_bits // 8)
-    return Sizes(cycles, max(beats, 1), sum(writes))
+        return predict(config, works).total_cycles
+    return predict_accelerator(config, works, image, memory).total_cycles
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +203,7 @@ class _StepCheck:
         """Note what is wrong of a step of a run."""
         result, ending, outcome = run.steps[number], self.played.ending, self.outcome
         outcome.objections += self._error(result)
-        ended = ending.outputs or (not ending.certain and result.error is None)
-        if not ended:
+        if not ending.outputs:
             return
         outcome.objections += self._words(run, number)
         if self.played.step.disturb == "start_again" and result.error is None:

@@ -185,8 +185,10 @@ class _Program:
             own["places"] = chance.randint(*MANTISSA_PLACES)
             own["short"] = int(own["places"] < 0 and chance.random() < 0.5)
 
-    def _read_group(self, own: dict[str, int]) -> int | None:
-        return self.middle if own["left"] == Left.CENTRED else self.factor
+    def _read_group(self, own: dict[str, int]) -> int:
+        """Groups of what a pass reads; of all channels where it reads nothing of any."""
+        found = self.middle if own["left"] == Left.CENTRED else self.factor
+        return found or self.channels
 
     def _choose_group(self, own: dict[str, int]) -> None:
         groups = list(self._groups())

@@ -1,13 +1,12 @@
 """Linear layers in the accelerator's queue, beside heads and chained with them through memory."""
 
-import dataclasses
 import random
 
 import numpy as np
 import pytest
 import torch
 
-from firmware_model.host.image import Image, place_jobs
+from firmware_model.host.image import place_jobs
 from firmware_model.host.jobs import Job, LayerJob
 from firmware_model.host.tasks import Buffer, Columns, Task
 from firmware_model.reference.jobs import layer_job
@@ -18,12 +17,13 @@ from firmware_model.reference.linear import (
 )
 from firmware_model.reference.outputs import model_outputs
 from paro.config import PRESETS, Config
-from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
 from paro.config.registers import Cause
 from sim.cosim.accelerator import AcceleratorTarget
 from sim.cosim.accelerator_scenario import Step
+from sim.cycles.bursts import head_fields
 from sim.cycles.memory import Memory
 from sim.verify.chains import Chain, cut_outputs, make_chain
+from sim.verify.images import changed, changed_bytes
 from tests.sim.accelerator_runs import assert_exact, play
 from tests.sim.cosim.checks import assert_exact as assert_all_exact
 from tests.sim.cosim.checks import simulate
@@ -129,11 +129,9 @@ def test_a_chain_without_waiting_is_wrong(build_dir, tmp_path, seed) -> None:
     middle = chain.layer(x8, TINY.head_dim, 7, output=Columns(hidden))
     chain.layer(middle, 30, 7, inputs={"q": Columns(hidden)})
     image = place_jobs(TINY, chain.tasks, 0x10000)
-    data = bytearray(image.data)
+    broken = image
     for number in range(len(chain.tasks)):
-        at = image.queue_base - image.base + 128 * number + 4 * 31 + 3
-        data[at] &= ~4
-    broken = dataclasses.replace(image, data=bytes(data))
+        broken = changed(broken, number, after=0)
     done = play(TINY, [broken], [Step()], build_dir, tmp_path)
     same = [np.array_equal(*pair) for pair in zip(done.outputs[0], chain.words, strict=True)]
     assert same == [True, False]
@@ -157,19 +155,6 @@ BAD = {
 }
 
 
-def changed(image: Image, index: int, **values: int) -> Image:
-    """Image with other values in a descriptor, legal or not."""
-    start = image.queue_base - image.base + index * DESCRIPTOR_BYTES
-    word = int.from_bytes(image.data[start : start + DESCRIPTOR_BYTES], "little")
-    for field in DESCRIPTOR:
-        if field.name in values:
-            mask = (1 << field.width) - 1
-            word = word & ~(mask << field.offset) | values[field.name] << field.offset
-    data = bytearray(image.data)
-    data[start : start + DESCRIPTOR_BYTES] = word.to_bytes(DESCRIPTOR_BYTES, "little")
-    return dataclasses.replace(image, data=bytes(data))
-
-
 def test_layers_that_are_refused(build_dir, tmp_path, seed) -> None:
     """The cause is told, in the first job or the second, and the next queue is exact."""
     jobs = [shape.job(TINY, seed + i) for i, shape in enumerate(odd_layers(TINY)[:2])]
@@ -180,10 +165,7 @@ def test_layers_that_are_refused(build_dir, tmp_path, seed) -> None:
             images.append(changed(good, number % 2, **change))
             steps += [Step(len(images) - 1), Step(0)]
             told += [(cause.name, number % 2), None]
-    codes = unpack_descriptor(good.data[good.queue_base - good.base :])["codes_address"]
-    data = bytearray(good.data)
-    data[codes - good.base : codes - good.base + 4] = bytes(4)
-    images.append(dataclasses.replace(good, data=bytes(data)))
+    images.append(changed_bytes(good, head_fields(good, 0)["codes_address"], bytes(4)))
     steps += [Step(len(images) - 1), Step(0)]
     told += [("EMPTY_ROW", 0), None]
     done = play(TINY, images, steps, build_dir, tmp_path, Memory((1, 20)))

@@ -32,13 +32,13 @@ from sim.cycles.cycle_model import Prediction, predict_accelerator
 from sim.cycles.memory import Memory
 from sim.cycles.port_kernel import ReadKind
 from sim.cycles.stalls import CHANNELS, stall_rates
+from sim.verify.checks import predicted_writes
 from sim.verify.heads import random_capture
 from tests.sim.accelerator_runs import (
     assert_exact,
     counters_of,
     expected_outputs,
     play,
-    predicted_writes,
     step_writes,
 )
 from tests.sim.inputs import LARGE, NARROW_PORT, TINY, Shape, make_jobs, short_jobs
