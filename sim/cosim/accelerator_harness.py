@@ -87,9 +87,7 @@ def _host_ports(config: Config) -> list[tuple[str, str, int]]:
     return [port for port in _ports(config) if not port[0].startswith("m_axi")]
 
 
-def harness_verilog(
-    config: Config, capacity: int, *, trace: bool = False, further: Mapping[str, int] | None = None
-) -> str:
+def harness_verilog(config: Config, capacity: int, *, trace: bool = False) -> str:
     """Text of module `BENCH_TOP`.
 
     Parameters
@@ -100,14 +98,10 @@ def harness_verilog(
         Bytes of the largest memory.
     trace : bool
         Record what `sim.trace` makes a trace of.
-    further : mapping of str to int, optional
-        Widths of inputs that this accelerator has beside its ports; they become the harness's too.
     """
-    ports, inputs = _ports(config), dict(further or {})
+    ports = _ports(config)
     declarations = ["  input clk", "  input rst"]
-    declarations += [
-        f"  input [{width - 1}:0] {name}" for name, width in (SETTINGS | inputs).items()
-    ]
+    declarations += [f"  input [{width - 1}:0] {name}" for name, width in SETTINGS.items()]
     declarations += [f"  output [2:0] {_VIOLATION}"]
     declarations += [
         f"  {flow} [{width - 1}:0] {name}" for name, flow, width in _host_ports(config)
@@ -127,7 +121,6 @@ def harness_verilog(
     connections += [
         f"    .{name}({'inner_' if name in inner else ''}{name})" for name, _, _ in ports
     ]
-    connections += [f"    .{name}({name})" for name in inputs]
     widths = {name: width for name, _, width in ports}
     stalls = [
         _STALLS.format(channel=channel, salt=_salt(channel), run="running", **ends)

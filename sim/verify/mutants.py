@@ -1,24 +1,28 @@
 """Mutants of generated Verilog: Yosys chooses them, and puts many into one text.
 
 A mutant changes one bit of one port of one cell: it is inverted, or constant, or made to depend on
-another bit of the port. All mutants of a text are there at once; the input `MUTANT` of the top
-module has the number of the one that is at work, 0 for none.
+another bit of the port. All mutants of a text are there at once; `MUTANT` has the number of the one
+that is at work, 0 for none.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fpga.tools import require_tools, run_tool
+from sim.verify.netlist import Netlist, readable
 
-__all__ = ["MUTANT", "MUTANT_BITS", "Mutant", "choose_mutants", "mutated_verilog"]
+__all__ = ["MUTANT", "MUTANT_BITS", "NETLIST", "Mutant", "choose_mutants", "mutated_verilog"]
 
-#: Input that says which mutant is at work, and its width.
+#: What says which mutant is at work: a register of the top module with the value of the simulator's
+#: argument ``+mutant=NUMBER``, and its width. An input that reaches all modules would make Verilator
+#: compute all that follows from inputs, twice a cycle.
 MUTANT, MUTANT_BITS = "mutant", 16
 
-_DESIGN, _NETLIST, _LIST, _CELLS = "design.v", "netlist.il", "mutants.txt", "netlist.json"
+#: Files of Yosys: the design in cells, and others.
+NETLIST = "netlist.il"
+_DESIGN, _LIST, _CELLS = "design.v", "mutants.txt", "netlist.json"
 #: From Verilog to cells, the fewest that say the same: what no output can tell is removed.
 _PASSES = (
     "proc",
@@ -70,22 +74,27 @@ class Mutant:
     line: str
 
     @property
+    def place(self) -> str:
+        """Its module without what the generator numbers; ``top`` for the top."""
+        return re.sub(r"__\d+$", "", self.module).removeprefix("__") or "top"
+
+    @property
     def text(self) -> str:
         """All of it in a line."""
         other = "" if self.other is None else f" by bit {self.other}"
         wire = f" ({self.wire})" if self.wire else ""
         return (
-            f"{self.number}: {self.module or 'top'}: {self.mode}{other} of {self.kind}.{self.port}"
+            f"{self.number}: {self.place}: {self.mode}{other} of {self.kind}.{self.port}"
             f"[{self.bit}]{wire}: {self.line}"
         )
 
-    def command(self, top: str) -> str:
-        """Yosys command that puts it into a design."""
+    def command(self, top: str, *, chosen: bool = True) -> str:
+        """Yosys command that puts it into a design: at work if it is chosen, or always."""
         other = "" if self.other is None else f" -ctrlbit {self.other}"
+        choice = f" -ctrl {MUTANT} {MUTANT_BITS} {self.number}" if chosen else ""
         return (
-            f"mutate -mode {self.mode} -ctrl {MUTANT} {MUTANT_BITS} {self.number} "
-            f"-module {top + self.module} -cell {self.cell} -port {self.port} "
-            f"-portbit {self.bit}{other}"
+            f"mutate -mode {self.mode}{choice} -module {top + self.module} -cell {self.cell} "
+            f"-port {self.port} -portbit {self.bit}{other}"
         )
 
 
@@ -99,7 +108,7 @@ def choose_mutants(verilog: str, top: str, count: int, seed: int, folder: Path) 
     top : str
         Its top module, with whose name all others begin.
     count : int
-        How many to choose; a few less remain: see `_is_change`.
+        How many to choose. Less remain: what is no change, and what reaches no output, goes.
     seed : int
         Of the choice.
     folder : Path
@@ -119,16 +128,17 @@ def choose_mutants(verilog: str, top: str, count: int, seed: int, folder: Path) 
             f"read_verilog {_DESIGN}",
             f"hierarchy -check -top {top}",
             *_PASSES,
-            f"write_rtlil {_NETLIST}",
+            f"write_rtlil {NETLIST}",
             f"write_json -noscopeinfo {_CELLS}",
             f"mutate -list {count} -seed {seed} -o {_LIST}",
         ],
     )
-    modules = json.loads((folder / _CELLS).read_text())["modules"]
+    netlist = Netlist(folder / _CELLS, top)
     lines, mutants = verilog.splitlines(), []
     for command in (folder / _LIST).read_text().splitlines():
         options = dict(_OPTION.findall(command.partition(" -src ")[0]))
-        cell = modules[options["module"]]["cells"][options["cell"].removeprefix("\\")]
+        place = options["module"], options["cell"].removeprefix("\\")
+        cell = netlist.cell(*place)
         mutant = Mutant(
             number=len(mutants) + 1,
             module=options["module"].removeprefix(top),
@@ -139,9 +149,10 @@ def choose_mutants(verilog: str, top: str, count: int, seed: int, folder: Path) 
             mode=options["mode"],
             other=int(options["ctrlbit"]) if "ctrlbit" in options else None,
             wire=_signal(options.get("wire", "")),
-            line=_source(cell, lines),
+            line=_source(cell, options["port"], lines),
         )
-        if _is_change(mutant, cell):
+        reaches = netlist.reaches_output(*place, mutant.port, mutant.bit)
+        if reaches and _is_change(mutant, cell):
             mutants.append(mutant)
     return mutants
 
@@ -152,7 +163,7 @@ def mutated_verilog(top: str, mutants: Sequence[Mutant], folder: Path) -> str:
     Parameters
     ----------
     top : str
-        Its top module, which gets an input `MUTANT` of `MUTANT_BITS` bits.
+        Its top module.
     mutants : sequence of Mutant
         Those that shall be there.
     folder : Path
@@ -162,13 +173,15 @@ def mutated_verilog(top: str, mutants: Sequence[Mutant], folder: Path) -> str:
         folder,
         "mutate",
         [
-            f"read_rtlil {_NETLIST}",
+            f"read_rtlil {NETLIST}",
             *(mutant.command(top) for mutant in mutants),
             "opt_clean",
             "write_verilog -noattr mutated.v",
         ],
     )
-    return (folder / "mutated.v").read_text()
+    text = (folder / "mutated.v").read_text()
+    # A mutant may choose several cases, of which the first then counts.
+    return _with_register(text.replace(" // synopsys parallel_case", ""), top)
 
 
 def _run_yosys(folder: Path, name: str, commands: Sequence[str]) -> None:
@@ -178,17 +191,38 @@ def _run_yosys(folder: Path, name: str, commands: Sequence[str]) -> None:
     run_tool(yosys, ["-s", f"{name}.ys"], folder, f"{name}.log")
 
 
+def _with_register(verilog: str, top: str) -> str:
+    """Make the input `MUTANT` of the top module a register."""
+    before, head, rest = verilog.partition(f"module {top}(")
+    assert head, f"no module {top}"
+    ports, _, body = rest.partition(");")
+    ports = re.sub(rf",\s*{MUTANT}\b|\b{MUTANT}\s*,", "", ports)
+    body = re.sub(
+        rf"input (\[\d+:0\]) {MUTANT};\s*wire \[\d+:0\] {MUTANT};",
+        rf'reg \1 {MUTANT} = 0;\n  initial if ($value$plusargs("{MUTANT}=%d", {MUTANT})) begin end',
+        body,
+        count=1,
+    )
+    return f"{before}{head}{ports});{body}"
+
+
 def _signal(name: str) -> str:
     """Name of a signal of the RTL; nothing of one that Yosys has made."""
     name = name.removeprefix("\\")
     return "" if re.fullmatch(r"_\d+_", name) else name
 
 
-def _source(cell: dict, lines: Sequence[str]) -> str:
-    """Line of the Verilog that a cell comes from."""
+def _source(cell: dict, port: str, lines: Sequence[str]) -> str:
+    """Line of the Verilog that a cell comes from; of an instance what its port is connected to."""
     source = cell["attributes"].get("src", "").partition("|")[0]
-    found = re.match(rf"{_DESIGN}:(\d+)\.", source)
-    return lines[int(found[1]) - 1].strip() if found else ""
+    found = re.match(rf"{_DESIGN}:(\d+)\.\d+-(\d+)\.", source)
+    if not found:
+        return ""
+    first, last = int(found[1]), int(found[2])
+    if not cell["type"].startswith("$"):
+        name = rf"\.\\?{re.escape(port)} ?\("
+        first = last = next(n for n in range(first, last + 1) if re.search(name, lines[n - 1]))
+    return readable(lines, first, last)
 
 
 def _is_change(mutant: Mutant, cell: dict) -> bool:

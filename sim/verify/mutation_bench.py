@@ -1,7 +1,6 @@
 """The bench of mutants: a program of its own, in which every mutant plays a script."""
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
@@ -16,13 +15,10 @@ from sim.cache import entry_name, kept
 from sim.cosim.accelerator_harness import BENCH_TOP, SETTINGS, harness_verilog
 from sim.cosim.axi_memory import BURSTS_FILE
 from sim.cosim.simulators import Verilator
-from sim.verify.mutants import MUTANT, MUTANT_BITS
-from sim.verify.script import Script, check_reference
+from sim.verify.mutants import MUTANT
+from sim.verify.script import MEMORY_BYTES, Script, check_reference
 
-__all__ = ["MEMORY_BYTES", "Bench", "Outcome", "mutation_bench"]
-
-#: Bytes of the memory.
-MEMORY_BYTES = 1 << 20
+__all__ = ["Bench", "Outcome", "mutation_bench"]
 
 _MAIN = Path(__file__).with_name("templates") / "mutation_bench.cpp"
 _PROGRAM = "bench"
@@ -154,20 +150,23 @@ class Bench:
                     progress(outcomes[-1])
             return lines
 
-        with path.open("w") as output, (folder / "errors.log").open("w") as errors:
-            with thread_pool(1) as pool:
-                future = pool.submit(
-                    run_program,
-                    command,
-                    input="\n".join(map(str, numbers)) + "\n",
-                    cwd=folder,
-                    stdout=output,
-                    stderr=errors,
-                    text=True,
-                )
-                while wait([future], timeout=_POLL_SECONDS).not_done:
-                    follow()
-                code = future.result().returncode
+        with (
+            path.open("w") as output,
+            (folder / "errors.log").open("w") as errors,
+            thread_pool(1) as pool,
+        ):
+            future = pool.submit(
+                run_program,
+                command,
+                input="\n".join(map(str, numbers)) + "\n",
+                cwd=folder,
+                stdout=output,
+                stderr=errors,
+                text=True,
+            )
+            while wait([future], timeout=_POLL_SECONDS).not_done:
+                follow()
+            code = future.result().returncode
         lines = follow()
         if code or not lines:
             message = (folder / "errors.log").read_text().strip()
@@ -196,7 +195,7 @@ def mutation_bench(config: Config, verilog: str, cache: Path) -> Iterator[Bench]
         If it does not compile.
     """
     verilator = Verilator()
-    harness = harness_verilog(config, MEMORY_BYTES, further={MUTANT: MUTANT_BITS})
+    harness = harness_verilog(config, MEMORY_BYTES)
     name = entry_name(
         "mutants", verilator.version(), sys.version, _MAIN.read_text(), harness, verilog
     )
@@ -230,6 +229,7 @@ def _names() -> str:
         f'{{"{name}", [](Top& top, uint64_t value) {{ top.{name} = value; }}}}' for name in SETTINGS
     ]
     lines = [
+        f'#define PARO_MUTANT "+{MUTANT}="',
         f"#define PARO_SETTINGS {', '.join(settings)}",
         f"#define PARO_CONTENTS {BENCH_TOP}__DOT__memory__DOT__{_CONTENTS[1]}",
         f"#define PARO_WIRE(name) root.{BENCH_TOP}__DOT__m_axi_##name",

@@ -6,19 +6,20 @@ what it observes from one device to another. Every line is one of
 * ``set SETTING VALUE``: a setting of the harness;
 * ``load ADDRESS OFFSET COUNT``: bytes of the script's data into memory;
 * ``write OFFSET VALUE LANES LATER``: a register; the address is so many clocks later than the data;
-* ``read OFFSET MASK TIMING``: observe a register's bits;
+* ``read OFFSET MASK WEIGHT``: observe a register's bits;
+* ``pin WEIGHT``: observe the interrupt;
 * ``clocks COUNT``, ``reset CLOCKS``;
 * ``interrupt LIMIT``: until it comes; observe the cycles;
 * ``rest OFFSET MASK VALUE``: read a register until it has a value; observe how often;
-* ``bursts TIMING``: observe the bursts since the last look;
-* ``check ADDRESS COUNT TIMING``: observe memory;
+* ``bursts WEIGHT``: observe the bursts since the last look;
+* ``check ADDRESS COUNT WEIGHT``: observe memory;
 * ``mark NAME``: what begins here.
-
-An observation with TIMING 1 depends on when things happen, any other on what happens alone.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,20 @@ from paro.config import ParoError
 from paro.config.registers import REGISTER_BITS, find_register
 from rtl.bus.axi_lite import Response
 
-__all__ = ["Script", "check_reference", "expected_bytes"]
+__all__ = ["MEMORY_BYTES", "Script", "Weight", "check_reference", "expected_bytes"]
+
+#: Bytes of the memory.
+MEMORY_BYTES = 1 << 19
 
 _ALL = 2**REGISTER_BITS - 1
+
+
+class Weight(IntEnum):
+    """What an observation depends on."""
+
+    FIRM = 0  # on what happens alone
+    TIMED = 1  # on when things happen, too
+    TIED = 2  # as TIMED, but it is firm as long as nothing has come at another time
 
 
 @dataclass
@@ -83,13 +95,19 @@ class Script:
         value: int | None = None,
         *,
         mask: int = _ALL,
-        timing: bool = False,
+        weight: Weight = Weight.FIRM,
         refused: bool = False,
     ) -> None:
         """Read a register; ``value`` is what it must be."""
-        self.lines.append(f"read {_offset(name)} {mask} {int(timing)}")
+        self.lines.append(f"read {_offset(name)} {mask} {int(weight)}")
         if value is not None:
             self._expect(value & mask, Response.SLVERR if refused else Response.OKAY)
+
+    def pin(self, value: int | None = None, *, weight: Weight = Weight.FIRM) -> None:
+        """Look at the interrupt."""
+        self.lines.append(f"pin {int(weight)}")
+        if value is not None:
+            self._expect(value)
 
     def clocks(self, count: int) -> None:
         """Let time pass."""
@@ -107,20 +125,20 @@ class Script:
         """Read a register until it has a value."""
         self.lines.append(f"rest {_offset(name)} {mask} {value}")
 
-    def bursts(self, *, timing: bool = False) -> None:
+    def bursts(self, *, weight: Weight = Weight.FIRM) -> None:
         """Look at the bursts since the last look."""
-        self.lines.append(f"bursts {int(timing)}")
+        self.lines.append(f"bursts {int(weight)}")
 
     def check(
         self,
         address: int,
         count: int,
         *,
-        timing: bool = False,
+        weight: Weight = Weight.FIRM,
         wanted: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         """Look at memory; ``wanted`` has the bytes and which of them are known."""
-        self.lines.append(f"check {address} {count} {int(timing)}")
+        self.lines.append(f"check {address} {count} {int(weight)}")
         if wanted is not None:
             self.memory[len(self.lines) - 1] = wanted
 
@@ -128,6 +146,11 @@ class Script:
         """Write the files that the bench reads."""
         script.write_text("\n".join(self.lines) + "\n")
         data.write_bytes(self.data)
+
+    def digest(self) -> str:
+        """Short name of all of it."""
+        content = "\n".join(self.lines).encode() + self.data
+        return hashlib.sha256(content).hexdigest()[:16]
 
     def place(self, number: int) -> str:
         """What a line belongs to, and the line."""

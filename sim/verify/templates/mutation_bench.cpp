@@ -37,7 +37,8 @@ using Top = Vparo_axi_bench;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kBusLimit = 2000;  // clocks that an access to a register may take
-constexpr int kRestLimit = 2000; // reads of a register until it has a value
+constexpr int kRestLimit = 20000; // reads of a register until it has a value
+constexpr int kFirm = 0, kTimed = 1, kTied = 2;
 constexpr int kMargin = 2000;    // clocks beyond twice those of the device without a mutant
 
 const std::map<std::string, std::function<void(Top&, uint64_t)>> kSettings = {PARO_SETTINGS};
@@ -50,7 +51,7 @@ struct Step {
 struct Observation {
   size_t step;
   const char* kind;
-  bool timing;  // depends on when things happen
+  int weight;  // of `sim.verify.script.Weight`
   uint64_t value;
 };
 
@@ -77,9 +78,12 @@ uint64_t digest(const uint8_t* bytes, size_t count) {
 class Player {
  public:
   // Without `wanted` it records; with it, it compares, and ends this process at a difference.
-  Player(int mutant, const std::vector<Observation>* wanted) : wanted_(wanted) {
+  Player(int mutant, const std::vector<Observation>* wanted, int output)
+      : wanted_(wanted), mutant_(mutant), output_(output) {
+    std::string argument = PARO_MUTANT + std::to_string(mutant);
+    const char* arguments[] = {"bench", argument.c_str()};
+    context_.commandArgs(2, arguments);
     top_ = std::make_unique<Top>(&context_);
-    mutant_ = mutant;
   }
 
   std::vector<Observation> observed;
@@ -87,7 +91,6 @@ class Player {
   uint64_t cycle = 0;
 
   void play() {
-    top_->mutant = mutant_;
     top_->clk = 0;
     for (step_ = 0; step_ < script.size(); step_++) run(script[step_]);
   }
@@ -95,10 +98,9 @@ class Player {
   void finish(const char* verdict, const Observation* wanted, uint64_t got) {
     size_t step = wanted ? wanted->step : step_;
     const char* kind = wanted ? wanted->kind : "";
-    printf("%d %s %zu %s %llx %llx %llu\n", mutant_, verdict, step, *kind ? kind : "-",
-           wanted ? (unsigned long long)wanted->value : 0ull, (unsigned long long)got,
-           (unsigned long long)cycle);
-    fflush(stdout);
+    dprintf(output_, "%d %s %zu %s %llx %llx %llu\n", mutant_, verdict, step, *kind ? kind : "-",
+            wanted ? (unsigned long long)wanted->value : 0ull, (unsigned long long)got,
+            (unsigned long long)cycle);
     _exit(0);
   }
 
@@ -116,6 +118,7 @@ class Player {
     else if (step.kind == "load") memcpy(memory() + v[0], data.data() + v[1], v[2]);
     else if (step.kind == "write") write(v[0], v[1], v[2], (int64_t)v[3]);
     else if (step.kind == "read") read(v[0], v[1], v[2]);
+    else if (step.kind == "pin") observe("interrupt", v[0], settled(top_->irq));
     else if (step.kind == "clocks") for (uint64_t i = 0; i < v[0]; i++) clock();
     else if (step.kind == "reset") reset(v[0]);
     else if (step.kind == "interrupt") interrupt(v[0]);
@@ -148,7 +151,7 @@ class Player {
         fprintf(stderr, "violation %d without a mutant\n", top_->violation);
         _exit(2);
       }
-      Observation none{step_, "protocol", false, 0};
+      Observation none{step_, "protocol", kFirm, 0};
       finish("killed", &none, top_->violation);
     }
   }
@@ -159,14 +162,15 @@ class Player {
     order_ = mixed(order_ ^ value);
   }
 
-  void observe(const char* kind, bool timing, uint64_t value) {
+  void observe(const char* kind, int weight, uint64_t value) {
     if (!wanted_) {
-      observed.push_back({step_, kind, timing, value});
+      observed.push_back({step_, kind, weight, value});
       return;
     }
     const Observation& wanted = (*wanted_)[place_++];
     if (wanted.value == value) return;
-    if (!wanted.timing) finish("killed", &wanted, value);
+    if (wanted.weight == kFirm || (wanted.weight == kTied && !late_))
+      finish("killed", &wanted, value);
     if (!late_) late_ = &wanted, late_value_ = value;
   }
 
@@ -175,7 +179,7 @@ class Player {
       fprintf(stderr, "step %zu hangs without a mutant\n", step_);
       _exit(2);
     }
-    Observation none{step_, kind, false, 0};
+    Observation none{step_, kind, kFirm, 0};
     finish("killed", &none, 0);
   }
 
@@ -210,7 +214,7 @@ class Player {
       clock();
       if (t > kBusLimit) hang("hang of a write");
     }
-    observe("response of a write", false, top_->s_axil_bresp);
+    observe("response of a write", kFirm, top_->s_axil_bresp);
     clock();
     top_->s_axil_bready = 0;
   }
@@ -242,10 +246,10 @@ class Player {
     return signal;
   }
 
-  void read(uint64_t address, uint64_t mask, bool timing) {
+  void read(uint64_t address, uint64_t mask, int weight) {
     uint64_t value = access(address) & mask;
-    observe("register", timing, value);
-    observe("response of a read", false, response_);
+    observe("register", weight, value);
+    observe("response of a read", kFirm, response_);
   }
 
   // Until the interrupt has a value; without a mutant it must come.
@@ -256,7 +260,7 @@ class Player {
       if (waited > limit) hang("hang");
       clock();
     }
-    observe("cycles", true, waited);
+    observe("cycles", kTimed, waited);
   }
 
   // Read a register until some of its bits have a value.
@@ -264,27 +268,27 @@ class Player {
     uint64_t reads = 0;
     while ((access(address) & mask) != wanted)
       if (++reads > kRestLimit) hang("hang");
-    observe("cycles", true, reads);
+    observe("cycles", kTimed, reads);
   }
 
   // Bursts since the last look: which ones, and in which order.
-  void bursts(bool timing) {
-    observe("bursts", timing, bursts_);
-    observe("order of bursts", true, order_);
+  void bursts(int weight) {
+    observe("bursts", weight, bursts_);
+    observe("order of bursts", kTimed, order_);
     bursts_ = order_ = 0;
   }
 
-  void check(uint64_t address, uint64_t count, bool timing) {
-    observe("memory", timing, digest(memory() + address, count));
+  void check(uint64_t address, uint64_t count, int weight) {
+    observe("memory", weight, digest(memory() + address, count));
     if (!wanted_) contents.append(reinterpret_cast<char*>(memory() + address), count);
   }
 
+  const std::vector<Observation>* wanted_;
+  int mutant_, output_;
   VerilatedContext context_;
   std::unique_ptr<Top> top_;
-  const std::vector<Observation>* wanted_;
   const Observation* late_ = nullptr;
   uint64_t late_value_ = 0;
-  int mutant_ = 0;
   size_t step_ = 0, place_ = 0;
   uint64_t bursts_ = 0, order_ = 0;
   uint32_t response_ = 0;
@@ -323,7 +327,11 @@ Child begin(int mutant) {
   Child child{mutant, fork(), ends[0], "", Clock::now()};
   if (child.process == 0) {
     close(ends[0]);
-    dup2(ends[1], STDOUT_FILENO);
+    // What the model itself says, such as that it stops, is no answer.
+    int nowhere = open("/dev/null", O_WRONLY);
+    dup2(nowhere, STDOUT_FILENO);
+    dup2(nowhere, STDERR_FILENO);
+    child.output = ends[1];
     return child;
   }
   close(ends[1]);
@@ -372,11 +380,11 @@ int main(int count, char** arguments) {
   double limit = std::atof(arguments[5]);
 
   auto started = Clock::now();
-  Player reference(0, nullptr);
+  Player reference(0, nullptr, -1);
   reference.play();
   std::ofstream kept(arguments[3], std::ios::binary);
   for (const Observation& own : reference.observed)
-    kept << own.step << ' ' << own.timing << ' ' << own.value << ' ' << own.kind << '\n';
+    kept << own.step << ' ' << own.weight << ' ' << own.value << ' ' << own.kind << '\n';
   kept << "contents " << reference.contents.size() << '\n' << reference.contents;
   kept.close();
   if (!kept) return 2;
@@ -389,7 +397,7 @@ int main(int count, char** arguments) {
     while (children.size() >= most) end_one(children, limit);
     Child child = begin(mutant);
     if (child.process == 0) {
-      Player player(mutant, &reference.observed);
+      Player player(mutant, &reference.observed, child.output);
       player.play();
       player.end();
     }
