@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ _ARITHMETIC = {"$add", "$sub", "$mul", "$neg", "$alu"}
 _OPERANDS = ("A", "B", "D")
 #: A place: a module, a cell, a port and a bit.
 Place = tuple[str, str, str, int]
+#: A net: a module and its number there.
+Net = tuple[str, int]
 
 
 class Netlist:
@@ -45,34 +47,43 @@ class Netlist:
         """All bits of ports of cells from which a way leads to an output."""
         drivers, instances = self._drivers(), self._instances()
         live: set[Place] = set()
-        nets: set[tuple[str, int]] = set()
-        pending: list[tuple[str, int]] = []
-
-        def add(module: str, bit: int | str) -> None:
-            if isinstance(bit, int) and (module, bit) not in nets:
-                nets.add((module, bit))
-                pending.append((module, bit))
-
-        for port in self.modules[top]["ports"].values():
-            if port["direction"] == "output":
-                for bit in port["bits"]:
-                    add(top, bit)
+        nets = set(self._output_nets(top))
+        pending = list(nets)
         while pending:
             module, net = pending.pop()
-            for cell, port, index in drivers[module].get(net, ()):
-                live.add((module, cell, port, index))
-                own = self.cell(module, cell)
-                if own["type"] in self.modules:
-                    add(own["type"], self.modules[own["type"]]["ports"][port]["bits"][index])
-                    continue
-                for needed, place in _needed(own, index):
-                    live.add((module, cell, needed, place))
-                    add(module, own["connections"][needed][place])
-            for port, index in self._inputs(module).get(net, ()):
-                for parent, cell in instances[module]:
-                    live.add((parent, cell, port, index))
-                    add(parent, self.cell(parent, cell)["connections"][port][index])
+            found = set(self._before(module, net, drivers, instances, live))
+            pending += found - nets
+            nets |= found
         return live
+
+    def _output_nets(self, top: str) -> Iterator[Net]:
+        for port in self.modules[top]["ports"].values():
+            if port["direction"] == "output":
+                yield from ((top, bit) for bit in port["bits"] if isinstance(bit, int))
+
+    def _before(
+        self,
+        module: str,
+        net: int,
+        drivers: Mapping[str, Mapping[int, list[tuple[str, str, int]]]],
+        instances: Mapping[str, list[tuple[str, str]]],
+        live: set[Place],
+    ) -> Iterator[Net]:
+        """Nets that a live one comes from; what lies between becomes ``live``."""
+        for cell, port, index in drivers[module].get(net, ()):
+            live.add((module, cell, port, index))
+            own = self.cell(module, cell)
+            if own["type"] in self.modules:
+                inner = self.modules[own["type"]]["ports"][port]["bits"][index]
+                yield from _nets(own["type"], inner)
+                continue
+            for needed, place in _needed(own, index):
+                live.add((module, cell, needed, place))
+                yield from _nets(module, own["connections"][needed][place])
+        for port, index in self._inputs(module).get(net, ()):
+            for parent, cell in instances[module]:
+                live.add((parent, cell, port, index))
+                yield from _nets(parent, self.cell(parent, cell)["connections"][port][index])
 
     def _drivers(self) -> dict[str, dict[int, list[tuple[str, str, int]]]]:
         """Of each module, what drives its nets."""
@@ -104,6 +115,12 @@ class Netlist:
                     for index, bit in enumerate(about["bits"]):
                         found[bit].append((port, index))
         return own["inputs"]
+
+
+def _nets(module: str, bit: int | str) -> Iterator[Net]:
+    """Net of a bit, if it is no constant."""
+    if isinstance(bit, int):
+        yield module, bit
 
 
 def _needed(cell: dict[str, Any], index: int) -> Iterator[tuple[str, int]]:

@@ -32,7 +32,7 @@ from rtl.bus.axi_lite import Response
 __all__ = ["MEMORY_BYTES", "Script", "Weight", "check_reference", "expected_bytes"]
 
 #: Bytes of the memory.
-MEMORY_BYTES = 1 << 19
+MEMORY_BYTES = 1 << 21
 
 _ALL = 2**REGISTER_BITS - 1
 
@@ -55,6 +55,8 @@ class Script:
         Its lines.
     data : bytearray
         Bytes that it loads.
+    starts : dict of bytes to int
+        Where each load's bytes begin there.
     wanted : dict of int to list of int
         Values that lines observe, by their number, where they are known beforehand.
     memory : dict of int to (np.ndarray, np.ndarray)
@@ -63,6 +65,7 @@ class Script:
 
     lines: list[str] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
+    starts: dict[bytes, int] = field(default_factory=dict)
     wanted: dict[int, list[int]] = field(default_factory=dict)
     memory: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
@@ -76,11 +79,10 @@ class Script:
 
     def load(self, address: int, data: bytes) -> None:
         """Write memory; an address of the harness's memory."""
-        start = self.data.find(data)
-        if start < 0:
-            start = len(self.data)
+        if data not in self.starts:
+            self.starts[data] = len(self.data)
             self.data += data
-        self.lines.append(f"load {address} {start} {len(data)}")
+        self.lines.append(f"load {address} {self.starts[data]} {len(data)}")
 
     def write(
         self, name: str | int, value: int, *, lanes: int = 15, later: int = 0, refused: bool = False

@@ -107,17 +107,21 @@ def make_script(config: Config, seed: int = 1) -> Script:
         _heads,
         _layers,
         _steps,
+        _programs,
         _mixed,
         _short,
+        _far,
         _refused_starts,
         _refused_descriptors,
         _outside,
-        _programs,
+        _bad_programs,
         _bus_errors,
         _given_up,
         _long,
     ):
         part(stage)
+        # Nothing else was written.
+        stage.script.check(0, MEMORY_BYTES, weight=Weight.TIED)
     return stage.script
 
 
@@ -172,8 +176,8 @@ class _Stage:
             "weights": range(0),
             "outputs": image.output_bytes(),
         }
-        if reads == "weights":
-            pages |= {"inputs": range(0), "weights": image.bytes()}
+        if reads != "inputs":
+            pages |= {"inputs": range(0), reads: image.bytes()}
         for window in WINDOWS:
             addresses = pages[window]
             first, last = (addresses[0], addresses[-1]) if addresses else (PAGE_BYTES, 0)
@@ -219,13 +223,10 @@ class _Stage:
         *,
         weight: Weight = Weight.FIRM,
     ) -> None:
-        """Look at memory: at an image, and at all the rest."""
-        script, start = self.script, image.base - self.base
+        """Look at the bursts, and at an image in memory."""
+        script = self.script
         script.bursts(weight=weight)
-        script.check(start, len(image.data), weight=weight, wanted=wanted)
-        script.check(0, start, weight=weight)
-        end = start + len(image.data)
-        script.check(end, MEMORY_BYTES - end, weight=weight)
+        script.check(image.base - self.base, len(image.data), weight=weight, wanted=wanted)
 
     def error(self, cause: Cause, head: int | None = None, weight: Weight = Weight.FIRM) -> None:
         """Wait for an error, and look at all that is told of it."""
@@ -274,14 +275,14 @@ def _registers(stage: _Stage) -> None:
     for register in REGISTERS:
         script.read(register.name, register.initial(config))
     script.mark("registers written")
-    for number, register in enumerate(REGISTERS):
-        if register.access == "ro":
-            script.write(register.name, 0xFFFF_FFFF, later=number % 3 - 1, refused=True)
-        elif register.name not in ("CONTROL", "STATUS"):
-            _write_patterns(script, register, number)
-    for register in REGISTERS:
-        if register.name not in ("CONTROL", "STATUS"):
-            script.read(register.name)
+    read_only = [register for register in REGISTERS if register.access == "ro"]
+    plain = [r for r in REGISTERS if r.access == "rw" and r.name not in ("CONTROL", "STATUS")]
+    for number, register in enumerate(read_only):
+        script.write(register.name, 0xFFFF_FFFF, later=number % 3 - 1, refused=True)
+    for number, register in enumerate(plain):
+        _write_patterns(script, register, number)
+    for register in plain:
+        script.read(register.name)
     script.mark("no registers")
     known = {register.offset for register in REGISTERS}
     offsets = [offset for offset in range(0, 1 << 12, 4) if offset not in known]
@@ -289,9 +290,11 @@ def _registers(stage: _Stage) -> None:
         script.read(offset, 0, refused=True)
     for offset in offsets[::11]:
         script.write(offset, 0xFFFF_FFFF, refused=True)
-    script.mark("registers after reset in mid-run")
+    script.mark("registers under stalls")
     stage.around(_Around(registers=120, seed=9))
-    for register in REGISTERS:
+    for number, register in enumerate(plain):
+        script.read(register.name)
+        script.write(register.name, 0x1111_1111 * number, later=number % 9 - 4)
         script.read(register.name)
     script.write("CONTROL", _ENABLE)
     script.read("CONTROL", _ENABLE)
@@ -392,6 +395,17 @@ def _steps(stage: _Stage) -> None:
         stage.run(f"vector steps {number}", placed, around)
 
 
+def _programs(stage: _Stage) -> None:
+    """Short vector steps of many programs."""
+    chance, channels = stage.chance, legal_channels(stage.config)
+    for number, around in enumerate((_IDEAL, _READS_STALL)):
+        steps = [
+            stage.item(StepShape((1, 1, 1 + place % 3), chance.choice(channels[:2]), passes))
+            for place, passes in enumerate((2, 3, 4, 5, 6, 7, 7, 6, 4))
+        ]
+        stage.run(f"programs {number}", stage.place(*steps), around)
+
+
 def _mixed(stage: _Stage) -> None:
     """Heads, layers and steps by turns."""
     chance, config = stage.chance, stage.config
@@ -400,11 +414,11 @@ def _mixed(stage: _Stage) -> None:
     for number in range(4):
         items += [
             stage.item(HeadShape((1, 2, 4 + number), number, 1, number), number),
-            stage.item(StepShape((1, 3, 3), chance.choice(channels), 3, 2, 0, number + 1)),
+            stage.item(StepShape((1, 3, 1), chance.choice(channels[:2]), 3, 2, 0, number + 1)),
             stage.item(LayerShape(5 + number, config.head_dim + 1, 20), 2 * number),
-            stage.item(StepShape((1, 1, 2), channels[-1], 2)),
+            stage.item(StepShape((1, 1, 2), channels[0], 2)),
         ]
-    stage.run("all kinds", stage.place(*items), _SLOW)
+    stage.run("all kinds", stage.place(*items), _SLOW, reads="outputs")
     stage.run("all kinds under stalls", stage.place(*items, alignment=8, misalign=(8, 0)), _STALLS)
 
 
@@ -429,18 +443,42 @@ def _long(stage: _Stage) -> None:
     """As many tokens and blocks as the configuration has, few of them live."""
     config = stage.config
     tokens, block = config.max_tokens, config.block
-    grid = (4, tokens // 64, 16)
-    shape = HeadShape(grid, order=4, width="mixed", skips="all but one", rows=(3, 8))
     last = config.blocks_of(tokens)
-    items = [
-        stage.item(shape),
-        stage.item(HeadShape(grid, order=2, skips="some", rows=(last - 1, last), width="2")),
-        stage.item(HeadShape((1, 1, 18 * block), skips="none", rows=(1, 2), width="8")),
+    grids = ((tokens, 1, 1), (1, tokens, 1), (1, 1, tokens), (4, tokens // 64, 16))
+    grids += ((tokens // 8, 2, 4), (2, 4, tokens // 8), (3, (tokens - 9) // 9, 3))
+    items = []
+    for order, grid in enumerate(grids):
+        row = stage.chance.randrange(last - 4)
+        shape = HeadShape(
+            grid, order=order % 6, skips="all but one", width="2", rows=(row, row + 2)
+        )
+        items.append(stage.item(shape))
+    items += [
+        stage.item(HeadShape((4, 16, 16), order=4, skips="all but one", rows=(3, 8))),
+        stage.item(HeadShape((1, 1, 18 * block), skips="some", rows=(1, 3), width="8")),
         stage.item(LayerShape(3, 18 * config.head_dim, 2 * block)),
         stage.item(LayerShape(tokens // 8, 2 * config.head_dim, block)),
+        stage.item(StepShape((4, 5, 5), legal_channels(config)[0], 1, 3, 1, 4)),
     ]
     stage.move(0)
     stage.run("long jobs", stage.place(*items))
+    sums = [
+        HeadShape((1, 1, tokens), skips="none", width="2", values=values, rows=(0, 1))
+        for values in ("equal", "zero keys", "extreme")
+    ]
+    stage.run("long sums", stage.place(*map(stage.item, sums)))
+
+
+def _far(stage: _Stage) -> None:
+    """Rows far from one another."""
+    config, items = stage.config, []
+    items.append(stage.item(HeadShape((1, 1, 2), order=1, skips="none", width="2")))
+    items.append(stage.item(LayerShape(2, 5, 2)))
+    items.append(stage.item(StepShape((1, 1, 2), legal_channels(config)[0], 2)))
+    for number, padding in enumerate((100_004, 50_000, 77_776)):
+        stage.move(number)
+        placed = stage.place(*items, row_padding=padding)
+        stage.run(f"rows {padding} bytes apart", placed)
 
 
 # -- what is refused ----------------------------------------------------------------------------
@@ -552,7 +590,7 @@ def _outside(stage: _Stage) -> None:
     stage.done(placed)
 
 
-def _programs(stage: _Stage) -> None:
+def _bad_programs(stage: _Stage) -> None:
     """Vector steps that are refused."""
     script, config = stage.script, stage.config
     stage.move(0)

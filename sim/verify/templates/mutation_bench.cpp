@@ -205,8 +205,9 @@ class Player {
       bool takes_address = top_->s_axil_awvalid && top_->s_axil_awready;
       bool takes_data = top_->s_axil_wvalid && top_->s_axil_wready;
       clock();
-      addressed |= takes_address;
-      given |= takes_data;
+      // What is not offered means nothing.
+      if (takes_address) addressed = true, top_->s_axil_awaddr = ~address & 0xfff;
+      if (takes_data) given = true, top_->s_axil_wdata = ~value, top_->s_axil_wstrb = ~lanes & 15;
       if (t > kBusLimit) hang("hang of a write");
     }
     top_->s_axil_awvalid = top_->s_axil_wvalid = 0;
@@ -229,6 +230,7 @@ class Player {
     }
     clock();
     top_->s_axil_arvalid = 0;
+    top_->s_axil_araddr = ~address & 0xfff;
     for (int t = 0; !settled(top_->s_axil_rvalid); t++) {
       clock();
       if (t > kBusLimit) hang("hang of a read");
