@@ -10,6 +10,7 @@ from paro.config.registers import MEMORY_ADDRESS_BITS, PAGE_BYTES
 from rtl.bus.axi import WORD_BYTES, Destination, run_layout, vector_shape
 from rtl.bus.windows import inside, windows_member
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 
 __all__ = ["BurstSplitter", "burst_layout"]
 
@@ -81,6 +82,7 @@ class BurstSplitter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         run, burst = self.runs.payload, self.bursts.payload
+        self._promise(Contracts(m, platform, self))
         lane_bits = log2(self._config.axi_bits // 8 // WORD_BYTES)
         beat_bits = log2(self._beats)
         page_bits = log2(PAGE_BYTES // WORD_BYTES)
@@ -133,3 +135,15 @@ class BurstSplitter(wiring.Component):
                 crossings.eq(run_last[place_bits:]),
             ]
         return m
+
+    def _promise(self, contracts: Contracts) -> None:
+        """Add the contracts of its ports."""
+        run, burst, beat_bytes = self.runs.payload, self.bursts.payload, self._config.axi_bits // 8
+        whole = (run.units * self._unit_bytes) % WORD_BYTES == 0
+        aligned = (run.address % WORD_BYTES == 0) & whole
+        end = burst.address % PAGE_BYTES + (burst.last_beat + 1) * beat_bytes
+        contracts.asks_to_keep(self.runs, "runs")
+        contracts.asks(~self.runs.valid | (run.units != 0), "a run has a unit")
+        contracts.asks(~self.runs.valid | aligned, "a run is made of whole words")
+        contracts.keeps(self.bursts, "bursts")
+        contracts.holds(~self.bursts.valid | (end <= PAGE_BYTES), "no burst crosses 4 KiB")

@@ -20,6 +20,7 @@ from rtl.bus.windows import windows_member
 from rtl.bus.word_lanes import WordLanes, rotated, span, window
 from rtl.interfaces import o_signature
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["WriteMaster"]
@@ -112,6 +113,9 @@ class WriteMaster(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        contracts = Contracts(m, platform, self)
+        contracts.asks_to_keep(self.runs, "runs")
+        contracts.asks_to_keep(self.data, "data")
         self._lanes = self._config.axi_bits // _WORD_BITS
         self._unit_bytes = self._config.output_bytes
         m.submodules.splitter = splitter = BurstSplitter(
