@@ -15,7 +15,7 @@ from rtl.bus.axi import (
     run_layout,
     vector_shape,
 )
-from rtl.bus.burst_splitter import BurstSplitter
+from rtl.bus.burst_splitter import BurstSplitter, ask_for_runs
 from rtl.bus.windows import windows_member
 from rtl.bus.word_lanes import WordLanes, rotated, span, window
 from rtl.interfaces import o_signature
@@ -115,6 +115,7 @@ class WriteMaster(wiring.Component):
         m = Module()
         contracts = Contracts(m, platform, self)
         contracts.asks_to_keep(self.runs, "runs")
+        ask_for_runs(contracts, self.runs, self._config.output_bytes)
         contracts.asks_to_keep(self.data, "data")
         self._lanes = self._config.axi_bits // _WORD_BITS
         self._unit_bytes = self._config.output_bytes
