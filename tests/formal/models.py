@@ -4,6 +4,9 @@ What holds of a parent with these holds of it with the parts themselves, as far 
 else: `tests/formal/test_stream_fifo.py` shows that of the queue.
 """
 
+from types import SimpleNamespace
+from typing import Any
+
 from amaranth.asserts import AnySeq
 from amaranth.hdl import Module, Shape, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
@@ -11,7 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.lib.contract import Contracts
 
-__all__ = ["AnyLanes", "AnyQueue"]
+__all__ = ["AnyLanes", "AnyMemory", "AnyQueue"]
 
 
 class AnyQueue(wiring.Component):
@@ -93,4 +96,31 @@ class AnyLanes(wiring.Component):
         Contracts(m, platform, self).asks(
             ~self.push.any() | self.room, "words are pushed only while there is room"
         )
+        return m
+
+
+class AnyMemory(wiring.Component):
+    """A memory whose words may be anything: see `amaranth.lib.memory.Memory`."""
+
+    def __init__(self, *, shape: Any, depth: int, init: Any):
+        self._shape, self._depth = shape, depth
+        self._read: list[SimpleNamespace] = []
+        super().__init__({})
+
+    def read_port(self, **_: Any) -> SimpleNamespace:
+        """Ports of a reader; the words come when they like."""
+        self._read.append(self.write_port())
+        return self._read[-1]
+
+    def write_port(self) -> SimpleNamespace:
+        """Ports of a writer."""
+        return SimpleNamespace(
+            addr=Signal(range(self._depth)), en=Signal(), data=Signal(self._shape)
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        for port in self._read:
+            word = Value.cast(port.data)
+            m.d.comb += word.eq(AnySeq(len(word)))
         return m
