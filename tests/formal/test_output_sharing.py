@@ -32,9 +32,8 @@ def sharing(kind: type[Core]) -> Core:
             m = Module()
             contracts = Contracts(m, platform, self)
             contracts.keeps(self.o, "o")
-            accumulator, sequencer, normalizer, layer = (
-                of(CONFIG).signature.create(path=(of.__name__,))
-                for of in (OutputAccumulator, ArraySequencer, Normalizer, LayerOutput)
+            accumulator, sequencer, normalizer, layer = map(
+                _ports, (OutputAccumulator, ArraySequencer, Normalizer, LayerOutput)
             )
             for name, part in (("normalizer", normalizer), ("layer", layer)):
                 _work(m, part, name)
@@ -48,6 +47,13 @@ def sharing(kind: type[Core]) -> Core:
 
     Sharing.__name__ = Core.__name__
     return Sharing(CONFIG)
+
+
+def _ports(kind: type[Any]) -> Any:
+    """Ports of a component, which is not there itself."""
+    component = kind(CONFIG)
+    component._MustUse__silence = True
+    return component.signature.create(path=(kind.__name__,))
 
 
 def _work(m: Module, part: Any, name: str) -> None:

@@ -90,7 +90,7 @@ def beats(proof: Proof, master: WriteMaster, bursts: Bursts) -> None:
             proof.holds(~beat | (told & (axi.wlast == (sent == last_beat))))
     own = inside & (data_ahead == 0) & beat
     proof.reach(own & axi.wlast & (last_beat == BEATS - 1))
-    proof.reach(own & axi.wlast & (last_beat == 0) & ~known)
+    proof.reach(own & axi.wlast & (last_beat == 0) & (bursts.unanswered == ended))
 
     # What only the induction needs: where the burst is on its way through the queue of begun ones.
     waiting, index = proof.inside("begun.held"), proof.inside("index")

@@ -20,8 +20,6 @@ NEEDED = {
     ("OutputLane", "total"),
     ("NormalizerLane", "aligned"),
     ("NormalizerLane", "product"),
-    ("VectorLane", "product"),
-    ("GroupTotals", "squares"),
     ("GroupTotals", "sofar"),
 }
 
