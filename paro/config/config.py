@@ -290,6 +290,21 @@ def padded_head_dim(head_dim: int) -> int:
     return next(size for size in HEAD_DIMS if head_dim <= size)
 
 
+def fitting_vector_channels(channels: int) -> int:
+    """Least ``vector_channels`` of a device whose vector unit takes rows of ``channels`` words.
+
+    Raises
+    ------
+    ParoError
+        If there is none.
+    """
+    legal = get_args(Config.model_fields["vector_channels"].annotation)
+    fitting = [size for size in legal if size >= channels]
+    if not fitting:
+        raise ParoError(f"rows of {channels} channels are not legal; legal: up to {legal[-1]}")
+    return fitting[0]
+
+
 #: Named configurations, smallest array first.
 PRESETS: dict[str, Config] = {
     "tiny": Config(rows=4, cols=4, block=16, head_dim=32),

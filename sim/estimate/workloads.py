@@ -69,6 +69,11 @@ class Workload(BaseModel):
         return self.heads * self.head_dim
 
     @property
+    def widest(self) -> int:
+        """Channels of the longest row between layers."""
+        return max(self.width, self.ffn)
+
+    @property
     def passes(self) -> int:
         """Passes through the model for a sample."""
         return self.steps * self.guidance_passes
@@ -146,6 +151,11 @@ def check_fits(workload: Workload, config: Config) -> None:
         raise ParoError(
             f"max_tokens = {config.max_tokens} does not fit the {workload.tokens} tokens of "
             f"{workload.title}"
+        )
+    if 0 < config.vector_channels < workload.widest:
+        raise ParoError(
+            f"vector_channels = {config.vector_channels} does not fit rows of {workload.widest} "
+            f"channels ({workload.title}); legal: as many or more, or 0"
         )
 
 
