@@ -75,5 +75,5 @@ def test_a_device_without_the_unit_counts_nothing():
 
 def test_rows_that_do_not_fit():
     workload: Workload = load_workload("cogvideox-5b")
-    with pytest.raises(ParoError, match="vector_channels = 4096 does not fit rows of 12288 channels"):
+    with pytest.raises(ParoError, match="4096 does not fit rows of 12288 channels"):
         check_fits(workload, ARRAY.changed(vector_channels=4096))
