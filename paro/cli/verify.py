@@ -78,7 +78,7 @@ def verify(
 
     from gen.verilog import generator_name
     from sim.cache import cache_folder
-    from sim.verify.checks import Settings, checks_of
+    from sim.verify.stages import Settings, checks_of
     from sim.verify.report import PAGE_FILE, REPORT_FILE, Report, tool_versions, write_report
 
     settings = Settings(core, Stage(stage.value), seed, cases, mutants, output, cache_folder())
