@@ -63,7 +63,7 @@ def load_diffusers(
     """
     folder = Path(folder)
     diffusers = _import_diffusers()
-    index = _read_index(folder)
+    index = read_index(folder)
     name = index["_class_name"]
     family = FAMILIES[name]
     first, *others = family.transformers
@@ -115,7 +115,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read what a pipeline's folder says that it holds.
+
+    Raises
+    ------
+    ParoError
+        If it is no folder of a pipeline in `families.FAMILIES`.
+    """
     legal = "legal: a folder written by save_pretrained of a diffusers pipeline"
     path = folder / "model_index.json"
     if not path.is_file():
