@@ -78,14 +78,14 @@ def verify(
 
     from gen.verilog import generator_name
     from sim.cache import cache_folder
-    from sim.verify.stages import Settings, checks_of
     from sim.verify.report import PAGE_FILE, REPORT_FILE, Report, tool_versions, write_report
+    from sim.verify.stages import Settings, kinds_of
 
     settings = Settings(core, Stage(stage.value), seed, cases, mutants, output, cache_folder())
     checks = []
-    for kind in checks_of(settings.stage):
+    for kind in kinds_of(settings.stage):
         with progress_bar(kind.name) as progress:
-            checks.append(kind.run(settings, progress))
+            checks.append(kind.check(settings, progress))
     report = Report(core, stage.value, seed, generator_name(), tool_versions(), checks, features)
     write_report(report, output)
     stdout.print(_checks_table(report))
