@@ -187,6 +187,7 @@ class _Maker:
         fault, again, layout = None, False, Layout()
         if self.is_core:
             items = self._usual(_CORE_HEADS)
+            items += [self._wide()] if self.at.place == _FREE_PLACE else []
             if self.at.batch // 2 % 2:
                 share = self.shared.random()
                 fault = Fault("hard reset", share)
@@ -281,9 +282,11 @@ class _Maker:
     def _free(self) -> list[Item]:
         """Queues of other kinds."""
         chance, kind = self.chance, deal("free", self.at.batch, ("chain", "one", "short", "wide"))
-        if kind == "chain" and self.config.cuts_outputs:
+        # Q, K and V of all heads are outputs of one layer.
+        heads = min(3, self.config.max_tokens // (3 * self.config.head_dim))
+        if kind == "chain" and self.config.cuts_outputs and heads:
             tokens = chance.randrange(8, min(2 * self.config.block + 12, self.config.max_tokens))
-            chain = ChainShape(tokens, chance.randrange(1, 4))
+            chain = ChainShape(tokens, chance.randrange(1, heads + 1))
             return [self._layer(chance.choice(_LAYERS)), self._item(chain)]
         first = self._head(chance.choice(_HEADS))
         shape = first.shape
@@ -297,9 +300,9 @@ class _Maker:
                 HeadShape((1, 1, chance.choice(lengths)), width="8", skips="none") for _ in range(6)
             ]
             return [self._item(shape) for shape in shapes]
-        heads = [self._wide(), first]
+        wide = LayerShape(self.chance.randrange(1, 9), 17 * self.config.head_dim, 5, values="any")
         steps = [self._step() for _ in range(2 if self.config.vector_channels else 0)]
-        return [*heads, *(self._layer(chance.choice(_LAYERS)) for _ in range(2)), *steps]
+        return [self._wide(), first, self._item(wide), self._layer(chance.choice(_LAYERS)), *steps]
 
     def _item(self, shape: HeadShape | LayerShape | StepShape | ChainShape) -> Item:
         chance, cut = self.chance, 0
@@ -397,7 +400,8 @@ class _Maker:
         digits = 2 if codes is None else CODE_DIGITS[codes]
         step = config.layer_tokens
         tile = config.block * step * config.head_dim * digits / (LANES * config.rows * config.cols)
-        counts, most = [1, 1, 1], [3, 3, chance.choice((3, 3, 3, 18))]
+        # Codes differ among tiles, of which there are several then.
+        counts, most = [1, 1 + (codes is None), 1], [3, 3, 3]
         for _ in range(6):
             longer = chance.randrange(3)
             product_ = counts[0] * counts[1] * counts[2] // counts[longer] * (counts[longer] + 1)
