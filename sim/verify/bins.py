@@ -193,7 +193,7 @@ CROSSES: tuple[Cross, ...] = (
         lambda found: found["chain"] and not found["again"],
         "chains are played twice",
     ),
-    Cross("case", {"simulator": ("verilator", "icarus"), "target": _TARGETS}),
+    Cross("case", {"simulator": ("verilator", "icarus"), "stalls": _BOTH, "target": _TARGETS}),
     *(
         Cross("configuration", {name: get_args(Config.model_fields[name].annotation)})
         for name in _FIELDS

@@ -1,9 +1,10 @@
 """Random cases: a configuration, its work, its memory and what disturbs it, all from one seed.
 
 Seeds that follow one another share what is dear. `GROUP` of them have one configuration and one
-target, `BATCH` of these one simulator and one memory: so many run in one process. What a seed is
-depends on nothing else. What has many combinations (`sim.verify.bins`) is not drawn but dealt: each
-place of a batch takes the next ones of its class.
+target, `BATCH` of these one simulator and one memory: so many run in one process. A few batches run
+under Icarus, and so with the smallest array. What a seed is depends on nothing else. What has many
+combinations (`sim.verify.bins`) is not drawn but dealt: each place of a batch takes the next ones
+of its class.
 """
 
 import random
@@ -33,8 +34,9 @@ GROUP, BATCH = 40, 8
 _TARGETS = 5
 #: Cycles of the array that a head or layer may take, with each simulator.
 _BUDGETS = {"verilator": 5000, "icarus": 400}
-#: Most PEs of what Icarus, which is slow, simulates.
-_ICARUS_PES = 16
+#: Icarus, which is slow, has the last batch of so many groups, and so a small array.
+_ICARUS_GROUPS = 3
+_ICARUS_ARRAY = {"rows": 4, "cols": 4, "block": 16, "head_dim": 32}
 
 _BOTH = (False, True)
 #: Points that heads are dealt: order, width, a partial block, a prefix, skips.
@@ -176,11 +178,11 @@ class _Maker:
         has_core = config is None or config.cores == 1
         self.at = _place(seed, has_core=has_core)
         self.is_core = self.at.target == "core"
-        self.config = config or random_config(self.at.group, is_core=self.is_core)
+        self.simulator = "icarus" if self._is_icarus(config) else "verilator"
+        self.config = config or self._config()
         #: Of this case, and of its batch.
         self.chance = random.Random(f"case {seed}")
         self.shared = random.Random(f"batch {self.at.target} {self.at.batch}")
-        self.simulator = self._simulator()
         self.budget = _BUDGETS[self.simulator] * self.config.cores
 
     def make(self) -> Case:
@@ -216,12 +218,19 @@ class _Maker:
 
     # -- what a batch shares --------------------------------------------------------------------
 
-    def _simulator(self) -> str:
-        """Icarus for the last batch of some small configurations."""
-        config, batches = self.config, GROUP // BATCH
-        small = config.rows * config.cols * config.cores <= _ICARUS_PES
-        last = self.at.batch % batches == batches - 1 and self.at.group % 2 == 0
-        return "icarus" if small and last and not config.vector_channels else "verilator"
+    def _is_icarus(self, config: Config | None) -> bool:
+        """Whether Icarus runs it; a larger configuration that is given is too slow for that."""
+        small = config is None or config == config.changed(
+            **_ICARUS_ARRAY, cores=1, vector_channels=0
+        )
+        batches = GROUP // BATCH
+        return small and self.at.batch % (batches * _ICARUS_GROUPS) == batches - 1
+
+    def _config(self) -> Config:
+        config = random_config(self.at.group, is_core=self.is_core)
+        if self.simulator == "icarus":
+            return config.changed(**_ICARUS_ARRAY, cores=1, vector_channels=0)
+        return config
 
     def _memory(self) -> Memory:
         chance, stalls = self.shared, bool(self.at.batch % 2)

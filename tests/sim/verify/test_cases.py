@@ -42,7 +42,7 @@ def test_batches_share_what_is_dear():
 
 def test_a_configuration_that_is_given_stays(seed):
     cases = [make_case(seed % 1000 + number, TINY) for number in range(0, 5 * GROUP, 7)]
-    assert {case.config for case in cases} == {TINY}
+    assert all(case.config == TINY for case in cases)
     assert {case.target for case in cases} == {"core", "accelerator"}
     cluster = TINY.changed(cores=2)
     assert {make_case(number, cluster).target for number in range(0, 5 * GROUP, 7)} == {
