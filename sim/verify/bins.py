@@ -139,7 +139,12 @@ CROSSES: tuple[Cross, ...] = (
         },
     ),
     Cross("layer", {"values": LAYER_VALUES, "out_shift": OUT_SHIFTS, "target": _TARGETS}),
-    Cross("layer", {"fault": _CLASSES, "stalls": _BOTH, "target": _TARGETS}, _core_with_faults),
+    Cross(
+        "layer",
+        {"fault": _CLASSES, "stalls": _BOTH, "target": _TARGETS},
+        _core_with_faults,
+        _CORE_FAULTS,
+    ),
     Cross("layer", {"dead outputs": _BOTH, "partial outputs": _BOTH}),
     Cross("layer", {"cut": tuple(range(9))}),
     Cross("layer", {"chunks": ("1", "2 to 16", "more")}),
@@ -188,7 +193,7 @@ CROSSES: tuple[Cross, ...] = (
         lambda found: found["chain"] and not found["again"],
         "chains are played twice",
     ),
-    Cross("case", {"simulator": ("verilator", "icarus"), "target": _TARGETS}),
+    Cross("case", {"simulator": ("verilator", "icarus"), "stalls": _BOTH, "target": _TARGETS}),
     *(
         Cross("configuration", {name: get_args(Config.model_fields[name].annotation)})
         for name in _FIELDS
