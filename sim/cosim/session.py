@@ -9,6 +9,7 @@ from pathlib import Path
 
 from firmware_model.parallel import thread_pool
 from firmware_model.progress import Progress
+from gen.verilog import BROKEN_CONTRACT
 from sim.cosim.simulators import Build, Simulator
 from sim.trace.recorder import RECORDING_FILE
 from sim.trace.recording import Recording, read_recording
@@ -86,8 +87,11 @@ class Session:
 
     @property
     def stopped(self) -> str:
-        """Failure of a bench that has left no result."""
-        return f"the simulator stopped; see {self.run_dir / 'sim.log'}"
+        """Failure of a bench that has left no result: the contract that is broken, if one is."""
+        log = self.run_dir / "sim.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        broken = (line for line in lines if line.startswith(BROKEN_CONTRACT))
+        return next(broken, f"the simulator stopped; see {log}")
 
     def play(
         self, harness: Harness, prepare: Callable[[], None], done: Callable[[], int], total: int
