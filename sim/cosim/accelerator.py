@@ -101,7 +101,9 @@ def play_steps(
     scenario = _scenario(config, images, steps, memory or Memory(), keeps_bursts)
     harness = Harness(
         sources={
-            f"{ACCELERATOR}.v": kept_verilog(config, ACCELERATOR, session.build_dir),
+            f"{ACCELERATOR}.v": kept_verilog(
+                config, ACCELERATOR, session.build_dir, points=session.simulator.wants_points
+            ),
             f"{BENCH_TOP}.v": harness_verilog(
                 config, capacity(scenario.memory_bytes), trace=session.trace
             ),

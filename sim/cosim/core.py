@@ -77,7 +77,9 @@ class CoreTarget:
         depth = max(DEPTH_MIN, 1 << (stimulus.depth - 1).bit_length())
         harness = Harness(
             sources={
-                f"{CORE}.v": kept_verilog(config, CORE, session.build_dir),
+                f"{CORE}.v": kept_verilog(
+                    config, CORE, session.build_dir, points=session.simulator.wants_points
+                ),
                 f"{BENCH_TOP}.v": harness_verilog(config, depth, trace=session.trace),
             },
             top=BENCH_TOP,

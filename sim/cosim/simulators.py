@@ -28,7 +28,19 @@ from paro.config.named import find_named
 from paro.config.programs import run_program
 from sim.cache import entry_name, kept, present
 
-__all__ = ["SIMULATORS", "Build", "Icarus", "Simulator", "Verilator", "get_simulator"]
+__all__ = [
+    "COVERAGE_FILE",
+    "SIMULATORS",
+    "Build",
+    "CoverageVerilator",
+    "Icarus",
+    "Simulator",
+    "Verilator",
+    "get_simulator",
+]
+
+#: What a simulation with `CoverageVerilator` leaves.
+COVERAGE_FILE = "coverage.dat"
 
 _TIMESCALE = ("1ns", "1ps")
 _LOG = "build.log"
@@ -75,6 +87,8 @@ class Simulator(ABC):
     name: ClassVar[str]
     #: Name of the waveform file that it writes.
     waves_file: ClassVar[str]
+    #: Whether it wants Verilog with coverage points, see `gen.cover_points`.
+    wants_points: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._check_installed()
@@ -398,6 +412,22 @@ class Verilator(Simulator):
         assert specification is not None
         assert specification.origin is not None
         return Path(specification.origin).parent
+
+
+class CoverageVerilator(Verilator):
+    """Verilator that counts how often each bit of a signal rises and falls.
+
+    A run leaves the counts as `COVERAGE_FILE` in its folder; they name the lines of the Verilog in
+    the folder of the build.
+    """
+
+    wants_points = True
+    #: Signals of more bits are not counted, nor memories.
+    _WIDEST: ClassVar[int] = 1 << 14
+
+    def _build_arguments(self) -> list[str]:
+        widest = str(self._WIDEST)
+        return [*super()._build_arguments(), "--coverage-toggle", "--coverage-max-width", widest]
 
 
 class _Programs(runner.Runner):

