@@ -214,9 +214,11 @@ class AcceleratorBench:
         return StepResult(reported, burst, counters, bursts)
 
     async def arm(self, step: Step) -> None:
-        """Have the memory port give the error of a step, counted from a reset."""
-        if step.disturb in ("read_error", "write_error"):
+        """Reset if the step asks for it; an error of the memory port is counted from a reset."""
+        is_error = step.disturb in ("read_error", "write_error")
+        if step.resets or is_error:
             await self.reset()
+        if is_error:
             getattr(self.dut, f"{step.disturb}_at").value = step.after
             self.dut.error_response.value = int(step.response)
 

@@ -57,6 +57,8 @@ class Step:
         AXI's code of the error.
     keeps_memory : bool
         Whether all bytes of the image are kept, as they are in the end.
+    resets : bool
+        Whether it begins with a reset, as the cycle model has it; one with a bus error always does.
     """
 
     image: int = 0
@@ -64,6 +66,7 @@ class Step:
     after: int = 0
     response: Response = Response.SLVERR
     keeps_memory: bool = False
+    resets: bool = False
 
 
 @dataclass(frozen=True)

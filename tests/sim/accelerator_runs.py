@@ -7,6 +7,7 @@ import numpy as np
 from firmware_model.host.driver import Counters
 from firmware_model.host.image import Image
 from firmware_model.host.jobs import HeadJob
+from firmware_model.reference.outputs import model_outputs
 from paro.config import Config
 from sim.cosim.accelerator import AcceleratorRun, play_steps
 from sim.cosim.accelerator_scenario import Step, StepResult
@@ -15,7 +16,6 @@ from sim.cosim.simulators import get_simulator
 from sim.cycles.bursts import head_outputs
 from sim.cycles.cycle_model import Prediction
 from sim.cycles.memory import Memory
-from tests.firmware_model.host.outputs import model_outputs
 
 
 def play(

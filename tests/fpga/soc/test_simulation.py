@@ -21,16 +21,16 @@ from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.lines import TcpLine
 from firmware_model.host.link import UartBone, open_bus
 from firmware_model.layer import Layer, save_layer
+from firmware_model.reference.outputs import model_outputs
 from fpga.soc.simulation import SimulatedBoard, simulated_board
 from fpga.soc.skewed_memory import SKEWS
 from paro.config import PRESETS, ParoError
 from paro.config.board_map import BOARD_MAGIC, MEMORY_BASE, board_address
 from paro.config.registers import MAGIC, find_register
 from sim.cache import cache_folder
+from sim.verify.layers import LayerShape
 from tests.firmware_model.host.jobs import make_job
-from tests.firmware_model.host.outputs import model_outputs
 from tests.fpga.soc.proxy import proxy
-from tests.sim.inputs import LayerShape
 
 CONFIG = PRESETS["tiny"]
 #: Seconds without a byte; the board is simulated, perhaps beside other work.

@@ -12,6 +12,7 @@ import pytest
 from firmware_model.host import superblocks
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import HeadJob, Job, LayerJob
+from firmware_model.reference.outputs import model_outputs
 from paro.config import Config
 from paro.config.config import blocks_of
 from paro.config.descriptor import unpack_descriptor
@@ -23,7 +24,8 @@ from sim.cosim.work import job_work, wanted_bytes
 from sim.cycles.cycle_model import predict_accelerator
 from sim.cycles.memory import Memory
 from sim.cycles.stalls import stall_rates
-from tests.firmware_model.host.outputs import model_outputs
+from sim.verify.chains import make_chain
+from sim.verify.layers import LayerShape
 from tests.sim.accelerator_runs import (
     assert_exact,
     counters_of,
@@ -32,9 +34,8 @@ from tests.sim.accelerator_runs import (
     step_writes,
 )
 from tests.sim.cosim.test_accelerator import FEW, MIXED, check_counters, descriptor_at
-from tests.sim.cosim.test_accelerator_layers import make_chain
 from tests.sim.cosim.test_layers import odd_layers
-from tests.sim.inputs import TINY, LayerShape, Shape, make_jobs
+from tests.sim.inputs import TINY, Shape, make_jobs
 
 
 def with_rows(config: Config, rows: int) -> Config:

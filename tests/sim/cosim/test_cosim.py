@@ -32,9 +32,9 @@ from sim.cosim.simulators import get_simulator
 from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import ideal_cycles
 from sim.cycles.stalls import STREAMS, stall_rates
+from sim.verify.heads import random_capture, random_codes
 from tests.places import SHARED
 from tests.sim.cosim.checks import assert_as_predicted, assert_exact, simulate
-from tests.sim.inputs import random_capture, random_codes
 
 TINY = PRESETS["tiny"]
 

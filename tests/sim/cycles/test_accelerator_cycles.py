@@ -32,6 +32,7 @@ from sim.cycles.cycle_model import Prediction, predict_accelerator
 from sim.cycles.memory import Memory
 from sim.cycles.port_kernel import ReadKind
 from sim.cycles.stalls import CHANNELS, stall_rates
+from sim.verify.heads import random_capture
 from tests.sim.accelerator_runs import (
     assert_exact,
     counters_of,
@@ -40,15 +41,7 @@ from tests.sim.accelerator_runs import (
     predicted_writes,
     step_writes,
 )
-from tests.sim.inputs import (
-    LARGE,
-    NARROW_PORT,
-    TINY,
-    Shape,
-    make_jobs,
-    random_capture,
-    short_jobs,
-)
+from tests.sim.inputs import LARGE, NARROW_PORT, TINY, Shape, make_jobs, short_jobs
 
 FOUR, SIXTEEN = (TINY.changed(query_rows=rows) for rows in (4, 16))
 #: Runs of a few tokens, two heads; three rows of 24 blocks.
@@ -189,10 +182,10 @@ def measured(build_dir, tmp_path):
                     row_padding=4 * generator.randrange(1, 20),
                 )
             )
-        steps = [step for i in range(len(images)) for step in (Step(i), Step(i, "hard_reset", 1))]
+        steps = [Step(i, resets=True) for i in range(len(images))]
         done = play(config, images, steps, build_dir, tmp_path, memory)
         cycles = [
-            counters_of(assert_exact(done, 2 * i, expected_outputs(config, queue))).cycles
+            counters_of(assert_exact(done, i, expected_outputs(config, queue))).cycles
             for i, queue in enumerate(jobs)
         ]
         return Queues(config, memory, jobs, images, cycles)
