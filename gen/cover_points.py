@@ -19,16 +19,7 @@ from typing import Any, NamedTuple
 
 import amaranth
 from amaranth.hdl import Fragment, ResetSignal, Signal, Value
-from amaranth.hdl._ast import (
-    Assign,
-    Concat,
-    Operator,
-    Part,
-    Slice,
-    Statement,
-    Switch,
-    SwitchValue,
-)
+from amaranth.hdl import _ast as hdl_ast
 
 __all__ = ["LINE", "PointName", "add_points", "split_name"]
 
@@ -37,12 +28,14 @@ LINE, BRANCH = "line", "branch"
 #: What the name of a point begins with.
 _PREFIX = "covered"
 _LIBRARY = Path(amaranth.__file__).parent
+#: Statements and values, whose types are wrong in what is published of them.
+_AST: Any = hdl_ast
 #: Widest test whose values are counted out to learn whether its cases are all that can be.
 _COUNTED_BITS = 12
 #: A place in the source: file and line.
 _Place = tuple[str, int]
-#: Statements that mark points, and the test of an arm: it is taken, or it is not.
-_Marks = list[Statement]
+#: Statements that mark points.
+_Marks = list[Any]
 
 
 class PointName(NamedTuple):
@@ -71,21 +64,21 @@ def split_name(name: str) -> PointName | None:
     return PointName(parts[0], parts[1], int(parts[2].partition("$")[0]))
 
 
-def add_points(fragment: Fragment) -> None:
+def add_points(fragment: Any) -> None:
     """Put points into a design that is elaborated, with all its submodules of the source."""
     for part, _, _ in fragment.subfragments:
         add_points(part)
     if type(fragment) is not Fragment:
         return  # a memory or an instance
     marker = _Marker()
-    marks = [mark for statements in fragment.statements.values() for mark in marker.of(statements)]
+    marks = [mark for part in fragment.statements.values() for mark in marker.of(part)]
     if not marker.points:
         return
     fragment.add_statements("comb", *marks)
     running = ~ResetSignal("sync", allow_reset_less=True)
     for (place, said), taken in marker.points.items():
         name = ":".join(map(str, (_PREFIX, *said)))
-        point = Signal(name=name, reset_less=True, attrs={"keep": True})
+        point: Any = Signal(name=name, reset_less=True, attrs={"keep": True})
         point.src_loc = place
         fragment.add_statements("sync", point.eq(taken & running))
 
@@ -106,15 +99,15 @@ class _Marker:
     def _of(self, statements: Any) -> _Marks:
         marks: _Marks = []
         for statement in statements:
-            if isinstance(statement, Assign):
+            if isinstance(statement, _AST.Assign):
                 marks += self._mark(statement.src_loc, PointName(LINE))
                 marks += self._values(statement.rhs, set())
-            elif isinstance(statement, Switch):
+            elif isinstance(statement, _AST.Switch):
                 marks += self._values(statement.test, set())
                 marks += self._choice(statement)
         return marks
 
-    def _choice(self, switch: Switch) -> _Marks:
+    def _choice(self, switch: Any) -> _Marks:
         """Marks of an ``If``, a ``Switch`` or an ``FSM``."""
         is_if = all(
             patterns is None or patterns == (_pattern_of_if(index, len(switch.test)),)
@@ -131,7 +124,7 @@ class _Marker:
         if not _is_complete([patterns for patterns, _, _ in switch.cases], len(switch.test)):
             marks = self._branch(switch.src_loc, "else" if is_if else "none")
             cases.append((None, marks, None))
-        return [Switch(switch.test, cases, src_loc=switch.src_loc)]
+        return [_AST.Switch(switch.test, cases, src_loc=switch.src_loc)]
 
     def _branch(self, place: Any, arm: str) -> _Marks:
         """Mark of an arm; those of one line are told apart by their order in their domain."""
@@ -139,12 +132,12 @@ class _Marker:
         self._switches[place, arm] = copy + 1
         return self._mark(place, PointName(BRANCH, arm, copy))
 
-    def _values(self, value: Value, seen: set[int]) -> _Marks:
+    def _values(self, value: Any, seen: set[int]) -> _Marks:
         """Marks of the choices in a value, each once."""
         if id(value) in seen:
             return []
         seen.add(id(value))
-        if not isinstance(value, SwitchValue):
+        if not isinstance(value, _AST.SwitchValue):
             return [mark for part in _parts(value) for mark in self._values(part, seen)]
         marks = self._values(value.test, seen)
         cases: list[Any] = []
@@ -156,7 +149,7 @@ class _Marker:
             name = PointName(BRANCH, arm, objects.index(id(value)))
             inner = [*self._mark(value.src_loc, name), *self._values(chosen, seen)]
             cases.append((patterns, inner, None))
-        return [*marks, Switch(value.test, cases, src_loc=value.src_loc)]
+        return [*marks, _AST.Switch(value.test, cases, src_loc=value.src_loc)]
 
     def _mark(self, place: Any, name: PointName) -> _Marks:
         if place is None or Path(place[0]).is_relative_to(_LIBRARY):
@@ -194,14 +187,14 @@ def _is_complete(cases: list[tuple[str, ...] | None], width: int) -> bool:
     )
 
 
-def _parts(value: Value) -> Iterator[Value]:
+def _parts(value: Any) -> Iterator[Value]:
     """Values that a value is made of."""
-    if isinstance(value, Operator):
+    if isinstance(value, _AST.Operator):
         yield from value.operands
-    elif isinstance(value, Slice):
+    elif isinstance(value, _AST.Slice):
         yield value.value
-    elif isinstance(value, Part):
+    elif isinstance(value, _AST.Part):
         yield value.value
         yield value.offset
-    elif isinstance(value, Concat):
+    elif isinstance(value, _AST.Concat):
         yield from value.parts
