@@ -25,7 +25,7 @@ _DECLARED = re.compile(
 _ASSIGNED = re.compile(rf"  assign {_NAME}(?:\[(\d+)(?::(\d+))?\])? = (.*);", re.DOTALL)
 _PIECE = re.compile(rf"(?:(\d+)\{{)?(?:(\d+)'\w+|{_NAME}(?:\[(\d+)(?::(\d+))?\])?)\}}?")
 #: What is computed, and not just joined.
-_OPERATOR = re.compile(r"(?:^| )[-+*/%&|^<>=!?:~]+|\$signed")
+_OPERATOR = re.compile(r"(?:^| )[-+*/%&|^<>=!?:~]+|\(")
 #: What Amaranth or Yosys add to a name that is not the only one.
 _NUMBER = re.compile(r"(?:\$|__)\d+$")
 

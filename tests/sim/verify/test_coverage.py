@@ -105,7 +105,7 @@ def test_copies_of_a_loop_are_told_apart(hits):
 
 def test_lines_are_those_with_assignments(hits):
     source = (ROOT / FILE).read_text().splitlines()
-    wanted = {n for n, line in enumerate(source, 1) if ".eq(" in line or "m.next" in line}
+    wanted = {n for n, line in enumerate(source, 1) if ".eq(" in line}
     assert lines(hits["loud"]).keys() == wanted
     assert all(lines(hits["loud"]).values())
     assert not lines(hits["quiet"])[line_of("self.y.eq(self.y + 1)")]
@@ -113,15 +113,9 @@ def test_lines_are_those_with_assignments(hits):
 
 
 def test_bits_that_rise_and_fall(hits):
-    assert (
-        toggles(hits["quiet"], "a")
-        == {
-            **{f"{bit} {change}": False for bit in (1, 2) for change in ("rises", "falls")},
-            **{"0 rises": False, "3 rises": True, "3 falls": False},
-            **{"0 falls": False},
-        }
-        or toggles(hits["quiet"], "a")["3 rises"]
-    )
+    changes = toggles(hits["quiet"], "a")
+    assert len(changes) == 8
+    assert (changes["3 rises"], changes["3 falls"], changes["1 rises"]) == (True, True, False)
     assert all(toggles(merge(hits.values()), "flags").values())
 
 
