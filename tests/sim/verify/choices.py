@@ -35,8 +35,10 @@ class Choices(wiring.Component):
             with m.If(flag):
                 m.d.sync += copy.eq(self.a[2])
         with m.FSM():
-            with m.State("first"), m.If(self.a == 15):
-                m.next = "second"
+            with m.State("first"):
+                m.d.comb += self.z[0].eq(self.a[0])
+                with m.If(self.a == 15):
+                    m.next = "second"
             with m.State("second"):
                 m.d.comb += self.z.eq(Cat(copies))
         return m
