@@ -87,8 +87,6 @@ class Simulator(ABC):
     name: ClassVar[str]
     #: Name of the waveform file that it writes.
     waves_file: ClassVar[str]
-    #: Whether it wants Verilog with coverage points, see `gen.cover_points`.
-    wants_points: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._check_installed()
@@ -421,7 +419,6 @@ class CoverageVerilator(Verilator):
     the folder of the build.
     """
 
-    wants_points = True
     #: Signals of more bits are not counted, nor memories.
     _WIDEST: ClassVar[int] = 1 << 14
 

@@ -18,7 +18,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from pydantic import TypeAdapter, ValidationError
 import gen
 from gen.cover_points import BRANCH, LINE, split_name
 from paro.config import ParoError, files
+from sim.cosim.session import Session
+from sim.cosim.simulators import COVERAGE_FILE, CoverageVerilator
+from sim.cosim.verilog import kept_verilog
 from sim.verify.source_signals import SourceSignal, read_signals
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "Exclusion",
     "Hits",
     "Point",
+    "coverage_session",
     "load_exclusions",
     "merge",
     "read_coverage",
@@ -89,6 +93,18 @@ class Hits:
     constant: frozenset[Point] = frozenset()
 
 
+def coverage_session(build_dir: Path, run_dir: Path) -> Session:
+    """Session whose simulations leave `COVERAGE_FILE` in ``run_dir``.
+
+    Raises
+    ------
+    ParoError
+        If Verilator is missing.
+    """
+    verilog = partial(kept_verilog, points=True)
+    return Session(CoverageVerilator(), build_dir, run_dir, make_verilog=verilog)
+
+
 def merge(hits: Iterable[Hits]) -> Hits:
     """Join what several runs had."""
     counts: dict[Point, int] = {}
@@ -105,19 +121,20 @@ def merge(hits: Iterable[Hits]) -> Hits:
     return Hits(counts, frozenset(constant))
 
 
-def read_coverage(path: Path) -> Hits:
+def read_coverage(run_dir: Path) -> Hits:
     """Read what a run left, while the folder of its build is there.
 
     Parameters
     ----------
-    path : Path
-        `sim.cosim.simulators.COVERAGE_FILE` of a run.
+    run_dir : Path
+        Of a session as of `coverage_session`.
 
     Raises
     ------
     ParoError
         If there is none, or its Verilog is no more.
     """
+    path = run_dir / COVERAGE_FILE
     files.check_file(path, "coverage")
     counts: dict[Point, int] = {}
     constant: set[Point] = set()

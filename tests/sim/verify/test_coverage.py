@@ -9,7 +9,7 @@ import pytest
 
 from gen.verilog import convert
 from paro.config import ParoError
-from sim.cosim.simulators import COVERAGE_FILE, CoverageVerilator
+from sim.cosim.simulators import CoverageVerilator
 from sim.verify.coverage import (
     CoverageReport,
     Exclusion,
@@ -48,7 +48,7 @@ def hits(build_dir, tmp_path_factory) -> dict[str, Hits]:
             folder: Path = tmp_path_factory.mktemp(name)
             (folder / "inputs.json").write_text(json.dumps(inputs))
             simulator.run(build, "tests.sim.verify.coverage_bench", folder)
-            found[name] = read_coverage(folder / COVERAGE_FILE)
+            found[name] = read_coverage(folder)
     return found
 
 
