@@ -125,7 +125,7 @@ def _lint(settings: Settings, progress: Progress) -> dict[str, Any]:
     settings.folder.mkdir(parents=True, exist_ok=True)
     for top in settings.tops:
         path = settings.folder / f"{top}.v"
-        path.write_text(kept_verilog(settings.config, top, settings.build_dir))
+        path.write_text(kept_verilog(settings.config, top, settings.build_dir, contracts=False))
         for name in SIMULATORS:
             try:
                 get_simulator(name).lint(path, module_name(settings.config, top))
