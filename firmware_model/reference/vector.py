@@ -41,7 +41,10 @@ __all__ = [
     "Norm",
     "Rotation",
     "activate",
+    "activation_segments",
     "add",
+    "lane_pass",
+    "leading_one",
     "make_constants",
     "make_norm",
     "make_rotation",
@@ -50,6 +53,7 @@ __all__ = [
     "partners",
     "quantize_channels",
     "quantize_tokens",
+    "reciprocal_root",
     "rotate",
     "scale",
     "to_words",
@@ -212,17 +216,17 @@ def partners(channels: int, pairing: Pairing) -> torch.Tensor:
 
 def scale(words: torch.Tensor, constants: Constants) -> torch.Tensor:
     """``rshift(x * k, s) + b`` of each channel."""
-    return _pass(words, constants.factor, constants.shift, constants.offset)
+    return lane_pass(words, constants.factor, constants.shift, constants.offset)
 
 
 def add(words: torch.Tensor, constants: Constants, base: torch.Tensor) -> torch.Tensor:
     """``base + rshift(x * k, s)``, words in the unit of ``base``; offsets are not used."""
-    return _pass(words, constants.factor, constants.shift, base)
+    return lane_pass(words, constants.factor, constants.shift, base)
 
 
 def multiply(words: torch.Tensor, others: torch.Tensor, shift: int) -> torch.Tensor:
     """``rshift(x * z, shift)``."""
-    return _pass(words, others, shift, 0)
+    return lane_pass(words, others, shift, 0)
 
 
 def normalize(words: torch.Tensor, norm: Norm) -> torch.Tensor:
@@ -235,8 +239,8 @@ def normalize(words: torch.Tensor, norm: Norm) -> torch.Tensor:
     distance = 2 * groups - middle
     squares = distance.square().sum(dim=2, keepdim=True) + norm.epsilon
     check_width("sum of squares of a norm", squares, SQUARES_BITS + 1)
-    half, reciprocal = _root(squares)
-    return _pass(distance, reciprocal, ROOT_BITS + half - norm.places, 0).flatten(1)
+    half, reciprocal = reciprocal_root(squares)
+    return lane_pass(distance, reciprocal, ROOT_BITS + half - norm.places, 0).flatten(1)
 
 
 def activate(words: torch.Tensor, kind: Activation, places: int) -> torch.Tensor:
@@ -250,14 +254,14 @@ def activate(words: torch.Tensor, kind: Activation, places: int) -> torch.Tensor
     low, high = ACTIVATION_PLACES
     if not low <= places <= high:
         raise ParoError(f"an activation of {places} places is not legal; legal: {low} to {high}")
-    base, slope = _activation_table(kind)
+    base, slope = activation_segments(kind)
     distance = (words.abs() << (ACTIVATION_FRAC - places)).clamp(
         max=ACTIVATION_END << ACTIVATION_FRAC
     )
     segment = distance >> ACTIVATION_REST_BITS
     rest = distance & ((1 << ACTIVATION_REST_BITS) - 1)
     offset = words.clamp(min=0) + rounding_shift(base[segment], ACTIVATION_TABLE_FRAC - places)
-    return _pass(
+    return lane_pass(
         rest, slope[segment], ACTIVATION_TABLE_FRAC + ACTIVATION_REST_BITS - places, offset
     )
 
@@ -279,9 +283,9 @@ def rotate(
     channels = rotation.cos.shape[1]
     heads = words.unflatten(1, (-1, channels))
     added = 0 if offset is None else offset.unflatten(0, (-1, channels))
-    straight = _pass(heads, rotation.cos.unsqueeze(1), ROTATION_FRAC, added)
+    straight = lane_pass(heads, rotation.cos.unsqueeze(1), ROTATION_FRAC, added)
     crossed = heads[..., partners(channels, rotation.pairing)]
-    return _pass(crossed, rotation.sin.unsqueeze(1), ROTATION_FRAC, straight).flatten(1)
+    return lane_pass(crossed, rotation.sin.unsqueeze(1), ROTATION_FRAC, straight).flatten(1)
 
 
 def quantize_tokens(
@@ -327,20 +331,20 @@ def quantize_tokens(
     else:
         mantissa = (-(-largest >> -places)).clamp(1, 2**bits - 1)
         reached = mantissa << -places
-    exponent = _exponent(reached)
+    exponent = leading_one(reached)
     factor = (OPERAND_MAX << (exponent + QUANTIZE_FRAC)) // reached
-    x8 = _pass(groups, factor, exponent + QUANTIZE_FRAC, 0, OPERAND_MAX)
+    x8 = lane_pass(groups, factor, exponent + QUANTIZE_FRAC, 0, OPERAND_MAX)
     return x8.flatten(1).to(torch.int8), mantissa.squeeze(2).int()
 
 
 def quantize_channels(words: torch.Tensor, constants: Constants) -> torch.Tensor:
     """INT8 with a scale for each channel: int8 [tokens, channels]."""
-    return _pass(words, constants.factor, constants.shift, constants.offset, OPERAND_MAX).to(
+    return lane_pass(words, constants.factor, constants.shift, constants.offset, OPERAND_MAX).to(
         torch.int8
     )
 
 
-def _pass(
+def lane_pass(
     left: torch.Tensor,
     right: torch.Tensor,
     shift: torch.Tensor | int,
@@ -357,9 +361,9 @@ def _pass(
     return (shifted + added).clamp(-largest, largest)
 
 
-def _root(squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def reciprocal_root(squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Half the exponent of a sum of squares, and the reciprocal of its root's mantissa."""
-    half = _exponent(squares) >> 1
+    half = leading_one(squares) >> 1
     one = ROOT_BITS - 1
     places = 2 * (one - half)
     aligned = torch.where(
@@ -372,13 +376,13 @@ def _root(squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return half, ((1 << (2 * one + 1)) // root).clamp(max=2**ROOT_BITS - 1)
 
 
-def _exponent(values: torch.Tensor) -> torch.Tensor:
+def leading_one(values: torch.Tensor) -> torch.Tensor:
     """Exponent of the leading one of positive integers below 2**53."""
     return torch.frexp(values.double()).exponent.long() - 1
 
 
 @cache
-def _activation_table(kind: Activation) -> tuple[torch.Tensor, torch.Tensor]:
+def activation_segments(kind: Activation) -> tuple[torch.Tensor, torch.Tensor]:
     """Bases and slopes, one segment of zeros after the last."""
     base, slope = torch.tensor([*activation_table(kind), (0, 0)]).T
     return base, slope

@@ -62,6 +62,7 @@ class HarnessMemory:
         self._dut, self._size, self._word = dut, size, word
         dut.memory_load.value = dut.memory_save.value = 0
         dut.memory_words.value = size // word
+        dut.memory_base.value = 0
 
     async def read(self, address: int, count: int) -> bytes:
         """Read bytes from any address on."""
@@ -149,8 +150,11 @@ class AcceleratorBench:
         self.memory = HarnessMemory(dut, scenario.memory_bytes, word)
         self.registers: Any = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
         self.driver = Driver(CocotbTransport(self.registers, self.memory))
+        self.word = word
         #: Lines of `BURSTS_FILE` before this step.
         self.bursts_before = 0
+        #: Bursts of the last step of each image that ended.
+        self.ended: dict[int, dict[str, list[tuple[int, int]]]] = {}
         seed = scenario.stall_seed
         dut.latency_low.value = scenario.latency_low
         dut.latency_span.value = scenario.latency_span
@@ -210,15 +214,29 @@ class AcceleratorBench:
             data = after[image.base : image.base + len(image.data)]
             Path(memory_file(number)).write_bytes(data.tobytes())
         counters = await driver.counters()
-        bursts = self.bursts() if self.scenario.keeps_bursts else {}
+        bursts = self.ended[step.image] = self.bursts()
+        if not self.scenario.keeps_bursts:
+            bursts = {}
         return StepResult(reported, burst, counters, bursts)
 
     async def arm(self, step: Step) -> None:
-        """Have the memory port give the error of a step, counted from a reset."""
-        if step.disturb in ("read_error", "write_error"):
+        """Reset if the step asks for it; an error of the memory port is counted from a reset."""
+        is_error = step.disturb in ("read_error", "write_error")
+        if step.resets or is_error:
             await self.reset()
-            getattr(self.dut, f"{step.disturb}_at").value = step.after
+        if is_error:
+            getattr(self.dut, f"{step.disturb}_at").value = self.error_at(step)
             self.dut.error_response.value = int(step.response)
+
+    def error_at(self, step: Step) -> int:
+        """Number of the beat, or response, that shall be an error."""
+        is_read, before = step.disturb == "read_error", 0
+        bursts = self.ended.get(step.image, {}).get("read" if is_read else "write", [])
+        for address, beats in bursts:
+            if step.address is not None and 0 <= step.address - address < beats * self.word:
+                return before + 1 + (step.address - address) // self.word * is_read
+            before += beats if is_read else 1
+        return step.after
 
     async def work(self, image: Image, step: Step) -> AcceleratorError | None:
         """Wait for the end of a queue that was started; returns the error that is reported.
@@ -256,7 +274,7 @@ class AcceleratorBench:
         """Address of the burst whose beat (read) or response (write) became an error."""
         if step.disturb not in ("read_error", "write_error"):
             return None
-        number = step.after
+        number = self.error_at(step)
         for address, beats in self.bursts()[step.disturb.removesuffix("_error")]:
             number -= beats if step.disturb == "read_error" else 1
             if number <= 0:

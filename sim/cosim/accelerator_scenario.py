@@ -57,6 +57,11 @@ class Step:
         AXI's code of the error.
     keeps_memory : bool
         Whether all bytes of the image are kept, as they are in the end.
+    resets : bool
+        Whether it begins with a reset, as the cycle model has it; one with a bus error always does.
+    address : int, optional
+        The error is of the beat (response) that first moved this byte in the last step of the same
+        image that ended; of number ``after`` if none did.
     """
 
     image: int = 0
@@ -64,6 +69,8 @@ class Step:
     after: int = 0
     response: Response = Response.SLVERR
     keeps_memory: bool = False
+    resets: bool = False
+    address: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ import numpy as np
 from firmware_model.host.driver import Counters
 from firmware_model.host.image import Image
 from firmware_model.host.jobs import HeadJob
+from firmware_model.reference.outputs import model_outputs
 from paro.config import Config
 from sim.cosim.accelerator import AcceleratorRun, play_steps
 from sim.cosim.accelerator_scenario import Step, StepResult
 from sim.cosim.session import Session
 from sim.cosim.simulators import get_simulator
-from sim.cycles.bursts import head_outputs
-from sim.cycles.cycle_model import Prediction
 from sim.cycles.memory import Memory
-from tests.firmware_model.host.outputs import model_outputs
 
 
 def play(
@@ -58,16 +56,6 @@ def assert_outputs(done: AcceleratorRun, number: int, expected: list[np.ndarray]
 def step_writes(step: StepResult) -> list[tuple[int, int]]:
     """Address and beats of each burst that a step wrote, in order."""
     return [(address, beats) for address, beats in step.bursts["write"]]
-
-
-def predicted_writes(config: Config, image: Image, prediction: Prediction) -> list[tuple[int, int]]:
-    """The same as the cycle model has it: rows in the order in which they end."""
-    bursts = []
-    for head, ends in enumerate(prediction.row_ends):
-        outputs = head_outputs(config, image, head)
-        for row in np.argsort(ends).tolist():
-            bursts += outputs.row_bursts(row)
-    return bursts
 
 
 def counters_of(step: StepResult) -> Counters:

@@ -1,19 +1,14 @@
-"""Configurations, captures, block codes and heads that simulations compute."""
+"""Configurations that simulations share, and heads that they compute."""
 
 import dataclasses
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
-from firmware_model.capture import Capture
-from firmware_model.host.jobs import HeadJob, LayerJob
-from firmware_model.reference.jobs import head_job, layer_job
-from firmware_model.reference.linear import fit_outputs, quantize_inputs, quantize_weights
+from firmware_model.host.jobs import HeadJob
+from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import Config
-from paro.config.formats import CODE_BITS
+from sim.verify.heads import random_capture, random_codes
 
 TINY = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=64)
 #: An operand's beat is wider than the memory port.
@@ -25,43 +20,6 @@ LARGE = (
     Config(rows=4, cols=16, block=32, head_dim=128, axi_bits=512),
     Config(rows=4, cols=4, block=16, head_dim=256, axi_bits=128),
 )
-#: Share of blocks with code 0, 1, 2, 3 for some mean widths.
-SHARES = {
-    8.0: (0.0, 0.0, 0.0, 1.0),
-    4.8: (0.15, 0.15, 0.25, 0.45),
-    3.0: (0.35, 0.2, 0.25, 0.2),
-    2.0: (0.5, 0.25, 0.125, 0.125),
-}
-
-
-def random_capture(tokens: int, head_dim: int, seed: int, heads: int = 2) -> Capture:
-    """Attention that is neither flat nor one-hot; three prefix tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    q, k, v = torch.randn(3, heads, tokens, head_dim, generator=generator).unbind()
-    return Capture(
-        path=Path("random"),
-        q=2.5 * q,
-        k=k + 0.5,
-        v=v - 0.25,
-        grid=(1, 1, tokens - 3),
-        prefix_tokens=3,
-        scale=head_dim**-0.5,
-        source="random",
-        digest="0" * 64,
-        model="0" * 64,
-    )
-
-
-def random_codes(blocks: int, mean_bits: float, seed: int) -> torch.Tensor:
-    """Codes whose width is about ``mean_bits`` in the mean, with a live block in every row."""
-    generator = torch.Generator().manual_seed(seed)
-    shares = torch.tensor(SHARES[mean_bits])
-    assert abs(float(shares @ torch.tensor(CODE_BITS).float()) - mean_bits) < 0.3
-    codes = shares.multinomial(blocks * blocks, True, generator=generator).reshape(blocks, blocks)
-    dead = (codes == 0).all(dim=1)
-    columns = torch.randint(blocks, (blocks,), generator=generator)
-    codes[dead, columns[dead]] = 1
-    return codes.to(torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -87,40 +45,6 @@ class Shape:
         codes = random_codes(config.blocks_of(tokens), self.mean_bits, seed)
         head = quantize_head(capture, 0, order, config)
         return head_job(capture, head, codes, self.rows)
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """A linear layer of any size.
-
-    ``codes``: of all tiles, or None for any, 0 included. ``outliers``: some input channels are a
-    hundred times the others, as in vision transformers, and the tokens' scales differ as much.
-    """
-
-    tokens: int
-    inputs: int
-    outputs: int
-    codes: int | None = None
-    outliers: bool = False
-    biased: bool = True
-
-    def job(self, config: Config, seed: int) -> LayerJob:
-        generator = torch.Generator().manual_seed(seed)
-
-        def normal(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, generator=generator)
-
-        x, weight = normal(self.tokens, self.inputs), normal(self.outputs, self.inputs)
-        if self.outliers:
-            x[:, ::7] *= 100
-            x *= torch.exp(2 * normal(self.tokens, 1))
-        shape = (config.blocks_of(self.outputs), -(-self.inputs // config.head_dim))
-        codes = torch.randint(0, 4, shape, generator=generator).byte()
-        if self.codes is not None:
-            codes.fill_(self.codes)
-        bias = 10 * normal(self.outputs) if self.biased else None
-        inputs, weights = quantize_inputs(x), quantize_weights(weight, codes)
-        return layer_job(inputs, weights, fit_outputs(inputs, weights, bias, config))
 
 
 def make_jobs(config: Config, shapes: tuple[Shape, ...], seed: int) -> list[HeadJob]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from firmware_model.host.image import Image, place_jobs
+from firmware_model.reference.outputs import model_outputs
 from tests.firmware_model.host.jobs import make_job
-from tests.firmware_model.host.outputs import model_outputs
 from tests.firmware_model.host.runs import TINY
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from firmware_model.host.jobs import HeadJob, HeadOperands
+from firmware_model.reference.outputs import model_outputs
 from paro.config import Config
 from paro.config.registers import START_CAUSES, WINDOWS, Cause, find_register, window_name
-from tests.firmware_model.host.outputs import model_outputs
 
 
 class StandIn:

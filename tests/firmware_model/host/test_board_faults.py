@@ -14,12 +14,12 @@ from firmware_model.host.driver import run_sync
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.lines import LinkFault, SerialLine
 from firmware_model.host.link import RemoteBus, UartBone, open_bus
+from firmware_model.reference.outputs import model_outputs
 from paro.config import ParoError
 from paro.config.board_map import BOARD_VERSION, MEMORY_BASE, board_address
 from paro.config.registers import find_register
 from tests.firmware_model.host.board_model import FAULTS, BoardModel, ModelLine
 from tests.firmware_model.host.jobs import make_job
-from tests.firmware_model.host.outputs import model_outputs
 from tests.firmware_model.host.runs import MEMORY, SILENCE, TINY, run
 
 

@@ -17,6 +17,7 @@ from firmware_model.host.driver import AcceleratorError, Driver, run_sync
 from firmware_model.host.image import Image, load_image, order_axes, place_jobs, save_image
 from firmware_model.host.jobs import LayerJob
 from firmware_model.host.tasks import Buffer, Columns, Task
+from firmware_model.reference.outputs import model_outputs
 from paro.config import PRESETS, Config, ParoError
 from paro.config.descriptor import DESCRIPTOR, pack_descriptor, unpack_descriptor
 from paro.config.registers import (
@@ -27,7 +28,6 @@ from paro.config.registers import (
     window_name,
 )
 from tests.firmware_model.host.jobs import make_job
-from tests.firmware_model.host.outputs import model_outputs
 from tests.firmware_model.host.standin import StandIn
 from tests.places import ROOT
 

@@ -10,6 +10,8 @@ from firmware_model.host.image import Image, order_axes
 from firmware_model.host.jobs import HeadJob, LayerJob
 from firmware_model.host.tasks import Task
 from firmware_model.host.vector_job import VectorJob
+from firmware_model.reference.outputs import model_outputs
+from firmware_model.reference.passes import run_passes
 from paro.config import Config
 from paro.config.descriptor import DESCRIPTOR_BYTES, DescriptorField, unpack_descriptor
 from paro.config.vector_program import (
@@ -17,8 +19,6 @@ from paro.config.vector_program import (
     PASS,
     SLOT_BYTES,
 )
-from tests.firmware_model.host.outputs import model_outputs
-from tests.firmware_model.models.pass_model import run_passes
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,20 +21,20 @@ from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.lines import TcpLine
 from firmware_model.host.link import UartBone, open_bus
 from firmware_model.layer import Layer, save_layer
+from firmware_model.reference.outputs import model_outputs
 from fpga.soc.simulation import SimulatedBoard, simulated_board
 from fpga.soc.skewed_memory import SKEWS
 from paro.config import PRESETS, ParoError
 from paro.config.board_map import BOARD_MAGIC, MEMORY_BASE, board_address
 from paro.config.registers import MAGIC, find_register
 from sim.cache import cache_folder
+from sim.verify.layers import LayerShape
 from tests.firmware_model.host.jobs import make_job
-from tests.firmware_model.host.outputs import model_outputs
 from tests.fpga.soc.proxy import proxy
-from tests.sim.inputs import LayerShape
 
 CONFIG = PRESETS["tiny"]
 #: Seconds without a byte; the board is simulated, perhaps beside other work.
-SILENCE = 120.0
+SILENCE = 240.0
 #: Clocks of a byte on the simulated line.
 BYTE = 4 * 10
 
@@ -226,7 +226,8 @@ def test_litex_client(server: str, queue) -> None:
     """LiteX's own server and client, unchanged, and our driver through them."""
     from litex.tools.litex_client import RemoteClient
 
-    open_bus(server, silence=SILENCE).recover()  # the server has started
+    with closing(open_bus(server, silence=SILENCE)) as bus:
+        bus.recover()  # the server has started
     client = RemoteClient("127.0.0.1", int(server.split(":")[-1]))
     client.open()
     client.socket.settimeout(SILENCE)
@@ -256,7 +257,7 @@ def test_faults_on_the_line(kind: str, rate: float, board: SimulatedBoard, queue
     with proxy(board.device, seed, {kind: rate}) as between:
         refused = None
         try:
-            faults = run_queue(between.device, queue, silence=3.0)
+            faults = run_queue(between.device, queue, silence=10.0)
         except ParoError as error:
             refused = str(error)
         else:
@@ -283,7 +284,7 @@ def test_a_reset_in_mid_run(part: float, board: SimulatedBoard, queue, seed: int
     place = int(part * (len(image.data) + outputs))
     with proxy(board.device, seed, {}) as between:
         between.presses, between.press = [place], board.press_reset
-        faults = run_queue(between.device, queue, silence=10.0)
+        faults = run_queue(between.device, queue, silence=30.0)
         assert between.happened["reset"] == 1
     assert faults
     assert run_queue(board.device, queue) == []

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from firmware_model.host.jobs import Job
+from firmware_model.reference.outputs import model_outputs
 from paro.config import Config
 from sim.cosim.core import CoreTarget
 from sim.cosim.session import Session
 from sim.cosim.simulators import get_simulator
 from sim.cosim.target import Simulation, Target
-from tests.firmware_model.host.outputs import model_outputs
 
 
 def simulate(

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from firmware_model.host.jobs import Job
+from firmware_model.reference.outputs import model_outputs
 from paro.config import Config
 from sim.cosim.export import Work, export
 from sim.cosim.simulators import Verilator
-from tests.firmware_model.host.outputs import model_outputs
-from tests.sim.inputs import LayerShape, Shape
+from sim.verify.layers import LayerShape
+from tests.sim.inputs import Shape
 
 #: A head with text and partial blocks, then a layer with an odd number of outputs.
 HEAD = Shape((3, 4, 5), (5, 2), mean_bits=3.0)

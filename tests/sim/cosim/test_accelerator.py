@@ -14,15 +14,16 @@ from firmware_model.calibration.goal import Goal
 from firmware_model.capture import load_capture
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import HeadJob
+from firmware_model.host.tasks import Task
 from firmware_model.reference.jobs import head_job
 from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS, Config
-from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
-from paro.config.registers import STAGES, Cause
+from paro.config.registers import Cause
 from rtl.bus.axi_lite import Response
 from sim.cosim.accelerator_scenario import BusError, Step, StepResult
-from sim.cosim.work import ideal_cycles, wanted_bytes
 from sim.cycles.memory import Memory
+from sim.verify.checks import counters_wrong
+from sim.verify.images import changed, owners, with_empty_row
 from tests.sim.accelerator_runs import (
     assert_exact,
     assert_outputs,
@@ -52,32 +53,8 @@ FEW = (
 )
 
 
-def check_counters(config: Config, jobs: list[HeadJob], step: StepResult) -> None:
-    """Check counters against the work and against the bursts that the memory saw."""
-    counters, beat_bytes = counters_of(step), config.axi_bits // 8
-    assert counters.heads_done == len(jobs)
-    assert step.bursts.keys() == {"read", "write"}
-    for direction, bursts in step.bursts.items():
-        assert getattr(counters, f"{direction}_bursts") == len(bursts) > 0
-        assert getattr(counters, f"{direction}_beats") == sum(beats for _, beats in bursts)
-    for direction, wanted in wanted_bytes(config, jobs).items():
-        moved = beat_bytes * getattr(counters, f"{direction}_beats")
-        bursts = getattr(counters, f"{direction}_bursts")
-        assert wanted <= moved, direction
-        if direction == "write":
-            assert moved <= wanted + 2 * beat_bytes * bursts
-    stages = counters.stages
-    assert all(sum(stages[stage].values()) <= counters.cycles for stage in STAGES)
-    array = stages["qk"]["busy"] + stages["pv"]["busy"]
-    ideal = sum(ideal_cycles(config, job) for job in jobs)
-    # A partial block takes the array as long as a whole one.
-    whole = not any(
-        job.head.tokens % config.block
-        and (len(job.codes) - 1 in job.rows(config) or job.codes[list(job.rows(config)), -1].any())
-        for job in jobs
-    )
-    assert array == ideal if whole else array > ideal
-    assert counters.cycles > array
+def assert_counters(config: Config, image: Image, jobs: list[HeadJob], step: StepResult) -> None:
+    assert not list(counters_wrong(config, image, jobs, step))
 
 
 CONFIGS = [
@@ -130,43 +107,14 @@ def test_bit_exact(config, shapes, simulator, memory, build_dir, tmp_path, seed)
     )
     for number, jobs in enumerate((separate, together)):
         step = assert_exact(done, number, expected_outputs(config, jobs))
-        check_counters(config, jobs, step)
+        assert_counters(config, images[number], jobs, step)
 
 
-def descriptor_at(image: Image, index: int) -> int:
-    """Offset of a descriptor in the image's bytes."""
-    return image.queue_base - image.base + index * DESCRIPTOR_BYTES
-
-
-def changed(image: Image, index: int, **values: int) -> Image:
-    """Image with other values in a descriptor, legal or not."""
-    start = descriptor_at(image, index)
-    word = int.from_bytes(image.data[start : start + DESCRIPTOR_BYTES], "little")
-    for field in DESCRIPTOR:
-        if field.name in values:
-            mask = (1 << field.width) - 1
-            assert 0 <= values[field.name] <= mask
-            word = word & ~(mask << field.offset) | values[field.name] << field.offset
-    data = bytearray(image.data)
-    data[start : start + DESCRIPTOR_BYTES] = word.to_bytes(DESCRIPTOR_BYTES, "little")
-    return dataclasses.replace(image, data=bytes(data))
-
-
-def place_of(image: Image, address: int) -> tuple[int, str]:
-    """Head, and what of it begins at or before an address of an image of separate arrays."""
-    starts = [
-        (image.queue_base + index * DESCRIPTOR_BYTES, index, "descriptor")
-        for index in range(len(image.outputs))
-    ]
-    for index in range(len(image.outputs)):
-        values = unpack_descriptor(image.data[descriptor_at(image, index) :])
-        starts += [
-            (value, index, name.removesuffix("_address"))
-            for name, value in values.items()
-            if name.endswith("_address")
-        ]
-    _, head, name = max(start for start in starts if start[0] <= address)
-    return head, name
+def place_of(image: Image, jobs: list[HeadJob], address: int, direction: str) -> tuple[int, str]:
+    """Head, and what of it a burst is that begins at an address of an image of separate arrays."""
+    tasks = [Task(job) for job in jobs]
+    (place,) = owners(TINY, image, tasks, address, direction).items()
+    return place
 
 
 #: Small heads whose beats are few; two rows, so that codes, Q and O are read or written again.
@@ -193,7 +141,8 @@ def play_error(
         step = done.steps[2 * number]
         assert step.error is not None
         assert step.disturbed_burst is not None
-        place = place_of(image, step.disturbed_burst)
+        direction = disturb.removesuffix("_error")
+        place = place_of(image, jobs, step.disturbed_burst, direction)
         told = (step.error.cause, step.error.head, step.error.address)
         expected_error = (disturb.upper(), place[0], step.disturbed_burst)
         assert told == expected_error, f"{disturb} in beat {beat}, {place}"
@@ -212,7 +161,9 @@ def test_errors_in_every_kind_of_data(build_dir, tmp_path, seed):
     image = place_jobs(TINY, jobs, 0x10000)
     memory, folders = Memory(), (build_dir, tmp_path)
     bursts = play(TINY, [image], [Step()], *folders, memory).steps[0].bursts["read"]
-    kinds = [place_of(image, address)[1] for address, beats in bursts for _ in range(beats)]
+    kinds = [
+        place_of(image, jobs, address, "read")[1] for address, beats in bursts for _ in range(beats)
+    ]
     chosen = {
         kind: generator.choice([i for i, name in enumerate(kinds, 1) if name == kind])
         for kind in kinds
@@ -232,7 +183,7 @@ def test_errors_where_heads_meet(disturb, build_dir, tmp_path, seed):
     memory, folders = Memory((1, 60)), (build_dir, tmp_path)
     bursts = play(TINY, [image], [Step()], *folders, memory).steps[0].bursts[direction]
     heads = [
-        place_of(image, address)[0]
+        place_of(image, jobs, address, direction)[0]
         for address, beats in bursts
         for _ in range(beats if direction == "read" else 1)
     ]
@@ -250,10 +201,10 @@ def test_errors_when_many_heads_are_under_way(disturb, build_dir, tmp_path, seed
     image = place_jobs(TINY, jobs, 0x10000)
     memory, folders = Memory((150, 150)), (build_dir, tmp_path)
     step = play(TINY, [image], [Step()], *folders, memory).steps[0]
-    check_counters(TINY, jobs, step)
+    assert_counters(TINY, image, jobs, step)
     bursts = step.bursts[direction]
     places = [
-        place_of(image, address)
+        place_of(image, jobs, address, direction)
         for address, beats in bursts
         for _ in range(beats if direction == "read" else 1)
     ]
@@ -335,11 +286,7 @@ def test_queues_that_are_refused(build_dir, tmp_path, seed):
     good = place_jobs(TINY, jobs, 0x10000)
     images = [good, dataclasses.replace(good, outputs=[])]
     images.append(dataclasses.replace(good, queue_base=good.queue_base + generator.randrange(1, 4)))
-    rows = unpack_descriptor(good.data[descriptor_at(good, 1) :])["codes_address"] - good.base
-    for row in range(3):
-        data = bytearray(good.data)
-        data[rows + 4 * row : rows + 4 * row + 4] = bytes(4)
-        images.append(dataclasses.replace(good, data=bytes(data)))
+    images += [with_empty_row(TINY, good, Task(jobs[1]), 1, row) for row in range(3)]
     steps = [
         *(Step(1), Step(1), Step(0), Step(2), Step(0)),
         *(Step(3), Step(0), Step(4), Step(5), Step(0)),
@@ -357,7 +304,7 @@ def test_queues_that_are_refused(build_dir, tmp_path, seed):
         else:
             assert told == (("BUSY", 0) if step.disturb else None)
             assert_outputs(done, number, expected)
-            check_counters(TINY, jobs, found)
+            assert_counters(TINY, good, jobs, found)
 
 
 @pytest.mark.parametrize("latency", [(0, 0), (1, 40)])
@@ -400,7 +347,7 @@ def test_every_order_is_as_fast_as_the_natural_one(build_dir, tmp_path, seed):
     counters = []
     for number, job in enumerate([*jobs, jobs[0]]):
         step = assert_exact(done, number, expected_outputs(TINY, [job]))
-        check_counters(TINY, [job], step)
+        assert_counters(TINY, images[number], [job], step)
         counters.append(counters_of(step))
     natural, dense = counters[0], counters[-1]
     for other in counters[:-1]:
@@ -439,7 +386,8 @@ def test_the_capture_that_ships(config, heads, rows, build_dir, tmp_path):
     ]
     image = place_jobs(config, jobs, 0x10000, interleaved=True)
     done = play(config, [image], [Step()], build_dir, tmp_path, Memory((30, 60)))
-    check_counters(config, jobs, assert_exact(done, 0, expected_outputs(config, jobs)))
+    step = assert_exact(done, 0, expected_outputs(config, jobs))
+    assert_counters(config, image, jobs, step)
 
 
 def test_hostile_descriptors(build_dir, tmp_path, seed):

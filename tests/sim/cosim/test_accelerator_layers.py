@@ -1,37 +1,33 @@
 """Linear layers in the accelerator's queue, beside heads and chained with them through memory."""
 
-import dataclasses
 import random
 
 import numpy as np
 import pytest
 import torch
 
-from firmware_model.host.image import Image, place_jobs
-from firmware_model.host.jobs import HeadJob, HeadOperands, Job, LayerJob
+from firmware_model.host.image import place_jobs
+from firmware_model.host.jobs import Job, LayerJob
 from firmware_model.host.tasks import Buffer, Columns, Task
 from firmware_model.reference.jobs import layer_job
 from firmware_model.reference.linear import (
-    QuantizedInputs,
-    cut_words,
     fit_outputs,
     quantize_inputs,
     quantize_weights,
 )
-from firmware_model.reorder import token_permutation
+from firmware_model.reference.outputs import model_outputs
 from paro.config import PRESETS, Config
-from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES, unpack_descriptor
-from paro.config.formats import QUERY_SCALE_BITS
 from paro.config.registers import Cause
 from sim.cosim.accelerator import AcceleratorTarget
 from sim.cosim.accelerator_scenario import Step
+from sim.cycles.bursts import head_fields
 from sim.cycles.memory import Memory
-from tests.firmware_model.host.outputs import model_outputs
+from sim.verify.chains import Chain, cut_outputs, make_chain
+from sim.verify.images import changed, changed_bytes
 from tests.sim.accelerator_runs import assert_exact, play
 from tests.sim.cosim.checks import assert_exact as assert_all_exact
 from tests.sim.cosim.checks import simulate
 from tests.sim.cosim.test_layers import NARROW, mixed_queue, odd_layers
-from tests.sim.inputs import random_codes
 
 TINY = PRESETS["tiny"].changed(axi_bits=64)
 CONFIGS = {
@@ -96,85 +92,6 @@ def test_layers_anywhere_in_memory(layout, build_dir, tmp_path, seed) -> None:
     assert_exact(done, 0, [model_outputs(TINY, job) for job in jobs])
 
 
-class Chain:
-    """A queue whose jobs hand results on, and the golden reference of each."""
-
-    def __init__(self, config: Config, tokens: int, seed: int) -> None:
-        self.config, self.tokens, self.seed = config, tokens, seed
-        self.tasks: list[Task] = []
-        self.jobs: list[Job] = []
-        self.words: list[np.ndarray] = []
-
-    def layer(self, x8: np.ndarray, outputs: int, cut: int, **places) -> np.ndarray:
-        """Append a layer with random weights; returns its output words, cut."""
-        seed = self.seed + len(self.tasks)
-        generator = torch.Generator().manual_seed(seed)
-        weight = torch.randn(outputs, x8.shape[1], generator=generator)
-        shape = self.config.blocks_of(outputs), -(-x8.shape[1] // self.config.head_dim)
-        codes = torch.randint(1, 4, shape, generator=generator).byte()
-        mx = torch.full((self.tokens,), 2 ** (QUERY_SCALE_BITS - 1)).int()
-        inputs = QuantizedInputs(torch.from_numpy(x8), mx, 1.0)
-        weights = quantize_weights(weight, codes)
-        bias = 1e5 * torch.randn(outputs, generator=generator)
-        job = layer_job(inputs, weights, fit_outputs(inputs, weights, bias, self.config))
-        return self._append(job, cut, places)
-
-    def head(self, q8, k8, v8, order: int, cut: int, **places) -> np.ndarray:
-        """Append a head of operands in the natural order; returns its words in it, cut."""
-        grid = (2, 4, self.tokens // 8)
-        permutation = token_permutation(grid, self.tokens - 8 * grid[2], order, 0)
-        scales = np.full(self.tokens, 37, np.int32)
-        q8, k8, v8 = (values[permutation] for values in (q8, k8, v8))
-        head = HeadOperands(q8, k8, v8, 50 * scales, scales, permutation, order)
-        codes = random_codes(self.config.blocks_of(self.tokens), 4.8, self.seed + order).numpy()
-        words = self._append(HeadJob(head, codes, grid, self.tokens - 8 * grid[2]), cut, places)
-        natural = np.empty_like(words)
-        natural[permutation] = words
-        return natural
-
-    def _append(self, job: Job, cut: int, places) -> np.ndarray:
-        self.tasks.append(Task(job, cut, **places))
-        self.jobs.append(job)
-        words = model_outputs(self.config, job)
-        if cut:
-            words = cut_words(torch.from_numpy(words), cut).numpy()
-        self.words.append(words.astype(np.int16))
-        return words
-
-
-def make_chain(config: Config, seed: int) -> Chain:
-    """Q, K, V of three heads from one layer, their outputs into another, and two layers more.
-
-    Operands that come from buffers are not placed: their rows in memory are the fill.
-    """
-    tokens, heads, channels = 2 * config.block + 11, 3, config.head_dim
-    chain = Chain(config, tokens, seed)
-    generator = np.random.default_rng(seed)
-    x8 = generator.integers(-127, 128, (tokens, 2 * channels + 9)).astype(np.int8)
-    projected = Buffer("projected", tokens, config.blocks_of(9 * channels) * config.block + 4)
-    attended = Buffer("attended", tokens, heads * channels)
-    hidden = Buffer("hidden", tokens, -(-(channels + 8) // channels) * channels)
-    qkv = chain.layer(x8, 3 * heads * channels, 7, output=Columns(projected))
-    parts = []
-    for head in range(heads):
-        columns = [(3 * head + part) * channels for part in range(3)]
-        places = {
-            "inputs": {
-                name: Columns(projected, first) for name, first in zip("qkv", columns, strict=True)
-            },
-            "output": Columns(attended, head * channels),
-        }
-        q8, k8, v8 = (qkv[:, first : first + channels] for first in columns)
-        parts.append(chain.head(q8, k8, v8, head + 2, 8, **places))
-    together = np.concatenate(parts, axis=1)
-    middle = chain.layer(
-        together, channels + 8, 6, inputs={"q": Columns(attended)}, output=Columns(hidden)
-    )
-    chain.layer(middle, 21, 0, inputs={"q": Columns(hidden)})
-    chain.layer(together, 5, 0, inputs={"q": Columns(attended)})
-    return chain
-
-
 @pytest.mark.parametrize("memory", [Memory(), Memory((1, 120), 11)], ids=["ideal", "stalls"])
 @pytest.mark.parametrize(
     "name",
@@ -199,10 +116,7 @@ def test_jobs_with_other_cuts(name, build_dir, tmp_path, seed) -> None:
     tasks = [Task(job, cut) for job, cut in zip(jobs, (8, 0, 3, 3, 1, 0), strict=True)]
     expected = []
     for job, task in zip(jobs, tasks, strict=True):
-        words = model_outputs(config, job)
-        if task.out_cut:
-            words = cut_words(torch.from_numpy(words), task.out_cut).numpy().astype(np.int16)
-        expected.append(words)
+        expected.append(cut_outputs(model_outputs(config, job), task.out_cut))
     image = place_jobs(config, tasks, 0x10000, misalign=(4, 12, 0, 60), row_padding=36)
     done = play(config, [image], [Step()], build_dir, tmp_path, Memory((1, 60), seed))
     assert_exact(done, 0, expected)
@@ -215,11 +129,9 @@ def test_a_chain_without_waiting_is_wrong(build_dir, tmp_path, seed) -> None:
     middle = chain.layer(x8, TINY.head_dim, 7, output=Columns(hidden))
     chain.layer(middle, 30, 7, inputs={"q": Columns(hidden)})
     image = place_jobs(TINY, chain.tasks, 0x10000)
-    data = bytearray(image.data)
+    broken = image
     for number in range(len(chain.tasks)):
-        at = image.queue_base - image.base + 128 * number + 4 * 31 + 3
-        data[at] &= ~4
-    broken = dataclasses.replace(image, data=bytes(data))
+        broken = changed(broken, number, after=0)
     done = play(TINY, [broken], [Step()], build_dir, tmp_path)
     same = [np.array_equal(*pair) for pair in zip(done.outputs[0], chain.words, strict=True)]
     assert same == [True, False]
@@ -243,19 +155,6 @@ BAD = {
 }
 
 
-def changed(image: Image, index: int, **values: int) -> Image:
-    """Image with other values in a descriptor, legal or not."""
-    start = image.queue_base - image.base + index * DESCRIPTOR_BYTES
-    word = int.from_bytes(image.data[start : start + DESCRIPTOR_BYTES], "little")
-    for field in DESCRIPTOR:
-        if field.name in values:
-            mask = (1 << field.width) - 1
-            word = word & ~(mask << field.offset) | values[field.name] << field.offset
-    data = bytearray(image.data)
-    data[start : start + DESCRIPTOR_BYTES] = word.to_bytes(DESCRIPTOR_BYTES, "little")
-    return dataclasses.replace(image, data=bytes(data))
-
-
 def test_layers_that_are_refused(build_dir, tmp_path, seed) -> None:
     """The cause is told, in the first job or the second, and the next queue is exact."""
     jobs = [shape.job(TINY, seed + i) for i, shape in enumerate(odd_layers(TINY)[:2])]
@@ -266,10 +165,7 @@ def test_layers_that_are_refused(build_dir, tmp_path, seed) -> None:
             images.append(changed(good, number % 2, **change))
             steps += [Step(len(images) - 1), Step(0)]
             told += [(cause.name, number % 2), None]
-    codes = unpack_descriptor(good.data[good.queue_base - good.base :])["codes_address"]
-    data = bytearray(good.data)
-    data[codes - good.base : codes - good.base + 4] = bytes(4)
-    images.append(dataclasses.replace(good, data=bytes(data)))
+    images.append(changed_bytes(good, head_fields(good, 0)["codes_address"], bytes(4)))
     steps += [Step(len(images) - 1), Step(0)]
     told += [("EMPTY_ROW", 0), None]
     done = play(TINY, images, steps, build_dir, tmp_path, Memory((1, 20)))

@@ -11,30 +11,26 @@ import pytest
 
 from firmware_model.host import superblocks
 from firmware_model.host.image import Image, place_jobs
-from firmware_model.host.jobs import HeadJob, Job, LayerJob
+from firmware_model.host.jobs import HeadJob, Job
+from firmware_model.reference.outputs import model_outputs
 from paro.config import Config
-from paro.config.config import blocks_of
-from paro.config.descriptor import unpack_descriptor
-from rtl.accelerator.accelerator import Accelerator
-from rtl.accelerator.code_reader import RUN_UNITS, WAITING_UNITS
-from sim.cosim.accelerator import ACCELERATOR_TOLERANCE
 from sim.cosim.accelerator_scenario import Step, StepResult
-from sim.cosim.work import job_work, wanted_bytes
-from sim.cycles.cycle_model import predict_accelerator
+from sim.cosim.work import wanted_bytes
+from sim.cycles.bursts import head_fields
 from sim.cycles.memory import Memory
 from sim.cycles.stalls import stall_rates
-from tests.firmware_model.host.outputs import model_outputs
+from sim.verify.chains import make_chain
+from sim.verify.checks import at_once, counters_wrong, cycles_wrong
+from sim.verify.images import changed_bytes
+from sim.verify.layers import LayerShape
 from tests.sim.accelerator_runs import (
     assert_exact,
     counters_of,
     play,
-    predicted_writes,
-    step_writes,
 )
-from tests.sim.cosim.test_accelerator import FEW, MIXED, check_counters, descriptor_at
-from tests.sim.cosim.test_accelerator_layers import make_chain
+from tests.sim.cosim.test_accelerator import FEW, MIXED
 from tests.sim.cosim.test_layers import odd_layers
-from tests.sim.inputs import TINY, LayerShape, Shape, make_jobs
+from tests.sim.inputs import TINY, Shape, make_jobs
 
 
 def with_rows(config: Config, rows: int) -> Config:
@@ -110,38 +106,9 @@ def run_queue(
     image = place_jobs(config, jobs, 0x10000, **layout)
     done = play(config, [image], [Step()], *folders, memory, simulator)
     step = assert_exact(done, 0, [model_outputs(config, job) for job in jobs])
-    assert_predicted(config, jobs, image, memory, step)
+    assert not list(cycles_wrong(config, image, jobs, memory, step))
+    assert not list(counters_wrong(config, image, jobs, step))
     return step
-
-
-def assert_predicted(
-    config: Config, jobs: Sequence[Job], image: Image, memory: Memory, step: StepResult
-) -> None:
-    """Writes are those of the model, and so are the cycles: all, unless codes are read later.
-
-    Each core of a cluster works as long as predicted.
-    """
-    works, exact = [job_work(config, job) for job in jobs], all(map(at_once, repeat(config), jobs))
-    prediction = predict_accelerator(config, works, image, memory)
-    counters = counters_of(step)
-    if exact or config.cores == 1:
-        assert step_writes(step) == predicted_writes(config, image, prediction)
-    tolerance = 0 if exact else ACCELERATOR_TOLERANCE
-    assert counters.cycles == pytest.approx(prediction.total_cycles, rel=tolerance, abs=0)
-    for found, expected in zip(counters.cores, prediction.cores, strict=True):
-        for stage in ("qk", "pv", "softmax", "load_q", "load_k", "load_v"):
-            # At the end an array may work for tokens that are none.
-            busy = pytest.approx(expected[stage]["busy"], rel=0.01, abs=Accelerator.DONE_LATENCY)
-            assert found[stage]["busy"] == busy, stage
-
-
-def at_once(config: Config, job: Job) -> bool:
-    """Whether a job's codes are all read when it begins, for each superblock of a layer."""
-    words = max(map(len, job.cluster_code_words(config)))
-    units = blocks_of(words, config.load_tokens)
-    if isinstance(job, LayerJob) and job.superblocks(config) > 1:
-        return units * job.superblocks(config) <= WAITING_UNITS - RUN_UNITS
-    return units <= WAITING_UNITS
 
 
 @pytest.mark.parametrize("memory", [Memory(), STALLS], ids=["ideal", "stalls"])
@@ -151,8 +118,7 @@ def test_heads(config, memory, build_dir, tmp_path, seed) -> None:
     jobs = make_jobs(config, (*MIXED, WIDE), seed)
     jobs.append(ending_in_turn(config, random.Random(seed)))
     layout = {"misalign": (4, 60, 0, 8), "row_padding": 12} if memory == STALLS else {}
-    step = run_queue(config, jobs, (build_dir, tmp_path), memory, **layout)
-    check_counters(config, jobs, step)
+    run_queue(config, jobs, (build_dir, tmp_path), memory, **layout)
 
 
 @pytest.mark.parametrize("memory", [Memory(), STALLS], ids=["ideal", "stalls"])
@@ -205,7 +171,7 @@ def test_a_chain_through_memory(config, memory, build_dir, tmp_path, seed) -> No
     image = place_jobs(config, chain.tasks, 0x10000)
     done = play(config, [image], [Step()], build_dir, tmp_path, memory)
     step = assert_exact(done, 0, chain.words)
-    assert_predicted(config, chain.jobs, image, memory, step)
+    assert not list(cycles_wrong(config, image, chain.jobs, memory, step))
 
 
 @pytest.mark.parametrize(
@@ -270,11 +236,10 @@ MORE, FIRST, SECOND = 0, 1, 2
 
 def changed_codes(image: Image, words: dict[int, int]) -> Image:
     """Image with other words among those of the codes of job 1."""
-    start = unpack_descriptor(image.data[descriptor_at(image, 1) :])["codes_address"] - image.base
-    data = bytearray(image.data)
+    start = head_fields(image, 1)["codes_address"]
     for word, value in words.items():
-        data[start + 4 * word : start + 4 * word + 4] = value.to_bytes(4, "little")
-    return dataclasses.replace(image, data=bytes(data))
+        image = changed_bytes(image, start + 4 * word, value.to_bytes(4, "little"))
+    return image
 
 
 @pytest.mark.parametrize("kind", ["head", "layer"])

@@ -9,7 +9,7 @@ from firmware_model.reference.quantize import quantize_head
 from paro.config import PRESETS
 from rtl import interfaces
 from sim.cosim.core_stimulus import make_stimulus, pack_beats, unpack_words
-from tests.sim.inputs import random_capture
+from sim.verify.heads import random_capture
 
 ULX3S = PRESETS["ulx3s"]
 WIDE = PRESETS["wide"]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from firmware_model.host.jobs import HeadJob
+from firmware_model.reference.outputs import model_outputs
 from sim.cosim.export import BASE
-from tests.firmware_model.host.outputs import model_outputs
 from tests.sim.cosim.exports import (
     build_with_verilator,
     exported,

@@ -13,9 +13,9 @@ from paro.config import PRESETS, Config
 from sim.cosim.core import CoreTarget
 from sim.cosim.target import Simulation
 from sim.cosim.work import ideal_cycles
+from sim.verify.heads import random_capture
 from tests.places import SHARED
 from tests.sim.cosim.checks import assert_as_predicted, assert_exact, simulate
-from tests.sim.inputs import random_capture
 
 #: Its streams begin some cycles after a fetch.
 TARGET = CoreTarget(memory_latency=30)

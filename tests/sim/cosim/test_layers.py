@@ -9,8 +9,9 @@ from paro.config import PRESETS, Config
 from sim.cosim.core import CoreTarget
 from sim.cosim.work import ideal_cycles
 from sim.cycles.cycle_model import LayerWork, predict
+from sim.verify.layers import LayerShape
 from tests.sim.cosim.checks import assert_as_predicted, assert_exact, simulate
-from tests.sim.inputs import LayerShape, Shape
+from tests.sim.inputs import Shape
 
 TINY = PRESETS["tiny"]
 #: More keys in a block than channels of a head: blocks of fewer tokens.

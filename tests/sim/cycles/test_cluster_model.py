@@ -19,7 +19,8 @@ from sim.cycles.cycle_model import (
     predict_heads,
 )
 from sim.cycles.memory import Memory
-from tests.sim.inputs import TINY, LayerShape, Shape
+from sim.verify.layers import LayerShape
+from tests.sim.inputs import TINY, Shape
 
 CLUSTERS = [(2, 1, 2), (2, 4, 4), (4, 1, 8), (4, 2, 2), (8, 1, 4), (8, 8, 2)]
 clusters = pytest.mark.parametrize(("cores", "query_rows", "key_slots"), CLUSTERS)

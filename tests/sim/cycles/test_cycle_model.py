@@ -28,8 +28,9 @@ from sim.cosim.core import CoreTarget
 from sim.cosim.target import Simulation
 from sim.cosim.work import job_work
 from sim.cycles.cycle_model import CoreWork, Prediction, Work, predict, predict_heads
+from sim.verify.heads import SHARES, random_capture, random_codes
 from tests.sim.cosim.checks import simulate
-from tests.sim.inputs import SHARES, random_capture, random_codes, short_jobs
+from tests.sim.inputs import short_jobs
 
 TINY = PRESETS["tiny"]
 

@@ -20,7 +20,8 @@ from sim.cosim.run import REPLAY_FILE, Setup
 from sim.cycles.memory import Memory
 from sim.trace.page import write_page
 from sim.trace.trace import BLOCK, BlockMap, Trace, Track
-from tests.sim.inputs import TINY, random_capture, random_codes
+from sim.verify.heads import random_capture, random_codes
+from tests.sim.inputs import TINY
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 CLUSTER = Config(rows=4, cols=4, block=16, head_dim=32, cores=2, query_rows=2, key_slots=4)

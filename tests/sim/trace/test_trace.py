@@ -20,8 +20,9 @@ from sim.cosim.target import Simulation, Target
 from sim.cycles.memory import Memory
 from sim.trace.events import write_events
 from sim.trace.trace import Trace, Track
+from sim.verify.layers import LayerShape
 from tests.sim.cosim.checks import assert_exact
-from tests.sim.inputs import TINY, LayerShape, Shape, make_jobs
+from tests.sim.inputs import TINY, Shape, make_jobs
 
 SUPERBLOCKS = Config(rows=4, cols=4, block=16, head_dim=32, query_rows=4)
 CLUSTER = Config(rows=4, cols=4, block=16, head_dim=32, cores=2, query_rows=2, key_slots=4)

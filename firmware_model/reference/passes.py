@@ -1,9 +1,20 @@
-"""The vector unit's formula, pass by pass: what a program makes of rows."""
+"""The vector unit's formula, pass by pass: what a program makes of rows.
+
+Section 8 of `docs/numerics.md` from its lowest side: any program, whatever operations it is of.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from firmware_model.reference import vector as reference
 from firmware_model.reference.integer import rounding_shift
+from firmware_model.reference.vector import (
+    activation_segments,
+    lane_pass,
+    leading_one,
+    partners,
+    reciprocal_root,
+)
 from paro.config.formats import OPERAND_MAX
 from paro.config.vector_formats import (
     ACTIVATION_END,
@@ -14,25 +25,53 @@ from paro.config.vector_formats import (
     ROOT_BITS,
     WORD_MAX,
 )
-from paro.config.vector_program import SECOND_ROW, Added, Left, Partner, Reduce, Right
+from paro.config.vector_program import PASS, SECOND_ROW, Added, Left, Partner, Reduce, Right
+
+__all__ = ["run_passes"]
+
+#: What a pass is not told is 0.
+_ZEROS = {field.name: 0 for field in PASS}
 
 
 def run_passes(
-    passes: list[dict[str, int]],
+    passes: Sequence[Mapping[str, int]],
     words: torch.Tensor,
     tables: torch.Tensor,
     second: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Words that are sent, int64 [tokens, channels], and mantissas, int64 [tokens], if any."""
+    """Run a program over rows; what it reads must have been made.
+
+    Parameters
+    ----------
+    passes : sequence of Mapping
+        Fields of each pass, as `paro.config.vector_program.pack_program` takes them.
+    words, tables, second : torch.Tensor
+        int64: rows [tokens, channels], tables [tables, channels], second rows [tokens, words], all
+        of which the passes take.
+
+    Returns
+    -------
+    sent : torch.Tensor
+        int64 [tokens, channels].
+    mantissas : torch.Tensor or None
+        int64 [tokens], if a pass finds any.
+
+    Raises
+    ------
+    ValueError
+        If no pass sends, or words of the second rows are left.
+    """
     rows = _Rows(words, tables, second)
     for own in passes:
-        rows.run(own)
-    assert rows.sent is not None
-    assert not rows.second.shape[1]
+        rows.run({**_ZEROS, **own})
+    if rows.sent is None or rows.second.shape[1]:
+        raise ValueError("a program sends nothing, or does not take all of the second rows")
     return rows.sent, rows.mantissas
 
 
 class _Rows:
+    """Rows of all tokens: both copies, and what was found of their groups."""
+
     def __init__(self, words: torch.Tensor, tables: torch.Tensor, second: torch.Tensor) -> None:
         self.words, self.tables, self.second = words, tables, second
         self.copies: list[torch.Tensor | None] = [None, None]
@@ -53,21 +92,25 @@ class _Rows:
         left = self.left(own, word)
         right, shift = self.right(own, word, left)
         most = OPERAND_MAX if own["bytes"] else WORD_MAX
-        made = reference._pass(left, right, shift, self.added(own, word), most)
+        made = lane_pass(left, right, shift, self.added(own, word), most)
         if own["keeps"]:
-            assert own["partner"] == Partner.OWN or own["kept"] != own["row"]
             self.copies[own["kept"]] = made
         if own["sends"]:
             self.sent = made
         self.find(own, left.unflatten(1, (-1, group)), made.unflatten(1, (-1, group)))
 
+    def copy(self, number: int) -> torch.Tensor:
+        made = self.copies[number]
+        if made is None:
+            raise ValueError(f"a pass reads copy {number}, which none before it has kept")
+        return made
+
     def word(self, own: dict[str, int]) -> torch.Tensor:
-        read = self.words if own["loads"] else self.copies[own["row"]]
-        assert read is not None
+        read = self.words if own["loads"] else self.copy(own["row"])
         if own["partner"] == Partner.OWN:
             return read
         pairing = "halves" if own["partner"] == Partner.HALVES else "neighbours"
-        index = reference.partners(own["group"], pairing)
+        index = partners(own["group"], pairing)
         return read.unflatten(1, (-1, own["group"]))[..., index].flatten(1)
 
     def left(self, own: dict[str, int], word: torch.Tensor) -> torch.Tensor:
@@ -97,9 +140,7 @@ class _Rows:
         if own["added"] == Added.STREAM:
             return self.stream(own["addends"])
         if own["added"] == Added.ROW:
-            other = self.copies[1 - own["row"]]
-            assert other is not None
-            return other
+            return self.copy(1 - own["row"])
         if own["added"] == Added.TABLE:
             places = ACTIVATION_TABLE_FRAC - own["fraction"]
             return word.clamp(min=0) + rounding_shift(_table(own, word)[0], places)
@@ -110,7 +151,7 @@ class _Rows:
         if own["reduce"] == Reduce.SUM:
             self.middle = (4 * made.sum(dim=2) + group) // (2 * group)
         elif own["reduce"] == Reduce.SQUARES:
-            half, self.factor = reference._root(left.square().sum(dim=2) + own["epsilon"])
+            half, self.factor = reciprocal_root(left.square().sum(dim=2) + own["epsilon"])
             self.shift = ROOT_BITS + half - own["places"]
         elif own["reduce"] == Reduce.LARGEST:
             largest, places = made.abs().amax(dim=2), own["places"]
@@ -121,7 +162,7 @@ class _Rows:
             else:
                 mantissas = (-(-largest >> -places)).clamp(1, 2**bits - 1)
                 reached = mantissas << -places
-            exponent = reference._exponent(reached)
+            exponent = leading_one(reached)
             self.factor = (OPERAND_MAX << (exponent + QUANTIZE_FRAC)) // reached
             self.shift = exponent + QUANTIZE_FRAC
             (self.mantissas,) = mantissas.T
@@ -134,6 +175,6 @@ def _distance(own: dict[str, int], word: torch.Tensor) -> torch.Tensor:
 
 def _table(own: dict[str, int], word: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Base and slope of each word's segment."""
-    base, slope = reference._activation_table("silu" if own["silu"] else "gelu")
+    base, slope = activation_segments("silu" if own["silu"] else "gelu")
     segment = _distance(own, word) >> ACTIVATION_REST_BITS
     return base[segment], slope[segment]
