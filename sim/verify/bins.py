@@ -41,10 +41,8 @@ _BOTH = (False, True)
 _TARGETS = ("core", "accelerator")
 _CLASSES = ("none", *FAULT_CLASSES)
 #: What a failing read, a failing write moved.
-_MOVED = {
-    "READ_ERROR": ("descriptor", "codes", "q", "k", "v", "q_scales", "k_scales", "program"),
-    "WRITE_ERROR": ("o", "mantissas"),
-}
+_READ = ("descriptor", "codes", "q", "k", "v", "q_scales", "k_scales", "program", "tables")
+_WRITTEN = ("o", "mantissas")
 
 
 @dataclass(frozen=True)
@@ -179,10 +177,7 @@ CROSSES: tuple[Cross, ...] = (
         "error",
         {"cause": tuple(c.name for c in Cause if c != Cause.NONE), "stalls": _BOTH},
     ),
-    *(
-        Cross("burst", {"cause": (cause,), "moved": moved, "response": ("SLVERR", "DECERR")})
-        for cause, moved in _MOVED.items()
-    ),
+    Cross("burst", {"moved": (*_READ, *_WRITTEN), "response": ("SLVERR", "DECERR")}),
     Cross("case", {"latency": ("none", "fixed", "random"), "stalls": _BOTH}),
     Cross("case", {"bandwidth": ("of the port", "less")}),
     Cross("case", {"interleaved": _BOTH, "misaligned": _BOTH, "padded": _BOTH}),
@@ -278,7 +273,7 @@ def _subjects(
         cause, _, moved = told.partition(" ")
         yield "error", {**shared, "cause": cause}
         if moved and fault is not None:
-            yield "burst", {"cause": cause, "moved": moved, "response": fault.response.name}
+            yield "burst", {"moved": moved, "response": fault.response.name}
     yield from _job_subjects(case, tasks, shared, chains)
 
 

@@ -10,7 +10,7 @@ import sim.cosim.accelerator
 import sim.verify.queues
 from firmware_model.host.jobs import LayerJob
 from firmware_model.reference.outputs import model_outputs
-from paro.config import ParoError
+from paro.config import PRESETS, ParoError
 from sim.cosim.session import Session
 from sim.cosim.simulators import get_simulator
 from sim.cosim.verilog import kept_verilog
@@ -55,8 +55,9 @@ def test_a_batch_of_the_accelerator(session, tmp_path):
 
 def test_a_batch_of_the_core(session):
     seeds = range(4 * GROUP + 2 * BATCH, 4 * GROUP + 2 * BATCH + 3)
-    assert make_case(seeds[0], TINY).target == "core"
-    report = run_cases(seeds, session, config=TINY)
+    config = PRESETS["tiny"]
+    assert make_case(seeds[0], config).target == "core"
+    report = run_cases(seeds, session, config=config)
     assert report.differences == []
     assert report.passed
 
