@@ -121,6 +121,7 @@ def test_proven(judge) -> None:
     assert verdict.status == "PASS", verdict
 
 
+@pytest.mark.slow
 @pytest.mark.proof(of=WriteMaster, mode="cover", depth=18)
 def test_reached(judge) -> None:
     """As many bursts as may be are waited for, and all answered; an error is told of one that
