@@ -16,7 +16,7 @@ from firmware_model.tensorfile import (
     write_tensors,
 )
 from paro.config.config import HEAD_DIMS, blocks_of
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, quoted
 
 #: Data types a capture may hold.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -336,7 +336,7 @@ def _token_grid(path: Path, metadata: dict[str, str]) -> tuple[int, int, int]:
     grid = parse_integers(text)
     if grid is None or len(grid) != 3 or 0 in grid:
         raise ParoError(
-            f"capture {path}: grid = {text[:60]!r} is not legal; "
+            f"capture {path}: grid = {quoted(text)} is not legal; "
             'legal: three positive integers "F,H,W"'
         )
     return (grid[0], grid[1], grid[2])
@@ -347,7 +347,7 @@ def _count(path: Path, metadata: dict[str, str], name: str) -> int:
     count = parse_integers(text)
     if count is None or len(count) != 1:
         raise ParoError(
-            f"capture {path}: {name} = {text[:60]!r} is not legal; legal: an integer, 0 or more"
+            f"capture {path}: {name} = {quoted(text)} is not legal; legal: an integer, 0 or more"
         )
     return count[0]
 
@@ -360,7 +360,7 @@ def _number(path: Path, metadata: dict[str, str], name: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise ParoError(
-            f"capture {path}: {name} = {text[:60]!r} is not legal; legal: a finite number"
+            f"capture {path}: {name} = {quoted(text)} is not legal; legal: a finite number"
         )
     return number
 

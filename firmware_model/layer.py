@@ -22,7 +22,7 @@ from firmware_model.tensorfile import (
     tensor_names,
     write_tensors,
 )
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, quoted
 from paro.config.formats import INPUTS_MAX
 
 __all__ = [
@@ -155,7 +155,7 @@ def open_layer(path: Path) -> LayerFile:
     shapes, metadata = read_header(path, _FILE, _TENSORS)
     if metadata.get("kind") != LAYER_KIND:
         raise ParoError(
-            f"{_FILE} {path}: kind = {metadata.get('kind')!r} is not legal; legal: linear"
+            f"{_FILE} {path}: kind = {quoted(metadata.get('kind'))} is not legal; legal: linear"
         )
     for name, shape in shapes.items():
         if len(shape) != 2 or 0 in shape:
@@ -230,6 +230,6 @@ def _run_tokens(path: Path, metadata: dict[str, str], tokens: int) -> int:
     found = parse_integers(text)
     if found is None or len(found) != 1 or found[0] < 1:
         raise ParoError(
-            f"{_FILE} {path}: run_tokens = {text[:60]!r} is not legal; legal: 1 or more"
+            f"{_FILE} {path}: run_tokens = {quoted(text)} is not legal; legal: 1 or more"
         )
     return found[0]

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, first_line
 from paro.config.files import check_file, write_atomically
 
 #: Bytes of a file before its header: the header's length, little endian.
@@ -75,7 +75,8 @@ def _opened(path: Path, kind: str, names: tuple[str, ...]) -> Iterator[Any]:
     # safetensors raises errors of several unrelated classes on malformed headers.
     except Exception as error:
         raise ParoError(
-            f"{kind} {path} is truncated or not a safetensors file ({error}){_ADVICE.get(kind, '')}"
+            f"{kind} {path} is truncated or not a safetensors file ({first_line(error)})"
+            f"{_ADVICE.get(kind, '')}"
         ) from error
 
 
@@ -108,7 +109,7 @@ def tensor_names(path: Path, kind: str) -> tuple[str, ...]:
     # safetensors raises errors of several unrelated classes on malformed headers.
     except Exception as error:
         raise ParoError(
-            f"{kind} {path} is truncated or not a safetensors file ({error})"
+            f"{kind} {path} is truncated or not a safetensors file ({first_line(error)})"
         ) from error
 
 

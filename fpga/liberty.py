@@ -10,10 +10,11 @@ from paro.config import ParoError
 __all__ = ["Library", "cell_area", "read_liberty", "read_library"]
 
 _CELL = re.compile(r'^\s*cell\s*\(\s*"?([\w.]+)"?\s*\)', re.M)
-_AREA = re.compile(r"^\s*area\s*:\s*([\d.eE+-]+)", re.M)
+_NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_AREA = re.compile(rf"^\s*area\s*:\s*{_NUMBER}", re.M)
 _FUNCTION = re.compile(r'^\s*function\s*:\s*"([^"]*)"', re.M)
-_CAPACITANCE = re.compile(r"^\s*capacitance\s*:\s*([\d.eE+-]+)", re.M)
-_UNIT = re.compile(r'capacitive_load_unit\s*\(\s*"?([\d.]+)"?\s*,\s*"?(\w+)"?\s*\)')
+_CAPACITANCE = re.compile(rf"^\s*capacitance\s*:\s*{_NUMBER}", re.M)
+_UNIT = re.compile(rf'capacitive_load_unit\s*\(\s*"?{_NUMBER}"?\s*,\s*"?(\w+)"?\s*\)')
 _SEQUENTIAL = re.compile(r"^\s*(ff|latch|statetable)\b", re.M)
 _TIMING = re.compile(r"^\s*timing\s*\(", re.M)
 _NAME = re.compile(r"\(?\w+\)?")

@@ -189,7 +189,7 @@ def _repetitions(match: re.Match[str]) -> str:
 
 def _wrapped(line: str) -> str:
     """Break a line that is too long after commas."""
-    if len(line) <= _COLUMNS or line.startswith("//"):
+    if len(line) <= _COLUMNS or line.startswith("//") or '"' in line:
         return line
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     lines = [""]

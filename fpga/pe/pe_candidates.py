@@ -2,8 +2,8 @@
 
 All have the members of `rtl.core.pe.PE` and its stages: a register after sums of two lanes or after
 multipliers, one after their sum, the accumulator and the drain register. So any of them can be put
-into `rtl.core.array.PEArray`. They differ in how a product is formed. Signed digits are inverted
-after their shift; the ones still to be added enter the adders as carries.
+into `rtl.core.array.PEArray`. They differ in how a product is formed. Signed digits are inverted;
+the ones still to be added enter the adders as carries, two of them late and from the row.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config, formats
 from rtl.core.digits import ODD_LANE_SHIFT, Digit, DigitWord
-from rtl.core.pe import PE, LaneOperands, PEControl, add_with_carry
+from rtl.core.pe import PE, LaneOperands, LateCarries, PEControl, add_with_carry
 
 __all__ = ["CANDIDATES", "Candidate"]
 
@@ -34,6 +34,7 @@ class _CandidatePE(wiring.Component):
 
     OPERANDS: Any = _FourOperands
     WORD: Any
+    CARRIES: tuple[int, ...] = ()
     PRODUCT: Shape
     CLEARED = True
     ACCUMULATOR_BITS: int | None = None
@@ -44,28 +45,26 @@ class _CandidatePE(wiring.Component):
             {
                 "operands": In(self.OPERANDS),
                 "word": In(self.WORD),
+                "carries": In(LateCarries),
                 "control": In(PEControl),
                 "drain_in": In(signed(self._bits)),
                 "drain": Out(signed(self._bits)),
             }
         )
 
-    def _product(self, m: Module) -> tuple[Value, Value | None]:
-        """Product of the operands of the cycle before, and a carry to add to it, if any."""
+    def _product(self, m: Module) -> Value:
+        """Product of the operands of the cycle before, less a carry where the row has late ones."""
         raise NotImplementedError
 
     def elaborate(self, platform):
         m = Module()
-        formed, rest = self._product(m)
         product, accumulator = Signal(self.PRODUCT), Signal(signed(self._bits))
-        m.d.sync += product.eq(formed)
+        m.d.sync += product.eq(self._product(m))
         base = Mux(self.control.first, 0, accumulator) if self.CLEARED else accumulator
-        if rest is None:
-            total = base + product
+        if self.CARRIES:
+            total = add_with_carry(base, product, self.carries.total, self._bits)
         else:
-            carry = Signal()
-            m.d.sync += carry.eq(rest)
-            total = add_with_carry(base, product, carry, self._bits)
+            total = base + product
         with m.If(self.control.accumulate):
             m.d.sync += accumulator.eq(total)
         with m.If(self.control.load):
@@ -83,14 +82,14 @@ class PlainMAC(_CandidatePE):
     WORD = signed(BITS)
     PRODUCT = signed(2 * BITS)
 
-    def _product(self, m: Module) -> tuple[Value, Value | None]:
+    def _product(self, m: Module) -> Value:
         half = self.BITS // 2
         lower, upper = Signal(signed(self.BITS + half)), Signal(signed(self.BITS + half))
         m.d.sync += [
             lower.eq(self.operands * self.word[:half]),
             upper.eq(self.operands * self.word[half:].as_signed()),
         ]
-        return add_with_carry(lower, upper.shift_left(half), Const(0, 1), 2 * self.BITS), None
+        return add_with_carry(lower, upper.shift_left(half), Const(0, 1), 2 * self.BITS)
 
 
 class WideMAC(PlainMAC):
@@ -112,14 +111,14 @@ class FourMACs(_CandidatePE):
     WORD = data.ArrayLayout(signed(8), formats.LANES)
     PRODUCT = signed(18)
 
-    def _product(self, m: Module) -> tuple[Value, Value | None]:
+    def _product(self, m: Module) -> Value:
         products = [Signal(signed(16), name=f"product_{i}") for i in _LANES]
         m.d.sync += [own.eq(self.operands[i] * self.word[i]) for i, own in enumerate(products)]
         # Of plain sums Yosys would make one adder of four, with more LUTs.
         no_carry = Const(0, 1)
         low = add_with_carry(products[0], products[1], no_carry, 17)
         high = add_with_carry(products[2], products[3], no_carry, 17)
-        return add_with_carry(low, high, no_carry, 18), None
+        return add_with_carry(low, high, no_carry, 18)
 
 
 class _FixedWord(data.Struct):
@@ -136,7 +135,7 @@ class FixedLanes(_CandidatePE):
     WORD = _FixedWord
     PRODUCT = signed(16)
 
-    def _product(self, m: Module) -> tuple[Value, Value | None]:
+    def _product(self, m: Module) -> Value:
         pairs, quad = self.word.pairs, self.word.quad
         # Where a number ends its upper bit counts negative.
         ends = (~pairs, ~quad, ~pairs, Const(1, 1))
@@ -159,29 +158,23 @@ class FixedLanes(_CandidatePE):
             high.eq(lanes[2] + Mux(pairs, lanes[3].shift_left(2), lanes[3])),
             quad_now.eq(quad),
         ]
-        return low + Mux(quad_now, high.shift_left(4), high), None
+        return low + Mux(quad_now, high.shift_left(4), high)
 
 
 class _DigitLanes(_CandidatePE):
     """Four lanes, each a multiple of its operand, shifted and with a sign."""
 
+    CARRIES = (1, 3)
     #: Bits of a lane's signed value.
     LANE_BITS: int
 
-    def _product(self, m: Module) -> tuple[Value, Value | None]:
-        sums, carries = [], []
-        for index in (0, 2):
-            total, carry = Signal(signed(self.LANE_BITS + 1)), Signal()
+    def _product(self, m: Module) -> Value:
+        low, high = (Signal(signed(self.LANE_BITS + 1), name=name) for name in ("low", "high"))
+        for total, index in ((low, 0), (high, 2)):
             even, odd = self._lane(m, index), self._lane(m, index + 1)
             negative = self.word[index].negative
-            m.d.sync += [
-                total.eq(add_with_carry(even, odd, negative, self.LANE_BITS + 1)),
-                carry.eq(self.word[index + 1].negative),
-            ]
-            sums.append(total)
-            carries.append(carry)
-        low, high = sums
-        return add_with_carry(low, high, carries[0], self.LANE_BITS + 2), carries[1]
+            m.d.sync += total.eq(add_with_carry(even, odd, negative, self.LANE_BITS + 1))
+        return add_with_carry(low, high, self.carries.product, self.LANE_BITS + 2)
 
     def _lane(self, m: Module, index: int) -> Value:
         """Value of a lane, in one's complement if it is negative."""
@@ -289,16 +282,11 @@ def _reordered_lane(m: Module, index: int, operand: Value, digit: Digit) -> Valu
     return by_two
 
 
-def _windowed(index: int, value: Value, inverted: Value) -> Value:
-    """A lane's value in the window of its lane (`rtl.core.digits`)."""
-    return Cat(inverted.replicate(ODD_LANE_SHIFT), value).as_signed() if index % 2 else value
-
-
 class ReorderedPE(PE):
-    """`rtl.core.pe.PE` with the largest shift first."""
+    """`rtl.core.pe.PE` with the largest shift first, and the inversion last."""
 
     def _lane(self, m: Module, index: int, operand: Value, digit: Digit) -> Value:
-        return _windowed(index, _reordered_lane(m, index, operand, digit), digit.negative)
+        return _reordered_lane(m, index, operand, digit)
 
 
 class RunningPE(_DigitLanes):
@@ -317,7 +305,9 @@ class RunningPE(_DigitLanes):
     def _lane(self, m: Module, index: int) -> Value:
         digit = self.word[index]
         lane = _reordered_lane(m, index, self.operands[f"lane_{index}"], digit)
-        return _windowed(index, lane, digit.negative)
+        # The window of odd lanes begins higher.
+        window = Cat(digit.negative.replicate(ODD_LANE_SHIFT), lane).as_signed()
+        return window if index % 2 else lane
 
 
 @dataclass(frozen=True)

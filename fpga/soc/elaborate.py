@@ -84,6 +84,13 @@ def elaborate(request: Request) -> dict[str, Any]:
     return json.loads((folder / _FACTS).read_text()) if request.kind == "real" else {}
 
 
+def _script(top: str) -> str:
+    """Script that LiteX has made for the tools of a toolchain, in the folder ``gateware``."""
+    # Gowin's own is for gw_sh.
+    names = (f"build_{top}.sh", "run.tcl")
+    return next(name for name in names if Path("gateware", name).exists())
+
+
 def _main() -> None:
     from litex.soc.integration.builder import Builder
 
@@ -106,7 +113,7 @@ def _main() -> None:
         "toolchain": type(platform.toolchain).__module__.rpartition(".")[2],
         "device": platform.device,
         "clock_mhz": soc.sys_clk_freq / 1e6,
-        "script": f"build_{TOP}.sh",
+        "script": _script(TOP),
     }
     Path(_FACTS).write_text(json.dumps(facts))
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 __all__ = ["estimate_figure", "sweep_figures"]
 
-_ATTENTION, _LINEAR = "#3182bd", "#bdbdbd"
+_ATTENTION, _LINEAR, _EXPOSED = "#3182bd", "#bdbdbd", "#e6550d"
 
 
 def estimate_figure(report: dict[str, Any]) -> Figure:
@@ -40,11 +40,16 @@ def estimate_figure(report: dict[str, Any]) -> Figure:
 
 def _bars(axes: Axes, rows: list[dict[str, Any]], title: str) -> None:
     places = np.arange(len(rows))
-    attention = np.array([row["attention_seconds"] for row in rows])
-    linear = np.array([row["linear_seconds"] for row in rows])
-    axes.barh(places, attention, color=_ATTENTION, label="attention", height=0.7)
-    axes.barh(places, linear, left=attention, color=_LINEAR, label="linear layers", height=0.7)
-    longest = (attention + linear).max()
+    ends = np.zeros(len(rows))
+    for part, colour, label in (
+        ("attention", _ATTENTION, "attention"),
+        ("linear", _LINEAR, "linear layers"),
+        ("exposed", _EXPOSED, "waits for vector steps"),
+    ):
+        seconds = np.array([row[f"{part}_seconds"] for row in rows])
+        axes.barh(places, seconds, left=ends, color=colour, label=label, height=0.7)
+        ends += seconds
+    longest = ends.max()
     for place, row in enumerate(rows):
         text = f" {row['step_seconds']:.3g} s, {row['speedup']:.2f}x ours"
         axes.text(row["step_seconds"], place, text, va="center", fontsize=8)

@@ -111,13 +111,14 @@ def estimate(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Estimate a whole model: cycles of every head, linear layers, memory, and other machines.
+    """Estimate a whole model: heads, linear layers, what lies between, memory, other machines.
 
     Without --plan, heads of captures are calibrated and scaled to the model's grid, at the papers'
     mean width and at the one of equal quality; linear layers run at several mean widths. Peers get
     the same multipliers, clock, bandwidth and buffer; in a second table multipliers of as many
     gates as ours (`paro study pe`); a third has as many cores as the A100's INT8 peak takes.
-    Without more about the array: 2 cores of 16 x 32 (1024 multipliers).
+    Without more about the array: 2 cores of 16 x 32 (1024 multipliers), each with a vector unit;
+    --vector-channels 0 leaves out what lies between layers.
 
     Writes DIR/estimate.json and DIR/estimate.png. Exit status 1 if a checkpoint is missed.
 
@@ -148,7 +149,7 @@ def estimate(
     if len(given) > 1:
         raise ParoError(f"give plans by one of: {'; '.join(given)}")
 
-    from paro.config.config import padded_head_dim
+    from paro.config.config import fitting_vector_channels, padded_head_dim
     from sim.estimate.linear_layers import check_linear_bits
     from sim.estimate.machine import Machine, check_density
     from sim.estimate.workloads import check_fits, load_workload
@@ -156,6 +157,7 @@ def estimate(
     workload = load_workload(model)
     own_plan = None if plan is None else _own_plan(plan)
     implied = {} if own_plan is None else {"block": own_plan.block}
+    implied["vector_channels"] = fitting_vector_channels(workload.widest)
     core = build_config(config, padded_head_dim(workload.head_dim), cluster, **implied)
     check_fits(workload, core)
     machine = Machine(
@@ -339,14 +341,16 @@ def _attention_rows(found: dict[str, Any]) -> dict[str, Any]:
 def _linear_table(report: dict[str, Any]) -> Table:
     """Table of all pairs of widths, with what linear layers take."""
     table = _left_table(
-        "mean bits, seconds of a step",
+        "mean bits, seconds of a step; exposed: cores wait for vector steps",
         (
             "attention / linear bits",
             "linear utilisation",
             "linear, s",
             "bound by",
             "cores read, GB/s",
+            "exposed, s",
             "step, s",
+            "lanes at work",
             "sample, s",
             "memory, GB",
         ),
@@ -358,7 +362,9 @@ def _linear_table(report: dict[str, Any]) -> Table:
             format_value(found["linear_seconds"]),
             found["linear_bound"],
             format_value(found["linear_core_reads_gbs"]),
+            format_value(found["exposed_seconds"]),
             format_value(found["step_seconds"]),
+            format_value(found["pass_utilisation"]),
             format_value(found["sample_seconds"]),
             format_value(found["gigabytes_per_step"]),
         )
@@ -406,6 +412,7 @@ def _machines(title: str, rows: list[dict[str, Any]]) -> Table:
             *(("multipliers",) if counted else ()),
             "attention",
             "linear",
+            "exposed",
             "step, s",
             "ours is",
             "in attention",
@@ -415,7 +422,10 @@ def _machines(title: str, rows: list[dict[str, Any]]) -> Table:
         table.add_row(
             row["machine"],
             *((f"{row['multipliers']:,.0f}",) if counted else ()),
-            *(format_value(row[f"{part}_seconds"]) for part in ("attention", "linear", "step")),
+            *(
+                format_value(row[f"{part}_seconds"])
+                for part in ("attention", "linear", "exposed", "step")
+            ),
             f"{row['speedup']:.2f}x",
             f"{row['attention_speedup']:.2f}x",
         )

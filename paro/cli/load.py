@@ -1,6 +1,5 @@
 """`paro load`: a bitstream to a board, through openFPGALoader."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -34,12 +33,12 @@ def load(
 
     report_file = folder / REPORT_FILE
     files.check_file(report_file, "report of paro synth")
+    report = files.read_json(report_file, "report of paro synth")
     try:
-        report = json.loads(report_file.read_text())
         bitstream, board = folder / report["bitstream"], str(report["board"])
         # Reports of --self-test have none: all of its boards are one to openFPGALoader.
         name = str(report.get("loader", board.rpartition("-")[0]))
-    except (ValueError, KeyError, TypeError):
+    except (LookupError, TypeError, AttributeError):
         raise ParoError(
             f"{report_file} tells of no bitstream; legal: what paro synth writes without --estimate"
         ) from None

@@ -21,6 +21,7 @@ COMMANDS = (
     "generate",
     "cosim",
     "run",
+    "verify",
     "export",
     "evaluate",
     "picture",

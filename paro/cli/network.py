@@ -34,6 +34,7 @@ from paro.cli.console import format_value, header_table, key_value_table, progre
 from paro.cli.drawing import save_contact_sheet, save_film
 from paro.cli.options import ON_MODEL, ON_RTL, ConfigChoice
 from paro.config import Config, ParoError
+from paro.config.config import fitting_vector_channels
 from paro.config.files import write_json
 from sim.cosim.accelerator import play_steps
 from sim.cosim.accelerator_scenario import Step
@@ -45,8 +46,6 @@ __all__ = ["NetworkRequest", "run_network"]
 
 #: Memory of the simulated accelerator.
 _MEMORY = Memory((20, 60))
-#: Least legal row of a vector unit.
-_SHORTEST_ROW = 128
 #: Samples whose ranges give the tensors their units.
 _OBSERVED = (0, 1)
 
@@ -309,7 +308,7 @@ def _device(
     config = choice.build(
         **({} if plan is None else {"block": plan.block}),
         head_dim=pipeline.shape.head_dim,
-        vector_channels=max(_SHORTEST_ROW, 1 << (widest - 1).bit_length()),
+        vector_channels=fitting_vector_channels(widest),
     )
     if request.device == ON_MODEL:
         return config, None

@@ -1,14 +1,14 @@
 """The one configuration object of a core: its free parameters and every width derived from them."""
 
 import hashlib
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from paro.config import formats
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, quoted
+from paro.config.files import read_toml
 from paro.config.named import find_named
 
 #: Most tokens of any configuration, and of any head's descriptor.
@@ -274,9 +274,10 @@ def _sentence(error: ValidationError) -> str:
         return f"configuration: {first['msg'].removeprefix('Value error, ')}"
     field = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        return f"configuration: no field {field!r}; legal fields: {', '.join(Config.model_fields)}"
+        legal = ", ".join(Config.model_fields)
+        return f"configuration: no field {quoted(field)}; legal fields: {legal}"
     legal = first["msg"].removeprefix("Input should be ")
-    return f"configuration: {field} = {first['input']!r} is not legal; legal: {legal}"
+    return f"configuration: {field} = {quoted(first['input'])} is not legal; legal: {legal}"
 
 
 #: Head sizes of the hardware, ascending; a smaller head is padded with zero channels to the next.
@@ -288,6 +289,21 @@ BLOCKS: tuple[int, ...] = get_args(Config.model_fields["block"].annotation)
 def padded_head_dim(head_dim: int) -> int:
     """Head size of the hardware that holds ``head_dim`` channels."""
     return next(size for size in HEAD_DIMS if head_dim <= size)
+
+
+def fitting_vector_channels(channels: int) -> int:
+    """Least ``vector_channels`` of a device whose vector unit takes rows of ``channels`` words.
+
+    Raises
+    ------
+    ParoError
+        If there is none.
+    """
+    legal = get_args(Config.model_fields["vector_channels"].annotation)
+    fitting = [size for size in legal if size >= channels]
+    if not fitting:
+        raise ParoError(f"rows of {channels} channels are not legal; legal: up to {legal[-1]}")
+    return fitting[0]
 
 
 #: Named configurations, smallest array first.
@@ -327,9 +343,6 @@ def load_config(
     if preset is not None:
         values = find_named("preset", preset, PRESETS).model_dump()
     if file is not None:
-        try:
-            values = tomllib.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise ParoError(f"cannot read configuration {file}: {error}") from error
+        values = read_toml(file, "configuration")
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
     return Config(**values)

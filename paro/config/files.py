@@ -3,11 +3,12 @@
 import json
 import os
 import tempfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, first_line, quoted
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -47,9 +48,33 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def check_file(path: Path, kind: str) -> None:
     """Raise ParoError, which calls it ``kind``, unless ``path`` is a file."""
-    if not path.is_file():
-        problem = "is not a file" if path.exists() else "does not exist"
-        raise ParoError(f"{kind} {path} {problem}")
+    try:
+        if not path.is_file():
+            problem = "is not a file" if path.exists() else "does not exist"
+            raise ParoError(f"{kind} {path} {problem}")
+    except OSError as error:
+        raise ParoError(f"{kind} {quoted(str(path))}: {error.strerror or error}") from None
+
+
+def read_json(path: Path, kind: str) -> Any:
+    """Content of a JSON file; `ParoError`, which calls it ``kind``, if it cannot be read."""
+    return _parsed(path, kind, json.loads)
+
+
+def read_toml(path: Path, kind: str) -> dict[str, Any]:
+    """Content of a TOML file; errors as of `read_json`."""
+    return _parsed(path, kind, tomllib.loads)
+
+
+def _parsed(path: Path, kind: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParoError(f"cannot read {kind} {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ParoError(f"cannot read {kind} {path}: {first_line(error)}") from error
+    except RecursionError:
+        raise ParoError(f"cannot read {kind} {path}: it nests too deep") from None
 
 
 def check_folder(folder: Path) -> None:

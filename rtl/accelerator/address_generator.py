@@ -14,6 +14,7 @@ from rtl.accelerator.token_walker import TokenWalker, walk_layout
 from rtl.bus.axi import Destination, cores_shape, run_layout
 from rtl.interfaces import token_count_shape
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 
 __all__ = ["AddressGenerator", "block_request_layout", "head_layout"]
 
@@ -94,6 +95,7 @@ class AddressGenerator(wiring.Component):
             config, row_bytes=config.head_dim, unit_bytes=config.load_bytes
         )
         connect(m, walker.tokens, rows.tokens)
+        Contracts(m, platform, self).asks_constant(head, "head", unless=self.idle)
 
         # The rows' runs wait for the scales' run: once no row is left, neither is a run of scales.
         current = Signal.like(request)

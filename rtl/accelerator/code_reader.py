@@ -10,6 +10,7 @@ from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl import interfaces
 from rtl.bus.axi import Destination, run_layout
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["CodeReader", "code_rows", "codes_request_layout"]
@@ -151,6 +152,9 @@ class CodeReader(wiring.Component):
                     passes_to_ask.eq(passes_to_ask - 1),
                 ]
         m.d.sync += reserved.eq(reserved + asked - handed_on)
+        contracts = Contracts(m, platform, self)
+        contracts.has_room(self.units, "all units that were asked for")
+        contracts.asks(~self.units.valid | reserved.any(), "only units come that were asked for")
 
         place = Signal(range(words_per_unit))
         last_word = words_left == 1

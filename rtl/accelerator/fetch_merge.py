@@ -11,6 +11,7 @@ from paro.config import Config
 from paro.config.formats import Operand
 from rtl.accelerator.deal import dealt_row
 from rtl.interfaces import fetch_signature
+from rtl.lib.contract import Contracts
 
 __all__ = ["FetchMerge", "merged_fetch_layout"]
 
@@ -126,6 +127,8 @@ class FetchMerge(wiring.Component):
                 ]
         with m.If(self.new_head):
             m.d.sync += superblock.eq(0)
+        contracts = Contracts(m, platform, self)
+        contracts.asks(~(of_keys & ~self.working).any(), "a core asks for blocks while it works")
         m.d.comb += self.idle.eq(~self.output.valid)
         for core, fetch in enumerate(self.fetches):
             m.d.comb += fetch.ready.eq(chosen[core] & free)

@@ -17,6 +17,7 @@ from paro.config.registers import MEMORY_ADDRESS_BITS, QUEUE_BITS, Cause
 from rtl.accelerator.descriptor import descriptor_layout
 from rtl.bus.axi import Destination, run_layout
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 
 __all__ = ["HeadQueue"]
 
@@ -71,6 +72,7 @@ class HeadQueue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        self._promise(Contracts(m, platform, self))
         units = DESCRIPTOR_BYTES // self._config.load_bytes
         head = Signal(descriptor_layout())
         address = Signal(MEMORY_ADDRESS_BITS)
@@ -136,6 +138,11 @@ class HeadQueue(wiring.Component):
                     with m.Else():
                         m.next = "IDLE"
         return m
+
+    def _promise(self, contracts: Contracts) -> None:
+        """Add the contracts of its ports."""
+        contracts.asks(~self.start | self.idle, "a queue starts when the one before is at its end")
+        contracts.has_room(self.units, "the units of a descriptor")
 
     def _checks(self, m: Module, head: data.View) -> dict[Cause, Signal]:
         """Whether a descriptor is unusable, by cause."""

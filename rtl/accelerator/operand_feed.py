@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config.vector_program import SECOND_ROW, TABLES_MAX
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["OperandFeed", "feed_layout"]
@@ -89,6 +90,7 @@ class OperandFeed(wiring.Component):
             queue.input.payload.eq(Mux(comes, self.words.as_value(), second)),
             turn.ready.eq((read | passed) & (beat == turn.payload.beats)),
         ]
+        Contracts(m, platform, self).has_room(queue.input, "a beat that is read")
         m.d.sync += comes.eq(read)
         with m.If(read | passed):
             m.d.sync += beat.eq(Mux(turn.ready, 0, beat + 1))

@@ -19,6 +19,7 @@ from rtl.accelerator.token_walker import TokenWalker, walk_layout
 from rtl.bus.axi import run_layout
 from rtl.interfaces import token_count_shape
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 
 __all__ = [
     "OutputAddresses",
@@ -126,6 +127,7 @@ class OutputAddresses(wiring.Component):
         )
         connect(m, walker.tokens, rows.tokens)
         connect(m, rows.runs, flipped(self.runs))
+        Contracts(m, platform, self).asks_constant(self.head, "head", unless=self.idle)
 
         linear = Signal()
         # Of the superblock in progress: its first position, queries from there on.

@@ -8,6 +8,7 @@ from paro.config import Config
 from paro.config.descriptor import OUT_CUT_MAX
 from paro.config.formats import OPERAND_MAX, OUT_BITS
 from rtl import interfaces
+from rtl.lib.contract import Contracts
 
 __all__ = ["OutputCut"]
 
@@ -68,6 +69,7 @@ class OutputCut(wiring.Component):
             self.output.valid.eq(Mux(cuts, full, self.input.valid)),
             self.input.ready.eq(Mux(cuts, ~full | self.output.ready, self.output.ready)),
         ]
+        Contracts(m, platform, self).asks_constant(self.cut, "cut", unless=~full & ~second)
         with m.If(full & self.output.ready):
             m.d.sync += full.eq(0)
         with m.If(taken):

@@ -8,6 +8,7 @@ from paro.config import Config
 from rtl.accelerator.output_addresses import places_signature, row_beats
 from rtl.interfaces import o_signature, rows_signature
 from rtl.lib.arithmetic import first_of
+from rtl.lib.contract import Contracts
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["OutputMerge"]
@@ -90,6 +91,9 @@ class OutputMerge(wiring.Component):
             taken.input.payload.beats.eq(self.beats),
         ]
 
+        contracts = Contracts(m, platform, self)
+        contracts.keeps(place, "places")
+        contracts.has_room(taken.input, "the row that is taken")
         turn = taken.output
         sent = Signal.like(self.beats)
         last = sent == turn.payload.beats - 1

@@ -1,6 +1,6 @@
 """Token runs: from indices of tokens to runs of consecutive memory units."""
 
-from amaranth.hdl import Module, Signal, unsigned
+from amaranth.hdl import Cat, Module, Signal, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,6 +10,7 @@ from paro.config.registers import MEMORY_ADDRESS_BITS
 from rtl.accelerator.token_walker import token_layout
 from rtl.bus.axi import run_layout
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 
 __all__ = ["TokenRuns"]
 
@@ -79,6 +80,9 @@ class TokenRuns(wiring.Component):
         units, most_units = self.row_units, self._row_bytes // self._unit_bytes
         most_rows = self._config.block if self._joins else 1
         assert (most_rows * most_units).bit_length() <= len(run.units)
+
+        given = Cat(self.base, self.row_stride, units, self.destination, self.cores)
+        Contracts(m, platform, self).asks_constant(given, "row", unless=self.idle)
 
         # The row that is being placed, and the token that would join it.
         row_valid = Signal()

@@ -17,6 +17,7 @@ from rtl.bus.axi import Destination, run_layout
 from rtl.bus.read_master import RUNS
 from rtl.interfaces import token_count_shape
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 from rtl.lib.stream_fifo import StreamFIFO
 from rtl.lib.stream_resize import StreamResize
 
@@ -141,7 +142,8 @@ class VectorReader(wiring.Component):
                 runs.destination.eq(Destination.VECTOR),
             ]
             places[name] = runs
-        row_queue, second_queues = self._fill(m, row_beats, second_beats, longest)
+        contracts = Contracts(m, platform, self)
+        row_queue, second_queues = self._fill(m, contracts, row_beats, second_beats, longest)
         connect(m, row_queue.output, flipped(self.words))
         for queue, port in zip(second_queues, self.seconds, strict=True):
             connect(m, queue.output, flipped(port))
@@ -180,10 +182,12 @@ class VectorReader(wiring.Component):
                 runs.tokens.payload.last.eq(1),
             ]
         taken = self.words.valid & self.words.ready
+        contracts.holds(~taken | (room != 2 * longest), "a beat that leaves had its place")
         m.d.sync += room.eq(room - Mux(goes, row_beats, 0) + taken)
         for index, (own, port) in enumerate(zip(second_rooms, self.seconds, strict=True)):
             asks = goes & has_second & (bank == index)
             taken = port.valid & port.ready
+            contracts.holds(~taken | (own != own.init), "a second beat that leaves had its place")
             m.d.sync += own.eq(own - Mux(asks, second_beats, 0) + taken)
         with m.If(self.start):
             m.d.sync += bank.eq(0)
@@ -244,7 +248,12 @@ class VectorReader(wiring.Component):
         ]
 
     def _fill(
-        self, m: Module, row_beats: Signal, second_beats: Signal, longest: int
+        self,
+        m: Module,
+        contracts: Contracts,
+        row_beats: Signal,
+        second_beats: Signal,
+        longest: int,
     ) -> tuple[StreamFIFO, list[StreamFIFO]]:
         """Pass units on to what they are of; returns the queues of rows and of second rows."""
         config, units = self._config, self.units
@@ -284,6 +293,7 @@ class VectorReader(wiring.Component):
             row_queue.input.valid.eq(cut[_Kind.ROW].valid),
             cut[_Kind.ROW].ready.eq(row_queue.input.ready),
         ]
+        contracts.has_room(row_queue.input, "all beats of rows that were asked for")
         bank = Signal(range(config.vector_rows))
         passed = Signal.like(second_beats)
         source = cut[_Kind.SECOND]
@@ -302,6 +312,7 @@ class VectorReader(wiring.Component):
                 queue.input.payload.eq(source.payload),
                 queue.input.valid.eq(source.valid & (bank == index)),
             ]
+            contracts.has_room(queue.input, "all beats of second rows that were asked for")
             with m.If(bank == index):
                 m.d.comb += source.ready.eq(queue.input.ready)
             queues.append(queue)

@@ -8,6 +8,7 @@ from paro.config import Config
 from rtl.bus.axi import run_layout
 from rtl.interfaces import o_signature
 from rtl.lib.arithmetic import first_of
+from rtl.lib.contract import Contracts
 
 __all__ = ["WriteArbiter"]
 
@@ -64,6 +65,9 @@ class WriteArbiter(wiring.Component):
         source = Signal.like(first)
         left = Signal(self._units)
         run, passed = self.output_runs, self.output_data
+        contracts = Contracts(m, platform, self)
+        contracts.keeps(run, "output_runs")
+        contracts.asks(~run.valid | run.payload.units.any(), "a run has a unit")
         m.d.comb += [
             chosen.eq(Mux(offered, source, first)),
             run.valid.eq(~busy & (offered | waiting.any())),

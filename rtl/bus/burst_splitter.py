@@ -1,5 +1,7 @@
 """Burst splitter: runs of units to AXI bursts."""
 
+from typing import Any
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -10,8 +12,9 @@ from paro.config.registers import MEMORY_ADDRESS_BITS, PAGE_BYTES
 from rtl.bus.axi import WORD_BYTES, Destination, run_layout, vector_shape
 from rtl.bus.windows import inside, windows_member
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 
-__all__ = ["BurstSplitter", "burst_layout"]
+__all__ = ["BurstSplitter", "ask_for_runs", "burst_layout"]
 
 
 def burst_layout(config: Config, beats: int) -> data.StructLayout:
@@ -33,6 +36,14 @@ def burst_layout(config: Config, beats: int) -> data.StructLayout:
             "vector": vector_shape(config),
         }
     )
+
+
+def ask_for_runs(contracts: Contracts, runs: Any, unit_bytes: int) -> None:
+    """Ask for what a run must be: one unit at least, whole words from a word on."""
+    run = runs.payload
+    whole = ((run.units * unit_bytes) | run.address) % WORD_BYTES == 0
+    contracts.asks(~runs.valid | (run.units != 0), "a run has a unit")
+    contracts.asks(~runs.valid | whole, "a run is made of whole words")
 
 
 class BurstSplitter(wiring.Component):
@@ -81,6 +92,11 @@ class BurstSplitter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         run, burst = self.runs.payload, self.bursts.payload
+        contracts = Contracts(m, platform, self)
+        ask_for_runs(contracts, self.runs, self._unit_bytes)
+        end = burst.address % PAGE_BYTES + (burst.last_beat + 1) * (self._config.axi_bits // 8)
+        contracts.keeps(self.bursts, "bursts")
+        contracts.holds(~self.bursts.valid | (end <= PAGE_BYTES), "no burst crosses 4 KiB")
         lane_bits = log2(self._config.axi_bits // 8 // WORD_BYTES)
         beat_bits = log2(self._beats)
         page_bits = log2(PAGE_BYTES // WORD_BYTES)

@@ -15,10 +15,11 @@ from rtl.bus.axi import (
     run_layout,
     vector_shape,
 )
-from rtl.bus.burst_splitter import BurstSplitter
+from rtl.bus.burst_splitter import BurstSplitter, ask_for_runs
 from rtl.bus.windows import windows_member
 from rtl.bus.word_lanes import WordLanes, rotated, span, window
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["ReadMaster", "unit_layout"]
@@ -120,6 +121,9 @@ class ReadMaster(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        contracts = Contracts(m, platform, self)
+        contracts.asks_to_keep(self.runs, "runs")
+        ask_for_runs(contracts, self.runs, self._config.load_bytes)
         self._lanes = self._config.axi_bits // (8 * WORD_BYTES)
         m.submodules.splitter = splitter = BurstSplitter(
             self._config,

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
 from rtl.bus.axi import run_layout
+from rtl.lib.contract import Contracts
 
 __all__ = ["RunArbiter"]
 
@@ -33,6 +34,9 @@ class RunArbiter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        contracts = Contracts(m, platform, self)
+        for index, source in enumerate(self.inputs):
+            contracts.asks_to_keep(source, f"runs_{index}")
         chosen = Signal(range(len(self.inputs)))
         held = Signal.like(chosen)
         offered = Signal()

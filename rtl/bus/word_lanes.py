@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from rtl.bus.axi import WORD_BYTES
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 
 __all__ = ["WordLanes", "rotated", "span", "window"]
 
@@ -86,6 +87,7 @@ class WordLanes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        contracts = Contracts(m, platform, self)
         has_room = Signal(self._lanes)
         m.d.sync += self.room.eq(has_room.all())
         for lane in range(self._lanes):
@@ -94,6 +96,9 @@ class WordLanes(wiring.Component):
             write, read = memory.write_port(), memory.read_port(domain="comb")
             level = Signal(range(self._depth + 1), name=f"level_{lane}")
             push, pop = self.push[lane], self.pop[lane]
+            contracts.asks(~push | self.room, "words are pushed only while there is room")
+            contracts.asks(~pop | (level != 0), "words are popped only of lanes that hold one")
+            contracts.holds(level + self.room <= self._depth, "with room every lane takes a word")
             m.d.comb += [
                 has_room[lane].eq(level < self._depth - 1),
                 write.en.eq(push),

@@ -15,11 +15,12 @@ from rtl.bus.axi import (
     run_layout,
     vector_shape,
 )
-from rtl.bus.burst_splitter import BurstSplitter
+from rtl.bus.burst_splitter import BurstSplitter, ask_for_runs
 from rtl.bus.windows import windows_member
 from rtl.bus.word_lanes import WordLanes, rotated, span, window
 from rtl.interfaces import o_signature
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["WriteMaster"]
@@ -112,6 +113,10 @@ class WriteMaster(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        contracts = Contracts(m, platform, self)
+        contracts.asks_to_keep(self.runs, "runs")
+        ask_for_runs(contracts, self.runs, self._config.output_bytes)
+        contracts.asks_to_keep(self.data, "data")
         self._lanes = self._config.axi_bits // _WORD_BITS
         self._unit_bytes = self._config.output_bytes
         m.submodules.splitter = splitter = BurstSplitter(

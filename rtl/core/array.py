@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from paro.config import Config
-from rtl.core.pe import PE, PEControl
+from rtl.core.pe import PE, LateCarries, PEControl
 from rtl.lib.library import replicate
 
 __all__ = ["ArrayStep", "PEArray"]
@@ -80,6 +80,7 @@ class PECluster(wiring.Component):
             words.eq(self.words),
             control.eq(self.control),
         ]
+        carries = [self._carries(m, word, row) for row, word in enumerate(words)]
         count = self.rows * self.cols
         pes = replicate(m, platform, "pe", lambda: self._pe(self._config), count)
         for index, pe in enumerate(pes):
@@ -88,12 +89,22 @@ class PECluster(wiring.Component):
             m.d.comb += [
                 pe.operands.eq(operands[col]),
                 pe.word.eq(words[row]),
+                pe.carries.eq(carries[row]),
                 pe.control.eq(control),
                 pe.drain_in.eq(below),
             ]
             if row == 0:
                 m.d.comb += self.drain[col].eq(pe.drain)
         return m
+
+    def _carries(self, m: Module, word: Value, row: int) -> Value:
+        """Carries that the PEs of a row take of its word, some cycles later."""
+        carries = Signal(LateCarries, name=f"carries_{row}")
+        if self._pe.CARRIES:
+            product, total = (word[lane].negative for lane in self._pe.CARRIES)
+            waiting = Signal(name=f"total_carry_{row}")
+            m.d.sync += [carries.product.eq(product), waiting.eq(total), carries.total.eq(waiting)]
+        return carries
 
 
 class PEArray(wiring.Component):
@@ -108,7 +119,8 @@ class PEArray(wiring.Component):
         Array shape and accumulator width.
     pe : type
         Class of the processing elements: `PE`, or a component with the same members, whose
-        attributes ``OPERANDS`` and ``WORD`` are the shapes of its ``operands`` and ``word``.
+        attributes ``OPERANDS`` and ``WORD`` are the shapes of its ``operands`` and ``word``, and
+        whose ``CARRIES`` are as those of `PE`, or empty.
 
     Members
     -------

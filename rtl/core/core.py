@@ -25,6 +25,7 @@ from rtl.core.scheduler import BlockScheduler
 from rtl.core.sequencer import ArraySequencer, ending_row_layout
 from rtl.core.softmax import SoftmaxUnit
 from rtl.core.superblock_scheduler import SuperblockScheduler
+from rtl.lib.contract import Contracts
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -85,6 +86,8 @@ class Core(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
+        contracts = Contracts(m, platform, self)
+        self._promise(contracts)
         scheduler_type = BlockScheduler if config.query_rows == 1 else SuperblockScheduler
         m.submodules.scheduler = scheduler = scheduler_type(config)
         m.submodules.query_buffer = query_buffer = QueryBuffer(config)
@@ -112,7 +115,7 @@ class Core(wiring.Component):
             connect(m, flipped(getattr(self, name)), port)
 
         if isinstance(scheduler, SuperblockScheduler):
-            self._tell_rows(m, scheduler)
+            self._tell_rows(m, contracts, scheduler)
 
         # Loads.
         for operand, buffer, load in (
@@ -141,7 +144,8 @@ class Core(wiring.Component):
         m.submodules.blocks = blocks = StreamFIFO(
             block_layout(config), depth=config.key_slots * config.query_rows
         )
-        # There is always room: a K slot is not free before the blocks that it serves have left.
+        # A K slot is not free before the blocks that it serves have left.
+        contracts.has_room(blocks.input, "all blocks that have a slot of K")
         m.d.comb += [
             blocks.input.payload.eq(scheduler.blocks.payload),
             blocks.input.valid.eq(scheduler.blocks.valid),
@@ -222,10 +226,11 @@ class Core(wiring.Component):
         connect(m, reciprocal.output, prepared.input)
         connect(m, prepared.output, normalizer.queries)
         output = _Output(accumulator, normalizer, layer_output)
-        row_done = self._share_output(m, output, sequencer)
+        row_done = self._share_output(m, contracts, output, sequencer)
         self._send(m, output)
         # A row is in flight from its beginning until its last word is read.
         rows = Signal(range(config.key_slots * config.query_rows + 3 * config.row_slots + 1))
+        contracts.holds(~row_done | rows.any(), "a row that ends has begun")
         m.d.sync += rows.eq(rows + scheduler.row_begun - row_done)
         m.d.comb += [
             self.busy.eq(~scheduler.idle | rows.any() | ~normalizer.idle | ~layer_output.idle),
@@ -246,7 +251,21 @@ class Core(wiring.Component):
             m.d.comb += self.activity[stage].eq(activity)
         return m
 
-    def _share_output(self, m: Module, output: "_Output", sequencer: ArraySequencer) -> Value:
+    def _promise(self, contracts: Contracts) -> None:
+        """Add the contracts of the core's ports."""
+        contracts.asks_to_keep(self.command, "command")
+        contracts.asks_to_keep(self.codes, "codes")
+        contracts.keeps(self.o, "o")
+        if self.config.query_rows > 1:
+            contracts.keeps(self.rows, "rows")
+        for stage in Stage:
+            states = self.activity[stage].as_value()
+            one = ~(states & (states - 1)).any()
+            contracts.holds(one, f"{stage.name} is in one state at a time")
+
+    def _share_output(
+        self, m: Module, contracts: Contracts, output: "_Output", sequencer: ArraySequencer
+    ) -> Value:
         """Let normaliser and layer output read the accumulator, row by row as the rows end.
 
         Returns whether the last word of a row is read.
@@ -258,6 +277,9 @@ class Core(wiring.Component):
         read_slot = ending.output.payload.slot
         reads_layer = ending.output.payload.linear
         row_done = normalizer.row_done | layer.row_done
+        reads, offers = normalizer.read & layer.read, normalizer.o.valid & layer.o.valid
+        contracts.holds(~reads & ~offers, "normaliser and layer output work by turns")
+        contracts.has_room(ending.input, "all rows that have an output slot")
         m.d.comb += [
             # There is always room: each has an output slot.
             ending.input.payload.eq(sequencer.ending_rows.payload),
@@ -281,7 +303,7 @@ class Core(wiring.Component):
         ]
         return row_done
 
-    def _tell_rows(self, m: Module, scheduler: SuperblockScheduler) -> None:
+    def _tell_rows(self, m: Module, contracts: Contracts, scheduler: SuperblockScheduler) -> None:
         """Queue the rows in the order in which they end."""
         # There is room for all that are issued and not put out: those of the blocks of all K slots,
         # two between QK and PV, those of all output slots, those of a layer's pages; and for some
@@ -294,6 +316,7 @@ class Core(wiring.Component):
             ended.input.payload.eq(scheduler.ended_rows.payload),
             ended.input.valid.eq(scheduler.ended_rows.valid),
         ]
+        contracts.has_room(ended.input, "all rows that are issued and not put out")
         connect(m, ended.output, flipped(self.rows))
 
     def _send(self, m: Module, output: "_Output") -> None:

@@ -9,6 +9,7 @@ from paro.config.formats import Operation
 from rtl.core.array import PEArray
 from rtl.core.operations import is_operation
 from rtl.core.tile_walk import tile_layout
+from rtl.lib.contract import Contracts
 from rtl.lib.delay import delayed
 
 __all__ = ["DrainRouter", "drained_layout"]
@@ -87,6 +88,9 @@ class DrainRouter(wiring.Component):
             last.eq(now == config.drain_cycles - 1),
         ]
         m.d.sync += [index.eq(now + 1), draining.eq(valid & ~last)]
+        Contracts(m, platform, self).asks(
+            ~(self.drained_first & draining), "a tile has drained before the next one does"
+        )
         of_values = is_operation(tile.operation, Operation.PV)
         partial = of_values | tile.block.linear
         part_bits = len(self.output.part)

@@ -13,6 +13,7 @@ from rtl.core.blocks import layer_row_layout
 from rtl.core.drain import drained_layout
 from rtl.core.normalizer import Normalizer, layer_scales_layout
 from rtl.lib.arithmetic import log2, rotate
+from rtl.lib.contract import Contracts
 from rtl.lib.delay import delayed
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -185,6 +186,14 @@ class LayerOutput(wiring.Component):
             filled.input.valid.eq(place.valid & (place.output == config.block - 1)),
             filled.input.payload.tokens.eq(place.tokens),
         ]
+        contracts = Contracts(m, platform, self)
+        contracts.has_room(self.rows, "all rows of layers that are begun")
+        contracts.has_room(filled.input, "all pages that are full")
+        contracts.holds(~page_free | pages.any(), "a page that is sent was filled")
+        contracts.asks(
+            ~self.tiles_complete | (tiles != config.row_slots * groups * tiles_of_group),
+            "no more tiles are complete than there are",
+        )
         leaving = self._turn(m, place, filled, page_free)
         m.d.comb += self.idle.eq(~pages.any() & ~leaving)
         return m

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 
 from paro.config import Config
 from rtl.core.blocks import load_layout
+from rtl.lib.contract import Contracts
 from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["LoadControl"]
@@ -54,6 +55,12 @@ class LoadControl(wiring.Component):
         m.submodules.queue = queue = StreamFIFO(self._layout, depth=self._slots + 1)
         connect(m, flipped(self.request), queue.input)
         connect(m, queue.output, flipped(self.load))
+        contracts = Contracts(m, platform, self)
+        asked_full = self.full.bit_select(self.request.payload.slot, 1)
+        released_full = self.full.bit_select(self.release_slot, 1)
+        contracts.has_room(self.request, "all loads that are asked for")
+        contracts.asks(~self.request.valid | ~asked_full, "no load goes into a full slot")
+        contracts.asks(~self.release | released_full, "a slot is released only while it is full")
 
         with m.If(self.release):
             m.d.sync += self.full.bit_select(self.release_slot, 1).eq(0)

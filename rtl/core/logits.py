@@ -11,6 +11,7 @@ from paro.config import Config, formats
 from rtl.core.blocks import SLOTS
 from rtl.core.drain import drained_layout
 from rtl.lib.arithmetic import log2, round_shift
+from rtl.lib.contract import Contracts
 from rtl.lib.delay import delayed
 from rtl.lib.library import replicate
 
@@ -260,6 +261,12 @@ class LogitBuffer(wiring.Component):
             committed.eq(group_done),
             self.groups.eq(self.groups + committed - self.release),
         ]
+        contracts = Contracts(m, platform, self)
+        contracts.asks(~self.release | self.groups.any(), "only a complete group is released")
+        contracts.holds(
+            ~place.valid | (self.groups + committed < self._ring),
+            "no score is written over a group that waits",
+        )
         m.submodules.logit_memory = logit_memory = Memory(
             shape=self.logits.shape(), depth=self._ring * config.block * self._parts, init=[]
         )

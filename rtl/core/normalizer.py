@@ -12,6 +12,7 @@ from rtl import interfaces
 from rtl.core.output_accumulator import OutputAccumulator
 from rtl.core.reciprocal import LEAST_EXPONENT, reciprocal_layout
 from rtl.lib.arithmetic import round_shift
+from rtl.lib.contract import Contracts
 from rtl.lib.delay import delayed
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
@@ -199,6 +200,13 @@ class Normalizer(wiring.Component):
             self.row_done.eq(query_done & query.last),
         ]
         sent = self.o.valid & self.o.ready
+        most = config.row_slots * config.block // config.rows
+        contracts = Contracts(m, platform, self)
+        contracts.has_room(output.input, "all words that are on their way")
+        contracts.asks(
+            ~self.groups_complete | (groups != most), "no more groups are complete than there are"
+        )
+        contracts.holds(~sent | reserved.any(), "a beat that is sent had its place")
         m.d.sync += [
             groups.eq(groups + self.groups_complete - group_done),
             reserved.eq(reserved + read - sent),

@@ -8,6 +8,7 @@ from paro.config import Config
 from rtl.core.drain import drained_layout
 from rtl.core.row_state import RowState, rescale_layout
 from rtl.lib.arithmetic import log2, round_shift_by
+from rtl.lib.contract import Contracts
 from rtl.lib.deep_memory import DeepMemory
 from rtl.lib.delay import delay_line, delayed
 from rtl.lib.library import replicate
@@ -161,6 +162,13 @@ class OutputAccumulator(wiring.Component):
         ]
         places = delay_line(m, place, RowState.READ_LATENCY + OutputLane.LATENCY, "place")
         arriving, leaving = places[RowState.READ_LATENCY], places[-1]
+        own = Cat(place.query, place.part, place.slot)
+        joined = Cat(
+            other.valid & (own == Cat(other.query, other.part, other.slot)) for other in places[1:]
+        )
+        Contracts(m, platform, self).asks(
+            ~place.valid | ~joined.any(), "numerators are joined once their last sum is written"
+        )
         # In 2-bit blocks K comes out of the array four times too large (rtl/core/digits.py).
         times_four = linear & (tile.block.code == 1)
         partials = Signal.like(self.input.words)

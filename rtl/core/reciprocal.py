@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from paro.config import Config, formats
 from rtl.core.blocks import weighted_chunk_layout
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 from rtl.lib.library import replicate
 
 __all__ = ["ReciprocalUnit", "reciprocal_layout"]
@@ -136,6 +137,7 @@ class ReciprocalUnit(wiring.Component):
         config = self._config
         lanes_count, together = config.reciprocal_lanes, config.softmax_lanes
         chunk, output = self.chunks.payload, self.output.payload
+        contracts = Contracts(m, platform, self)
         lanes = replicate(
             m,
             platform,
@@ -151,6 +153,9 @@ class ReciprocalUnit(wiring.Component):
                 chunk.denominators[first + index] for first in range(0, together, lanes_count)
             )
             m.d.comb += [unit.denominator.eq(candidates[group]), unit.load.eq(load)]
+            number = chunk.chunk * together + group * lanes_count + index
+            large = (unit.denominator >> LEAST_EXPONENT).any() | (number >= chunk.queries)
+            contracts.asks(~load | large, "a row's best key has a weight of one half at least")
 
         # The chunk comes out of the queue's memory: its fields pass a register first.
         place = Signal.like(chunk.chunk)

@@ -1,6 +1,6 @@
 """Online softmax state of the rows: running maximum and denominator, rescaled by shifts."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -9,7 +9,8 @@ from paro.config import Config, formats
 from paro.config.config import bits_unsigned
 from rtl.core.blocks import SLOTS, weighted_chunk_layout
 from rtl.lib.arithmetic import round_shift_by
-from rtl.lib.delay import delayed
+from rtl.lib.contract import Contracts
+from rtl.lib.delay import delay_line, delayed
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
 
@@ -243,6 +244,9 @@ class RowState(wiring.Component):
             chunks.input.payload.queries.eq(queries),
             chunks.input.payload.chunk.eq(chunk),
         ]
+        contracts = Contracts(m, platform, self)
+        contracts.has_room(chunks.input, "denominators of all rows that may wait")
+        self._hold_apart(m, contracts, place)
         for index, lane in enumerate(
             replicate(m, platform, "row_state_lane", lambda: RowStateLane(config), lanes)
         ):
@@ -271,3 +275,13 @@ class RowState(wiring.Component):
             self.rescale.eq(read_rescales[read_lane]),
         ]
         return m
+
+    def _hold_apart(self, m: Module, contracts: Contracts, place: Value) -> None:
+        """Ask for time between the updates of the same queries."""
+        if not contracts.checked:
+            return
+        latest = RowStateLane.LATENCY + 1
+        _, own, *earlier = delay_line(m, place, 1 + latest, "updated", first=0)
+        updates = delay_line(m, self.update, latest, "updates")[1:]
+        same = Cat(update & (other == own) for update, other in zip(updates, earlier, strict=True))
+        contracts.asks(~self.update | ~same.any(), "a chunk's update has ended before the next")

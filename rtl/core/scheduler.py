@@ -12,6 +12,7 @@ from paro.config.formats import Kind, Operand
 from rtl import interfaces
 from rtl.core.blocks import block_layout, layer_row_layout, load_layout
 from rtl.lib.arithmetic import first_of, log2
+from rtl.lib.contract import Contracts
 
 __all__ = ["BlockScheduler", "Run", "SchedulerSlots", "scheduler_members"]
 
@@ -151,7 +152,8 @@ class SchedulerSlots:
         For each operand, the slot that the next load fills.
     """
 
-    def __init__(self, m: Module, scheduler: Any, config: Config):
+    def __init__(self, m: Module, platform: Any, scheduler: Any, config: Config):
+        contracts = Contracts(m, platform, scheduler)
         queries_free = Signal(config.row_slots, init=-1, name="free_queries")
         counts = {
             operand: Signal(
@@ -163,7 +165,10 @@ class SchedulerSlots:
             operand: Signal(range(config.key_slots), name=f"slot_{operand.name}")
             for operand in counts
         }
-        fetch = scheduler.fetch
+        fetch, command = scheduler.fetch, scheduler.command
+        some = command.payload.query_tokens.any() & command.payload.key_tokens.any()
+        contracts.keeps(fetch, "fetch")
+        contracts.asks(~command.valid | some, "a command has tokens")
         self.room = [queries_free.any(), *(count.any() for count in counts.values())]
         self.slots = [first_of(m, queries_free, "free_query"), *turns.values()]
         for operand in Operand:
@@ -172,12 +177,20 @@ class SchedulerSlots:
             with m.If(taken):
                 m.d.comb += scheduler.load.slot.eq(self.slots[operand])
             released = scheduler.release[operand]
+            contracts.holds(~taken | self.room[operand], "a fetch is for a slot that is free")
             if operand == Operand.Q:
+                is_taken = (~queries_free).bit_select(scheduler.released_query_slot, 1)
+                contracts.asks(~released | is_taken, "a slot of Q is released while it is taken")
                 with m.If(released):
                     m.d.sync += queries_free.bit_select(scheduler.released_query_slot, 1).eq(1)
                 with m.If(taken):
                     m.d.sync += queries_free.bit_select(self.slots[Operand.Q], 1).eq(0)
             else:
+                taken_some = counts[operand] != config.key_slots
+                contracts.asks(
+                    ~released | taken_some,
+                    f"a slot of {operand.name} is released while one is taken",
+                )
                 m.d.sync += [
                     counts[operand].eq(counts[operand] + released - taken),
                     turns[operand].eq(turns[operand] + taken),
@@ -317,7 +330,7 @@ class BlockScheduler(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         fetched = self.fetch.valid & self.fetch.ready
-        slots = SchedulerSlots(m, self, self._config)
+        slots = SchedulerSlots(m, platform, self, self._config)
         query_slot = Signal.like(slots.slots[Operand.Q], name="query_slot")
         with m.If(self.load_valid[Operand.Q]):
             m.d.sync += query_slot.eq(slots.slots[Operand.Q])

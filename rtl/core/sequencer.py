@@ -17,6 +17,7 @@ from rtl.core.operations import encode_operation, is_operation
 from rtl.core.tile_walk import TileWalk, tile_layout
 from rtl.interfaces import Activity
 from rtl.lib.arithmetic import first_of
+from rtl.lib.contract import Contracts
 from rtl.lib.delay import delayed
 
 __all__ = ["ArraySequencer", "ending_row_layout", "load_state_layout"]
@@ -210,7 +211,8 @@ class ArraySequencer(wiring.Component):
             walk.advance(m)
         with m.If(progress.ending):
             walk.end(m)
-        candidates = self._start_next(m, walk, progress.ending)
+        contracts = Contracts(m, platform, self)
+        candidates = self._start_next(m, contracts, walk, progress.ending)
         self._issue_step(m, walk, progress)
         self._report_activity(m, walk, progress, candidates)
         return m
@@ -244,7 +246,9 @@ class ArraySequencer(wiring.Component):
         m.d.comb += advance.eq(last_advance | (walk.active & ~walk.at_last_step & tile_loaded))
         return _Progress(advance, last_advance & walk.at_last_tile, tile_loaded, draining_long)
 
-    def _start_next(self, m: Module, walk: TileWalk, ending: Value) -> dict[Operation, _Candidate]:
+    def _start_next(
+        self, m: Module, contracts: Contracts, walk: TileWalk, ending: Value
+    ) -> dict[Operation, _Candidate]:
         """Start the next operation in the cycle after the last step of the one before.
 
         QK goes before PV. Returns both candidates.
@@ -277,6 +281,19 @@ class ArraySequencer(wiring.Component):
             starts_layer.eq(start_qk & qk.block.linear),
         ]
         m.d.sync += lead.eq(lead + self.started.valid - start_pv)
+        has_started = ~self.weighted.valid | lead.any()
+        is_taken = (~outputs.free).bit_select(self.output_free_slot, 1)
+        contracts.asks(has_started, "P is there only of blocks whose QK has started")
+        contracts.asks(
+            ~self.output_free | is_taken, "an output slot is freed only while it is taken"
+        )
+        contracts.holds(~(start_qk & start_pv), "one operation starts at a time")
+        contracts.holds(
+            ~self.started.valid | (lead != SLOTS), "at most two blocks lie between QK and PV"
+        )
+        contracts.holds(
+            ~(joins & block.first) | outputs.free.any(), "a row begins with an output slot"
+        )
         outputs.update(m, block, joins & block.first, self.output_free, self.output_free_slot)
         with m.If(start_qk | start_pv):
             walk.begin(

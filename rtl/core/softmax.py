@@ -16,6 +16,7 @@ from rtl.core.row_state import RowState, rescale_layout
 from rtl.interfaces import Activity
 from rtl.lib.arithmetic import log2
 from rtl.lib.banked_memory import BankedMemory
+from rtl.lib.contract import Contracts
 from rtl.lib.delay import delay_line
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
@@ -185,6 +186,9 @@ class SoftmaxUnit(wiring.Component):
         place = self._issue(m, queue)
         places = delay_line(m, place, self.FETCH_LATENCY + ExponentialLane.LATENCY, "place")
         results = self._weigh(m, platform, places)
+        contracts = Contracts(m, platform, self)
+        contracts.has_room(queue.input, "all blocks whose QK has started")
+        contracts.has_room(done.input, "all blocks that have their weights")
         complete = self._complete(m, places[-1])
         self._store_weights(m, complete, results.words)
         m.d.comb += [
@@ -288,10 +292,15 @@ class SoftmaxUnit(wiring.Component):
         sums = Signal(data.ArrayLayout(unsigned(config.block_sum_bits), lanes))
         words = Signal(data.ArrayLayout(DigitWord, lanes))
         copies = replicate(m, platform, "softmax_lane", lambda: SoftmaxLane(config), lanes)
+        contracts = Contracts(m, platform, self)
         parts = config.drain_words // lanes
         for index, lane in enumerate(copies):
             logits = Array(self.logits[part * lanes + index] for part in range(parts))
             maxima = Array(self.maxima[part * lanes + index] for part in range(parts))
+            query = arriving.query_chunk * lanes + index
+            counts = arriving.valid & ~absent & (query < arriving.block.queries)
+            below = (maxima_now[index] << formats.LOGIT_FRAC) >= logits_now[index]
+            contracts.asks(~counts | below, "no logit is above its row's maximum")
             m.d.sync += [
                 logits_now[index].eq(logits[fetched.part]),
                 maxima_now[index].eq(maxima[fetched.part]),

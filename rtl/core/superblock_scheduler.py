@@ -160,7 +160,7 @@ class SuperblockScheduler(wiring.Component):
         m = Module()
         run = Run(self._config)
         codes = _Codes(m, run, self._config.query_rows)
-        slots = SchedulerSlots(m, self, self._config)
+        slots = SchedulerSlots(m, platform, self, self._config)
         block = _Block(self._config.query_rows, slots.slots[Operand.Q])
         self._describe_block(m, run, codes, block)
         fetched = self.fetch.valid & self.fetch.ready

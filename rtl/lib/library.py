@@ -29,6 +29,8 @@ class ModuleLibrary:
     top : str, optional
         Module that all others belong to: their names begin with it. Without it they have the names
         that `replicate` is given.
+    contracts : bool
+        Whether contracts are checked, see `rtl.lib.contract`.
 
     Members
     -------
@@ -36,8 +38,9 @@ class ModuleLibrary:
         Collected components, in the order of their first use.
     """
 
-    def __init__(self, top: str | None = None) -> None:
+    def __init__(self, top: str | None = None, *, contracts: bool = False) -> None:
         self._prefix = f"{top}__" if top else ""
+        self.contracts = contracts
         self.components: dict[str, wiring.Component] = {}
 
     def module(self, name: str) -> str:

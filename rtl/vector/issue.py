@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from paro.config import vector_formats
 from paro.config.vector_program import Added, Left, Reduce, Right
+from rtl.lib.contract import Contracts
 from rtl.vector.passes import command_layout
 
 __all__ = ["TOTALS", "PassIssue", "beat_layout"]
@@ -119,10 +120,13 @@ class PassIssue(wiring.Component):
         for bank in range(self._banks):
             with m.If(active & (command.bank == bank) & (command.reduce == Reduce.SQUARES)):
                 m.d.sync += self.epsilon[bank].eq(command.epsilon)
-        self._wait(m, command, active, group_last)
+        contracts = Contracts(m, platform, self)
+        self._wait(m, contracts, command, active, group_last)
         return m
 
-    def _wait(self, m: Module, command, active: Signal, group_last: Signal) -> None:
+    def _wait(
+        self, m: Module, contracts: Contracts, command, active: Signal, group_last: Signal
+    ) -> None:
         """When a command begins, and a beat goes."""
         reserved = Signal(range(self._queue + 1))
         pending = [Signal(range(TOTALS + 1), name=f"pending_{bank}") for bank in range(self._banks)]
@@ -165,8 +169,11 @@ class PassIssue(wiring.Component):
             ),
         ]
         m.d.comb += [self.take[place].eq(self.go & taken) for place, taken in enumerate(takes)]
+        contracts.asks(~self.sent | reserved.any(), "a beat leaves the queue that was issued")
         m.d.sync += reserved.eq(reserved + (self.go & command.sends) - self.sent)
         for bank in range(self._banks):
+            contracts.asks(~self.kept[bank] | writing[bank].any(), "words are kept that are issued")
+            contracts.asks(~self.found[bank] | pending[bank].any(), "scalars are of a group's end")
             own = self.go & (command.bank == bank)
             m.d.sync += [
                 writing[bank].eq(writing[bank] + (own & command.keeps) - self.kept[bank]),

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from paro.config import Config, formats, vector_formats
 from paro.config.vector_program import Added, Left, Partner, Right
 from rtl.lib.arithmetic import log2
+from rtl.lib.contract import Contracts
 from rtl.lib.delay import delay_line, delayed
 from rtl.lib.library import replicate
 from rtl.lib.stream_fifo import StreamFIFO
@@ -107,6 +108,8 @@ class VectorUnit(wiring.Component):
         connect(m, flipped(self.commands), issue.commands)
         m.submodules.output = output = StreamFIFO(self.results.payload.shape(), depth=self.QUEUE)
         connect(m, output.output, flipped(self.results))
+        contracts = Contracts(m, platform, self)
+        contracts.has_room(output.input, "all beats that are sent")
         inputs = {}
         for place, name in enumerate(_INPUTS):
             queue = StreamFIFO(self.words.payload.shape(), depth=_WAITING)
@@ -154,6 +157,7 @@ class VectorUnit(wiring.Component):
                 issue.kept[bank].eq(valid[latency] & last.keeps & (last.bank == bank)),
                 issue.found[bank].eq(unit.done),
             ]
+            contracts.has_room(waiting.input, "all totals of groups that have ended")
             scalars.append(unit)
         found = self._scalars(m, scalars, issue.beat)
         lanes = self._compute(m, platform, line, operands, found)

@@ -28,7 +28,6 @@ from sim.cosim.exchange import load_dataclass, save_dataclass
 from sim.cosim.report import MemoryReport, Traffic
 from sim.cosim.session import Harness, Session
 from sim.cosim.target import Simulation
-from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import job_work, wanted_bytes
 from sim.cycles.cycle_model import Prediction, predict_accelerator
 from sim.cycles.memory import Memory
@@ -101,7 +100,7 @@ def play_steps(
     scenario = _scenario(config, images, steps, memory or Memory(), keeps_bursts)
     harness = Harness(
         sources={
-            f"{ACCELERATOR}.v": kept_verilog(config, ACCELERATOR, session.build_dir),
+            f"{ACCELERATOR}.v": session.verilog(config, ACCELERATOR),
             f"{BENCH_TOP}.v": harness_verilog(
                 config, capacity(scenario.memory_bytes), trace=session.trace
             ),

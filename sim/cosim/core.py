@@ -30,7 +30,6 @@ from sim.cosim.core_stimulus import Stimulus, make_stimulus, unpack_words
 from sim.cosim.exchange import load_dataclass, save_dataclass
 from sim.cosim.session import Harness, Session
 from sim.cosim.target import Simulation
-from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import job_work
 from sim.cycles.cycle_model import Prediction, predict
 from sim.trace.trace import Trace, build_trace
@@ -77,7 +76,7 @@ class CoreTarget:
         depth = max(DEPTH_MIN, 1 << (stimulus.depth - 1).bit_length())
         harness = Harness(
             sources={
-                f"{CORE}.v": kept_verilog(config, CORE, session.build_dir),
+                f"{CORE}.v": session.verilog(config, CORE),
                 f"{BENCH_TOP}.v": harness_verilog(config, depth, trace=session.trace),
             },
             top=BENCH_TOP,

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from firmware_model.parallel import thread_pool
 from firmware_model.progress import Progress
+from gen.verilog import BROKEN_CONTRACT
+from paro.config import Config
 from sim.cosim.simulators import Build, Simulator
+from sim.cosim.verilog import kept_verilog
 from sim.trace.recorder import RECORDING_FILE
 from sim.trace.recording import Recording, read_recording
 
@@ -59,6 +62,9 @@ class Session:
         Record what a trace is made of, see `sim.trace`.
     progress : Progress, optional
         Called with (work done, work in all).
+    make_verilog : callable
+        Called with a configuration, the name of a top (`gen.verilog.TOPS`) and ``build_dir``;
+        returns the Verilog to simulate.
     """
 
     simulator: Simulator
@@ -67,6 +73,7 @@ class Session:
     waves: bool = False
     trace: bool = False
     progress: Progress | None = None
+    make_verilog: Callable[[Config, str, Path], str] = kept_verilog
 
     @property
     def description(self) -> str:
@@ -79,6 +86,10 @@ class Session:
         path = self.run_dir / self.simulator.waves_file
         return path if self.waves and path.exists() else None
 
+    def verilog(self, config: Config, top: str) -> str:
+        """Verilog of a design to simulate."""
+        return self.make_verilog(config, top, self.build_dir)
+
     def recording(self) -> Recording | None:
         """Return what was recorded for a trace, if it was asked for."""
         path = self.run_dir / RECORDING_FILE
@@ -86,8 +97,11 @@ class Session:
 
     @property
     def stopped(self) -> str:
-        """Failure of a bench that has left no result."""
-        return f"the simulator stopped; see {self.run_dir / 'sim.log'}"
+        """Failure of a bench that has left no result: the contract that is broken, if one is."""
+        log = self.run_dir / "sim.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        broken = (line for line in lines if line.startswith(BROKEN_CONTRACT))
+        return next(broken, f"the simulator stopped; see {log}")
 
     def play(
         self, harness: Harness, prepare: Callable[[], None], done: Callable[[], int], total: int

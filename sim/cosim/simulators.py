@@ -28,7 +28,19 @@ from paro.config.named import find_named
 from paro.config.programs import run_program
 from sim.cache import entry_name, kept, present
 
-__all__ = ["SIMULATORS", "Build", "Icarus", "Simulator", "Verilator", "get_simulator"]
+__all__ = [
+    "COVERAGE_FILE",
+    "SIMULATORS",
+    "Build",
+    "CoverageVerilator",
+    "Icarus",
+    "Simulator",
+    "Verilator",
+    "get_simulator",
+]
+
+#: What a simulation with `CoverageVerilator` leaves.
+COVERAGE_FILE = "coverage.dat"
 
 _TIMESCALE = ("1ns", "1ps")
 _LOG = "build.log"
@@ -398,6 +410,21 @@ class Verilator(Simulator):
         assert specification is not None
         assert specification.origin is not None
         return Path(specification.origin).parent
+
+
+class CoverageVerilator(Verilator):
+    """Verilator that counts how often each bit of a signal rises and falls.
+
+    A run leaves the counts as `COVERAGE_FILE` in its folder; they name the lines of the Verilog in
+    the folder of the build.
+    """
+
+    #: Signals of more bits are not counted, nor memories.
+    _WIDEST: ClassVar[int] = 1 << 14
+
+    def _build_arguments(self) -> list[str]:
+        widest = str(self._WIDEST)
+        return [*super()._build_arguments(), "--coverage-toggle", "--coverage-max-width", widest]
 
 
 class _Programs(runner.Runner):

@@ -527,18 +527,19 @@ def read_block(port, head, operand, block, begin, tokens, fetched, group_tokens,
     at = reads.blocks[head, operand] + block
     for index in range(reads.first[at], reads.first[at + 1]):
         burst = reads.bursts[index]
-        # The reader takes a run when the burst before the last one is on its way, and an older run
-        # is complete.
-        accepted = max(fetched, reader.accepted) + 1
-        if burst.part > 0:
-            now += burst.part - max(placed, 0)
-            accepted = now
         if burst.part != placed:
-            place, placed = _next_place(reads), burst.part
-            accepted = max(accepted, reads.complete[place])
-        accepted = max(accepted, reader.offered_before - 1)
-        if burst.part > 0:
-            now = accepted
+            # The reader takes a run when the burst before the last one is on its way, and an older
+            # run is complete. The address generator goes on then, whatever bursts the run is cut
+            # into.
+            place = _next_place(reads)
+            accepted = max(fetched, reader.accepted) + 1
+            if burst.part > 0:
+                now += burst.part - max(placed, 0)
+                accepted = now
+            accepted = max(accepted, reads.complete[place], reader.offered_before - 1)
+            if burst.part > 0:
+                now = accepted
+            placed = burst.part
         stored, unit = _read_burst(port, accepted, burst, stored, unit, scales, last)
         reads.complete[place] = reader.unit
     reader.idle = accepted + 1

@@ -6,8 +6,9 @@ multipliers as our PEs' gates make (`sim.estimate.gates`). *A100's peak*: as man
 reach the A100's INT8 peak at our clock, with its bandwidth and a buffer of its cache's size that
 gives what they read.
 
-Ours has linear layers at several mean widths. All speed-ups are of the last plan at the first of
-them.
+What lies between layers is counted for ours alone, if its configuration has a vector unit; peers
+have it for nothing. Ours has linear layers at several mean widths. All speed-ups are of the last
+plan at the first of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -104,14 +105,17 @@ class Comparison:
 
     # -- rows of the tables ---------------------------------------------------------------------
 
-    def _row(self, name: str, attention: float, linear: float) -> dict[str, Any]:
+    def _row(
+        self, name: str, attention: float, linear: float, exposed: float = 0.0
+    ) -> dict[str, Any]:
         """Seconds of a step from those of a pass."""
         passes = self.workload.guidance_passes
-        total = attention + linear
+        total = attention + linear + exposed
         return {
             "machine": name,
             "attention_seconds": attention * passes,
             "linear_seconds": linear * passes,
+            "exposed_seconds": exposed * passes,
             "step_seconds": total * passes,
             "sample_seconds": total * self.workload.passes,
         }
@@ -127,7 +131,9 @@ class Comparison:
     def _our_row(self, found: Estimate) -> dict[str, Any]:
         label = f"PARO at {found.mean_bits:.2f} / {found.linear_bits:.2f} bit"
         label += ", assumed" if found.assumed else ""
-        return self._row(label, found.attention_seconds, found.linear_seconds)
+        return self._row(
+            label, found.attention_seconds, found.linear_seconds, found.exposed_seconds
+        )
 
     def _work(self) -> LayerWork:
         return LayerWork(workload=self.workload, shares=self.plans[-1].shares)
@@ -181,7 +187,7 @@ class Comparison:
         """Speed-up over FP16 on the A100 at its INT8 peak, the A100 granted our utilisation."""
         peak, layers = self.gpu_machine.resources.macs_per_second, self.workload.layers
         attention = found.attention_seconds * peak / (layers * self.workload.attention_macs)
-        linear = found.linear_seconds * peak / (layers * self.workload.linear_macs)
+        linear = found.other_seconds * peak / (layers * self.workload.linear_macs)
         return peak_speedup(self.attention_share if share is None else share, attention, linear)
 
     def over_peer(
@@ -208,7 +214,7 @@ class Comparison:
         own = found.attention_seconds
         if not attention_alone:
             theirs += peer.linear_seconds(self._work(), resources)
-            own += found.linear_seconds
+            own += found.other_seconds
         return theirs * self.workload.layers / own
 
     def _over_pruner(

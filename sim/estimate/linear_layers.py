@@ -140,11 +140,20 @@ class LinearCycles:
 
     def shared(self, cores: float) -> float:
         """Cycles that some cores take together."""
+        return sum(self._each(cores))
+
+    def shares(self, cores: float) -> list[float]:
+        """Share of each layer in these."""
+        each = self._each(cores)
+        return [cycles / sum(each) for cycles in each]
+
+    def _each(self, cores: float) -> list[float]:
+        """Cycles that some cores take together for each layer."""
         clusters = cores / self.cluster
-        return sum(
+        return [
             cycles / (parts * self.cluster) * ceil(parts / clusters)
             for cycles, parts in zip(self.measured, self.parts, strict=True)
-        )
+        ]
 
 
 def linear_cycles(workload: Workload, config: Config, bits: float) -> LinearCycles:

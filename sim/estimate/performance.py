@@ -13,8 +13,10 @@ A buffer holds K and V of all heads that have a row in work; where it has room f
 heads are finished before the next ones begin, and cores without a row wait.
 
 Linear layers run on the same arrays (`sim.estimate.linear_layers`), under the traffic rule of
-`sim.estimate.traffic`; a weight is a byte in memory, whatever its width. Not counted: norms,
-activations, residuals, the quantisation between layers, text encoder and image decoder.
+`sim.estimate.traffic`; a weight is a byte in memory, whatever its width. What lies between layers
+is the vector unit's (`sim.estimate.vector_steps`), if the configuration has one: the time in which
+cores wait for it is added, and its bytes take their share of the memory. Not counted: text encoder
+and image decoder.
 """
 
 from collections.abc import Mapping
@@ -36,6 +38,7 @@ from sim.estimate.head_plans import HeadPlans
 from sim.estimate.linear_layers import LinearCycles
 from sim.estimate.machine import Machine
 from sim.estimate.traffic import heads_held, linear_bytes, linear_reads, linear_tile
+from sim.estimate.vector_steps import vector_time
 from sim.estimate.workloads import Workload, check_fits
 
 __all__ = ["Estimate", "HeadCycles", "estimate", "head_cycles"]
@@ -85,6 +88,10 @@ class Estimate:
     ----------
     attention_seconds, linear_seconds : float
         Of all layers.
+    exposed_seconds : float
+        In which the cores wait for vector steps, or for the memory because of these.
+    vector_seconds : float
+        In which the vector unit works; all but the exposed ones while the cores do.
     utilisation : float
         Share of the lanes that work on valid tokens while the array alone bounds attention.
     linear_utilisation : float
@@ -109,6 +116,8 @@ class Estimate:
 
     attention_seconds: float
     linear_seconds: float
+    exposed_seconds: float
+    vector_seconds: float
     utilisation: float
     linear_utilisation: float
     mean_bits: float
@@ -125,7 +134,19 @@ class Estimate:
     @property
     def pass_seconds(self) -> float:
         """Seconds of a pass."""
-        return self.attention_seconds + self.linear_seconds
+        return self.attention_seconds + self.other_seconds
+
+    @property
+    def other_seconds(self) -> float:
+        """Seconds of a pass beside attention."""
+        return self.linear_seconds + self.exposed_seconds
+
+    @property
+    def pass_utilisation(self) -> float:
+        """Share of the lanes that work over a whole pass, where the array bounds its layers."""
+        working = self.utilisation * self.attention_seconds
+        working += self.linear_utilisation * self.linear_seconds
+        return working / self.pass_seconds
 
     def report(self, workload: Workload) -> dict[str, Any]:
         """Figures for tables and JSON."""
@@ -139,6 +160,9 @@ class Estimate:
             "linear_utilisation": round(self.linear_utilisation, 4),
             "attention_seconds": self.attention_seconds * workload.guidance_passes,
             "linear_seconds": self.linear_seconds * workload.guidance_passes,
+            "exposed_seconds": self.exposed_seconds * workload.guidance_passes,
+            "vector_seconds": self.vector_seconds * workload.guidance_passes,
+            "pass_utilisation": round(self.pass_utilisation, 4),
             "step_seconds": self.pass_seconds * workload.guidance_passes,
             "sample_seconds": self.pass_seconds * workload.passes,
             "attention_bounds": {
@@ -209,9 +233,23 @@ def estimate(
         read / from_buffer,
         moved / resources.bandwidth,
     ]
+    shares = linear.shares(machine.cores)
+    vector = vector_time(
+        workload,
+        machine,
+        total / workload.layers * resources.clock_hz,
+        [share * max(layers) * resources.clock_hz for share in shares],
+    )
+    all_moved = float(plans.counts @ from_memory) + workload.layers * (moved + vector.moved_bytes)
+    computed = total + workload.layers * max(layers)
+    exposed = workload.layers * vector.exposed_seconds
+    if vector.moved_bytes:
+        exposed = max(exposed, all_moved / resources.bandwidth - computed)
     return Estimate(
         attention_seconds=total,
         linear_seconds=workload.layers * max(layers),
+        exposed_seconds=exposed,
+        vector_seconds=workload.layers * vector.busy_seconds,
         utilisation=float(plans.counts @ known.ideal / (plans.counts @ known.measured)),
         linear_utilisation=linear.utilisation,
         mean_bits=plans.mean_bits,
@@ -221,7 +259,7 @@ def estimate(
             name: float(seconds[bound == index].sum() / total) for index, name in enumerate(BOUNDS)
         },
         linear_bound=BOUNDS[int(np.argmax(layers))],
-        moved_bytes=float(plans.counts @ from_memory) + workload.layers * moved,
+        moved_bytes=all_moved,
         core_reads=float(plans.counts @ through_port) / total,
         linear_core_reads=read / max(layers),
         plans=plans.source,

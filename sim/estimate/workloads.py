@@ -1,15 +1,14 @@
 """Shapes of whole models, and the work of a denoising step."""
 
 import json
-import tomllib
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from paro.config.config import HEAD_DIMS, TOKENS_MAX, Config, blocks_of, padded_head_dim
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, first_line, quoted
+from paro.config.files import read_toml
 
 __all__ = ["WORKLOADS", "Workload", "check_fits", "load_workload"]
 
@@ -69,6 +68,11 @@ class Workload(BaseModel):
         return self.heads * self.head_dim
 
     @property
+    def widest(self) -> int:
+        """Channels of the longest row between layers."""
+        return max(self.width, self.ffn)
+
+    @property
     def passes(self) -> int:
         """Passes through the model for a sample."""
         return self.steps * self.guidance_passes
@@ -124,15 +128,14 @@ def load_workload(name: str) -> Workload:
         raise ParoError(
             f"there is no model {name!r}; legal: {', '.join(WORKLOADS)}, or a file NAME.toml"
         )
-    try:
-        values: dict[str, Any] = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ParoError(f"cannot read model {path}: {error}") from error
+    values = read_toml(path, "model")
     try:
         # As JSON, so that no value is turned into another type.
         return Workload.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise ParoError(f"model {path}: {_sentence(error)}") from None
+    except ValueError as error:
+        raise ParoError(f"model {path}: {first_line(error)}") from None
 
 
 def check_fits(workload: Workload, config: Config) -> None:
@@ -147,6 +150,11 @@ def check_fits(workload: Workload, config: Config) -> None:
             f"max_tokens = {config.max_tokens} does not fit the {workload.tokens} tokens of "
             f"{workload.title}"
         )
+    if 0 < config.vector_channels < workload.widest:
+        raise ParoError(
+            f"vector_channels = {config.vector_channels} does not fit rows of {workload.widest} "
+            f"channels ({workload.title}); legal: as many or more, or 0"
+        )
 
 
 def _sentence(error: ValidationError) -> str:
@@ -155,8 +163,8 @@ def _sentence(error: ValidationError) -> str:
         return first["msg"].removeprefix("Value error, ")
     field = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
-        return f"no field {field!r}; legal fields: {', '.join(Workload.model_fields)}"
+        return f"no field {quoted(field)}; legal fields: {', '.join(Workload.model_fields)}"
     if first["type"] == "missing":
         return f"{field} is missing: {Workload.model_fields[str(first['loc'][0])].description}"
     legal = first["msg"].removeprefix("Input should be ")
-    return f"{field} = {first['input']!r} is not legal; legal: {legal}"
+    return f"{field} = {quoted(first['input'])} is not legal; legal: {legal}"

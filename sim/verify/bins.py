@@ -41,10 +41,8 @@ _BOTH = (False, True)
 _TARGETS = ("core", "accelerator")
 _CLASSES = ("none", *FAULT_CLASSES)
 #: What a failing read, a failing write moved.
-_MOVED = {
-    "READ_ERROR": ("descriptor", "codes", "q", "k", "v", "q_scales", "k_scales", "program"),
-    "WRITE_ERROR": ("o", "mantissas"),
-}
+_READ = ("descriptor", "codes", "q", "k", "v", "q_scales", "k_scales", "program", "tables")
+_WRITTEN = ("o", "mantissas")
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,12 @@ CROSSES: tuple[Cross, ...] = (
         },
     ),
     Cross("layer", {"values": LAYER_VALUES, "out_shift": OUT_SHIFTS, "target": _TARGETS}),
-    Cross("layer", {"fault": _CLASSES, "stalls": _BOTH, "target": _TARGETS}, _core_with_faults),
+    Cross(
+        "layer",
+        {"fault": _CLASSES, "stalls": _BOTH, "target": _TARGETS},
+        _core_with_faults,
+        _CORE_FAULTS,
+    ),
     Cross("layer", {"dead outputs": _BOTH, "partial outputs": _BOTH}),
     Cross("layer", {"cut": tuple(range(9))}),
     Cross("layer", {"chunks": ("1", "2 to 16", "more")}),
@@ -174,10 +177,7 @@ CROSSES: tuple[Cross, ...] = (
         "error",
         {"cause": tuple(c.name for c in Cause if c != Cause.NONE), "stalls": _BOTH},
     ),
-    *(
-        Cross("burst", {"cause": (cause,), "moved": moved, "response": ("SLVERR", "DECERR")})
-        for cause, moved in _MOVED.items()
-    ),
+    Cross("burst", {"moved": (*_READ, *_WRITTEN), "response": ("SLVERR", "DECERR")}),
     Cross("case", {"latency": ("none", "fixed", "random"), "stalls": _BOTH}),
     Cross("case", {"bandwidth": ("of the port", "less")}),
     Cross("case", {"interleaved": _BOTH, "misaligned": _BOTH, "padded": _BOTH}),
@@ -188,7 +188,7 @@ CROSSES: tuple[Cross, ...] = (
         lambda found: found["chain"] and not found["again"],
         "chains are played twice",
     ),
-    Cross("case", {"simulator": ("verilator", "icarus"), "target": _TARGETS}),
+    Cross("case", {"simulator": ("verilator", "icarus"), "stalls": _BOTH, "target": _TARGETS}),
     *(
         Cross("configuration", {name: get_args(Config.model_fields[name].annotation)})
         for name in _FIELDS
@@ -273,7 +273,7 @@ def _subjects(
         cause, _, moved = told.partition(" ")
         yield "error", {**shared, "cause": cause}
         if moved and fault is not None:
-            yield "burst", {"cause": cause, "moved": moved, "response": fault.response.name}
+            yield "burst", {"moved": moved, "response": fault.response.name}
     yield from _job_subjects(case, tasks, shared, chains)
 
 

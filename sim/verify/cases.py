@@ -1,9 +1,10 @@
 """Random cases: a configuration, its work, its memory and what disturbs it, all from one seed.
 
 Seeds that follow one another share what is dear. `GROUP` of them have one configuration and one
-target, `BATCH` of these one simulator and one memory: so many run in one process. What a seed is
-depends on nothing else. What has many combinations (`sim.verify.bins`) is not drawn but dealt: each
-place of a batch takes the next ones of its class.
+target, `BATCH` of these one simulator and one memory: so many run in one process. A few batches run
+under Icarus, and so with the smallest array. What a seed is depends on nothing else. What has many
+combinations (`sim.verify.bins`) is not drawn but dealt: each place of a batch takes the next ones
+of its class.
 """
 
 import random
@@ -33,8 +34,9 @@ GROUP, BATCH = 40, 8
 _TARGETS = 5
 #: Cycles of the array that a head or layer may take, with each simulator.
 _BUDGETS = {"verilator": 5000, "icarus": 400}
-#: Most PEs of what Icarus, which is slow, simulates.
-_ICARUS_PES = 16
+#: Icarus, which is slow, has the last batch of so many groups, and so a small array.
+_ICARUS_GROUPS = 3
+_ICARUS_ARRAY = {"rows": 4, "cols": 4, "block": 16, "head_dim": 32}
 
 _BOTH = (False, True)
 #: Points that heads are dealt: order, width, a partial block, a prefix, skips.
@@ -176,17 +178,18 @@ class _Maker:
         has_core = config is None or config.cores == 1
         self.at = _place(seed, has_core=has_core)
         self.is_core = self.at.target == "core"
-        self.config = config or random_config(self.at.group, is_core=self.is_core)
+        self.simulator = "icarus" if self._is_icarus(config) else "verilator"
+        self.config = config or self._config()
         #: Of this case, and of its batch.
         self.chance = random.Random(f"case {seed}")
         self.shared = random.Random(f"batch {self.at.target} {self.at.batch}")
-        self.simulator = self._simulator()
         self.budget = _BUDGETS[self.simulator] * self.config.cores
 
     def make(self) -> Case:
         fault, again, layout = None, False, Layout()
         if self.is_core:
             items = self._usual(_CORE_HEADS)
+            items += [self._wide()] if self.at.place == _FREE_PLACE else []
             if self.at.batch // 2 % 2:
                 share = self.shared.random()
                 fault = Fault("hard reset", share)
@@ -215,12 +218,19 @@ class _Maker:
 
     # -- what a batch shares --------------------------------------------------------------------
 
-    def _simulator(self) -> str:
-        """Icarus for the last batch of some small configurations."""
-        config, batches = self.config, GROUP // BATCH
-        small = config.rows * config.cols * config.cores <= _ICARUS_PES
-        last = self.at.batch % batches == batches - 1 and self.at.group % 2 == 0
-        return "icarus" if small and last and not config.vector_channels else "verilator"
+    def _is_icarus(self, config: Config | None) -> bool:
+        """Whether Icarus runs it; a larger configuration that is given is too slow for that."""
+        small = config is None or config == config.changed(
+            **_ICARUS_ARRAY, cores=1, vector_channels=0
+        )
+        batches = GROUP // BATCH
+        return small and self.at.batch % (batches * _ICARUS_GROUPS) == batches - 1
+
+    def _config(self) -> Config:
+        config = random_config(self.at.group, is_core=self.is_core)
+        if self.simulator == "icarus":
+            return config.changed(**_ICARUS_ARRAY, cores=1, vector_channels=0)
+        return config
 
     def _memory(self) -> Memory:
         chance, stalls = self.shared, bool(self.at.batch % 2)
@@ -281,9 +291,11 @@ class _Maker:
     def _free(self) -> list[Item]:
         """Queues of other kinds."""
         chance, kind = self.chance, deal("free", self.at.batch, ("chain", "one", "short", "wide"))
-        if kind == "chain" and self.config.cuts_outputs:
+        # Q, K and V of all heads are outputs of one layer.
+        heads = min(3, self.config.max_tokens // (3 * self.config.head_dim))
+        if kind == "chain" and self.config.cuts_outputs and heads:
             tokens = chance.randrange(8, min(2 * self.config.block + 12, self.config.max_tokens))
-            chain = ChainShape(tokens, chance.randrange(1, 4))
+            chain = ChainShape(tokens, chance.randrange(1, heads + 1))
             return [self._layer(chance.choice(_LAYERS)), self._item(chain)]
         first = self._head(chance.choice(_HEADS))
         shape = first.shape
@@ -297,9 +309,9 @@ class _Maker:
                 HeadShape((1, 1, chance.choice(lengths)), width="8", skips="none") for _ in range(6)
             ]
             return [self._item(shape) for shape in shapes]
-        heads = [self._wide(), first]
+        wide = LayerShape(self.chance.randrange(1, 9), 17 * self.config.head_dim, 5, values="any")
         steps = [self._step() for _ in range(2 if self.config.vector_channels else 0)]
-        return [*heads, *(self._layer(chance.choice(_LAYERS)) for _ in range(2)), *steps]
+        return [self._wide(), first, self._item(wide), self._layer(chance.choice(_LAYERS)), *steps]
 
     def _item(self, shape: HeadShape | LayerShape | StepShape | ChainShape) -> Item:
         chance, cut = self.chance, 0
@@ -397,7 +409,8 @@ class _Maker:
         digits = 2 if codes is None else CODE_DIGITS[codes]
         step = config.layer_tokens
         tile = config.block * step * config.head_dim * digits / (LANES * config.rows * config.cols)
-        counts, most = [1, 1, 1], [3, 3, chance.choice((3, 3, 3, 18))]
+        # Codes differ among tiles, of which there are several then.
+        counts, most = [1, 1 + (codes is None), 1], [3, 3, 3]
         for _ in range(6):
             longer = chance.randrange(3)
             product_ = counts[0] * counts[1] * counts[2] // counts[longer] * (counts[longer] + 1)

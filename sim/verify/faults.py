@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Literal, get_args
 
 from firmware_model.host.image import Image
@@ -72,6 +73,8 @@ _DISTURBANCES: Mapping[str, Disturbance] = {
 }
 #: Cycles that the registers need at most, with stalls, until a second start arrives.
 _START_CYCLES = 1500
+#: Changes to try until a descriptor is refused for the cause that is wanted.
+_ATTEMPTS = 5000
 
 
 @dataclass(frozen=True)
@@ -262,8 +265,11 @@ def _wrong_tokens(config: Config, fields: Mapping[str, int]) -> bool:
 def _bad_fields(
     config: Config, fields: Mapping[str, int], wanted: Cause | None, chance: random.Random
 ) -> tuple[dict[str, int], Cause]:
-    """Another value of one field, with which the descriptor must be refused, and why."""
-    while True:
+    """Another value of one field, with which the descriptor must be refused, and why.
+
+    Where no field alone leads to the cause that is wanted, it is another one.
+    """
+    for attempt in count():
         field = chance.choice(DESCRIPTOR)
         mask = (1 << field.width) - 1
         old = fields[field.name]
@@ -279,8 +285,9 @@ def _bad_fields(
             )
         )
         cause = refusal(config, {**fields, field.name: value})
-        if cause is not None and cause == (wanted or cause):
+        if cause is not None and (wanted in (None, cause) or attempt > _ATTEMPTS):
             return {field.name: value}, cause
+    raise AssertionError
 
 
 def _outside(image: Image, task: Task, chance: random.Random) -> tuple[dict[str, int], Cause]:

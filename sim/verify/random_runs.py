@@ -11,7 +11,7 @@ from paro.config import Config, ParoError, files
 from sim.cosim.session import Session
 from sim.cosim.simulators import get_simulator
 from sim.verify.bins import summary
-from sim.verify.cases import GROUP, Case, batch_seeds, make_case
+from sim.verify.cases import Case, batch_seeds, make_case
 from sim.verify.plays import Outcome, play_cases
 from sim.verify.shrink import shrink
 
@@ -157,6 +157,7 @@ class _Run:
         self.log, self.tries = log, tries
         self.started = time.perf_counter()
         self.hit: set[str] = set()
+        self.name = ""
         self.sessions = {session.simulator.name: session}
         self.note_simulator(session)
 
@@ -182,8 +183,9 @@ class _Run:
     def batch(self, seeds: range) -> None:
         """Play the cases of a batch, and note what they came to."""
         cases = [self.case(seed) for seed in seeds]
-        if seeds.start % GROUP == 0 or not self.report.cases:
-            self.report.configurations.append(f"seeds from {seeds.start}: {cases[0].name}")
+        if cases[0].name != self.name:
+            self.name = cases[0].name
+            self.report.configurations.append(f"seeds from {seeds.start}: {self.name}")
             self.tell(self.report.configurations[-1])
         outcomes = self.play(cases)
         if outcomes[0].stopped and len(cases) > 1:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -255,7 +256,7 @@ class _Stage:
         self.counters()
         self.look(image, None, weight=tied)
 
-    def run(self, name: str, placed: _Placed, around: _Around = _IDEAL, **windows: str) -> None:
+    def run(self, name: str, placed: _Placed, around: _Around = _IDEAL, **windows: Any) -> None:
         """Work on a queue."""
         self.script.mark(name)
         self.around(around)

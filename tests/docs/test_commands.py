@@ -41,6 +41,7 @@ ALONE = (
     pytest.param("make demo", marks=pytest.mark.slow),
     pytest.param("paro estimate --checkpoints", marks=pytest.mark.slow),
     pytest.param("paro generate --rows 8 --cols 8 -o D", marks=pytest.mark.slow),
+    pytest.param("paro verify --preset tiny -o verify", marks=pytest.mark.slow),
 )
 
 #: Why a command is not run, and the commands.
@@ -49,6 +50,8 @@ NOT_RUN = {
         "make setup",
         "make test",
         "make test PYTEST_WORKERS=1",
+        'make test PYTEST_ARGS="--junitxml tests.xml"',
+        "paro verify --preset tiny --tests tests.xml -o verify",
         "make test-all",
         "make docs",
         "make tutorials",
@@ -73,7 +76,6 @@ NOT_RUN = {
         "--query-rows 4 --key-slots 4 --axi-bits 512 -o D",
         "paro estimate --model cogvideox-5b CAPTURES -o D",
         "paro estimate --model cogvideox-5b CAPTURES -o estimate",
-        "paro estimate --model cogvideox-5b dinov2_video_13x30x45_l3.safetensors -o D",
         "paro estimate --model NAME CAPTURES -o estimate",
         "paro study ablation dinov2_video_l3.safetensors -o study",
         "paro study formats CAPTURES --bits 2,2.5,3,4,4.8 -o D",

@@ -14,10 +14,24 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from amaranth.back import rtlil  # pyright: ignore[reportAttributeAccessIssue]
-from amaranth.hdl import Assert, Assume, Cat, Cover, Fragment, Module, ResetSignal, Signal, Value
-from amaranth.lib import wiring
+from amaranth.hdl import (
+    Assert,
+    Assume,
+    Cat,
+    Const,
+    Cover,
+    Fragment,
+    Module,
+    ResetSignal,
+    Signal,
+    Value,
+)
+from amaranth.hdl._mem import MemoryInstance
+from amaranth.lib import data, wiring
 
-__all__ = ["Proof", "Verdict", "check", "mutant"]
+from rtl.lib.contract import Proven
+
+__all__ = ["Proof", "Verdict", "check", "mutant", "variant"]
 
 T = TypeVar("T", bound=wiring.Component)
 
@@ -46,7 +60,9 @@ class Proof:
     """Where a function writes down what holds of a component.
 
     Everything is said of the cycles after a reset of one cycle, before which registers hold
-    anything; `rst` stays 0 after that. Inputs of the component are free.
+    anything; `rst` stays 0 after that. Inputs of the component are free, but for what its contracts
+    ask of its users; all other contracts (`rtl.lib.contract`) are to be shown, those of its parts
+    too.
 
     Members
     -------
@@ -56,7 +72,7 @@ class Proof:
 
     def __init__(self, component: wiring.Component):
         self.m = Module()
-        self._fragment = Fragment.get(component, None)
+        self._fragment = Fragment.get(component, Proven(component))
         self.m.submodules.dut = self._fragment
         self.ports: list[Signal] = []
         for path, member, port in component.signature.flatten(component):
@@ -71,12 +87,19 @@ class Proof:
         self.ports.append(signal)
         return signal
 
-    def inside(self, path: str) -> Signal:
-        """A signal that the component drives, by its path of names: for induction."""
+    def rigid(self, value: Any) -> None:
+        """A value is the same in all cycles."""
+        begun = Signal()
+        self.m.d.sync += begun.eq(1)
+        self.assume(~begun | (Value.cast(value) == self.past(value)))
+
+    def inside(self, path: str, shape: Any = None) -> Any:
+        """A signal that the component drives, by its path of names: for induction.
+
+        Of a structure, whose shape must be given, a view.
+        """
         *parts, name = path.split(".")
-        fragment = self._fragment
-        for part in parts:
-            fragment = fragment.find_subfragment(part)
+        fragment = self._find(parts)
         found = {
             id(signal): signal
             for statements in fragment.statements.values()
@@ -85,7 +108,23 @@ class Proof:
             if signal.name == name
         }
         (signal,) = found.values()
-        return signal
+        return signal if shape is None else data.View(shape, signal)
+
+    def word(self, path: str, address: Any) -> Signal:
+        """A word of a memory of the component, now; its path ends with the memory's name."""
+        memory = self._find(path.split("."))
+        assert isinstance(memory, MemoryInstance)
+        word = Signal(Value.cast(memory._read_ports[0]._data).shape())
+        place = Signal(len(memory._read_ports[0]._addr))
+        self.m.d.comb += place.eq(address)
+        memory.read_port(domain="comb", addr=place, data=word, en=Const(1), transparent_for=())
+        return word
+
+    def _find(self, parts: list[str]) -> Any:
+        fragment = self._fragment
+        for part in parts:
+            fragment = fragment.find_subfragment(part)
+        return fragment
 
     def past(self, value: Any) -> Signal:
         """What a value was in the cycle before; 0 in the first one."""
@@ -203,9 +242,26 @@ def _design(component: wiring.Component, properties: Callable[[Proof, Any], None
 
 def mutant(component: type[T], old: str, new: str) -> type[T]:
     """Copy of a component's class, with one place of its file replaced."""
+    return variant(component, old, new)
+
+
+def variant(component: type[T], old: str = "", new: str = "", **names: Any) -> type[T]:
+    """Copy of a component's class, in whose file one place is replaced and names mean others.
+
+    A number takes the place of what the file gives to its name; anything else that of an import.
+    """
     module = sys.modules[component.__module__]
     source = inspect.getsource(module)
-    assert source.count(old) == 1, f"{module.__name__} has not one {old!r} to break"
-    broken = ModuleType(f"{module.__name__}_mutant")
-    exec(compile(source.replace(old, new), str(module.__file__), "exec"), broken.__dict__)
-    return getattr(broken, component.__name__)
+    if old:
+        assert source.count(old) == 1, f"{module.__name__} has not one {old!r} to break"
+        source = source.replace(old, new)
+    for name, value in names.items():
+        if isinstance(value, int):
+            source, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", source)
+            assert count == 1, f"{module.__name__} gives no value to {name}"
+    copy = ModuleType(f"{module.__name__}_variant")
+    exec(compile(source, str(module.__file__), "exec"), copy.__dict__)
+    for name, value in names.items():
+        assert hasattr(copy, name), f"{module.__name__} knows no {name}"
+        setattr(copy, name, value)
+    return getattr(copy, component.__name__)

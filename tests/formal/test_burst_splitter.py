@@ -1,6 +1,5 @@
 """The burst splitter, proven."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -11,9 +10,7 @@ from paro.config.registers import PAGE_BYTES
 from rtl.bus.axi import WORD_BYTES
 from rtl.bus.burst_splitter import BurstSplitter
 from rtl.lib.arithmetic import log2
-from tests.formal.prove import Proof, check, mutant
-
-pytestmark = pytest.mark.slow
+from tests.formal.prove import Proof, mutant
 
 
 def splitter(axi_bits: int, unit_bytes: int, beats: int, kind=BurstSplitter) -> BurstSplitter:
@@ -51,7 +48,6 @@ def track_runs(proof: Proof, splitter: BurstSplitter) -> Uncovered:
     accepted = splitter.runs.valid & splitter.runs.ready
     taken = splitter.bursts.valid & splitter.bursts.ready
     total = run.units * splitter._unit_bytes
-    proof.assume((run.units != 0) & (total % WORD_BYTES == 0) & (run.address % WORD_BYTES == 0))
     word = run.address[log2(WORD_BYTES) :]
     words = Signal(len(total) - log2(WORD_BYTES))
     m.d.comb += words.eq(total >> log2(WORD_BYTES))
@@ -78,14 +74,12 @@ def check_bursts(proof: Proof, splitter: BurstSplitter, uncovered: Uncovered) ->
     beats = 1 << len(burst.last_beat)
     beat_bytes = lanes * WORD_BYTES
     offered = splitter.bursts.valid
-    proof.holds(proof.kept(splitter.bursts.valid, splitter.bursts.ready, burst))
     end = next_word[: log2(lanes * beats)] + burst.words
     with m.If(offered):
         proof.holds((burst.words != 0) & (burst.words <= left))
         proof.holds(Cat(burst.first_lane, burst.address[log2(beat_bytes) :]) == next_word)
         proof.holds(burst.address % beat_bytes == 0)
         proof.holds(burst.first_lane + burst.words == burst.last_beat * lanes + burst.last_lane + 1)
-        proof.holds(burst.address % PAGE_BYTES + (burst.last_beat + 1) * beat_bytes <= PAGE_BYTES)
         proof.holds((burst.words == left) | (end == lanes * beats))
     page = burst.address[log2(PAGE_BYTES) :]
     # The window is looked at when the burst is first offered.
@@ -116,24 +110,28 @@ def help_induction(proof: Proof, splitter: BurstSplitter, uncovered: Uncovered) 
         proof.holds(whole + 1 == at[: len(place)] + Mux(rest != 0, rest, left_2))
 
 
+@pytest.mark.proof(of=BurstSplitter, mode="prove", depth=2)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_proven(shape: tuple[int, int, int], tmp_path: Path) -> None:
-    """In all cycles, by induction: bursts cover every word of every run once, in order, and no
-    other; none is longer than the longest, crosses 4 KiB or ends before a boundary without need; an
-    offered one stays, and is allowed just if its page, and so all of it, lies in the window.
+def test_proven(shape: tuple[int, int, int], judge) -> None:
+    """Bursts cover every word of every run once, in order, and no other; none is longer than the
+    longest, crosses 4 KiB or ends before a boundary without need; an offered one stays, and is
+    allowed just if its page, and so all of it, lies in the window.
     """
-    verdict = check(splitter(*shape), properties, tmp_path, mode="prove", depth=2)
+    verdict = judge(splitter(*shape), properties)
     assert verdict.status == "PASS", verdict
 
 
-def test_reached(tmp_path: Path) -> None:
+@pytest.mark.proof(of=BurstSplitter, mode="cover", depth=8)
+def test_reached(judge) -> None:
     """A burst is taken while the next run waits; two follow each other, the second of full length
     and not its run's last.
     """
-    verdict = check(splitter(*SHAPES[0]), properties, tmp_path, mode="cover", depth=8)
+    verdict = judge(splitter(*SHAPES[0]), properties)
     assert verdict.status == "PASS", verdict
 
 
+@pytest.mark.slow
+@pytest.mark.proof(of=BurstSplitter, mode="bmc", depth=6, mutant=True)
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -147,7 +145,8 @@ def test_reached(tmp_path: Path) -> None:
         ("inside(self.windows, word[page_bits:])", "inside(self.windows, word[page_bits + 1 :])"),
     ],
 )
-def test_mutants_are_refuted(old: str, new: str, tmp_path: Path) -> None:
+def test_mutants_are_refuted(old: str, new: str, judge) -> None:
+    """Broken splitters leave out words, or cut elsewhere."""
     broken = splitter(*SHAPES[1], kind=mutant(BurstSplitter, old, new))
-    verdict = check(broken, properties, tmp_path, mode="bmc", depth=6)
+    verdict = judge(broken, properties)
     assert verdict.status == "FAIL", verdict

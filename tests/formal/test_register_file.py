@@ -1,15 +1,11 @@
 """The handshakes of the register file, proven."""
 
-from pathlib import Path
-
 import pytest
 from amaranth.hdl import Signal
 
 from paro.config import PRESETS
 from rtl.accelerator.register_file import RegisterFile
-from tests.formal.prove import Proof, check, mutant
-
-pytestmark = pytest.mark.slow
+from tests.formal.prove import Proof, mutant
 
 CONFIG = PRESETS["tiny"]
 
@@ -36,20 +32,24 @@ def properties(proof: Proof, registers: RegisterFile) -> None:
     proof.reach(answered & bus.rvalid & bus.rready)
 
 
-def test_proven(tmp_path: Path) -> None:
-    """In all cycles, by induction: every read is answered in the next cycle and every write once
-    its address and its data are there, none without both; what is answered stays until it is taken.
+@pytest.mark.proof(of=RegisterFile, mode="prove", depth=2)
+def test_proven(judge) -> None:
+    """Every read is answered in the next cycle and every write once its address and its data are
+    there, none without both; what is answered stays until it is taken.
     """
-    verdict = check(RegisterFile(CONFIG), properties, tmp_path, mode="prove", depth=2)
+    verdict = judge(RegisterFile(CONFIG), properties)
     assert verdict.status == "PASS", verdict
 
 
-def test_reached(tmp_path: Path) -> None:
+@pytest.mark.proof(of=RegisterFile, mode="cover", depth=10)
+def test_reached(judge) -> None:
     """A write waits behind one that is being answered; a read is answered beside a write."""
-    verdict = check(RegisterFile(CONFIG), properties, tmp_path, mode="cover", depth=10)
+    verdict = judge(RegisterFile(CONFIG), properties)
     assert verdict.status == "PASS", verdict
 
 
+@pytest.mark.slow
+@pytest.mark.proof(of=RegisterFile, mode="bmc", depth=8, mutant=True)
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -61,7 +61,7 @@ def test_reached(tmp_path: Path) -> None:
         ("with m.If(bus.bready):", "with m.If(bus.bvalid):"),
     ],
 )
-def test_mutants_are_refuted(old: str, new: str, tmp_path: Path) -> None:
-    registers = mutant(RegisterFile, old, new)(CONFIG)
-    verdict = check(registers, properties, tmp_path, mode="bmc", depth=8)
+def test_mutants_are_refuted(old: str, new: str, judge) -> None:
+    """Broken files answer what was not asked, or twice."""
+    verdict = judge(mutant(RegisterFile, old, new)(CONFIG), properties)
     assert verdict.status == "FAIL", verdict

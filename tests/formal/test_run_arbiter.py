@@ -1,21 +1,17 @@
 """The run arbiter, proven."""
 
-from pathlib import Path
-
 import pytest
 from amaranth.hdl import Cat
 
 from paro.config import PRESETS
 from rtl.bus.run_arbiter import RunArbiter
-from tests.formal.prove import Proof, check, mutant
+from tests.formal.prove import Proof, mutant
 
 SOURCES = 3
 
 
 def properties(proof: Proof, arbiter: RunArbiter) -> None:
     inputs, output = arbiter.inputs, arbiter.output
-    for source in inputs:
-        proof.assume(proof.kept(source.valid, source.ready, source.payload))
     proof.holds(proof.kept(output.valid, output.ready, output.payload))
     taken = [source.valid & source.ready for source in inputs]
     proof.holds(output.valid == Cat(source.valid for source in inputs).any())
@@ -29,25 +25,25 @@ def properties(proof: Proof, arbiter: RunArbiter) -> None:
         proof.reach(taken[index] & held & (before if index else 1))
 
 
-def test_proven(tmp_path: Path) -> None:
-    """In all cycles, by induction: what is offered stays until it is taken; a run goes through
-    exactly when one source's is taken, unchanged; a source is only overtaken by those before it,
-    and not once its run is offered.
+@pytest.mark.proof(of=RunArbiter, mode="prove", depth=3)
+def test_proven(judge) -> None:
+    """What is offered stays until it is taken; a run goes through exactly when one source's is
+    taken, unchanged; a source is only overtaken by those before it, and not once its run is
+    offered.
     """
-    arbiter = RunArbiter(PRESETS["tiny"], SOURCES)
-    verdict = check(arbiter, properties, tmp_path, mode="prove", depth=3)
+    verdict = judge(RunArbiter(PRESETS["tiny"], SOURCES), properties)
     assert verdict.status == "PASS", verdict
 
 
-@pytest.mark.slow
-def test_reached(tmp_path: Path) -> None:
+@pytest.mark.proof(of=RunArbiter, mode="cover", depth=6)
+def test_reached(judge) -> None:
     """A run of every source is taken after it had to wait, while those before it ask as well."""
-    arbiter = RunArbiter(PRESETS["tiny"], SOURCES)
-    verdict = check(arbiter, properties, tmp_path, mode="cover", depth=6)
+    verdict = judge(RunArbiter(PRESETS["tiny"], SOURCES), properties)
     assert verdict.status == "PASS", verdict
 
 
 @pytest.mark.slow
+@pytest.mark.proof(of=RunArbiter, mode="bmc", depth=6, mutant=True)
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -57,7 +53,7 @@ def test_reached(tmp_path: Path) -> None:
         ("reversed(list(enumerate(self.inputs)))", "enumerate(self.inputs)"),
     ],
 )
-def test_mutants_are_refuted(old: str, new: str, tmp_path: Path) -> None:
-    arbiter = mutant(RunArbiter, old, new)(PRESETS["tiny"], SOURCES)
-    verdict = check(arbiter, properties, tmp_path, mode="bmc", depth=6)
+def test_mutants_are_refuted(old: str, new: str, judge) -> None:
+    """Broken arbiters lose, change or withdraw runs, or let others overtake."""
+    verdict = judge(mutant(RunArbiter, old, new)(PRESETS["tiny"], SOURCES), properties)
     assert verdict.status == "FAIL", verdict

@@ -1,7 +1,5 @@
 """The block scheduler, proven."""
 
-from pathlib import Path
-
 import pytest
 from amaranth.hdl import Array, Cat, Signal
 
@@ -11,33 +9,25 @@ from rtl.core.blocks import SLOTS
 from rtl.core.scheduler import BlockScheduler
 from rtl.interfaces import CODES_PER_BEAT
 from rtl.lib.arithmetic import log2
-from tests.formal.prove import Proof, check, mutant
-
-pytestmark = pytest.mark.slow
+from tests.formal.prove import Proof, mutant
 
 #: Four blocks on a side: a row's codes are one beat.
 SHORT = Config(rows=4, cols=4, block=16, head_dim=32, max_tokens=64)
 
 
-def keep_contract(proof: Proof, scheduler: BlockScheduler) -> list[Signal]:
-    """What those around it hold; returns how many slots of each operand are not free."""
+def count_held(proof: Proof, scheduler: BlockScheduler) -> list[Signal]:
+    """How many slots of each operand are not free."""
     held = [Signal(range(2 * SLOTS), name=f"held_{operand.name}") for operand in Operand]
     for operand in Operand:
         released = scheduler.release[operand]
         proof.m.d.sync += held[operand].eq(held[operand] + scheduler.load_valid[operand] - released)
-        proof.assume(~released | (held[operand] != 0))
-    free = proof.inside("free_queries")
-    proof.assume(~scheduler.release[Operand.Q] | ~free.bit_select(scheduler.released_query_slot, 1))
-    command = scheduler.command.payload
-    proof.assume(command.query_tokens != 0)
-    proof.assume(command.key_tokens != 0)
     return held
 
 
 def credits(proof: Proof, scheduler: BlockScheduler) -> None:
     """What is said of fetches and the slots that they are for."""
     m = proof.m
-    held = keep_contract(proof, scheduler)
+    held = count_held(proof, scheduler)
     fetch, blocks = scheduler.fetch, scheduler.blocks
     operand, block = fetch.payload.operand, fetch.payload.block
     taken = fetch.valid & fetch.ready
@@ -48,7 +38,6 @@ def credits(proof: Proof, scheduler: BlockScheduler) -> None:
             key_block.eq(block),
         ]
 
-    proof.holds(proof.kept(fetch.valid, fetch.ready, fetch.payload))
     proof.holds(~fetch.valid | (Array(held)[operand] < SLOTS))
     of_values = operand == Operand.V
     proof.holds(key_taken == of_values)
@@ -70,7 +59,6 @@ def credits(proof: Proof, scheduler: BlockScheduler) -> None:
 def rows(proof: Proof, scheduler: BlockScheduler) -> None:
     """What is said of the order of fetches and blocks; a row's codes are one beat."""
     m = proof.m
-    keep_contract(proof, scheduler)
     fetch, block = scheduler.fetch.payload, scheduler.blocks.payload
     taken = scheduler.fetch.valid & scheduler.fetch.ready
     command, codes = scheduler.command, scheduler.codes
@@ -124,32 +112,38 @@ def rows(proof: Proof, scheduler: BlockScheduler) -> None:
     proof.reach(scheduler.empty_row)
 
 
+@pytest.mark.proof(of=BlockScheduler, mode="prove", depth=2)
 @pytest.mark.parametrize("preset", ["tiny", "video-128"])
-def test_credits_proven(preset: str, tmp_path: Path) -> None:
-    """In all cycles, by induction: a fetch stays until it is taken and is only offered for a slot
-    that is free, at most ``SLOTS`` of an operand are not released; K of a block is followed by V of
-    the same, unless it is one of a layer, and goes with the block.
+def test_credits_proven(preset: str, judge) -> None:
+    """A fetch stays until it is taken and is only offered for a slot that is free, at most two of
+    an operand are not released; K of a block is followed by V of the same, unless it is one of a
+    layer, and goes with the block.
     """
-    scheduler = BlockScheduler(PRESETS[preset])
-    verdict = check(scheduler, credits, tmp_path, mode="prove", depth=2)
+    verdict = judge(BlockScheduler(PRESETS[preset]), credits)
     assert verdict.status == "PASS", verdict
 
 
-def test_rows_hold(tmp_path: Path) -> None:
-    """In the 14 cycles after reset, for heads of at most four blocks on a side: Q of each row, then
-    K and V of its live blocks, in order, with their codes, the first and the last one marked.
+@pytest.mark.slow
+@pytest.mark.proof(of=BlockScheduler, mode="bmc", depth=14)
+def test_rows_hold(judge) -> None:
+    """For heads of at most four blocks on a side: Q of each row, then K and V of its live blocks,
+    in order, with their codes, the first and the last one marked.
     """
-    verdict = check(BlockScheduler(SHORT), rows, tmp_path, mode="bmc", depth=14)
+    verdict = judge(BlockScheduler(SHORT), rows)
     assert verdict.status == "PASS", verdict
 
 
-@pytest.mark.parametrize(("properties", "depth"), [(credits, 24), (rows, 18)])
-def test_reached(properties, depth: int, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.proof(of=BlockScheduler, mode="cover", depth=24)
+@pytest.mark.parametrize("properties", [credits, rows])
+def test_reached(properties, judge) -> None:
     """All slots are full; two rows are gone through; a row without a live block is found."""
-    verdict = check(BlockScheduler(SHORT), properties, tmp_path, mode="cover", depth=depth)
+    verdict = judge(BlockScheduler(SHORT), properties)
     assert verdict.status == "PASS", verdict
 
 
+@pytest.mark.slow
+@pytest.mark.proof(of=BlockScheduler, mode="bmc", depth=16, mutant=True)
 @pytest.mark.parametrize(
     ("properties", "old", "new"),
     [
@@ -164,7 +158,7 @@ def test_reached(properties, depth: int, tmp_path: Path) -> None:
         (rows, "reversed(range(len(bits)))", "range(len(bits))"),
     ],
 )
-def test_mutants_are_refuted(properties, old: str, new: str, tmp_path: Path) -> None:
-    scheduler = mutant(BlockScheduler, old, new)(SHORT)
-    verdict = check(scheduler, properties, tmp_path, mode="bmc", depth=16)
+def test_mutants_are_refuted(properties, old: str, new: str, judge) -> None:
+    """Broken schedulers ask without a slot, or for other blocks, or mark others."""
+    verdict = judge(mutant(BlockScheduler, old, new)(SHORT), properties)
     assert verdict.status == "FAIL", verdict

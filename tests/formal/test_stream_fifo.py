@@ -1,40 +1,37 @@
-"""The stream FIFO, proven."""
-
-from pathlib import Path
+"""The stream FIFO, proven: it does nothing that `tests.formal.models.AnyQueue` does not."""
 
 import pytest
-from amaranth.hdl import Signal
+from amaranth.hdl import Mux, Signal
 
 from rtl.lib.stream_fifo import StreamFIFO
-from tests.formal.prove import Proof, check, mutant
+from tests.formal.prove import Proof, mutant
 
-pytestmark = pytest.mark.slow
-
-DEPTH = 4
 BITS = 2
 
 
-def count(proof: Proof, queue: StreamFIFO) -> None:
-    """What is said of how many payloads there are; the depth is a power of two."""
+def queue(depth: int, kind=StreamFIFO) -> StreamFIFO:
+    return kind(BITS, depth=depth)
+
+
+def properties(proof: Proof, queue: StreamFIFO) -> None:
     put = queue.input.valid & queue.input.ready
     got = queue.output.valid & queue.output.ready
     held = Signal.like(queue.level)
     proof.m.d.sync += held.eq(held + put - got)
     proof.holds(queue.level == held)
-    proof.holds(held <= DEPTH)
-    proof.holds(~put | (held < DEPTH))
+    proof.holds(held <= queue._depth)
+    proof.holds(~put | (held < queue._depth))
     proof.holds(~got | (held > 0))
     proof.holds(proof.kept(queue.output.valid, queue.output.ready, queue.output.payload))
     proof.holds(~proof.past(held > got) | queue.output.valid)
-    proof.reach((held == DEPTH) & got & ~queue.input.ready)
-    proof.reach(put & got & (held == DEPTH - 1))
+    proof.reach((held == queue._depth) & got & ~queue.input.ready)
+    proof.reach(put & got & (held == queue._depth - 1))
+    follow(proof, queue, put, got)
 
 
-def order(proof: Proof, queue: StreamFIFO) -> None:
-    """What is said of any one payload: it comes out unchanged, behind those it found inside."""
-    m = proof.m
-    put = queue.input.valid & queue.input.ready
-    got = queue.output.valid & queue.output.ready
+def follow(proof: Proof, queue: StreamFIFO, put, got) -> None:
+    """Any one payload comes out unchanged, behind those that it found inside."""
+    m, depth = proof.m, queue._depth
     tracked = put & proof.free(1, "track")
     inside, payload = Signal(), Signal(BITS)
     ahead = Signal.like(queue.level)
@@ -47,41 +44,54 @@ def order(proof: Proof, queue: StreamFIFO) -> None:
             m.d.sync += inside.eq(0)
             proof.holds(queue.output.payload == payload)
     proof.holds(~inside | (queue.level > ahead))
-    proof.reach(inside & got & (ahead == 0) & (queue.level == DEPTH))
-    proof.reach(inside & (ahead == DEPTH - 1))
+    proof.reach(inside & got & (ahead == 0) & (queue.level == depth))
+    proof.reach(inside & (ahead == depth - 1))
+
+    # What only the induction needs: where the payloads are, in memory and behind it.
+    places = depth - 1
+    level, offered = proof.inside("queue.inner_level"), proof.inside("queue.r_rdy")
+    write, read = proof.inside("queue.produce"), proof.inside("queue.consume")
+    proof.holds((level <= places) & (read < places) & (write < places))
+    end = read + level
+    proof.holds(write == Mux(end < places, end, end - places))
+    behind = ahead - offered  # of the payload in memory
+    place = Signal(range(2 * places))
+    m.d.comb += place.eq(Mux(read + behind < places, read + behind, read + behind - places))
+    word = proof.word("queue.storage", place)
+    first = inside & (ahead == 0) & offered
+    proof.holds(~first | (queue.output.payload == payload))
+    proof.holds(~inside | first | (word == payload))
 
 
-def test_count_proven(tmp_path: Path) -> None:
-    """In all cycles, by induction: it holds what was put in and not taken, never more than its
-    depth; what is offered stays; what it holds is offered in the second cycle.
+@pytest.mark.proof(of=StreamFIFO, mode="prove", depth=2)
+@pytest.mark.parametrize("depth", [2, 4, 6])
+def test_proven(depth: int, judge) -> None:
+    """It holds what was put in and not taken, never more than its depth; payloads come out once,
+    unchanged and in order; what is offered stays; what it holds is offered in the second cycle.
     """
-    verdict = check(StreamFIFO(BITS, depth=DEPTH), count, tmp_path, mode="prove", depth=2)
+    verdict = judge(queue(depth), properties)
     assert verdict.status == "PASS", verdict
 
 
-def test_order_holds(tmp_path: Path) -> None:
-    """In the 12 cycles after reset: every payload comes out once, unchanged and in order."""
-    verdict = check(StreamFIFO(BITS, depth=DEPTH), order, tmp_path, mode="bmc", depth=12)
+@pytest.mark.proof(of=StreamFIFO, mode="cover", depth=8)
+def test_reached(judge) -> None:
+    """It fills up, takes while it gives, and gives any payload."""
+    verdict = judge(queue(4), properties)
     assert verdict.status == "PASS", verdict
 
 
-@pytest.mark.parametrize("properties", [count, order])
-def test_reached(properties, tmp_path: Path) -> None:
-    """It fills up, takes while it gives, and gives the tracked payload."""
-    verdict = check(StreamFIFO(BITS, depth=DEPTH), properties, tmp_path, mode="cover", depth=12)
-    assert verdict.status == "PASS", verdict
-
-
+@pytest.mark.slow
+@pytest.mark.proof(of=StreamFIFO, mode="bmc", depth=12, mutant=True)
 @pytest.mark.parametrize(
-    ("properties", "old", "new"),
+    ("old", "new"),
     [
-        (count, "queue.r_en.eq(self.output.ready)", "queue.r_en.eq(1)"),
-        (count, "self.level.eq(queue.level)", "self.level.eq(queue.level & 3)"),
-        (order, "w_en.eq(self.input.valid)", "w_en.eq(self.input.valid & queue.level[0])"),
-        (order, "queue.w_data.eq(payload)", "queue.w_data.eq(payload ^ queue.level[1])"),
+        ("queue.r_en.eq(self.output.ready)", "queue.r_en.eq(1)"),
+        ("self.level.eq(queue.level)", "self.level.eq(queue.level & 3)"),
+        ("w_en.eq(self.input.valid)", "w_en.eq(self.input.valid & queue.level[0])"),
+        ("queue.w_data.eq(payload)", "queue.w_data.eq(payload ^ queue.level[1])"),
     ],
 )
-def test_mutants_are_refuted(properties, old: str, new: str, tmp_path: Path) -> None:
-    queue = mutant(StreamFIFO, old, new)(BITS, depth=DEPTH)
-    verdict = check(queue, properties, tmp_path, mode="bmc", depth=12)
+def test_mutants_are_refuted(old: str, new: str, judge) -> None:
+    """Broken queues lose, change or withdraw a payload, or miscount."""
+    verdict = judge(queue(4, kind=mutant(StreamFIFO, old, new)), properties)
     assert verdict.status == "FAIL", verdict

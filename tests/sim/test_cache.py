@@ -121,7 +121,9 @@ def test_where_it_is(tmp_path, monkeypatch):
 
 def test_verilog_is_generated_once_for_each_state_of_the_code(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(verilog, "generate_verilog", lambda *of: made.append(of) or f"v{len(made)}")
+    monkeypatch.setattr(
+        verilog, "generate_verilog", lambda *of, **also: made.append((of, also)) or f"v{len(made)}"
+    )
     other = TINY.model_copy(update={"max_tokens": 2 * TINY.max_tokens})
     assert [
         verilog.kept_verilog(config, top, tmp_path)

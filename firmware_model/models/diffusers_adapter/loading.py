@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from firmware_model.models.diffusers_adapter.families import (
 from firmware_model.models.diffusers_adapter.pipeline import DiffusersPipeline
 from firmware_model.models.diffusers_adapter.weights import choose_variants, weights_identity
 from firmware_model.models.pipeline import ModelShape
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, first_line, quoted
+from paro.config.files import read_json
 
 INSTALL = "pip install 'paro-accelerator[diffusers]'"
 
@@ -106,13 +106,9 @@ def _import_diffusers() -> Any:
         return importlib.import_module("diffusers")
     except ImportError as error:
         raise ParoError(
-            f"the diffusers library is not installed or incomplete ({_first_line(error)}); "
+            f"the diffusers library is not installed or incomplete ({first_line(error)}); "
             f"install it with: {INSTALL}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -129,13 +125,13 @@ def read_index(folder: Path) -> dict[str, Any]:
         problem = "has no model_index.json" if folder.is_dir() else "is not a folder"
         raise ParoError(f"{folder} {problem}; {legal}")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ParoError(f"cannot read {path} ({_first_line(error)}); {legal}") from error
+        index = read_json(path, "the index of a pipeline")
+    except ParoError as error:
+        raise ParoError(f"{error}; {legal}") from None
     name = index.get("_class_name") if isinstance(index, dict) else None
     if not isinstance(name, str) or name not in FAMILIES:
         raise ParoError(
-            f"{path}: pipeline class {name!r} is not supported; legal: {', '.join(FAMILIES)}"
+            f"{path}: pipeline class {quoted(name)} is not supported; legal: {', '.join(FAMILIES)}"
         )
     if _is_present(index, "transformer_2") and "transformer_2" not in FAMILIES[name].transformers:
         raise ParoError(f"{folder} has a transformer_2; legal: {name} of one transformer")
@@ -184,7 +180,7 @@ def _load(
     # Files that are not as they should be make the libraries raise errors of any class.
     except Exception as error:
         raise ParoError(
-            f"cannot load the pipeline in {folder} ({_first_line(error)}); "
+            f"cannot load the pipeline in {folder} ({first_line(error)}); "
             "legal: a folder written by save_pretrained, weights in safetensors files"
         ) from error
     pipe.set_progress_bar_config(disable=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, first_line
+from paro.config.files import read_json
 
 #: Name of a file of weights: plain, of a variant such as fp16, and each of them whole or a shard.
 _FILE = re.compile(r"[^.]+?(\.(?P<variant>[^.]+?))?(-\d{5}-of-\d{5})?\.safetensors")
@@ -136,34 +137,58 @@ def _files(component: Path, variant: str) -> list[Path]:
     for name in (f"index{middle}", f"{variant}.index" if variant else "index"):
         index = component / f"{_WHOLE}.safetensors.{name}.json"
         if index.is_file():
+            content = read_json(index, "the index of weights")
             try:
-                shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            except (OSError, ValueError, LookupError) as error:
-                raise _unreadable(index, error) from error
-            return [component / shard for shard in sorted(set(shards))]
+                return sorted(_shards(component, content["weight_map"]))
+            except (LookupError, TypeError, AttributeError, OSError):
+                raise ParoError(
+                    f"{index} does not tell which files hold the weights; legal: weight_map, for "
+                    "each tensor the name of a file beside it"
+                ) from None
     return [whole]
+
+
+def _shards(component: Path, weight_map: dict[str, str]) -> set[Path]:
+    """Files of a map from tensors to their names; LookupError or OSError if one is not there."""
+    found = {component / shard for shard in weight_map.values()}
+    if not all(path.parent == component and path.is_file() for path in found):
+        raise LookupError
+    return found
 
 
 def _tensors(component: str, path: Path) -> list[_Tensor]:
     try:
         with path.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
+            if size > path.stat().st_size:
+                raise ValueError("its header is longer than the file")
             header = json.loads(stream.read(size))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
-    return [
-        _Tensor(
-            component,
-            name,
-            path,
-            entry["dtype"],
-            tuple(entry["shape"]),
-            *(8 + size + offset for offset in entry["data_offsets"]),
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    ]
+    try:
+        return [
+            _Tensor(
+                component,
+                name,
+                path,
+                entry["dtype"],
+                tuple(entry["shape"]),
+                *_place(entry["data_offsets"], 8 + size, path.stat().st_size),
+            )
+            for name, entry in header.items()
+            if name != "__metadata__"
+        ]
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise ParoError(f"{path} is damaged: its header does not tell where tensors lie") from None
+
+
+def _place(offsets: Iterable[int], start: int, end: int) -> tuple[int, int]:
+    """Bytes of a file of ``end`` bytes between two offsets."""
+    first, last = (start + offset for offset in offsets)
+    if not start <= first <= last <= end:
+        raise ValueError("it lies outside of the file")
+    return first, last
 
 
 def _unreadable(path: Path, error: Exception) -> ParoError:
-    return ParoError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")
+    return ParoError(f"cannot read {path}: {getattr(error, 'strerror', None) or first_line(error)}")

@@ -6,7 +6,7 @@ from firmware_model.models.names import CHECKPOINT_FORMAT
 from firmware_model.models.video.transformer import Shape, VideoTransformer
 from firmware_model.tensorfile import parse_integers, read_tensors, write_tensors
 from paro.config.config import HEAD_DIMS
-from paro.config.errors import ParoError
+from paro.config.errors import ParoError, quoted
 
 #: Most layers, heads and channels of a head.
 SHAPE_MAX = (64, 64, HEAD_DIMS[-1])
@@ -39,7 +39,8 @@ def load_model(path: Path) -> tuple[VideoTransformer, str]:
     metadata = read_tensors(path, "model", ()).metadata
     if metadata.get("format") != CHECKPOINT_FORMAT:
         raise ParoError(
-            f"model {path} has format {metadata.get('format')!r}; legal: {CHECKPOINT_FORMAT!r}"
+            f"model {path} has format {quoted(metadata.get('format'))}; "
+            f"legal: {CHECKPOINT_FORMAT!r}"
         )
     numbers = parse_integers(metadata.get("shape", ""))
     if (
@@ -48,7 +49,7 @@ def load_model(path: Path) -> tuple[VideoTransformer, str]:
         or not all(0 < number <= most for number, most in zip(numbers, SHAPE_MAX, strict=True))
         or numbers[2] % 8
     ):
-        raise ParoError(f"model {path}: shape = {metadata.get('shape', '')[:60]!r} is not legal")
+        raise ParoError(f"model {path}: shape = {quoted(metadata.get('shape', ''))} is not legal")
     model = VideoTransformer(Shape(layers=numbers[0], heads=numbers[1], head_dim=numbers[2]))
     expected = model.state_dict()
     tensors, _, digest = read_tensors(path, "model", tuple(expected))

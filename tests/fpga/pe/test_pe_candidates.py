@@ -185,6 +185,11 @@ def test_the_reordered_lane_equals_the_lane_of_the_core(seed):
     assert drained_tiles(ReorderedPE, steps) == drained_tiles(PE, steps)
 
 
+def is_negative(step, lanes, index):
+    """Sign of a lane's digit that a late carry stands for; 0 if there is no step or no carry."""
+    return 0 if step is None or not lanes else step[1][lanes[index]]["negative"]
+
+
 def drained_tiles(pe_class, steps):
     """Run steps of (operands, word, first, last) without gaps; what drains after each last one."""
     pe = pe_class(CONFIG)
@@ -196,6 +201,10 @@ def drained_tiles(pe_class, steps):
             if now is not None:
                 ctx.set(pe.operands, now[0])
                 ctx.set(pe.word, now[1])
+            product, total = (
+                is_negative(step, pe.CARRIES, index) for index, step in enumerate((paired, before))
+            )
+            ctx.set(pe.carries, {"product": product, "total": total})
             ctx.set(
                 pe.control,
                 {

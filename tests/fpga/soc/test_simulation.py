@@ -34,7 +34,7 @@ from tests.fpga.soc.proxy import proxy
 
 CONFIG = PRESETS["tiny"]
 #: Seconds without a byte; the board is simulated, perhaps beside other work.
-SILENCE = 120.0
+SILENCE = 240.0
 #: Clocks of a byte on the simulated line.
 BYTE = 4 * 10
 
@@ -226,7 +226,8 @@ def test_litex_client(server: str, queue) -> None:
     """LiteX's own server and client, unchanged, and our driver through them."""
     from litex.tools.litex_client import RemoteClient
 
-    open_bus(server, silence=SILENCE).recover()  # the server has started
+    with closing(open_bus(server, silence=SILENCE)) as bus:
+        bus.recover()  # the server has started
     client = RemoteClient("127.0.0.1", int(server.split(":")[-1]))
     client.open()
     client.socket.settimeout(SILENCE)
@@ -256,7 +257,7 @@ def test_faults_on_the_line(kind: str, rate: float, board: SimulatedBoard, queue
     with proxy(board.device, seed, {kind: rate}) as between:
         refused = None
         try:
-            faults = run_queue(between.device, queue, silence=3.0)
+            faults = run_queue(between.device, queue, silence=10.0)
         except ParoError as error:
             refused = str(error)
         else:
@@ -283,7 +284,7 @@ def test_a_reset_in_mid_run(part: float, board: SimulatedBoard, queue, seed: int
     place = int(part * (len(image.data) + outputs))
     with proxy(board.device, seed, {}) as between:
         between.presses, between.press = [place], board.press_reset
-        faults = run_queue(between.device, queue, silence=10.0)
+        faults = run_queue(between.device, queue, silence=30.0)
         assert between.happened["reset"] == 1
     assert faults
     assert run_queue(board.device, queue) == []

@@ -8,6 +8,12 @@ from rtl.core.pe import PE
 from tests.rtl.simulate import simulate
 
 
+def is_negative(step, lane: int) -> bool:
+    """Sign of a lane's digit in a step, if there is one."""
+    digit = None if step is None else step[1][lane]
+    return digit is not None and bool(digit[0])
+
+
 def test_tiles_accumulate_and_drain(seed: int) -> None:
     rng = random.Random(seed)
     pe = PE(Config())
@@ -54,6 +60,10 @@ def test_tiles_accumulate_and_drain(seed: int) -> None:
                         for digit in now[1]
                     ],
                 )
+            ctx.set(
+                pe.carries,
+                {"product": is_negative(paired, 0), "total": is_negative(previous, 2)},
+            )
             ctx.set(
                 pe.control,
                 {

@@ -28,6 +28,7 @@ from rtl.core.normalizer import Normalizer
 from sim.cosim.core import CoreTarget
 from sim.cosim.cosim import Heads, cosim
 from sim.cosim.run import Setup
+from sim.cosim.session import Session
 from sim.cosim.simulators import get_simulator
 from sim.cosim.verilog import kept_verilog
 from sim.cosim.work import ideal_cycles
@@ -193,7 +194,7 @@ def test_simulators_agree_on_every_cycle(build_dir, tmp_path, seed):
     assert (verilator or 0) > (flowing or 0) > 0
 
 
-def test_no_reliance_on_power_up_values(build_dir, tmp_path, seed, monkeypatch):
+def test_no_reliance_on_power_up_values(build_dir, tmp_path, seed):
     """Every register begins as X, as in silicon; reset alone must do.
 
     Memories keep their first values: 0 shifted by an X is X to a simulator, 0 to silicon.
@@ -205,10 +206,11 @@ def test_no_reliance_on_power_up_values(build_dir, tmp_path, seed, monkeypatch):
         assert count > 50
         return verilog
 
-    monkeypatch.setattr(sim.cosim.core, "kept_verilog", without_power_up)
     case = SMALL[0]
     jobs = case.make_jobs(seed % 1000)[2:]
-    simulation = simulate(CoreTarget(), case.config, jobs, build_dir, tmp_path, "icarus")
+    icarus = get_simulator("icarus")
+    session = Session(icarus, build_dir, tmp_path, make_verilog=without_power_up)
+    simulation = CoreTarget().simulate(case.config, jobs, session)
     assert_exact(case.config, jobs, simulation)
     assert_as_predicted(CoreTarget(), case.config, jobs, simulation)
 

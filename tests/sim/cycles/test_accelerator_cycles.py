@@ -19,7 +19,7 @@ from rtl.accelerator.corner_turn import CornerTurn
 from rtl.accelerator.head_queue import HeadQueue
 from rtl.accelerator.token_runs import TokenRuns
 from rtl.bus.axi import WORD_BYTES
-from rtl.bus.read_master import ReadMaster
+from rtl.bus.read_master import BURST_BEATS, ReadMaster
 from rtl.bus.write_master import WriteMaster
 from sim.cosim.accelerator import ACCELERATOR_TOLERANCE, AcceleratorTarget
 from sim.cosim.accelerator_scenario import Step
@@ -205,6 +205,22 @@ def test_queues_of_short_heads(config, memory, measured, seed):
     """Cycles are those of the RTL where heads are so short that they meet in every part."""
     queues = measured(config, memory, [7, 3], seed)
     assert queues.predicted() == queues.cycles
+
+
+def test_blocks_that_end_across_a_boundary(build_dir, tmp_path, seed):
+    """The last row of every block is cut into two bursts; the block after it follows the first."""
+    jobs = [Shape((144, 1, 1), mean_bits=2.0).job(TINY, 0, seed + number) for number in range(2)]
+    memory = Memory((200, 200))
+    boundary = BURST_BEATS * TINY.axi_bits // 8
+    place = -TINY.head_dim // 2 % (2 * TINY.head_dim)  # of each row; every eighth is cut
+    image = place_jobs(
+        TINY, jobs, 0x10000, alignment=boundary, misalign=(place,), row_padding=TINY.head_dim
+    )
+    for head, kind in itertools.product(range(2), (ReadKind.Q, ReadKind.K, ReadKind.V)):
+        reads = block_bursts(TINY, image, head)[kind]
+        assert (reads.bursts["address"][reads.first[1:] - 1] % boundary == 0).all()
+    (step,) = play(TINY, [image], [Step()], build_dir, tmp_path, memory).steps
+    assert counters_of(step).cycles == predicted(TINY, jobs, image, memory).total_cycles
 
 
 @pytest.mark.slow

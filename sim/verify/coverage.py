@@ -1,0 +1,338 @@
+"""Code coverage: what of the source came to work in simulations, and why the rest did not.
+
+A run with `sim.cosim.simulators.CoverageVerilator` counts the rising and falling bits of all
+signals of the Verilog, of which some are the points of `gen.cover_points`. Here they are read as
+points of the Python source:
+
+* ``line``: a line with assignments, of which one was in force (``m.next`` is none: its arm is);
+* ``branch``: an arm that was taken, or a value that was chosen;
+* ``toggle``: a bit of a signal that rose, and that fell. Signals of Amaranth's own modules, and
+  memories, are not counted.
+
+A point is covered if it came to work in any configuration. Bits that Yosys finds constant cannot
+toggle and are left out by that rule, all else by `Exclusion`.
+"""
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from gen.cover_points import BRANCH, LINE, split_name
+from paro.config import ParoError, files
+from sim.cosim.session import Session
+from sim.cosim.simulators import COVERAGE_FILE, CoverageVerilator
+from sim.cosim.verilog import kept_verilog
+from sim.verify.source_signals import SourceSignal, read_signals
+
+__all__ = [
+    "EXCLUSIONS",
+    "KINDS",
+    "CoverageReport",
+    "Exclusion",
+    "Hits",
+    "Point",
+    "coverage_session",
+    "load_exclusions",
+    "merge",
+    "read_coverage",
+]
+
+TOGGLE = "toggle"
+#: Kinds of points.
+KINDS = (LINE, BRANCH, TOGGLE)
+#: What is left out of our own source, and why.
+EXCLUSIONS = Path(__file__).parent / "data" / "exclusions.toml"
+_ENTRY = re.compile(r"C '(.*)' (\d+)")
+_CHANGE = re.compile(r".*?(?:\[(\d+)\])?:(0->1|1->0)")
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """What is covered or not.
+
+    Parameters
+    ----------
+    file : str
+        Of the source, from the folder of its packages; of a toggle that of the module.
+    line : int
+        In it; of a toggle where the signal is declared, or 0 if that is in another file.
+    kind : str
+        One of `KINDS`.
+    name : str
+        Which of those of the line: the arm and its copy; module, signal, bit and ``rises`` or
+        ``falls``.
+    """
+
+    file: str
+    line: int
+    kind: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What one run or several had.
+
+    Parameters
+    ----------
+    counts : dict of Point to int
+        How often each point came to work.
+    constant : set of Point
+        Those that Yosys finds constant in every configuration that has them.
+    """
+
+    counts: Mapping[Point, int]
+    constant: frozenset[Point] = frozenset()
+
+
+def coverage_session(build_dir: Path, run_dir: Path) -> Session:
+    """Session whose simulations leave `COVERAGE_FILE` in ``run_dir``.
+
+    Raises
+    ------
+    ParoError
+        If Verilator is missing.
+    """
+    verilog = partial(kept_verilog, contracts=False, points=True)
+    return Session(CoverageVerilator(), build_dir, run_dir, make_verilog=verilog)
+
+
+def merge(hits: Iterable[Hits]) -> Hits:
+    """Join what several runs had."""
+    counts: dict[Point, int] = {}
+    constant: set[Point] = set()
+    for one in hits:
+        constant = {
+            point
+            for point in constant | one.constant
+            if (point in constant or point not in counts)
+            and (point in one.constant or point not in one.counts)
+        }
+        for point, count in one.counts.items():
+            counts[point] = counts.get(point, 0) + count
+    return Hits(counts, frozenset(constant))
+
+
+def read_coverage(run_dir: Path) -> Hits:
+    """Read what a run left, while the folder of its build is there.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Of a session as of `coverage_session`.
+
+    Raises
+    ------
+    ParoError
+        If there is none, or its Verilog is no more.
+    """
+    path = run_dir / COVERAGE_FILE
+    files.check_file(path, "coverage")
+    counts: dict[Point, int] = {}
+    constant: set[Point] = set()
+    for line in path.read_text(errors="replace").splitlines():
+        entry = _ENTRY.fullmatch(line)
+        if entry is None:
+            continue
+        fields = dict(part.split("\2", 1) for part in entry[1].split("\1")[1:])
+        signal = read_signals(Path(fields["f"])).get(int(fields["l"]))
+        change = _CHANGE.fullmatch(fields["o"])
+        if signal is None or change is None:
+            continue
+        bit, rises = int(change[1] or 0), change[2] == "0->1"
+        point = _point(signal, bit, rises=rises)
+        if point is None:
+            continue
+        counts[point] = counts.get(point, 0) + int(entry[2])
+        if bit in signal.constant:
+            constant.add(point)
+    return Hits(counts, frozenset(constant))
+
+
+def _point(signal: SourceSignal, bit: int, *, rises: bool) -> Point | None:
+    """Point of a bit that rises or falls; None if it is none."""
+    covered = split_name(signal.name)
+    if covered is None:
+        change = "rises" if rises else "falls"
+        return Point(signal.file, signal.line, TOGGLE, f"{signal.where}[{bit}] {change}")
+    if not rises:
+        return None
+    name = f"{covered.arm} {covered.copy}" if covered.kind == BRANCH else ""
+    return Point(signal.file, signal.line, covered.kind, name)
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Points that nothing can, or need, bring to work.
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    file : str
+        As of a point.
+    reason : str
+        Why.
+    source : str, optional
+        What the line of the source contains.
+    name : str
+        Pattern of the names.
+    """
+
+    kind: str
+    file: str
+    reason: str
+    source: str = ""
+    name: str = ".*"
+
+    def holds(self, point: Point) -> bool:
+        """Whether it leaves out a point."""
+        return (
+            (self.kind, self.file) == (point.kind, point.file)
+            and re.fullmatch(self.name, point.name) is not None
+            and self.source in source_line(point)
+        )
+
+
+def load_exclusions(path: Path = EXCLUSIONS) -> list[Exclusion]:
+    """Read a list of exclusions, TOML.
+
+    Raises
+    ------
+    ParoError
+        If there is no such file or if something in it is not legal.
+    """
+    files.check_file(path, "list of exclusions")
+    try:
+        entries = tomllib.loads(path.read_text()).get("exclusion", [])
+        return TypeAdapter(list[Exclusion]).validate_python(entries)
+    except ValidationError as error:
+        first = error.errors()[0]
+        number, *place = first["loc"]
+        reason = f"exclusion {number}, {' '.join(map(str, place))}: {first['msg']}"
+    except ValueError as error:
+        reason = str(error)
+    raise ParoError(f"cannot read the list of exclusions {path}: {reason}")
+
+
+def source_line(point: Point) -> str:
+    """Line of the source that a point is of, without the space around it; "" if there is none."""
+    lines = _source(point.file)
+    return lines[point.line - 1].strip() if 0 < point.line <= len(lines) else ""
+
+
+@cache
+def _source(file: str) -> list[str]:
+    path = Path(__file__).parents[2] / file
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+@dataclass(frozen=True)
+class CoverageReport:
+    """What was covered, and what was not.
+
+    Parameters
+    ----------
+    hits : Hits
+        Of all runs.
+    exclusions : sequence of Exclusion
+        What is left out, beside what is constant.
+    runs : sequence of str
+        What was run, in a line each.
+    """
+
+    hits: Hits
+    exclusions: Sequence[Exclusion] = ()
+    runs: Sequence[str] = ()
+
+    @cached_property
+    def _excluded(self) -> dict[Exclusion, list[Point]]:
+        return {
+            one: [point for point in self.hits.counts if one.holds(point)]
+            for one in self.exclusions
+        }
+
+    @cached_property
+    def wanted(self) -> list[Point]:
+        """Points that are not left out, in the order of the source."""
+        out = set(self.hits.constant).union(*self._excluded.values())
+        return sorted(point for point in self.hits.counts if point not in out)
+
+    @property
+    def uncovered(self) -> list[Point]:
+        """Those of them that never came to work."""
+        return [point for point in self.wanted if not self.hits.counts[point]]
+
+    def lies(self) -> list[str]:
+        """Sentences about what is left out although it came to work, or is not there."""
+        lies = []
+        for one, points in self._excluded.items():
+            told = f"the exclusion of {one.kind} {one.name!r} {one.source!r} in {one.file}"
+            covered = [point for point in points if self.hits.counts[point]]
+            if covered:
+                first = covered[0]
+                lies.append(
+                    f"{told} leaves out what is covered: {first.name or source_line(first)}"
+                )
+            elif not points:
+                lies.append(f"{told} leaves out nothing")
+        lies += [
+            f"{point.name} in {point.file} toggles, but is constant for Yosys"
+            for point in sorted(self.hits.constant)
+            if self.hits.counts[point]
+        ]
+        return lies
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON can hold it: totals, then file by file what is not covered."""
+        names = sorted({point.file for point in self.hits.counts})
+        uncovered = self.uncovered
+        return {
+            "totals": self._figures(self.hits.counts),
+            "files": {
+                name: {
+                    **self._figures([p for p in self.hits.counts if p.file == name]),
+                    "uncovered": [
+                        {"line": p.line, "kind": p.kind, "name": p.name, "source": source_line(p)}
+                        for p in uncovered
+                        if p.file == name
+                    ],
+                }
+                for name in names
+            },
+            "exclusions": [
+                {**asdict(one), "points": len(points)} for one, points in self._excluded.items()
+            ],
+            "lies": self.lies(),
+            "runs": list(self.runs),
+        }
+
+    def _figures(self, points: Iterable[Point]) -> dict[str, dict[str, Any]]:
+        """For each kind the points, those that are left out, the covered ones and their share."""
+        points = list(points)
+        wanted = self._wanted_set
+        all_points = Counter(point.kind for point in points)
+        kept = Counter(point.kind for point in points if point in wanted)
+        hit = Counter(p.kind for p in points if p in wanted and self.hits.counts[p])
+        constant = Counter(point.kind for point in points if point in self.hits.constant)
+        return {
+            kind: {
+                "points": all_points[kind],
+                "constant": constant[kind],
+                "excluded": all_points[kind] - kept[kind] - constant[kind],
+                "covered": hit[kind],
+                "percent": round(100 * hit[kind] / kept[kind], 2) if kept[kind] else None,
+            }
+            for kind in KINDS
+        }
+
+    @cached_property
+    def _wanted_set(self) -> set[Point]:
+        return set(self.wanted)
