@@ -37,6 +37,8 @@ from sim.verify.steps import StepShape, legal_channels
 
 __all__ = ["make_script"]
 
+#: Tokens of a block for which heads are described.
+_BLOCK = 16
 #: Addresses at which the memory begins, so that each bit of an address is 0 in one, 1 in another.
 _BASES = (0, 0xA5A5_A580_0000, 0x5A5A_5A00_0000, 0xFFFF_FF80_0000)
 _START, _RESET, _ENABLE = (
@@ -75,6 +77,13 @@ _READS_STALL = _Around((0, 9), {"ar": 128, "r": 192}, 26, 11)
 _WRITES_STALL = _Around((0, 40), {"aw": 192, "w": 128, "b": 192}, 154, 7)
 
 
+def _scaled(shape: HeadShape, unit: int) -> HeadShape:
+    """Make a head for blocks so many times as long."""
+    frames, *rest = shape.grid
+    grid = (unit * frames, *rest)
+    return replace(shape, grid=grid, prefix=unit * shape.prefix, suffix=unit * shape.suffix)
+
+
 @dataclass(frozen=True, eq=False)
 class _Placed:
     """A queue in memory."""
@@ -96,7 +105,7 @@ def make_script(config: Config, seed: int = 1) -> Script:
     Parameters
     ----------
     config : Config
-        An accelerator with a vector unit and 8-bit outputs.
+        The accelerator.
     seed : int
         Of all operands and choices.
     """
@@ -152,13 +161,31 @@ class _Stage:
 
     # -- queues ---------------------------------------------------------------------------------
 
-    def item(self, shape: HeadShape | LayerShape | StepShape | ChainShape, cut: int = 0) -> Item:
-        """Make an item of a queue, with operands of its own."""
-        return Item(shape, self.chance.randrange(2**20), cut)
+    def item(self, shape: HeadShape | LayerShape | ChainShape, cut: int = 0) -> Item | None:
+        """Make an item of a queue, with operands of its own; none of what the device cannot do."""
+        config = self.config
+        cuts = config.cuts_outputs
+        if isinstance(shape, HeadShape):
+            shape = _scaled(shape, config.block // _BLOCK)
+        if shape.tokens > config.max_tokens or (isinstance(shape, ChainShape) and not cuts):
+            return None
+        return Item(shape, self.chance.randrange(2**20), cut if cuts else 0)
 
-    def place(self, *items: Item, **layout: object) -> _Placed:
+    def step(self, grid: tuple[int, int, int], length: int, passes: int, *walk: int) -> Item | None:
+        """Make a vector step, if there is a vector unit.
+
+        Its rows have one of the legal lengths, counted from the least, and from the largest below
+        0; ``walk`` are prefix, suffix and order.
+        """
+        if not self.config.vector_channels:
+            return None
+        channels = legal_channels(self.config)
+        own = channels[min(length, len(channels) - 1)]
+        return Item(StepShape(grid, own, passes, *walk), self.chance.randrange(2**20))
+
+    def place(self, *items: Item | None, **layout: object) -> _Placed:
         """Lay out a queue."""
-        queue = make_queue(self.config, items)
+        queue = make_queue(self.config, [item for item in items if item is not None])
         placed = replace(Layout(base=self.base + 0x10000), **layout)  # pyright: ignore
         image = placed.place(self.config, queue)
         assert image.bytes().stop <= self.base + MEMORY_BYTES
@@ -336,12 +363,11 @@ _HEADS = (
 
 def _quick(stage: _Stage) -> None:
     """A few short jobs of each kind: what most mutants fail."""
-    chance, channels = stage.chance, legal_channels(stage.config)
     items = [
         stage.item(HeadShape((1, 3, 4), 5, 2, 4, "mixed")),
         stage.item(LayerShape(5, 40, 20)),
-        *(stage.item(StepShape((1, 1, 2), channels[0], passes)) for passes in (3, 5, 7)),
-        stage.item(StepShape((2, 1, 2), chance.choice(channels), 4, order=2)),
+        *(stage.step((1, 1, 2), 0, passes) for passes in (3, 5, 7)),
+        stage.step((2, 1, 2), stage.chance.randrange(4), 4, 0, 0, 2),
         stage.item(HeadShape((2, 1, 1), order=2, width="8", skips="none"), 3),
     ]
     stage.run("a few jobs", stage.place(*items))
@@ -380,15 +406,14 @@ def _layers(stage: _Stage) -> None:
 
 def _steps(stage: _Stage) -> None:
     """Programs of every length, of rows of every length."""
-    chance, channels = stage.chance, legal_channels(stage.config)
+    if not stage.config.vector_channels:
+        return
     for number, around in enumerate((_IDEAL, _STALLS, _IDEAL, _WRITES_STALL, _READS_STALL)):
         steps = [
-            stage.item(
-                StepShape((1, 2, 2), chance.choice(channels[:2]), passes, number % 3, 1, number)
-            )
+            stage.step((1, 2, 2), stage.chance.randrange(2), passes, number % 3, 1, number)
             for passes in range(1, 8)
         ]
-        steps.append(stage.item(StepShape((3, 1, 1), channels[-1], 1 + number, order=5)))
+        steps.append(stage.step((3, 1, 1), -1, 1 + number, 0, 0, 5))
         stage.move(number % len(_BASES))
         placed = stage.place(
             *steps, misalign=(0, 8, 24) if number % 2 else (0,), row_padding=8 * (number % 3)
@@ -398,10 +423,11 @@ def _steps(stage: _Stage) -> None:
 
 def _programs(stage: _Stage) -> None:
     """Short vector steps of many programs."""
-    chance, channels = stage.chance, legal_channels(stage.config)
+    if not stage.config.vector_channels:
+        return
     for number, around in enumerate((_IDEAL, _READS_STALL)):
         steps = [
-            stage.item(StepShape((1, 1, 1 + place % 3), chance.choice(channels[:2]), passes))
+            stage.step((1, 1, 1 + place % 3), stage.chance.randrange(2), passes)
             for place, passes in enumerate((2, 3, 4, 5, 6, 7, 7, 6, 4))
         ]
         stage.run(f"programs {number}", stage.place(*steps), around)
@@ -410,14 +436,13 @@ def _programs(stage: _Stage) -> None:
 def _mixed(stage: _Stage) -> None:
     """Heads, layers and steps by turns."""
     chance, config = stage.chance, stage.config
-    channels = legal_channels(config)
     items = []
     for number in range(4):
         items += [
             stage.item(HeadShape((1, 2, 4 + number), number, 1, number), number),
-            stage.item(StepShape((1, 3, 1), chance.choice(channels[:2]), 3, 2, 0, number + 1)),
+            stage.step((1, 3, 1), chance.randrange(2), 3, 2, 0, number + 1),
             stage.item(LayerShape(5 + number, config.head_dim + 1, 20), 2 * number),
-            stage.item(StepShape((1, 1, 2), channels[0], 2)),
+            stage.step((1, 1, 2), 0, 2),
         ]
     stage.run("all kinds", stage.place(*items), _SLOW, reads="outputs")
     stage.run("all kinds under stalls", stage.place(*items, alignment=8, misalign=(8, 0)), _STALLS)
@@ -441,45 +466,48 @@ def _short(stage: _Stage) -> None:
 
 
 def _long(stage: _Stage) -> None:
-    """As many tokens and blocks as the configuration has, few of them live."""
-    config = stage.config
-    tokens, block = config.max_tokens, config.block
+    """As many tokens and blocks as there can be, few of them live."""
+    config, block = stage.config, stage.config.block
+    tokens = min(config.max_tokens, 64 * block, 2**18 // config.head_dim) // 64 * 64
     last = config.blocks_of(tokens)
     grids = ((tokens, 1, 1), (1, tokens, 1), (1, 1, tokens), (4, tokens // 64, 16))
     grids += ((tokens // 8, 2, 4), (2, 4, tokens // 8), (3, (tokens - 9) // 9, 3))
-    items = []
+    shapes = []
     for order, grid in enumerate(grids):
-        row = stage.chance.randrange(last - 4)
-        shape = HeadShape(
-            grid, order=order % 6, skips="all but one", width="2", rows=(row, row + 2)
-        )
-        items.append(stage.item(shape))
+        row = stage.chance.randrange(last - 3)
+        shape = HeadShape(grid, order=order % 6, skips="all but one", width="2")
+        shapes.append(replace(shape, rows=(row, row + 2)))
+    shapes += [
+        HeadShape((4, tokens // 64, 16), order=4, skips="all but one", rows=(0, min(last, 5))),
+        HeadShape((1, 1, min(18 * block, tokens)), skips="some", rows=(1, 3), width="8"),
+        *(
+            HeadShape((1, 1, tokens), skips="none", width="2", values=values, rows=(0, 1))
+            for values in ("equal", "zero keys", "extreme")
+        ),
+    ]
+    items = [Item(shape, stage.chance.randrange(2**20)) for shape in shapes]
     items += [
-        stage.item(HeadShape((4, 16, 16), order=4, skips="all but one", rows=(3, 8))),
-        stage.item(HeadShape((1, 1, 18 * block), skips="some", rows=(1, 3), width="8")),
         stage.item(LayerShape(3, 18 * config.head_dim, 2 * block)),
         stage.item(LayerShape(tokens // 8, 2 * config.head_dim, block)),
-        stage.item(StepShape((4, 5, 5), legal_channels(config)[0], 1, 3, 1, 4)),
+        stage.step((4, 5, 5), 0, 1, 3, 1, 4),
     ]
     stage.move(0)
-    stage.run("long jobs", stage.place(*items))
-    sums = [
-        HeadShape((1, 1, tokens), skips="none", width="2", values=values, rows=(0, 1))
-        for values in ("equal", "zero keys", "extreme")
-    ]
-    stage.run("long sums", stage.place(*map(stage.item, sums)))
+    for number, item in enumerate(filter(None, items)):
+        stage.run(f"long job {number}", stage.place(item))
 
 
 def _far(stage: _Stage) -> None:
     """Rows far from one another."""
-    config, items = stage.config, []
-    items.append(stage.item(HeadShape((1, 1, 2), order=1, skips="none", width="2")))
-    items.append(stage.item(LayerShape(2, 5, 2)))
-    items.append(stage.item(StepShape((1, 1, 2), legal_channels(config)[0], 2)))
+    items = [
+        Item(HeadShape((1, 1, 2), order=1, skips="none", width="2"), 1),
+        stage.item(LayerShape(2, 5, 2)),
+        stage.step((1, 1, 2), 0, 2),
+    ]
     for number, padding in enumerate((100_004, 50_000, 77_776)):
         stage.move(number)
-        placed = stage.place(*items, row_padding=padding)
-        stage.run(f"rows {padding} bytes apart", placed)
+        for item in filter(None, items):
+            placed = stage.place(item, row_padding=padding)
+            stage.run(f"rows {padding} bytes apart", placed)
 
 
 # -- what is refused ----------------------------------------------------------------------------
@@ -490,7 +518,7 @@ def _small(stage: _Stage, **layout: object) -> _Placed:
     return stage.place(
         stage.item(HeadShape((1, 1, 7), 4, 5, 3, "2")),
         stage.item(LayerShape(3, 40, 5)),
-        stage.item(StepShape((1, 1, 3), legal_channels(stage.config)[0], 3)),
+        stage.step((1, 1, 3), 0, 3),
         **layout,
     )
 
@@ -594,6 +622,8 @@ def _outside(stage: _Stage) -> None:
 def _bad_programs(stage: _Stage) -> None:
     """Vector steps that are refused."""
     script, config = stage.script, stage.config
+    if not config.vector_channels:
+        return
     stage.move(0)
     placed = _small(stage)
     good = placed.image
