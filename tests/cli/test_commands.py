@@ -180,6 +180,7 @@ WRITERS = {
     "study": ["ablation", CAPTURE],
     "sweep": ["--model", "flux.1-dev"],
     "synth": [],
+    "verify": [],
 }
 
 
