@@ -60,7 +60,7 @@ test: $(STAMP) icarus chromium ## the tests that a change must pass
 test-all: $(STAMP) icarus chromium ## every test: all presets, both simulators, place and route
 	$(PYTEST) $(PYTEST_ARGS)
 
-nightly: $(STAMP) icarus ## 1,000 random cases of random configurations, about an hour
+nightly: $(STAMP) icarus ## 1,000 random cases of random configurations
 	@mkdir -p build
 	PARO_CACHE_DIR=$(CURDIR)/build/cache $(BIN)/python -m tests.nightly --log build/nightly.json
 
