@@ -229,6 +229,9 @@ def _is_change(mutant: Mutant, cell: dict) -> bool:
     """Whether a mutant is one: not of a clock, nor a constant that is the same, nor unconnected."""
     if mutant.port in _CLOCKS:
         return False
+    if mutant.port == "RD_EN":
+        # Memories read without a clock have no enable, though the cell has a port for it.
+        return cell["parameters"]["RD_CLK_ENABLE"][-1 - mutant.bit] == "1"
     bits = cell["connections"][mutant.port]
     if bits[mutant.bit] in ("x", "z"):
         return False

@@ -185,7 +185,8 @@ class _Program:
         own["reduce"] = chance.choice(found)
         if own["reduce"] == Reduce.SQUARES:
             own["places"] = chance.randint(0, NORM_PLACES_MAX)
-            own["epsilon"] = chance.choice((1, 977, 2**40, 2 ** (SQUARES_BITS - 1) - 1))
+            ends = (1, 2 ** (SQUARES_BITS - 1) - 1)
+            own["epsilon"] = chance.choice((*ends, chance.getrandbits(chance.randint(2, 46)) + 1))
         elif own["reduce"] == Reduce.LARGEST:
             own["places"] = chance.randint(*MANTISSA_PLACES)
             own["short"] = int(own["places"] < 0 and chance.random() < 0.5)

@@ -3,11 +3,13 @@
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from firmware_model.host.image import Image
+from gen.names import ACCELERATOR
 from paro.config import Config
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES
 from paro.config.registers import (
@@ -27,6 +29,7 @@ from paro.config.registers import (
 from rtl.bus.axi_lite import Response
 from sim.cycles.bursts import head_fields
 from sim.cycles.stalls import CHANNELS, REGISTER_CHANNELS
+from sim.verify.cases import GROUP, make_case
 from sim.verify.faults import refusal
 from sim.verify.heads import HeadShape
 from sim.verify.images import changed, changed_bytes, descriptor_at
@@ -41,6 +44,8 @@ __all__ = ["make_script"]
 _BLOCK = 16
 #: Addresses at which the memory begins, so that each bit of an address is 0 in one, 1 in another.
 _BASES = (0, 0xA5A5_A580_0000, 0x5A5A_5A00_0000, 0xFFFF_FF80_0000)
+#: Random cases.
+_ANY = 40
 _START, _RESET, _ENABLE = (
     1 << find_register("CONTROL").field(name).low for name in ("start", "reset", "interrupt_enable")
 )
@@ -121,6 +126,7 @@ def make_script(config: Config, seed: int = 1) -> Script:
         _mixed,
         _short,
         _far,
+        _any,
         _refused_starts,
         _refused_descriptors,
         _outside,
@@ -154,9 +160,13 @@ class _Stage:
         """Change how memory and registers behave."""
         self.settings(**around.settings())
 
-    def move(self, number: int) -> None:
-        """Let the memory begin at another address."""
-        self.base = _BASES[number] & ((1 << MEMORY_ADDRESS_BITS) - 1)
+    def move(self, number: int | None = None) -> None:
+        """Let the memory begin at one of `_BASES`, or anywhere."""
+        if number is None:
+            place = self.chance.randrange(MEMORY_BYTES, 2**MEMORY_ADDRESS_BITS - 2 * MEMORY_BYTES)
+            self.base = place // PAGE_BYTES * PAGE_BYTES
+        else:
+            self.base = _BASES[number] & ((1 << MEMORY_ADDRESS_BITS) - 1)
         self.settings(memory_base=self.base)
 
     # -- queues ---------------------------------------------------------------------------------
@@ -508,6 +518,21 @@ def _far(stage: _Stage) -> None:
         for item in filter(None, items):
             placed = stage.place(item, row_padding=padding)
             stage.run(f"rows {padding} bytes apart", placed)
+
+
+def _any(stage: _Stage) -> None:
+    """Work of random cases, anywhere in memory."""
+    first = stage.chance.randrange(1000) * GROUP
+    cases = (make_case(seed, stage.config) for seed in range(first, first + 4 * GROUP))
+    cases = (case for case in cases if case.target == ACCELERATOR)
+    for case in islice(cases, _ANY):
+        stage.move()
+        layout = replace(case.layout, base=stage.base + case.layout.base)
+        queue = make_queue(stage.config, case.items)
+        image = layout.place(stage.config, queue)
+        if image.bytes().stop <= stage.base + MEMORY_BYTES:
+            around = stage.chance.choice((_IDEAL, _SLOW, _STALLS, _READS_STALL, _WRITES_STALL))
+            stage.run(f"case {case.seed}", _Placed(queue, image), around)
 
 
 # -- what is refused ----------------------------------------------------------------------------
