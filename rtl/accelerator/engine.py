@@ -426,8 +426,8 @@ class Engine(wiring.Component):
         m.d.comb += self._outputs_busy.eq(unwritten)
 
         started = core_started & codes_started & outputs_started
-        # No read may be in progress: one that fails must be the job's. Those of the vector unit tell
-        # whose they are, and descriptors that are read ahead are told by their addresses.
+        # No read may be in progress: one that fails must be the job's. Those of the vector unit
+        # tell whose they are, and descriptors that are read ahead are told by their addresses.
         ended = (
             Cat(core.command.ready for core in parts.cores).all()
             & Cat(codes.idle for codes in parts.codes).all()
