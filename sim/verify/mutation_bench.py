@@ -1,5 +1,6 @@
 """The bench of mutants: a program of its own, in which every mutant plays a script."""
 
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firmware_model.parallel import thread_pool
+from gen.names import ACCELERATOR, module_name
 from paro.config import Config, ParoError
 from paro.config.programs import run_program
 from sim.cache import entry_name, kept
@@ -29,6 +31,9 @@ _WIRES = tuple(
     for part in ("valid", "ready", "addr", "len", "id", "cache", "prot")
 )
 _CONTENTS = ("paro_axi_memory", "contents")
+#: Counters of 32 bits in the device, and in its parts that count what stages do.
+_COUNTERS = ("read_bursts", "read_beats", "write_bursts", "write_beats")
+_STAGE_COUNTERS = "counters"
 _SCRIPT, _DATA, _REFERENCE, _OUTCOMES = "script.txt", "data.bin", "reference.txt", "outcomes.txt"
 #: Seconds between two looks at how far the mutants are.
 _POLL_SECONDS = 0.3
@@ -203,8 +208,8 @@ def mutation_bench(config: Config, verilog: str, cache: Path) -> Iterator[Bench]
     def make(folder: Path) -> None:
         (folder / "accelerator.v").write_text(verilog)
         (folder / "harness.v").write_text(harness)
-        (folder / "visible.vlt").write_text(_visible())
-        (folder / "bench.h").write_text(_names())
+        (folder / "visible.vlt").write_text(_visible(config))
+        (folder / "bench.h").write_text(_names(config, verilog))
         shutil.copy(_MAIN, folder)
         sources = ["visible.vlt", "accelerator.v", "harness.v", _MAIN.name]
         verilator.compile_program(
@@ -215,23 +220,42 @@ def mutation_bench(config: Config, verilog: str, cache: Path) -> Iterator[Bench]
         yield Bench(folder / _PROGRAM)
 
 
-def _visible() -> str:
-    """What Verilator keeps, and names, beside ports."""
+def _stage_counters(device: str, verilog: str) -> list[str]:
+    """Names that Verilator gives the parts that count what stages do."""
+    found = re.findall(rf"^  {device}__counters\w* (\S+) +\(", verilog, re.MULTILINE)
+    assert found, "no counters of stages"
+    return [name.removeprefix("\\").replace("$", "__024") for name in found]
+
+
+def _visible(config: Config) -> str:
+    """What Verilator keeps, and names, beside ports; and what it need not warn of."""
     module, contents = _CONTENTS
+    device = module_name(config, ACCELERATOR)
     lines = [f'public_flat_rd -module "{BENCH_TOP}" -var "{wire}"' for wire in _WIRES]
     lines.append(f'public_flat_rw -module "{module}" -var "{contents}"')
+    lines += [f'public_flat_rw -module "{device}" -var "{name}"' for name in _COUNTERS]
+    lines.append(f'public_flat_rw -module "{device}__counters*" -var "{_STAGE_COUNTERS}"')
+    # A mutant that depends on another bit of its port may close a circle over the bits of a signal.
+    lines.append("lint_off -rule UNOPTFLAT")
     return "\n".join(["`verilator_config", *lines]) + "\n"
 
 
-def _names() -> str:
+def _names(config: Config, verilog: str) -> str:
     """Header of the bench: settings by name, and names of what is visible."""
     settings = [
         f'{{"{name}", [](Top& top, uint64_t value) {{ top.{name} = value; }}}}' for name in SETTINGS
+    ]
+    device = f"root.{BENCH_TOP}__DOT__accelerator__DOT__"
+    stages = [
+        f"for (auto& word : {device}{part}__DOT__{_STAGE_COUNTERS}.m_storage) word = value;"
+        for part in _stage_counters(module_name(config, ACCELERATOR), verilog)
     ]
     lines = [
         f'#define PARO_MUTANT "+{MUTANT}="',
         f"#define PARO_SETTINGS {', '.join(settings)}",
         f"#define PARO_CONTENTS {BENCH_TOP}__DOT__memory__DOT__{_CONTENTS[1]}",
+        f"#define PARO_COUNTED(value) {' '.join(stages)} "
+        + " ".join(f"{device}{name} = value;" for name in _COUNTERS),
         f"#define PARO_WIRE(name) root.{BENCH_TOP}__DOT__m_axi_##name",
     ]
     return "\n".join(lines) + "\n"

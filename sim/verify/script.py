@@ -115,6 +115,10 @@ class Script:
         """Let time pass."""
         self.lines.append(f"clocks {count}")
 
+    def counted(self, value: int) -> None:
+        """Let all counters be as if they had counted so far."""
+        self.lines.append(f"counted {value}")
+
     def reset(self, clocks: int = 4) -> None:
         """Reset device and harness; memory stays."""
         self.lines.append(f"reset {clocks}")

@@ -127,6 +127,7 @@ def make_script(config: Config, seed: int = 1) -> Script:
         _short,
         _far,
         _any,
+        _counters,
         _refused_starts,
         _refused_descriptors,
         _outside,
@@ -535,6 +536,20 @@ def _any(stage: _Stage) -> None:
             stage.run(f"case {case.seed}", _Placed(queue, image), around)
 
 
+def _counters(stage: _Stage) -> None:
+    """Counters that were near to each of their carries when the work had begun."""
+    placed = _small(stage)
+    for number in range(6, 32, 3):
+        for value in ((1 << number) - 9, (0x5555_5555 << number) % 2**32):
+            stage.script.mark(f"counters from {value:#x}")
+            stage.around(_SLOW)
+            stage.load(placed.image)
+            stage.begin(placed.image)
+            stage.script.clocks(30)
+            stage.script.counted(value)
+            stage.ended(placed.image)
+
+
 # -- what is refused ----------------------------------------------------------------------------
 
 
@@ -608,7 +623,7 @@ def _bad_values(config: Config, fields: Mapping[str, int]) -> Iterator[tuple[str
         limits = {"key_tokens": config.max_tokens, "query_tokens": config.max_tokens}
         limits |= {"chunks": config.chunks_max}
         values = [0, mask, old ^ 1, old ^ 1 << each.width - 1, limits.get(each.name, old) + 1]
-        values += [old ^ 1 << bit for bit in range(2, each.width - 1, 5)]
+        values += [old ^ 1 << bit for bit in range(2, each.width - 1, 2)]
         for value in dict.fromkeys(value & mask for value in values):
             cause = refusal(config, {**fields, each.name: value})
             if cause is not None:
@@ -623,10 +638,14 @@ def _load_descriptors(stage: _Stage, image: Image) -> None:
 
 def _outside(stage: _Stage) -> None:
     """Addresses, of each kind of job, that lead out of the windows."""
-    script = stage.script
-    stage.move(1)
-    placed = _small(stage)
-    good = placed.image
+    for number in (1, None, None):
+        stage.move(number)
+        _outside_of(stage, _small(stage))
+
+
+def _outside_of(stage: _Stage, placed: _Placed) -> None:
+    """Addresses that lead out of the windows of some jobs."""
+    script, good = stage.script, placed.image
     end = -(-good.bytes().stop // PAGE_BYTES) * PAGE_BYTES
     top = (1 << MEMORY_ADDRESS_BITS) - 4
     stage.load(good)

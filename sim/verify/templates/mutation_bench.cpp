@@ -120,6 +120,7 @@ class Player {
     else if (step.kind == "read") read(v[0], v[1], v[2]);
     else if (step.kind == "pin") observe("interrupt", v[0], settled(top_->irq));
     else if (step.kind == "clocks") for (uint64_t i = 0; i < v[0]; i++) clock();
+    else if (step.kind == "counted") counted(v[0]);
     else if (step.kind == "reset") reset(v[0]);
     else if (step.kind == "interrupt") interrupt(v[0]);
     else if (step.kind == "rest") rest(v[0], v[1], v[2]);
@@ -132,6 +133,12 @@ class Player {
   }
 
   uint8_t* memory() { return reinterpret_cast<uint8_t*>(&top_->rootp->PARO_CONTENTS[0]); }
+
+  // All counters as if they had counted so far.
+  void counted(uint32_t value) {
+    auto& root = *top_->rootp;
+    PARO_COUNTED(value)
+  }
 
   void clock() {
     top_->clk = 0;
