@@ -62,6 +62,7 @@ class HarnessMemory:
         self._dut, self._size, self._word = dut, size, word
         dut.memory_load.value = dut.memory_save.value = 0
         dut.memory_words.value = size // word
+        dut.memory_base.value = 0
 
     async def read(self, address: int, count: int) -> bytes:
         """Read bytes from any address on."""

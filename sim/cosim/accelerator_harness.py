@@ -22,7 +22,7 @@ from sim.cycles.memory import Memory
 from sim.cycles.stalls import CHANNELS, RANDOM_MODULE, REGISTER_CHANNELS, salt
 from sim.trace.recorder import accelerator_recorder
 
-__all__ = ["BENCH_TOP", "harness_verilog", "visible_ports"]
+__all__ = ["BENCH_TOP", "SETTINGS", "harness_verilog", "visible_ports"]
 
 #: Top module of a co-simulation of the accelerator.
 BENCH_TOP = "paro_axi_bench"
@@ -47,8 +47,8 @@ _MONITOR_PORTS = tuple(
 #: Inputs of the harness beside the accelerator's ports. Latencies are in cycles; a stall begins,
 #: and goes on, with a probability of the rate / 256; the read beat, and the write response, of that
 #: number since reset (0: none) becomes the error ``error_response``. The bench exchanges words of
-#: the memory, and tells how many there are, see `AXI_MEMORY`.
-_SETTINGS = {
+#: the memory, and tells how many there are, see `AXI_MEMORY`, and at which address they begin.
+SETTINGS = {
     "latency_low": 16,
     "latency_span": 16,
     "stall_seed": 32,
@@ -58,6 +58,7 @@ _SETTINGS = {
     "error_response": 2,
     **dict.fromkeys(("memory_load", "memory_save"), 1),
     **dict.fromkeys(("memory_first", "memory_last", "memory_words"), 32),
+    "memory_base": MEMORY_ADDRESS_BITS,
 }
 
 #: Output of the harness: a rule of AXI4 that the accelerator broke, see `VIOLATIONS`.
@@ -78,7 +79,7 @@ def _ports(config: Config) -> list[tuple[str, str, int]]:
 
 def visible_ports(config: Config) -> list[str]:
     """Ports of the harness that the bench uses."""
-    return ["clk", "rst", *_SETTINGS, _VIOLATION, *(name for name, _, _ in _host_ports(config))]
+    return ["clk", "rst", *SETTINGS, _VIOLATION, *(name for name, _, _ in _host_ports(config))]
 
 
 def _host_ports(config: Config) -> list[tuple[str, str, int]]:
@@ -100,7 +101,7 @@ def harness_verilog(config: Config, capacity: int, *, trace: bool = False) -> st
     """
     ports = _ports(config)
     declarations = ["  input clk", "  input rst"]
-    declarations += [f"  input [{width - 1}:0] {name}" for name, width in _SETTINGS.items()]
+    declarations += [f"  input [{width - 1}:0] {name}" for name, width in SETTINGS.items()]
     declarations += [f"  output [2:0] {_VIOLATION}"]
     declarations += [
         f"  {flow} [{width - 1}:0] {name}" for name, flow, width in _host_ports(config)
@@ -164,6 +165,7 @@ def harness_verilog(config: Config, capacity: int, *, trace: bool = False) -> st
                         for name in ("load", "save", "first", "last", "words")
                     },
                     **{name: f"m_axi_{name}" for name in _MEMORY_PORTS},
+                    **{name: f"m_axi_{name} - memory_base" for name in ("araddr", "awaddr")},
                     "violation": "memory_violation",
                 },
             ),

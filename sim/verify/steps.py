@@ -131,6 +131,7 @@ class _Program:
     chance: random.Random
     tables: int = 0
     seconds: int = 0
+    second_stream: str | None = None
     copies: set[int] = field(default_factory=set)
     #: Groups whose mean, whose factor is known.
     middle: int | None = None
@@ -162,6 +163,9 @@ class _Program:
         lefts += [Left.CENTRED] * (2 if self.middle is not None and not loads else 0)
         rights += [Right.FACTOR] * (3 if self.factor is not None else 0)
         own["left"], own["right"] = chance.choice(lefts), chance.choice(rights)
+        if own["left"] == Left.TABLE:
+            # Beyond the table's end the rest means nothing: there the slope is 0.
+            own["right"] = Right.TABLE
         both = own["left"] == Left.CENTRED and own["right"] == Right.FACTOR
         if both and self.middle != self.factor:
             own["right"] = Right.ITSELF
@@ -215,15 +219,20 @@ class _Program:
             added += [Added.ROW] * 2
         own["added"] = self.chance.choice(added)
         if own["right"] == Right.STREAM:
-            own["others"] = self._source(second=True)
+            own["others"] = self._source("others", second=True)
         if own["added"] == Added.STREAM:
-            own["addends"] = self._source(second=own.get("others") != SECOND_ROW)
+            own["addends"] = self._source("addends", second=own.get("others") != SECOND_ROW)
 
-    def _source(self, *, second: bool) -> int:
-        """A table, a new one while there may be more, or the second row."""
+    def _source(self, name: str, *, second: bool) -> int:
+        """A table, a new one while there may be more, or the second row.
+
+        Second rows go to one of both streams: neither waits for what the other takes before it.
+        """
+        second = second and self.second_stream in (None, name)
         limit = min(SECONDS_MAX, self.config.vector_channels // self.channels)
         if second and self.seconds < limit and self.chance.random() < 0.4:
             self.seconds += 1
+            self.second_stream = name
             return SECOND_ROW
         if self.tables < TABLES_MAX and (not self.tables or self.chance.random() < 0.5):
             self.tables += 1

@@ -288,7 +288,7 @@ def _width(component: wiring.Component, register: str, reached: Interval) -> Wid
 
 def _shape(component: Any, register: str) -> Shape:
     """Shape of a signal that the component itself drives."""
-    driven: Callable[[Any], Any] = Fragment.get
+    driven: Callable[..., Any] = Fragment.get
     statements = driven(component, None).statements.values()
     (shape,) = {
         signal.shape()

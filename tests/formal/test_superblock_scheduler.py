@@ -1,5 +1,7 @@
 """The superblock scheduler's fetches and slots, proven."""
 
+from typing import Any
+
 import pytest
 from amaranth.hdl import Array, Signal
 
@@ -89,6 +91,7 @@ def test_mutants_are_refuted(of: type, old: str, new: str, judge) -> None:
     if of is SuperblockScheduler:
         broken = mutant(SuperblockScheduler, old, new)
     else:
-        broken = variant(SuperblockScheduler, SchedulerSlots=mutant(SchedulerSlots, old, new))
+        part: Any = SchedulerSlots
+        broken = variant(SuperblockScheduler, SchedulerSlots=mutant(part, old, new))
     verdict = judge(broken(CONFIG), properties)
     assert verdict.status == "FAIL", verdict
