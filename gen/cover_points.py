@@ -71,7 +71,8 @@ def add_points(fragment: Any) -> None:
     if type(fragment) is not Fragment:
         return  # a memory or an instance
     marker = _Marker()
-    marks = [mark for part in fragment.statements.values() for mark in marker.of(part)]
+    statements: Any = fragment.statements  # pyright: ignore[reportAttributeAccessIssue]
+    marks = [mark for part in statements.values() for mark in marker.of(part)]
     if not marker.points:
         return
     fragment.add_statements("comb", *marks)

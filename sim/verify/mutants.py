@@ -16,8 +16,8 @@ from sim.verify.netlist import Netlist, readable
 __all__ = ["MUTANT", "MUTANT_BITS", "NETLIST", "Mutant", "choose_mutants", "mutated_verilog"]
 
 #: What says which mutant is at work: a register of the top module with the value of the simulator's
-#: argument ``+mutant=NUMBER``, and its width. An input that reaches all modules would make Verilator
-#: compute all that follows from inputs, twice a cycle.
+#: argument ``+mutant=NUMBER``, and its width. An input that reaches all modules would make
+#: Verilator compute all that follows from inputs, twice a cycle.
 MUTANT, MUTANT_BITS = "mutant", 16
 
 #: Files of Yosys: the design in cells, and others.

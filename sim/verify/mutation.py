@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from gen.names import ACCELERATOR, module_name
 from paro.config import Config, ParoError, files
 from sim.cosim.verilog import kept_verilog
@@ -88,11 +90,8 @@ def load_judgements(path: Path = _JUDGEMENTS) -> list[Judgement]:
     """
     try:
         entries = tomllib.loads(path.read_text())["survivor"]
-        return [
-            Judgement(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-            for entry in entries
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return TypeAdapter(list[Judgement]).validate_python(entries)
+    except (OSError, ValueError, KeyError) as error:
         raise ParoError(f"cannot read judgements of survivors {path}: {error}") from error
 
 
@@ -272,7 +271,7 @@ class _Subject:
 
     def choose(self, count: int, seed: int) -> list[Mutant]:
         """Choose mutants."""
-        verilog = kept_verilog(self.config, ACCELERATOR, self.cache)
+        verilog = kept_verilog(self.config, ACCELERATOR, self.cache, contracts=False)
         return choose_mutants(verilog, self.top, count, seed, self.folder)
 
     def try_batch(

@@ -41,7 +41,7 @@ class Netlist:
         """Whether there is a way from a bit of a cell's port to an output of the design."""
         return (module, cell, port, bit) in self._live
 
-    def _find_live(self, top: str) -> set[Place]:
+    def _find_live(self, top: str) -> set[Place]:  # noqa: C901 - one walk over all kinds of nets
         """All bits of ports of cells from which a way leads to an output."""
         drivers, instances = self._drivers(), self._instances()
         live: set[Place] = set()

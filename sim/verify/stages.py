@@ -221,7 +221,7 @@ def _mutation(settings: Settings, progress: Progress) -> dict[str, Any]:
     )
     counts = report.counts
     equivalent = counts.get("equivalent", 0)
-    survivors = [result.line for result in report.survivors]
+    survivors = [result.mutant.text for result in report.survivors]
     return {
         "holds": report.score >= _LEAST_SCORE,
         "done": len(report.results) - equivalent - len(survivors),

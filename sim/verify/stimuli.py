@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -254,7 +255,7 @@ class _Stage:
         self.counters()
         self.look(image, None, weight=tied)
 
-    def run(self, name: str, placed: _Placed, around: _Around = _IDEAL, **windows: str) -> None:
+    def run(self, name: str, placed: _Placed, around: _Around = _IDEAL, **windows: Any) -> None:
         """Work on a queue."""
         self.script.mark(name)
         self.around(around)
@@ -266,7 +267,7 @@ class _Stage:
 # -- registers ----------------------------------------------------------------------------------
 
 
-def _registers(stage: _Stage) -> None:
+def _registers(stage: _Stage) -> None:  # noqa: C901 - one access after the other
     """Read, write and read again every register, and addresses that have none."""
     script, config = stage.script, stage.config
     script.mark("registers after reset")

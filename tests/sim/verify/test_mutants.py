@@ -71,7 +71,8 @@ def test_without_a_mutant_the_design_is_as_it_was(folder: Path, outputs: dict[in
     (folder / "original.v").write_text(VERILOG)
     command = ["iverilog", "-g2005", "-s", "bench", "-o", "original", "original.v", "bench.v"]
     subprocess.run(command, cwd=folder, check=True)
-    run = subprocess.run(["vvp", "original"], cwd=folder, check=True, capture_output=True, text=True)
+    played = ["vvp", "original"]
+    run = subprocess.run(played, cwd=folder, check=True, capture_output=True, text=True)
     assert outputs[0] == run.stdout
     assert len(set(outputs[0].split())) > 3
 
