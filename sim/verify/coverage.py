@@ -13,11 +13,13 @@ A point is covered if it came to work in any configuration. Bits that Yosys find
 toggle and are left out by that rule, all else by `Exclusion`.
 """
 
+import ast
 import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ __all__ = [
     "load_exclusions",
     "merge",
     "read_coverage",
+    "unbuilt_lines",
 ]
 
 TOGGLE = "toggle"
@@ -49,7 +52,10 @@ TOGGLE = "toggle"
 KINDS = (LINE, BRANCH, TOGGLE)
 #: What is left out of our own source, and why.
 EXCLUSIONS = Path(__file__).parent / "data" / "exclusions.toml"
+#: Folder of the packages.
+_ROOT = Path(__file__).parents[2]
 _ENTRY = re.compile(r"C '(.*)' (\d+)")
+_TOGGLE = re.compile(r"(.*)\[(\d+)\]( rises| falls)")
 _CHANGE = re.compile(r".*?(?:\[(\d+)\])?:(0->1|1->0)")
 
 
@@ -177,13 +183,17 @@ class Exclusion:
     kind : str
         One of `KINDS`.
     file : str
-        As of a point.
+        As of a point, or with ``*`` those of several files.
     reason : str
         Why.
     source : str, optional
         What the line of the source contains.
     name : str
-        Pattern of the names.
+        Pattern of the names; of toggles of the name without its bit.
+    bits : (int, int), optional
+        Of toggles, first and last bit.
+    word : int, optional
+        The bits are those of each word of so many bits.
     """
 
     kind: str
@@ -191,14 +201,20 @@ class Exclusion:
     reason: str
     source: str = ""
     name: str = ".*"
+    bits: tuple[int, int] | None = None
+    word: int | None = None
 
     def holds(self, point: Point) -> bool:
         """Whether it leaves out a point."""
-        return (
-            (self.kind, self.file) == (point.kind, point.file)
-            and re.fullmatch(self.name, point.name) is not None
-            and self.source in source_line(point)
-        )
+        if self.kind != point.kind or not fnmatchcase(point.file, self.file):
+            return False
+        name = point.name
+        if toggle := _TOGGLE.fullmatch(name):
+            name, bit = toggle[1] + toggle[3], int(toggle[2])
+            bit = bit % self.word if self.word else bit
+            if self.bits is not None and not self.bits[0] <= bit <= self.bits[1]:
+                return False
+        return re.fullmatch(self.name, name) is not None and self.source in source_line(point)
 
 
 def load_exclusions(path: Path = EXCLUSIONS) -> list[Exclusion]:
@@ -230,7 +246,7 @@ def source_line(point: Point) -> str:
 
 @cache
 def _source(file: str) -> list[str]:
-    path = Path(__file__).parents[2] / file
+    path = _ROOT / file
     return path.read_text().splitlines() if path.is_file() else []
 
 
@@ -336,3 +352,37 @@ class CoverageReport:
     @cached_property
     def _wanted_set(self) -> set[Point]:
         return set(self.wanted)
+
+
+def unbuilt_lines(hits: Hits, folders: Iterable[Path]) -> list[str]:
+    """Assignments in the source that no configuration had, as ``file:line``.
+
+    Parameters
+    ----------
+    hits : Hits
+        Of all runs.
+    folders : iterable of Path
+        Whose files are looked through.
+    """
+    built = {(point.file, point.line) for point in hits.counts if point.kind == LINE}
+    return [
+        f"{name}:{line}"
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+        for name in [str(path.relative_to(_ROOT))]
+        for line in _assignments(path)
+        if (name, line) not in built
+    ]
+
+
+def _assignments(path: Path) -> list[int]:
+    """Lines with a call of ``eq``."""
+    return sorted(
+        {
+            node.lineno
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "eq"
+        }
+    )
