@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that processes end together (--no-loadscope-reorder)."""
-    places = TESTS / "sim", TESTS / "test_wheel.py"
+    places = TESTS / "sim", TESTS / "fpga" / "soc", TESTS / "test_wheel.py"
     items.sort(key=lambda item: not any(item.path.is_relative_to(place) for place in places))
 
 

@@ -29,11 +29,9 @@ _AHEAD = 16
 _SILENCE = {"serial": 2.0, "tcp": 10.0, "litex": 10.0, "udp": 1.0}
 #: Seconds for which a board that does not answer is waited for, and those after which it is told.
 PATIENCE, _TOLD = 30.0, 2.0
-#: Seconds of silence before the first and the last attempts to find the board's attention again.
-_PAUSES = (0.01, 4.0)
-#: The last are longer where more silence is borne within an answer, by this share of it: a
-#: simulated board beside much other work needs that long to forget half a command.
-_PAUSE_SHARE = 0.25
+#: Seconds of silence before the first and the last attempts to find the board's attention again:
+#: a simulated board beside much other work may need the last one to forget half a command.
+_PAUSES = (0.01, 16.0)
 #: Seconds for which an answer to them is waited for, at the least.
 _ANSWER = 0.25
 #: Seconds between two attempts to reach a server.
@@ -135,7 +133,6 @@ class UartBone:
         """
         wait = BoardWait(self.name, patience or max(PATIENCE, self._silence))
         pause, attempts = _PAUSES[0], 0
-        longest = max(_PAUSES[1], _PAUSE_SHARE * self._silence)
         while True:
             try:
                 if not self._is_open:
@@ -154,7 +151,7 @@ class UartBone:
                 why = str(fault)
                 time.sleep(pause)
             wait.goes_on(why)
-            pause = min(2 * pause, longest)
+            pause = min(2 * pause, _PAUSES[1])
 
     def close(self) -> None:
         """See `Bus`."""

@@ -71,6 +71,8 @@ class BoardRegisters(LiteXModule):
         crc = Signal(_WORD_BITS)
         left = Signal(_WORD_BITS)
         place = Signal(_WORD_BITS - 2)
+        # After each word others have the bus: a host that asked for too many can ask anew.
+        rests = Signal()
         self.comb += [
             self._ready.status.eq(ready),
             self._windows.status.eq(windows),
@@ -78,11 +80,12 @@ class BoardRegisters(LiteXModule):
             self._checksum.status.eq(~crc),
             bus.adr.eq(place),
             bus.sel.eq(2**WORD_BYTES - 1),
-            bus.cyc.eq(left != 0),
-            bus.stb.eq(left != 0),
+            bus.cyc.eq((left != 0) & ~rests),
+            bus.stb.eq(bus.cyc),
         ]
         ended = bus.cyc & (bus.ack | bus.err)
         self.sync += [
+            rests.eq(ended),
             If(stored, self._stored.status.eq(self._stored.status + 1)),
             If(
                 self._words.re,

@@ -24,5 +24,5 @@ def quoted(value: object) -> str:
         text = repr(value)
     except (ValueError, RecursionError):
         # Integers of thousands of digits, lists of thousands of levels.
-        text = f"a {type(value).__name__} that is too large to show"
+        text = f"a value of type {type(value).__name__} that is too large to show"
     return text if len(text) <= _VALUE else f"{text[:_VALUE]}..."

@@ -180,7 +180,8 @@ class _Program:
             found += [Reduce.SQUARES] * 4
         grouped = own["left"] == Left.CENTRED or own["right"] == Right.FACTOR
         if not self.has_mantissas and not (grouped and self._read_group(own) != self.channels):
-            found += [Reduce.LARGEST]
+            # Few factors are of whole rows, and these before any mantissa.
+            found += [Reduce.LARGEST] * (5 if own["right"] == Right.FACTOR else 1)
         own["reduce"] = chance.choice(found)
         if own["reduce"] == Reduce.SQUARES:
             own["places"] = chance.randint(0, NORM_PLACES_MAX)

@@ -180,6 +180,7 @@ WRITERS = {
     "study": ["ablation", CAPTURE],
     "sweep": ["--model", "flux.1-dev"],
     "synth": [],
+    "verify": [],
 }
 
 
@@ -241,6 +242,9 @@ def test_what_does_not_fit_the_plan_is_one_sentence(refused, plan, tmp_path, sen
         ("cannot read configuration ", f"rows = {'9' * 5000}"),
         ("no field 'depth'; legal fields: rows, cols", "depth = 3"),
         ("rows = '8' is not legal", 'rows = "8"'),
+        ("nests too deep", f"rows = {'[' * 3000}"),
+        ("a value of type int that is too large to show", f"rows = 0x{'f' * 6000}"),
+        ("xxx... is not legal; legal: 4, 8", f'rows = "{"x" * 9000}"'),
     ],
 )
 def test_a_bad_configuration_file_is_one_sentence(refused, tmp_path, sentence, text):

@@ -1,4 +1,4 @@
-"""Formal proofs: a component and its properties, given to yosys and z3 through `yowasp-sby`."""
+"""Formal proofs: a component and its properties, given by `yowasp-sby` to yosys and Bitwuzla."""
 
 import inspect
 import linecache
@@ -35,6 +35,8 @@ __all__ = ["Proof", "Verdict", "check", "mutant", "variant"]
 
 T = TypeVar("T", bound=wiring.Component)
 
+_SHELL = Path(__file__).with_name("bitwuzla_shell.py")
+
 # A component's registers and memories may hold anything before the reset of the first cycle.
 _SBY = """\
 [options]
@@ -42,7 +44,7 @@ mode {mode}
 depth {depth}
 
 [engines]
-smtbmc z3
+smtbmc bitwuzla
 
 [script]
 read_rtlil design.il
@@ -201,6 +203,9 @@ def check(
     """
     (folder / "design.il").write_text(_design(component, properties), encoding="utf-8")
     (folder / "proof.sby").write_text(_SBY.format(mode=mode, depth=depth + 1))
+    solver = folder / "bitwuzla"
+    solver.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{_SHELL}"\n')
+    solver.chmod(0o755)
     scripts = sysconfig.get_path("scripts")
     tools = {"YOSYS": "yosys", "SMTBMC": "yosys-smtbmc", "WITNESS": "yosys-witness"}
     run = subprocess.run(
@@ -208,7 +213,8 @@ def check(
         cwd=folder,
         env=os.environ
         | {variable: f"yowasp-{tool}" for variable, tool in tools.items()}
-        | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONWARNINGS": "ignore"},
+        | {"PATH": os.pathsep.join((str(folder), scripts, os.environ["PATH"]))}
+        | {"PYTHONWARNINGS": "ignore"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

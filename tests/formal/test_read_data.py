@@ -87,7 +87,7 @@ def _remember(proof: Proof, axi, config: Config, word: Signal, value: Signal) ->
 
 
 @pytest.mark.slow
-@pytest.mark.proof(of=ReadMaster, mode="bmc", depth=14)
+@pytest.mark.proof(of=ReadMaster, mode="bmc", depth=12)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_holds(shape: str, judge) -> None:
     """Every word of every run comes once, in its place of its unit, in order; words are taken only

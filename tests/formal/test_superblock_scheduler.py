@@ -70,7 +70,7 @@ def test_reached(judge) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.proof(of=SuperblockScheduler, mode="bmc", depth=16, mutant=True)
+@pytest.mark.proof(of=SuperblockScheduler, mode="bmc", depth=40, mutant=True)
 @pytest.mark.parametrize(
     ("of", "old", "new"),
     [

@@ -26,6 +26,7 @@ def test_the_smallest_buffer_drives_and_loads(tmp_path) -> None:
         ("", "few.lib has no buffer with an area and a delay; legal: a Liberty file"),
         (LIBERTY.replace("area", "size"), "few.lib has no buffer with an area"),
         (LIBERTY.replace("timing", "times"), "few.lib has no buffer with an area and a delay"),
+        (LIBERTY.replace("area :", "area : e-+"), "few.lib has no buffer with an area and a delay"),
     ],
 )
 def test_what_is_no_library_is_refused(content, sentence, tmp_path) -> None:

@@ -164,7 +164,10 @@ int main(int argc, char** argv) {
       gone = got <= 0;
       for (ssize_t i = 0; i < got; ++i) to_board.waiting.push_back(buffer[i]);
       if (got > 0 && !received) first_byte = clocks;
-      if (got > 0) received += static_cast<uint64_t>(got);
+      if (got > 0) {
+        received += static_cast<uint64_t>(got);
+        last_byte = clocks;
+      }
     }
     if (!from_board.done.empty() && !gone) {
       size_t count = 0;

@@ -53,6 +53,38 @@ def test_checksum_is_that_of_zlib(seed: int) -> None:
     assert found == expected
 
 
+def test_a_check_of_too_many_words_leaves_the_bus_to_others() -> None:
+    """A flipped bit asks for 8 GiB: the bus is free after each word, and another check is done."""
+    board = BoardRegisters(dict.fromkeys(FACTS, 1), Signal(), Signal(), Signal())
+
+    def ask(words: int):
+        yield board._words.storage.eq(words)
+        yield board._words.re.eq(1)
+        yield
+        yield board._words.re.eq(0)
+        yield
+
+    def host():
+        yield from ask(1 << 31)
+        for _ in range(10):
+            assert (yield board.bus.cyc)
+            yield board.bus.ack.eq(1)
+            yield
+            yield board.bus.ack.eq(0)
+            yield
+            assert not (yield board.bus.cyc)
+            yield
+        yield from ask(1)
+        yield board.bus.ack.eq(1)
+        yield
+        yield board.bus.ack.eq(0)
+        yield
+        assert not (yield board._busy.status)
+        assert (yield board._checks.status) == 1
+
+    run_simulation(board, host())
+
+
 def test_registers_are_those_of_the_table() -> None:
     board = BoardRegisters(dict.fromkeys(FACTS, 0), Signal(), Signal(), Signal())
     assert [csr.name for csr in board.get_csrs()] == list(BOARD_REGISTERS)

@@ -5,7 +5,6 @@ import json
 import pytest
 
 import rtl.core.core
-import sim.cosim.core
 from gen.verilog import convert, generate_verilog
 from rtl.core.sequencer import ArraySequencer
 from sim.cosim.core import CoreTarget
@@ -13,7 +12,6 @@ from sim.cosim.session import Harness, Session
 from sim.cosim.simulators import SIMULATORS, get_simulator
 from tests.formal.prove import mutant
 from tests.rtl.lib.counter import Counter
-from tests.sim.cosim.checks import simulate
 from tests.sim.inputs import TINY, Shape
 
 PORTS = ("clk", "rst", "step", "offer", "scale")
@@ -49,13 +47,14 @@ def test_a_broken_core_says_what_is_wrong(simulator, build_dir, tmp_path, seed, 
     """QK runs ahead as far as it can: words would differ much later, if at all."""
     broken = mutant(ArraySequencer, "lead != SLOTS,", "1,")
     monkeypatch.setattr(rtl.core.core, "ArraySequencer", broken)
-    monkeypatch.setattr(
-        sim.cosim.core,
-        "kept_verilog",
-        lambda config, top, cache: generate_verilog(config, top, contracts=True),
+    session = Session(
+        get_simulator(simulator),
+        build_dir,
+        tmp_path,
+        make_verilog=lambda config, top, cache: generate_verilog(config, top, contracts=True),
     )
     jobs = [Shape((4, 4, 3), mean_bits=4.8).job(TINY, 0, seed % 1000)]
-    simulation = simulate(CoreTarget(), TINY, jobs, build_dir, tmp_path, simulator)
+    simulation = CoreTarget().simulate(TINY, jobs, session)
     assert simulation.failure is not None
     assert simulation.failure.startswith("contract broken in paro_bench.core.")
     assert simulation.failure.endswith(": at most two blocks lie between QK and PV")

@@ -5,19 +5,20 @@ import random
 
 import pytest
 
+from firmware_model.host.image import Image
 from firmware_model.host.jobs import HeadJob
+from firmware_model.host.tasks import Task
 from paro.config import Config
 from paro.config.registers import Cause
 from rtl.bus.axi_lite import Response
 from sim.cycles.bursts import head_fields
 from sim.verify.bins import CROSSES, all_bins, hit_bins, summary
 from sim.verify.cases import BATCH, GROUP, batch_seeds, make_case
-from sim.verify.chains import make_chain
 from sim.verify.faults import FAULT_KINDS, Fault, disturbed, refusal
 from sim.verify.heads import SKIPS, VALUES, WIDTHS, HeadShape
 from sim.verify.images import changed, owners, regions
 from sim.verify.layers import LAYER_VALUES, LayerShape
-from sim.verify.queues import Item, Layout, Queue, make_queue
+from sim.verify.queues import ChainShape, Item, Layout, Queue, make_queue
 from sim.verify.steps import StepShape, legal_channels
 from tests.sim.inputs import TINY
 
@@ -89,55 +90,57 @@ def test_programs_are_legal(lanes, seed):
         assert len(job.passes) == shape.passes
 
 
-def queue_of_all(seed: int) -> tuple[Config, list, Layout]:
+CONFIG = TINY.changed(vector_channels=128)
+
+
+@pytest.fixture(scope="module")
+def tasks() -> list[Task]:
     """A head, a layer, a step and a chain."""
-    config = TINY.changed(vector_channels=128)
     items = [
-        Item(HeadShape((2, 3, 6), 2, 1, 3), seed),
-        Item(LayerShape(20, 40, 30), seed),
-        Item(StepShape((1, 2, 3), 64, 3), seed),
+        Item(HeadShape((2, 3, 6), 2, 1, 3), 1),
+        Item(LayerShape(20, 40, 30), 2),
+        Item(StepShape((1, 2, 3), 64, 3), 3),
+        Item(ChainShape(11, 1), 4),
     ]
-    tasks = make_queue(config, items).tasks + make_chain(config, seed).tasks
-    return config, tasks, Layout(misalign=(4, 0, 60), row_padding=12)
+    return make_queue(CONFIG, items).tasks
+
+
+@pytest.fixture
+def image(tasks) -> Image:
+    return Layout(misalign=(4, 0, 60), row_padding=12).place(CONFIG, Queue(tasks, [], []))
 
 
 @pytest.mark.parametrize("kind", FAULT_KINDS)
-def test_faults_are_of_the_queue(kind, seed):
-    config, tasks, layout = queue_of_all(seed % 1000)
-    image = layout.place(config, Queue(tasks, [], []))
+def test_faults_are_of_the_queue(kind, tasks, image, seed):
     causes = set()
     for number in range(20):
         fault = Fault(kind, number / 20, Response.DECERR, seed + number)
-        wrong, step, ending = disturbed(config, tasks, image, 5000, fault)
+        wrong, step, ending = disturbed(CONFIG, tasks, image, 5000, fault)
         assert (wrong is image) == (step.disturb is not None)
         causes.add(ending.cause)
         if step.disturb is None and kind in ("descriptor", "outside"):
             assert ending.head is not None
             fields = head_fields(wrong, ending.head)
-            found = refusal(config, fields)
+            found = refusal(CONFIG, fields)
             assert (found and found.name) == (ending.cause if kind == "descriptor" else None)
     assert causes != {None} or kind.endswith("reset")
 
 
 @pytest.mark.parametrize("cause", [Cause.BAD_TOKENS, Cause.BAD_LAYER, Cause.BAD_DESCRIPTOR])
-def test_descriptors_are_refused_for_the_cause_that_is_asked_for(cause, seed):
-    config, tasks, layout = queue_of_all(seed % 1000)
-    image = layout.place(config, Queue(tasks, [], []))
-    assert all(refusal(config, head_fields(image, index)) is None for index in range(len(tasks)))
-    _, _, ending = disturbed(config, tasks, image, 1, Fault("descriptor", 0.3, cause=cause))
+def test_descriptors_are_refused_for_the_cause_that_is_asked_for(cause, tasks, image):
+    assert all(refusal(CONFIG, head_fields(image, index)) is None for index in range(len(tasks)))
+    _, _, ending = disturbed(CONFIG, tasks, image, 1, Fault("descriptor", 0.3, cause=cause))
     assert ending.cause == cause.name
 
 
-def test_every_byte_has_its_owners(seed):
-    config, tasks, layout = queue_of_all(seed % 1000)
-    image = layout.place(config, Queue(tasks, [], []))
-    found = list(regions(config, image, tasks))
+def test_every_byte_has_its_owners(tasks, image):
+    found = list(regions(CONFIG, image, tasks))
     assert {region.name for region in found} >= {"descriptor", "codes", "q", "k", "v", "o"}
     for region in found:
         last = region.start + (region.rows - 1) * region.stride + region.width - 1
         for address in (region.start, last):
-            assert region.job in owners(config, image, tasks, address, region.direction)
-    assert not owners(config, image, tasks, image.bytes().stop + 64, "read")
+            assert region.job in owners(CONFIG, image, tasks, address, region.direction)
+    assert not owners(CONFIG, image, tasks, image.bytes().stop + 64, "read")
     assert changed(image, 0).data == image.data
 
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import sim.cosim.accelerator
 import sim.verify.queues
 from firmware_model.host.jobs import LayerJob
 from firmware_model.reference.outputs import model_outputs
-from paro.config import ParoError
+from paro.config import PRESETS, ParoError
 from sim.cosim.session import Session
 from sim.cosim.simulators import get_simulator
 from sim.cosim.verilog import kept_verilog
@@ -55,8 +54,9 @@ def test_a_batch_of_the_accelerator(session, tmp_path):
 
 def test_a_batch_of_the_core(session):
     seeds = range(4 * GROUP + 2 * BATCH, 4 * GROUP + 2 * BATCH + 3)
-    assert make_case(seeds[0], TINY).target == "core"
-    report = run_cases(seeds, session, config=TINY)
+    config = PRESETS["tiny"]
+    assert make_case(seeds[0], config).target == "core"
+    report = run_cases(seeds, session, config=config)
     assert report.differences == []
     assert report.passed
 
@@ -120,14 +120,14 @@ def test_a_bench_that_stops_is_found_alone(session, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_fault_in_the_verilog_is_found(session, monkeypatch):
+def test_a_fault_in_the_verilog_is_found(session):
     """Of the comparison that chooses a row's running maximum one side is another."""
     text = kept_verilog(TINY, "accelerator", session.build_dir)
     place = text.index("__softmax")
     begin = text.index(" > ", place)
     broken = text[:begin] + " < " + text[begin + 3 :]
-    monkeypatch.setattr(sim.cosim.accelerator, "kept_verilog", lambda *_: broken)
-    report = run_cases(range(4), session, config=TINY, shrink_tries=4)
+    faulty = replace(session, make_verilog=lambda *_: broken)
+    report = run_cases(range(4), faulty, config=TINY, shrink_tries=4)
     assert report.differences
     assert all(difference.objections for difference in report.differences)
 
