@@ -20,7 +20,7 @@ HEAD := 9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo docs tutorials test test-all icarus chromium lint format types clean
+.PHONY: help setup demo docs tutorials test test-all nightly icarus chromium lint format types clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,10 @@ test: $(STAMP) icarus chromium ## the tests that a change must pass
 
 test-all: $(STAMP) icarus chromium ## every test: all presets, both simulators, place and route
 	$(PYTEST) $(PYTEST_ARGS)
+
+nightly: $(STAMP) icarus ## 1,000 random cases of random configurations
+	@mkdir -p build
+	PARO_CACHE_DIR=$(CURDIR)/build/cache $(BIN)/python -m tests.nightly --log build/nightly.json
 
 icarus:
 	@.ci/install iverilog "Icarus Verilog"

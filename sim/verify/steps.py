@@ -203,6 +203,8 @@ class _Program:
             groups = [self._read_group(own)]
         elif own["reduce"] != Reduce.NOTHING:
             groups = [group for group in groups if group <= NORM_CHANNELS_MAX]
+            # What is scaled by a factor of its row may have a mantissa of its own.
+            groups += [self.channels] * (2 if self.channels in groups else 0)
         own["group"] = self.chance.choice(groups)
         beats = own["group"] // self.config.vector_lanes
         if own["partner"] == Partner.HALVES and (beats < 2 or beats & (beats - 1)):

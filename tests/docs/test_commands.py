@@ -53,6 +53,7 @@ NOT_RUN = {
         'make test PYTEST_ARGS="--junitxml tests.xml"',
         "paro verify --preset tiny --tests tests.xml -o verify",
         "make test-all",
+        "make nightly",
         "make docs",
         "make tutorials",
         "make lint types",
