@@ -121,9 +121,9 @@ def test_bits_that_rise_and_fall(hits):
 
 def test_constant_bits_are_left_out(hits):
     constant = {point.name for point in hits["loud"].constant}
-    names = {f".never[{bit}] {change}" for bit in (0, 2) for change in ("rises", "falls")}
+    names = {f"choices.never[{bit}] {change}" for bit in (0, 2) for change in ("rises", "falls")}
     assert names <= constant
-    assert not {f".never[1] {change}" for change in ("rises", "falls")} & constant
+    assert not {f"choices.never[1] {change}" for change in ("rises", "falls")} & constant
     assert not CoverageReport(hits["loud"]).lies()
 
 
