@@ -18,7 +18,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from sim.verify.source_signals import SourceSignal, read_signals
 
 __all__ = [
     "EXCLUSIONS",
+    "GOALS",
     "KINDS",
     "CoverageReport",
     "Exclusion",
@@ -50,6 +51,8 @@ __all__ = [
 TOGGLE = "toggle"
 #: Kinds of points.
 KINDS = (LINE, BRANCH, TOGGLE)
+#: Per cent of the points that must be covered, of those that are not left out.
+GOALS: Mapping[str, float] = {LINE: 100, BRANCH: 100, TOGGLE: 97.5}
 #: What is left out of our own source, and why.
 EXCLUSIONS = Path(__file__).parent / "data" / "exclusions.toml"
 #: Folder of the packages.
@@ -205,9 +208,7 @@ class Exclusion:
     word: int | None = None
 
     def holds(self, point: Point) -> bool:
-        """Whether it leaves out a point."""
-        if self.kind != point.kind or not fnmatchcase(point.file, self.file):
-            return False
+        """Whether it leaves out a point of its kind and of a file that it names."""
         name = point.name
         if toggle := _TOGGLE.fullmatch(name):
             name, bit = toggle[1] + toggle[3], int(toggle[2])
@@ -256,22 +257,33 @@ class CoverageReport:
 
     Parameters
     ----------
-    hits : Hits
-        Of all runs.
+    runs : dict of str to Hits
+        What each run came to, by what was run, in a line.
     exclusions : sequence of Exclusion
         What is left out, beside what is constant.
-    runs : sequence of str
-        What was run, in a line each.
     """
 
-    hits: Hits
+    runs: Mapping[str, Hits]
     exclusions: Sequence[Exclusion] = ()
-    runs: Sequence[str] = ()
+
+    @cached_property
+    def hits(self) -> Hits:
+        """Of all runs."""
+        return merge(self.runs.values())
 
     @cached_property
     def _excluded(self) -> dict[Exclusion, list[Point]]:
+        by_file: dict[tuple[str, str], list[Point]] = {}
+        for point in self.hits.counts:
+            by_file.setdefault((point.kind, point.file), []).append(point)
         return {
-            one: [point for point in self.hits.counts if one.holds(point)]
+            one: [
+                point
+                for (kind, file), points in by_file.items()
+                if kind == one.kind and fnmatchcase(file, one.file)
+                for point in points
+                if one.holds(point)
+            ]
             for one in self.exclusions
         }
 
@@ -306,52 +318,104 @@ class CoverageReport:
         ]
         return lies
 
+    def failures(self) -> list[str]:
+        """Sentences about what is less than `GOALS`, and lies."""
+        told, missed = self.to_dict(), self.uncovered
+        failures = [
+            f"{kind}: {told['totals'][kind]['percent']} % of the points are covered, the goal is "
+            f"{least} %; the first of {len(points)}: {_placed(points[0])}"
+            for kind, least in GOALS.items()
+            if (points := [point for point in missed if point.kind == kind])
+            and told["totals"][kind]["percent"] < least
+        ]
+        return [*failures, *told["lies"]]
+
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it: totals, then file by file what is not covered."""
-        names = sorted({point.file for point in self.hits.counts})
-        uncovered = self.uncovered
+        """All of it as JSON can hold it: figures, what is left out, what is not covered."""
+        counts = self.hits.counts
+        by_file: dict[str, list[Point]] = {}
+        for point in sorted(counts):
+            by_file.setdefault(point.file, []).append(point)
         return {
-            "totals": self._figures(self.hits.counts),
-            "files": {
-                name: {
-                    **self._figures([p for p in self.hits.counts if p.file == name]),
-                    "uncovered": [
-                        {"line": p.line, "kind": p.kind, "name": p.name, "source": source_line(p)}
-                        for p in uncovered
-                        if p.file == name
-                    ],
-                }
-                for name in names
-            },
+            "totals": self._figures(counts, counts),
+            "runs": [
+                {"run": run, **self._figures(hits.counts, hits.counts)}
+                for run, hits in self.runs.items()
+            ],
+            "files": {name: self._figures(points, counts) for name, points in by_file.items()},
             "exclusions": [
-                {**asdict(one), "points": len(points)} for one, points in self._excluded.items()
+                {**_given(one), "points": len(points)} for one, points in self._excluded.items()
             ],
             "lies": self.lies(),
-            "runs": list(self.runs),
+            "uncovered": _told(self.uncovered),
         }
 
-    def _figures(self, points: Iterable[Point]) -> dict[str, dict[str, Any]]:
-        """For each kind the points, those that are left out, the covered ones and their share."""
-        points = list(points)
-        wanted = self._wanted_set
-        all_points = Counter(point.kind for point in points)
-        kept = Counter(point.kind for point in points if point in wanted)
-        hit = Counter(p.kind for p in points if p in wanted and self.hits.counts[p])
-        constant = Counter(point.kind for point in points if point in self.hits.constant)
+    def _figures(
+        self, points: Iterable[Point], counts: Mapping[Point, int]
+    ) -> dict[str, dict[str, Any]]:
+        """For each kind all points, those that are left out, and the covered ones and their share.
+
+        Of what is not left out (``percent``), and of all but what Yosys finds constant.
+        """
+        all_points, constant, kept, hit, used = (Counter() for _ in range(5))
+        for point in points:
+            is_constant, is_kept = point in self.hits.constant, point in self._wanted_set
+            all_points[point.kind] += 1
+            constant[point.kind] += is_constant
+            kept[point.kind] += is_kept
+            hit[point.kind] += is_kept and counts[point] > 0
+            used[point.kind] += not is_constant and counts[point] > 0
         return {
             kind: {
                 "points": all_points[kind],
                 "constant": constant[kind],
                 "excluded": all_points[kind] - kept[kind] - constant[kind],
                 "covered": hit[kind],
-                "percent": round(100 * hit[kind] / kept[kind], 2) if kept[kind] else None,
+                "percent": _percent(hit[kind], kept[kind]),
+                "percent_without_exclusions": _percent(
+                    used[kind], all_points[kind] - constant[kind]
+                ),
             }
             for kind in KINDS
+            if all_points[kind]
         }
 
     @cached_property
     def _wanted_set(self) -> set[Point]:
         return set(self.wanted)
+
+
+def _placed(point: Point) -> str:
+    """Point and where it is."""
+    words = (f"{point.file}:{point.line}", source_line(point), point.name)
+    return ", ".join(word for word in words if word)
+
+
+def _percent(part: int, whole: int) -> float | None:
+    """Rounded down, so that 100 is all."""
+    return int(10_000 * part / whole) / 100 if whole else None
+
+
+def _given(exclusion: Exclusion) -> dict[str, Any]:
+    """Fields of an exclusion that are not as by default."""
+    plain = {field.name: field.default for field in fields(Exclusion)}
+    return {name: value for name, value in asdict(exclusion).items() if value != plain[name]}
+
+
+def _told(points: Iterable[Point]) -> list[dict[str, Any]]:
+    """Points in their order, with their source; the bits of a signal are one."""
+    signals: dict[tuple[str, int, str, str], list[int]] = {}
+    for point in points:
+        toggle = _TOGGLE.fullmatch(point.name)
+        name = toggle[1] + toggle[3] if toggle else point.name
+        bits = signals.setdefault((point.file, point.line, point.kind, name), [])
+        bits += [int(toggle[2])] if toggle else []
+    return [
+        {"file": file, "line": line, "kind": kind, "name": name}
+        | {"source": source_line(Point(file, line, kind))}
+        | ({"bits": sorted(bits)} if bits else {})
+        for (file, line, kind, name), bits in signals.items()
+    ]
 
 
 def unbuilt_lines(hits: Hits, folders: Iterable[Path]) -> list[str]:

@@ -147,10 +147,10 @@ def measure(
     """
     left_out = load_exclusions(exclusions)
     session = coverage_session(build_dir, run_dir)
-    hits, lines, done = Hits({}), [], 0
-    total = sum(len(run.seeds) for run in runs)
+    found: dict[str, Hits] = {}
+    done, total = 0, sum(len(run.seeds) for run in runs)
     for run in runs:
-        words = cycles = 0
+        hits, words, cycles = Hits({}), 0, 0
         batches = run.batches()
         for batch in batches:
             for case, outcome in zip(batch, play_cases(batch, session), strict=True):
@@ -160,12 +160,13 @@ def measure(
             done += len(batch)
             if progress is not None:
                 progress(done, total)
-        if batches[0][0].target == ACCELERATOR:
-            _agree(batches[0][0], play_orders(batches[0][0], session))
+        first = batches[0][0]
+        if first.target == ACCELERATOR:
+            _agree(first, play_orders(first, session))
             hits = merge([hits, read_coverage(run_dir)])
-        first = make_case(run.seeds.start, run.config)
-        lines.append(
+        line = (
             f"{run.name}: {first.name}, seeds {run.seeds.start} to {run.seeds.stop - 1}, "
             f"{words:,} words equal, {cycles:,} cycles"
         )
-    return CoverageReport(hits, left_out, lines)
+        found[line] = hits
+    return CoverageReport(found, left_out)

@@ -124,7 +124,7 @@ def test_constant_bits_are_left_out(hits):
     names = {f"choices.never[{bit}] {change}" for bit in (0, 2) for change in ("rises", "falls")}
     assert names <= constant
     assert not {f"choices.never[1] {change}" for change in ("rises", "falls")} & constant
-    assert not CoverageReport(hits["loud"]).lies()
+    assert not CoverageReport({"loud": hits["loud"]}).lies()
 
 
 def test_runs_are_joined(hits):
@@ -139,30 +139,44 @@ def test_runs_are_joined(hits):
 
 
 def test_the_report_says_what_is_missing(hits):
-    report = CoverageReport(hits["quiet"], runs=["quiet"])
+    report = CoverageReport({"quiet": hits["quiet"], "loud": hits["loud"]})
     told = json.loads(json.dumps(report.to_dict()))
-    uncovered = told["files"][FILE]["uncovered"]
-    entry = {"line": line_of("m.Case(2)"), "kind": "branch", "name": "case=2 0"}
+    assert [run["run"] for run in told["runs"]] == ["quiet", "loud"]
+    quiet, loud = (run["branch"]["covered"] for run in told["runs"])
+    assert max(quiet, loud) < told["totals"]["branch"]["covered"]
+
+    told = json.loads(json.dumps(CoverageReport({"quiet": hits["quiet"]}).to_dict()))
+    uncovered = told["uncovered"]
+    entry = {"file": FILE, "line": line_of("m.Case(2)"), "kind": "branch", "name": "case=2 0"}
     assert {**entry, "source": "with m.Case(2):"} in uncovered
+    # Bits of a signal are one.
+    (entry,) = (one for one in uncovered if one["name"] == "choices.y rises")
+    assert entry["bits"] == [0, 2, 3]  # the others are constant
     figures = told["totals"]["branch"]
     missing = sum(one["kind"] == "branch" for one in uncovered)
     assert figures["covered"] == figures["points"] - missing < figures["points"]
-    assert figures["percent"] == round(100 * figures["covered"] / figures["points"], 2)
-    assert told["runs"] == ["quiet"]
+    share = 100 * figures["covered"] / figures["points"]
+    assert (
+        figures["percent"]
+        == figures["percent_without_exclusions"]
+        == pytest.approx(share, abs=0.01)
+    )
 
 
 def test_exclusions_leave_out_what_they_name(hits):
     never = Exclusion("branch", FILE, "not tried", source="m.Case(2)")
-    report = CoverageReport(hits["quiet"], [never])
+    report = CoverageReport({"quiet": hits["quiet"]}, [never])
     assert report.lies() == []
     assert not any(point.name == "case=2 0" for point in report.uncovered)
-    assert report.to_dict()["totals"]["branch"]["excluded"] == 1
+    figures = report.to_dict()["totals"]["branch"]
+    assert figures["excluded"] == 1
+    assert figures["percent"] > figures["percent_without_exclusions"]
 
 
 def test_exclusions_that_lie_are_told(hits):
     covered = Exclusion("branch", FILE, "never", source="m.Case(0)")
     gone = replace(covered, source="m.Case(7)")
-    lies = CoverageReport(hits["quiet"], [covered, gone]).lies()
+    lies = CoverageReport({"quiet": hits["quiet"]}, [covered, gone]).lies()
     assert len(lies) == 2
     assert "leaves out what is covered: case=0 0" in lies[0]
     assert "leaves out nothing" in lies[1]
