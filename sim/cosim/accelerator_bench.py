@@ -343,7 +343,8 @@ class AcceleratorBench:
         bursts: dict[str, list[tuple[int, int]]] = {"read": [], "write": []}
         for line in _burst_lines()[self.bursts_before :]:
             kind, address, beats = line.split()
-            bursts["read" if kind == "r" else "write"].append((int(address), int(beats)))
+            burst = (self.memory.start + int(address), int(beats))
+            bursts["read" if kind == "r" else "write"].append(burst)
         return bursts
 
     def check_strays(self, image: Image, before: np.ndarray, after: np.ndarray) -> None:
