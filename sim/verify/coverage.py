@@ -6,8 +6,8 @@ points of the Python source:
 
 * ``line``: a line with assignments, of which one was in force (``m.next`` is none: its arm is);
 * ``branch``: an arm that was taken, or a value that was chosen;
-* ``toggle``: a bit of a signal that rose, and that fell. Signals of Amaranth's own modules, and
-  memories, are not counted.
+* ``toggle``: a bit of a signal that rose, and that fell; one that is 1 when a simulation begins has
+  risen. Signals of Amaranth's own modules, and memories, are not counted.
 
 A point is covered if it came to work in any configuration. Bits that Yosys finds constant cannot
 toggle and are left out by that rule, all else by `Exclusion`.
@@ -311,10 +311,11 @@ class CoverageReport:
                 )
             elif not points:
                 lies.append(f"{told} leaves out nothing")
+        # A constant 1 rises once, when a simulation begins; nothing constant falls.
         lies += [
-            f"{point.name} in {point.file} toggles, but is constant for Yosys"
+            f"{point.name} in {point.file}, but is constant for Yosys"
             for point in sorted(self.hits.constant)
-            if self.hits.counts[point]
+            if self.hits.counts[point] and point.name.endswith(" falls")
         ]
         return lies
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from firmware_model.progress import Progress
-from gen.names import ACCELERATOR
 from paro.config import Config, ParoError
 from sim.cosim.accelerator import play_steps
 from sim.cosim.accelerator_scenario import Step
 from sim.cosim.session import Session
+from sim.cycles.memory import Memory
 from sim.verify.cases import BATCH, Case, batch_seeds, make_case
 from sim.verify.checks import words_wrong
 from sim.verify.coverage import (
@@ -25,13 +25,18 @@ from sim.verify.coverage import (
     merge,
     read_coverage,
 )
+from sim.verify.faults import REFUSED, Fault, FaultKind
+from sim.verify.heads import HeadShape
+from sim.verify.layers import LayerShape
 from sim.verify.plays import play_cases
-from sim.verify.queues import make_queue
+from sim.verify.queues import Item, Layout, make_queue
+from sim.verify.steps import StepShape, legal_channels
 
 __all__ = ["RUNS", "CoverageRun", "measure", "play_orders"]
 
-#: Seeds of the core alone, see `sim.verify.cases.make_case`.
-_CORE = 160
+#: Faults of which there are several, and how many of them are played.
+_SEVERAL: tuple[FaultKind, ...] = ("queue", "outside", "empty row", "program")
+_SEEDS = 4
 #: Where images lie in turn: their upper address bits rise and fall.
 _PLACES = (0, 0x55_5555_5000, 0xAA_AAAA_A000, 0xFF_F000_0000)
 _SMALL = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=64, max_tokens=128)
@@ -56,11 +61,47 @@ class CoverageRun:
     seeds: range
 
     def batches(self) -> list[list[Case]]:
-        """Cases, by what is played in one process."""
-        return [
+        """Cases, by what is played in one process: random ones, then those of its own."""
+        found = [
             [_far(make_case(seed, self.config)) for seed in batch]
             for batch in batch_seeds(self.seeds)
         ]
+        return [*found, self.own_cases()]
+
+    def own_cases(self) -> list[Case]:
+        """Cases for what random ones rarely meet: the longest heads, and each fault."""
+        plain = replace(
+            make_case(self.seeds.start, self.config),
+            memory=Memory(),
+            layout=Layout(),
+            fault=None,
+            again=False,
+        )
+        short = replace(plain, items=_short(self.config))
+        faults = [Fault("descriptor", cause=cause) for cause in REFUSED]
+        faults += [Fault(kind, seed=seed) for kind in _SEVERAL for seed in range(_SEEDS)]
+        return [
+            replace(plain, items=_longest(self.config)),
+            *(_far(replace(short, seed=n, fault=fault)) for n, fault in enumerate(faults)),
+        ]
+
+
+def _longest(config: Config) -> tuple[Item, ...]:
+    """Heads of as many tokens as there may be: any block is a row's only one, and all count."""
+    grid = (1, 1, config.max_tokens)
+    ones = [Item(HeadShape(grid, width="2", skips="all but one"), seed) for seed in range(_SEEDS)]
+    flat = HeadShape(grid, width="8", skips="none", values="equal", rows=(0, 1))
+    sharp = replace(flat, values="extreme")
+    return (*ones, Item(flat, 0), Item(sharp, 0))
+
+
+def _short(config: Config) -> tuple[Item, ...]:
+    """One job of each kind."""
+    head = HeadShape((1, 1, config.block), width="8", skips="none")
+    items = [Item(head, 0), Item(LayerShape(4, config.head_dim, 4, codes=3), 0)]
+    if config.vector_channels:
+        items.append(Item(StepShape((1, 1, 2), legal_channels(config)[0], passes=2), 0))
+    return tuple(items)
 
 
 def _far(case: Case) -> Case:
@@ -69,23 +110,17 @@ def _far(case: Case) -> Case:
     return replace(case, layout=replace(case.layout, base=case.layout.base + place))
 
 
-#: Of the accelerator without and with stalls, faults of every kind in each; of the core too.
+#: Random cases without and with stalls, faults of every kind in each.
 RUNS: tuple[CoverageRun, ...] = (
-    CoverageRun("core", _SMALL, range(_CORE, _CORE + 2 * BATCH)),
     CoverageRun("accelerator", _SMALL, range(4 * BATCH)),
     CoverageRun(
-        "vector unit, superblocks",
-        _SMALL.changed(vector_channels=128, query_rows=2),
-        range(4 * BATCH),
-    ),
-    CoverageRun(
-        "cluster",
+        "cluster, vector unit, superblocks",
         _SMALL.changed(vector_channels=128, query_rows=2, cores=2, key_slots=4),
         range(2 * BATCH),
     ),
     CoverageRun(
         "operands wider than the port",
-        Config(rows=8, cols=8, block=16, head_dim=32, axi_bits=64, max_tokens=128),
+        Config(rows=8, cols=8, block=16, head_dim=32, axi_bits=64, max_tokens=256),
         range(2 * BATCH),
     ),
 )
@@ -148,10 +183,10 @@ def measure(
     left_out = load_exclusions(exclusions)
     session = coverage_session(build_dir, run_dir)
     found: dict[str, Hits] = {}
-    done, total = 0, sum(len(run.seeds) for run in runs)
-    for run in runs:
+    plans = [(run, run.batches()) for run in runs]
+    done, total = 0, sum(len(batch) for _, batches in plans for batch in batches)
+    for run, batches in plans:
         hits, words, cycles = Hits({}), 0, 0
-        batches = run.batches()
         for batch in batches:
             for case, outcome in zip(batch, play_cases(batch, session), strict=True):
                 _agree(case, outcome.objections)
@@ -160,10 +195,9 @@ def measure(
             done += len(batch)
             if progress is not None:
                 progress(done, total)
-        first = batches[0][0]
-        if first.target == ACCELERATOR:
-            _agree(first, play_orders(first, session))
-            hits = merge([hits, read_coverage(run_dir)])
+        first = batches[-1][1]
+        _agree(first, play_orders(first, session))
+        hits = merge([hits, read_coverage(run_dir)])
         line = (
             f"{run.name}: {first.name}, seeds {run.seeds.start} to {run.seeds.stop - 1}, "
             f"{words:,} words equal, {cycles:,} cycles"

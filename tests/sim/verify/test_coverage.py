@@ -182,6 +182,15 @@ def test_exclusions_that_lie_are_told(hits):
     assert "leaves out nothing" in lies[1]
 
 
+def test_constants_that_change_are_told():
+    rises, falls = (Point("rtl/a.py", 0, "toggle", f"a.x[0] {way}") for way in ("rises", "falls"))
+    one = Hits({rises: 1, falls: 0}, frozenset({rises, falls}))
+    assert CoverageReport({"a 1": one}).lies() == []
+    changes = replace(one, counts={rises: 2, falls: 1})
+    (lie,) = CoverageReport({"no constant": changes}).lies()
+    assert lie == "a.x[0] falls in rtl/a.py, but is constant for Yosys"
+
+
 def test_the_list_of_exclusions_is_legal(tmp_path):
     assert all(one.reason.endswith(".") for one in load_exclusions())
     path = tmp_path / "exclusions.toml"
