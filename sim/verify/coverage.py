@@ -6,8 +6,8 @@ points of the Python source:
 
 * ``line``: a line with assignments, of which one was in force (``m.next`` is none: its arm is);
 * ``branch``: an arm that was taken, or a value that was chosen;
-* ``toggle``: a bit of a signal that rose, and that fell; one that is 1 when a simulation begins has
-  risen. Signals of Amaranth's own modules, and memories, are not counted.
+* ``toggle``: a bit of a signal that rose, and that fell; one that never fell has not risen, since
+  it may be 1 from the beginning. Signals of Amaranth's own modules, and memories, are not counted.
 
 A point is covered if it came to work in any configuration. Bits that Yosys finds constant cannot
 toggle and are left out by that rule, all else by `Exclusion`.
@@ -18,7 +18,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fnmatch import fnmatchcase
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -58,7 +58,8 @@ EXCLUSIONS = Path(__file__).parent / "data" / "exclusions.toml"
 #: Folder of the packages.
 _ROOT = Path(__file__).parents[2]
 _ENTRY = re.compile(r"C '(.*)' (\d+)")
-_TOGGLE = re.compile(r"(.*)\[(\d+)\]( rises| falls)")
+_RISES, _FALLS = " rises", " falls"
+_TOGGLE = re.compile(rf"(.*)\[(\d+)\]({_RISES}|{_FALLS})")
 _CHANGE = re.compile(r".*?(?:\[(\d+)\])?:(0->1|1->0)")
 
 
@@ -162,6 +163,10 @@ def read_coverage(run_dir: Path) -> Hits:
         counts[point] = counts.get(point, 0) + int(entry[2])
         if bit in signal.constant:
             constant.add(point)
+    for point in counts:
+        if point.name.endswith(_RISES):
+            fall = replace(point, name=point.name.removesuffix(_RISES) + _FALLS)
+            counts[point] *= counts[fall] > 0
     return Hits(counts, frozenset(constant))
 
 
@@ -169,8 +174,8 @@ def _point(signal: SourceSignal, bit: int, *, rises: bool) -> Point | None:
     """Point of a bit that rises or falls; None if it is none."""
     covered = split_name(signal.name)
     if covered is None:
-        change = "rises" if rises else "falls"
-        return Point(signal.file, signal.line, TOGGLE, f"{signal.where}[{bit}] {change}")
+        change = _RISES if rises else _FALLS
+        return Point(signal.file, signal.line, TOGGLE, f"{signal.where}[{bit}]{change}")
     if not rises:
         return None
     name = f"{covered.arm} {covered.copy}" if covered.kind == BRANCH else ""
@@ -311,11 +316,10 @@ class CoverageReport:
                 )
             elif not points:
                 lies.append(f"{told} leaves out nothing")
-        # A constant 1 rises once, when a simulation begins; nothing constant falls.
         lies += [
             f"{point.name} in {point.file}, but is constant for Yosys"
             for point in sorted(self.hits.constant)
-            if self.hits.counts[point] and point.name.endswith(" falls")
+            if self.hits.counts[point]
         ]
         return lies
 

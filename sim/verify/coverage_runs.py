@@ -37,6 +37,8 @@ __all__ = ["RUNS", "CoverageRun", "measure", "play_orders"]
 #: Faults of which there are several, and how many of them are played.
 _SEVERAL: tuple[FaultKind, ...] = ("queue", "outside", "empty row", "program")
 _SEEDS = 4
+#: Tiles in a row of a layer: several words of codes.
+_CHUNKS = 40
 #: Where images lie in turn: their upper address bits rise and fall.
 _PLACES = (0, 0x55_5555_5000, 0xAA_AAAA_A000, 0xFF_F000_0000)
 _SMALL = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=64, max_tokens=128)
@@ -87,12 +89,16 @@ class CoverageRun:
 
 
 def _longest(config: Config) -> tuple[Item, ...]:
-    """Heads of as many tokens as there may be: any block is a row's only one, and all count."""
+    """Heads of as many tokens as there may be, each block in turn a row's only one; long rows.
+
+    One row of blocks has equal weights, and so the largest sum; a layer skips its many tiles.
+    """
     grid = (1, 1, config.max_tokens)
     ones = [Item(HeadShape(grid, width="2", skips="all but one"), seed) for seed in range(_SEEDS)]
-    flat = HeadShape(grid, width="8", skips="none", values="equal", rows=(0, 1))
+    flat = HeadShape(grid, width="8", skips="none", values="zero keys", rows=(0, 1))
     sharp = replace(flat, values="extreme")
-    return (*ones, Item(flat, 0), Item(sharp, 0))
+    skipped = LayerShape(4, _CHUNKS * config.head_dim, config.max_tokens, codes=0)
+    return (*ones, Item(flat, 0), Item(sharp, 0), Item(skipped, 0))
 
 
 def _short(config: Config) -> tuple[Item, ...]:
@@ -119,8 +125,8 @@ RUNS: tuple[CoverageRun, ...] = (
         range(2 * BATCH),
     ),
     CoverageRun(
-        "operands wider than the port",
-        Config(rows=8, cols=8, block=16, head_dim=32, axi_bits=64, max_tokens=256),
+        "operands wider than the port, a slow drain",
+        Config(rows=16, cols=8, block=16, head_dim=32, axi_bits=64, max_tokens=256),
         range(2 * BATCH),
     ),
 )
