@@ -266,10 +266,16 @@ class CoverageReport:
         What each run came to, by what was run, in a line.
     exclusions : sequence of Exclusion
         What is left out, beside what is constant.
+    objections : sequence of str
+        What was wrong in the runs: what wrong hardware covers is worth little.
+    folders : sequence of Path
+        Whose every assignment must be in a run, see `unbuilt_lines`.
     """
 
     runs: Mapping[str, Hits]
     exclusions: Sequence[Exclusion] = ()
+    objections: Sequence[str] = ()
+    folders: Sequence[Path] = ()
 
     @cached_property
     def hits(self) -> Hits:
@@ -324,7 +330,7 @@ class CoverageReport:
         return lies
 
     def failures(self) -> list[str]:
-        """Sentences about what is less than `GOALS`, and lies."""
+        """Sentences about what is less than `GOALS` or not in a run, lies and objections."""
         told, missed = self.to_dict(), self.uncovered
         failures = [
             f"{kind}: {told['totals'][kind]['percent']} % of the points are covered, the goal is "
@@ -333,7 +339,8 @@ class CoverageReport:
             if (points := [point for point in missed if point.kind == kind])
             and told["totals"][kind]["percent"] < least
         ]
-        return [*failures, *told["lies"]]
+        unbuilt = [f"{place} is in none of the configurations" for place in told["unbuilt"]]
+        return [*failures, *unbuilt, *told["lies"], *self.objections]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON can hold it: figures, what is left out, what is not covered."""
@@ -351,7 +358,9 @@ class CoverageReport:
             "exclusions": [
                 {**_given(one), "points": len(points)} for one, points in self._excluded.items()
             ],
+            "objections": list(self.objections),
             "lies": self.lies(),
+            "unbuilt": unbuilt_lines(self.hits, self.folders),
             "uncovered": _told(self.uncovered),
         }
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from paro.config import ParoError
 from sim.verify import coverage_runs
 from sim.verify.coverage import Hits, Point
 from sim.verify.coverage_runs import RUNS, measure
@@ -26,7 +25,7 @@ def test_cases_of_their_own(run):
 
 
 def test_what_is_measured(tmp_path, monkeypatch):
-    """A case that differs from its model ends it; else each run is told with what it covered."""
+    """Each run is told with what it covered, and cases that differ from their models."""
     point, objections = Point("rtl/a.py", 1, "line"), []
     monkeypatch.setattr(
         coverage_runs,
@@ -39,15 +38,22 @@ def test_what_is_measured(tmp_path, monkeypatch):
     done = []
     report = measure(tmp_path, tmp_path, runs=runs, progress=lambda *now: done.append(now))
     lines = list(report.runs)
+    first, cases = (sum(len(b) for run in some for b in run.batches()) for some in (runs[:1], runs))
     assert len(lines) == 2
     assert lines[0].startswith("accelerator: accelerator 4x4-b16-d32 ")
-    assert lines[0].endswith("seeds 0 to 1, 50 words equal, 75 cycles")
-    assert done[-1] == (2 + 1 + 2 * 23, 2 + 1 + 2 * 23)
+    assert lines[0].endswith(f"seeds 0 to 1, {2 * first} words equal, {3 * first} cycles")
+    assert done[-1] == (cases, cases)
     assert report.hits.counts == {point: 6}
 
+    assert report.objections == []
+    assert any(said.startswith("rtl/core/core.py:") for said in report.failures())
+
     objections.append("one word differs")
-    with pytest.raises(ParoError, match=r"seed 0: .*one word differs"):
-        measure(tmp_path, tmp_path, runs=runs)
+    report = measure(tmp_path, tmp_path, runs=runs)
+    assert len(report.objections) == done[-1][0]
+    assert report.objections[0].startswith("seed 0: accelerator ")
+    assert report.objections[0].endswith(": one word differs")
+    assert report.failures()[-1] == report.objections[-1]
 
 
 @pytest.mark.slow
