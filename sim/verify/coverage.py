@@ -59,7 +59,7 @@ EXCLUSIONS = Path(__file__).parent / "data" / "exclusions.toml"
 _ROOT = Path(__file__).parents[2]
 _ENTRY = re.compile(r"C '(.*)' (\d+)")
 _RISES, _FALLS = " rises", " falls"
-_TOGGLE = re.compile(rf"(.*)\[(\d+)\]({_RISES}|{_FALLS})")
+_TOGGLE = re.compile(rf"(.*?)(\(\d+\))?\[(\d+)\]({_RISES}|{_FALLS})")
 _CHANGE = re.compile(r".*?(?:\[(\d+)\])?:(0->1|1->0)")
 
 
@@ -197,7 +197,7 @@ class Exclusion:
     source : str, optional
         What the line of the source contains.
     name : str
-        Pattern of the names; of toggles of the name without its bit.
+        Pattern of the names; of toggles of the name without its number and bit.
     bits : (int, int), optional
         Of toggles, first and last bit.
     word : int, optional
@@ -216,7 +216,7 @@ class Exclusion:
         """Whether it leaves out a point of its kind and of a file that it names."""
         name = point.name
         if toggle := _TOGGLE.fullmatch(name):
-            name, bit = toggle[1] + toggle[3], int(toggle[2])
+            name, bit = toggle[1] + toggle[4], int(toggle[3])
             bit = bit % self.word if self.word else bit
             if self.bits is not None and not self.bits[0] <= bit <= self.bits[1]:
                 return False
@@ -421,9 +421,9 @@ def _told(points: Iterable[Point]) -> list[dict[str, Any]]:
     signals: dict[tuple[str, int, str, str], list[int]] = {}
     for point in points:
         toggle = _TOGGLE.fullmatch(point.name)
-        name = toggle[1] + toggle[3] if toggle else point.name
+        name = toggle[1] + (toggle[2] or "") + toggle[4] if toggle else point.name
         bits = signals.setdefault((point.file, point.line, point.kind, name), [])
-        bits += [int(toggle[2])] if toggle else []
+        bits += [int(toggle[3])] if toggle else []
     return [
         {"file": file, "line": line, "kind": kind, "name": name}
         | {"source": source_line(Point(file, line, kind))}

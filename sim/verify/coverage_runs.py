@@ -16,6 +16,7 @@ from sim.cosim.accelerator import play_steps
 from sim.cosim.accelerator_scenario import Step
 from sim.cosim.session import Session
 from sim.cosim.simulators import Verilator
+from sim.cycles.bursts import head_fields
 from sim.cycles.memory import Memory
 from sim.verify.cases import BATCH, Case, batch_seeds, make_case
 from sim.verify.checks import words_wrong
@@ -30,6 +31,7 @@ from sim.verify.coverage import (
 )
 from sim.verify.faults import REFUSED, Fault, FaultKind
 from sim.verify.heads import HeadShape
+from sim.verify.images import changed_bytes
 from sim.verify.layers import LayerShape
 from sim.verify.plays import play_cases
 from sim.verify.queues import Item, make_queue
@@ -103,23 +105,29 @@ class CoverageRun:
 def _longest(config: Config) -> tuple[Item, ...]:
     """Heads of as many tokens as there may be, each block in turn a row's only one; long rows.
 
-    One row of blocks has equal weights, and so the largest sum; a layer skips its many tiles, one
-    computes more than a beat has codes; a vector step has more tokens than a block.
+    One row of blocks has equal weights, and so the largest sum; a layer skips its many tiles; a
+    vector step has more tokens than a block.
     """
     grid = (1, 1, config.max_tokens)
     ones = [Item(HeadShape(grid, width="2", skips="all but one"), seed) for seed in range(_SEEDS)]
     flat = HeadShape(grid, width="8", skips="none", values="zero keys", rows=(0, 1))
     sharp = replace(flat, values="extreme")
     skipped = LayerShape(4, _CHUNKS * config.head_dim, config.max_tokens, codes=0)
-    wide = LayerShape(4, _LIVE_CHUNKS * config.head_dim, config.block, codes=1)
-    shapes = [flat, sharp, skipped, wide]
+    shapes = [flat, sharp, skipped]
     if config.vector_channels:
         channels = legal_channels(config)
         shapes += [
-            StepShape((1, 1, config.block + 4), channels[passes % len(channels)], passes)
+            StepShape(
+                (2, 3, 1 + passes), channels[passes % len(channels)], passes, 3, 2, passes - 1
+            )
             for passes in range(1, _PASSES + 1)
         ]
-    return (*ones, *(Item(shape, seed) for seed, shape in enumerate(shapes)))
+    return (*ones, _wide(config), *(Item(shape, seed) for seed, shape in enumerate(shapes)))
+
+
+def _wide(config: Config) -> Item:
+    """Layer with more tiles in a row than a word has codes."""
+    return Item(LayerShape(4, _LIVE_CHUNKS * config.head_dim, 2 * config.block), 0)
 
 
 def _short(config: Config) -> tuple[Item, ...]:
@@ -143,11 +151,11 @@ RUNS: tuple[CoverageRun, ...] = (
     CoverageRun(
         "cluster, vector unit, superblocks",
         _SMALL.changed(vector_channels=128, query_rows=2, cores=2, key_slots=4),
-        range(2 * BATCH),
+        range(4 * BATCH),
     ),
     CoverageRun(
         "operands wider than the port, a slow drain",
-        Config(rows=16, cols=8, block=16, head_dim=32, axi_bits=64, max_tokens=256),
+        Config(rows=16, cols=4, block=16, head_dim=32, axi_bits=64, max_tokens=256),
         range(2 * BATCH),
     ),
 )
@@ -156,23 +164,31 @@ RUNS: tuple[CoverageRun, ...] = (
 def play_orders(case: Case, session: Session) -> list[str]:
     """Play what its registers make an accelerator do; returns what was not as it must be.
 
-    All registers are probed, a reset follows a start at once, the queue is computed, and at last
-    lies where no window is.
+    All registers are probed, a reset follows a start at once, the queue is computed; then its first
+    beat is an error, it lies where no window is, and the codes of a row end too early.
     """
     queue = make_queue(case.config, case.items)
     image = case.layout.place(case.config, queue)
     outside = -(-image.bytes().stop // PAGE_BYTES) * PAGE_BYTES
     images = [image, replace(image, queue_base=outside)]
+    causes = [Cause.READ_ERROR, Cause.READ_OUTSIDE]
     steps = [
         Step(probes=True, resets=True, disturb="start_and_reset"),
         Step(probes=True),
+        Step(disturb="read_error", after=1),
         Step(image=1),
     ]
+    if case.config.query_rows > 1:
+        wide = case.layout.place(case.config, make_queue(case.config, [_wide(case.config)]))
+        # The first word says which rows go on after so many codes: none.
+        images.append(changed_bytes(wide, head_fields(wide, 0)["codes_address"], bytes(4)))
+        steps.append(Step(image=2))
+        causes.append(Cause.EMPTY_ROW)
     run = play_steps(case.config, images, steps, session)
     if run.failure is not None:
         return [run.failure]
-    error = run.steps[-1].error
-    found = [] if error is not None and error.cause == Cause.READ_OUTSIDE.name else [f"{error}"]
+    errors = [step.error and step.error.cause for step in run.steps[2:]]
+    found = [] if errors == [cause.name for cause in causes] else [f"errors are {errors}"]
     for job, (words, want) in enumerate(zip(run.outputs[1], queue.words, strict=True)):
         found += words_wrong(f"job {job}", words, want)
     return found

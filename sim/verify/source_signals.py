@@ -94,7 +94,7 @@ class _Module:
             return
         path = _NUMBER.sub("", self.name.removeprefix(top)).removeprefix("__")
         path = path.removeprefix("core__") or Path(self.place[0]).stem
-        seen: dict[tuple[str, tuple[str, int]], int] = {}
+        seen: dict[tuple[str, int], int] = {}
         for name, declared in sorted(self.declared.items(), key=lambda item: _order(item[0])):
             plain = name.partition("$")[0]
             place = declared.place
@@ -106,9 +106,9 @@ class _Module:
                 continue
             if re.search(r"[.\[]", name):
                 continue  # a part of another one
-            copy = seen[plain, place] = seen.get((plain, place), -1) + 1
-            where = f"{path}.{plain}" + f"({copy})" * bool(copy)
             line = place[1] if place[0] == self.place[0] else 0
+            copy = seen[plain, line] = seen.get((plain, line), -1) + 1
+            where = f"{path}.{plain}" + f"({copy})" * bool(copy)
             yield declared.line, SourceSignal(self.place[0], line, plain, where, constant)
 
     def assign(self, target: str, high: str | None, low: str | None, value: str) -> None:
