@@ -51,10 +51,10 @@ _SEVERAL: tuple[FaultKind, ...] = (
 _SEEDS = 6
 #: The source that must come to work.
 _RTL = Path(__file__).parents[2] / "rtl"
+#: A memory that has nothing waiting be there at once.
+_LATE = Memory(latency=(40, 80))
 #: Tiles in a row of a layer: several words of codes; more than a word has codes.
 _CHUNKS, _LIVE_CHUNKS = 40, 17
-#: Passes of vector steps, from 1 on.
-_PASSES = 6
 #: Where images lie in turn: their upper address bits rise and fall.
 _PLACES = (0, 0x55_5555_5000, 0xAA_AAAA_A000, 0xFF_F000_0000)
 _SMALL = Config(rows=4, cols=4, block=16, head_dim=32, axi_bits=64, max_tokens=128)
@@ -108,19 +108,22 @@ def _longest(config: Config) -> tuple[Item, ...]:
     One row of blocks has equal weights, and so the largest sum; a layer skips its many tiles; a
     vector step has more tokens than a block.
     """
-    grid = (1, 1, config.max_tokens)
-    ones = [Item(HeadShape(grid, width="2", skips="all but one"), seed) for seed in range(_SEEDS)]
-    flat = HeadShape(grid, width="8", skips="none", values="zero keys", rows=(0, 1))
+    tokens = config.max_tokens
+    grids = [(1, 1, tokens), (1, tokens, 1), (tokens, 1, 1)]
+    grids += [(2, 4, tokens // 8), (tokens // 8, 2, 4), (4, tokens // 8, 2)]
+    ones = [
+        Item(HeadShape(grid, order=order, width="2", skips="all but one"), order)
+        for order, grid in enumerate(grids)
+    ]
+    flat = HeadShape(grids[0], width="8", skips="none", values="zero keys", rows=(0, 1))
     sharp = replace(flat, values="extreme")
-    skipped = LayerShape(4, _CHUNKS * config.head_dim, config.max_tokens, codes=0)
+    skipped = LayerShape(4, _CHUNKS * config.head_dim, tokens, codes=0)
     shapes = [flat, sharp, skipped]
     if config.vector_channels:
         channels = legal_channels(config)
         shapes += [
-            StepShape(
-                (2, 3, 1 + passes), channels[passes % len(channels)], passes, 3, 2, passes - 1
-            )
-            for passes in range(1, _PASSES + 1)
+            StepShape(grid, channels[order % len(channels)], passes=order + 1, order=order)
+            for order, grid in enumerate(grids)
         ]
     return (*ones, _wide(config), *(Item(shape, seed) for seed, shape in enumerate(shapes)))
 
@@ -184,7 +187,7 @@ def play_orders(case: Case, session: Session) -> list[str]:
         images.append(changed_bytes(wide, head_fields(wide, 0)["codes_address"], bytes(4)))
         steps.append(Step(image=2))
         causes.append(Cause.EMPTY_ROW)
-    run = play_steps(case.config, images, steps, session)
+    run = play_steps(case.config, images, steps, session, _LATE)
     if run.failure is not None:
         return [run.failure]
     errors = [step.error and step.error.cause for step in run.steps[2:]]
