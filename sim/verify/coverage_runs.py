@@ -51,8 +51,6 @@ _SEVERAL: tuple[FaultKind, ...] = (
 _SEEDS = 6
 #: The source that must come to work.
 _RTL = Path(__file__).parents[2] / "rtl"
-#: A memory that has nothing waiting be there at once.
-_LATE = Memory(latency=(40, 80))
 #: Tiles in a row of a layer: several words of codes; more than a word has codes.
 _CHUNKS, _LIVE_CHUNKS = 40, 17
 #: Where images lie in turn: their upper address bits rise and fall.
@@ -187,7 +185,7 @@ def play_orders(case: Case, session: Session) -> list[str]:
         images.append(changed_bytes(wide, head_fields(wide, 0)["codes_address"], bytes(4)))
         steps.append(Step(image=2))
         causes.append(Cause.EMPTY_ROW)
-    run = play_steps(case.config, images, steps, session, _LATE)
+    run = play_steps(case.config, images, steps, session)
     if run.failure is not None:
         return [run.failure]
     errors = [step.error and step.error.cause for step in run.steps[2:]]
