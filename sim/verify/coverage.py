@@ -42,10 +42,10 @@ __all__ = [
     "Hits",
     "Point",
     "coverage_session",
+    "lines_without_points",
     "load_exclusions",
     "merge",
     "read_coverage",
-    "unbuilt_lines",
 ]
 
 TOGGLE = "toggle"
@@ -269,7 +269,7 @@ class CoverageReport:
     objections : sequence of str
         What was wrong in the runs: what wrong hardware covers is worth little.
     folders : sequence of Path
-        Whose every assignment must be in a run, see `unbuilt_lines`.
+        Of the source, see `lines_without_points`.
     """
 
     runs: Mapping[str, Hits]
@@ -330,7 +330,7 @@ class CoverageReport:
         return lies
 
     def failures(self) -> list[str]:
-        """Sentences about what is less than `GOALS` or not in a run, lies and objections."""
+        """Sentences about what is less than `GOALS`, lies and objections."""
         told, missed = self.to_dict(), self.uncovered
         failures = [
             f"{kind}: {told['totals'][kind]['percent']} % of the points are covered, the goal is "
@@ -339,28 +339,33 @@ class CoverageReport:
             if (points := [point for point in missed if point.kind == kind])
             and told["totals"][kind]["percent"] < least
         ]
-        unbuilt = [f"{place} is in none of the configurations" for place in told["unbuilt"]]
-        return [*failures, *unbuilt, *told["lies"], *self.objections]
+        return [*failures, *told["lies"], *self.objections]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it: figures, what is left out, what is not covered."""
+        """All but the single points, as JSON can hold it: figures, and what is left out."""
         counts = self.hits.counts
-        by_file: dict[str, list[Point]] = {}
-        for point in sorted(counts):
-            by_file.setdefault(point.file, []).append(point)
         return {
             "totals": self._figures(counts, counts),
             "runs": [
                 {"run": run, **self._figures(hits.counts, hits.counts)}
                 for run, hits in self.runs.items()
             ],
-            "files": {name: self._figures(points, counts) for name, points in by_file.items()},
             "exclusions": [
                 {**_given(one), "points": len(points)} for one, points in self._excluded.items()
             ],
             "objections": list(self.objections),
             "lies": self.lies(),
-            "unbuilt": unbuilt_lines(self.hits, self.folders),
+            "lines_without_points": lines_without_points(self.hits, self.folders),
+        }
+
+    def places(self) -> dict[str, Any]:
+        """Figures of each file, and what is not covered, as JSON can hold it."""
+        counts = self.hits.counts
+        by_file: dict[str, list[Point]] = {}
+        for point in sorted(counts):
+            by_file.setdefault(point.file, []).append(point)
+        return {
+            "files": {name: self._figures(points, counts) for name, points in by_file.items()},
             "uncovered": _told(self.uncovered),
         }
 
@@ -432,8 +437,10 @@ def _told(points: Iterable[Point]) -> list[dict[str, Any]]:
     ]
 
 
-def unbuilt_lines(hits: Hits, folders: Iterable[Path]) -> list[str]:
-    """Assignments in the source that no configuration had, as ``file:line``.
+def lines_without_points(hits: Hits, folders: Iterable[Path]) -> list[str]:
+    """Assignments in the source that no run tells of, as ``file:line``.
+
+    They are of structured values, whose place Amaranth does not keep, or no configuration has them.
 
     Parameters
     ----------

@@ -29,7 +29,9 @@ _CASES = {Stage.V1: 40, Stage.V2: 200, Stage.V3: 1000}
 _MUTANTS = {Stage.V2: 200, Stage.V3: 1000}
 #: Share of mutants that must be killed, of those that are not equivalent.
 _LEAST_SCORE = 0.95
-_RANDOM_FILE, _COVERAGE_FILE = "random.json", "coverage.json"
+_RANDOM_FILE = "random.json"
+#: Figures of coverage, and what was not covered.
+_COVERAGE_FILE, _PLACES_FILE = "coverage.json", "uncovered.json"
 _SHARES = ", ".join(f"{kind} {least:g} %" for kind, least in GOALS.items())
 
 
@@ -243,6 +245,7 @@ def _coverage(settings: Settings, progress: Progress) -> dict[str, Any]:
     report = measure(settings.build_dir, settings.folder / "coverage", progress=progress)
     told, missed = report.to_dict(), len(report.uncovered)
     files.write_json(settings.folder / _COVERAGE_FILE, told)
+    files.write_json(settings.folder / _PLACES_FILE, report.places())
     failures, wanted = report.failures(), len(report.wanted)
     return {
         "holds": wanted > 0 and not failures,

@@ -145,8 +145,10 @@ def test_the_report_says_what_is_missing(hits):
     quiet, loud = (run["branch"]["covered"] for run in told["runs"])
     assert max(quiet, loud) < told["totals"]["branch"]["covered"]
 
-    told = json.loads(json.dumps(CoverageReport({"quiet": hits["quiet"]}).to_dict()))
-    uncovered = told["uncovered"]
+    report = CoverageReport({"quiet": hits["quiet"]})
+    told, places = json.loads(json.dumps([report.to_dict(), report.places()]))
+    uncovered = places["uncovered"]
+    assert places["files"][FILE] == told["totals"]
     entry = {"file": FILE, "line": line_of("m.Case(2)"), "kind": "branch", "name": "case=2 0"}
     assert {**entry, "source": "with m.Case(2):"} in uncovered
     # Bits of a signal are one.

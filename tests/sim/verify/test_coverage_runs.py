@@ -46,7 +46,9 @@ def test_what_is_measured(tmp_path, monkeypatch):
     assert report.hits.counts == {point: 6}
 
     assert report.objections == []
-    assert any(said.startswith("rtl/core/core.py:") for said in report.failures())
+    assert any(
+        line.startswith("rtl/core/core.py:") for line in report.to_dict()["lines_without_points"]
+    )
 
     objections.append("one word differs")
     report = measure(tmp_path, tmp_path, runs=runs)
