@@ -198,8 +198,8 @@ class Exclusion:
         What the line of the source contains.
     name : str
         Pattern of the names; of toggles of the name without its number and bit.
-    bits : (int, int), optional
-        Of toggles, first and last bit.
+    bits : sequence of (int, int), optional
+        Of toggles, first and last of bits that follow one another.
     word : int, optional
         The bits are those of each word of so many bits.
     """
@@ -209,7 +209,7 @@ class Exclusion:
     reason: str
     source: str = ""
     name: str = ".*"
-    bits: tuple[int, int] | None = None
+    bits: tuple[tuple[int, int], ...] | None = None
     word: int | None = None
 
     def holds(self, point: Point) -> bool:
@@ -218,7 +218,7 @@ class Exclusion:
         if toggle := _TOGGLE.fullmatch(name):
             name, bit = toggle[1] + toggle[4], int(toggle[3])
             bit = bit % self.word if self.word else bit
-            if self.bits is not None and not self.bits[0] <= bit <= self.bits[1]:
+            if self.bits is not None and not any(low <= bit <= high for low, high in self.bits):
                 return False
         return re.fullmatch(self.name, name) is not None and self.source in source_line(point)
 
