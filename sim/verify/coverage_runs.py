@@ -106,22 +106,29 @@ def _longest(config: Config) -> tuple[Item, ...]:
     One row of blocks has equal weights, and so the largest sum; a layer skips its many tiles; a
     vector step has more tokens than a block.
     """
-    tokens = config.max_tokens
-    grids = [(1, 1, tokens), (1, tokens, 1), (tokens, 1, 1)]
-    grids += [(2, 4, tokens // 8), (tokens // 8, 2, 4), (4, tokens // 8, 2)]
-    ones = [
-        Item(HeadShape(grid, order=order, width="2", skips="all but one"), order)
-        for order, grid in enumerate(grids)
+    most = config.max_tokens
+    # Grid, tokens before and after it: every bit of each number changes.
+    places = [
+        ((1, 1, most - 1), 1, 0),
+        ((1, most - 1, 1), 0, 1),
+        ((most - 1, 1, 1), 0, 0),
+        ((2, 3, 5), most - 35, 0),
+        ((3, 5, 2), 0, most - 35),
+        ((5, 2, 6), most // 2 - 1, 3),
     ]
-    flat = HeadShape(grids[0], width="8", skips="none", values="zero keys", rows=(0, 1))
+    ones = [
+        Item(HeadShape(grid, before, after, order, "2", "all but one"), order)
+        for order, (grid, before, after) in enumerate(places)
+    ]
+    flat = HeadShape((1, 1, most), width="8", skips="none", values="zero keys", rows=(0, 1))
     sharp = replace(flat, values="extreme")
-    skipped = LayerShape(4, _CHUNKS * config.head_dim, tokens, codes=0)
+    skipped = LayerShape(4, _CHUNKS * config.head_dim, most, codes=0)
     shapes = [flat, sharp, skipped]
     if config.vector_channels:
         channels = legal_channels(config)
         shapes += [
-            StepShape(grid, channels[order % len(channels)], passes=order + 1, order=order)
-            for order, grid in enumerate(grids)
+            StepShape(grid, channels[order % len(channels)], order + 1, before, after, order)
+            for order, (grid, before, after) in enumerate(places)
         ]
     return (*ones, _wide(config), *(Item(shape, seed) for seed, shape in enumerate(shapes)))
 
