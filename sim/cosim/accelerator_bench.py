@@ -279,7 +279,7 @@ class AcceleratorBench:
                     answer = await self.registers.write(place + byte, bytes([value]))
                     writable = legal and register.access == "rw"
                     _check_response(answer.resp, place, "a write", legal=writable)
-                if plain:
+                if plain and register is not None:
                     mask = sum(field.mask for field in register.fields)
                     read = await self.registers.read_dword(place)
                     if read != pattern & mask:
