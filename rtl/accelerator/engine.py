@@ -426,15 +426,14 @@ class Engine(wiring.Component):
         m.d.comb += self._outputs_busy.eq(unwritten)
 
         started = core_started & codes_started & outputs_started
-        # No read may be in progress: one that fails must be the offered head's. Those of the vector
-        # unit tell whose they are, and all that a core has asked for it has taken when it ends.
+        # No read may be in progress: one that fails must be the job's. Those of the vector unit
+        # tell whose they are, and descriptors that are read ahead are told by their addresses.
         ended = (
             Cat(core.command.ready for core in parts.cores).all()
             & Cat(codes.idle for codes in parts.codes).all()
             & addresses.idle
+            & (reader.idle if parts.vector is None else reader.cores_idle)
         )
-        if parts.vector is None:
-            ended &= reader.idle
         if parts.fetches is not None:
             ended &= parts.fetches.idle
             m.d.comb += parts.fetches.new_head.eq(~core_started)

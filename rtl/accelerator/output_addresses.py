@@ -119,7 +119,7 @@ class OutputAddresses(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, request = self._config, self.request.payload
-        m.submodules.walker = walker = TokenWalker(config)
+        m.submodules.walker = walker = TokenWalker(config, again=False)
         longest = max(config.head_dim, config.block)
         unit_bytes = config.output_bytes
         m.submodules.rows = rows = TokenRuns(

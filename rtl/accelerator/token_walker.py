@@ -73,9 +73,16 @@ class TokenWalker(wiring.Component):
 
     A place in the grid is kept as the steps left along the inner and the middle axis, and the
     tokens at which the current run along each of them began: a step is one addition. Only a jump
-    has to find its coordinates, by two divisions and three products. The first place of the last
-    request and the place after it are kept, so that the same block again and the next one are no
-    jumps.
+    has to find its coordinates, by two divisions and three products. The place after the last
+    request is kept, so that the next block is no jump; with ``again`` its first place too, so that
+    the same block again is none.
+
+    Parameters
+    ----------
+    config : Config
+        Number of tokens.
+    again : bool
+        Whether a block may be asked for twice, one time after the other.
 
     Members
     -------
@@ -89,8 +96,8 @@ class TokenWalker(wiring.Component):
 
     Latency
     -------
-    From a request to its first token: 1 cycle where the last request began or ended, 2 cycles at
-    position 0 and in the text, `jump_cycles` elsewhere. Then one token a cycle.
+    From a request to its first token: 1 cycle where the last request ended or, with ``again``,
+    began, 2 cycles at position 0 and in the text, `jump_cycles` elsewhere. Then one token a cycle.
 
     Contract
     --------
@@ -98,8 +105,9 @@ class TokenWalker(wiring.Component):
     request is accepted, and from then on.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, *, again: bool):
         self._config = config
+        self._again = again
         super().__init__(
             {
                 "walk": In(walk_layout(config)),
@@ -118,11 +126,12 @@ class TokenWalker(wiring.Component):
         m = Module()
         request, output = self.request.payload, self.tokens.payload
         place = Signal(_place_layout(self._config))
-        start = Signal(_place_layout(self._config))
+        start = Signal(_place_layout(self._config)) if self._again else None
         known = Signal()  # `place` and `start` are of this head
-        first = Signal()
         left = Signal.like(request.tokens)
 
+        if start is not None:
+            self._keep_start(m, place, start)
         bounds = self._find_bounds(m)
         next_starts = self._find_next_starts(m, place)
         m.d.comb += [output.token.eq(place.token), output.last.eq(left == 1)]
@@ -134,14 +143,15 @@ class TokenWalker(wiring.Component):
             with m.State("IDLE"):
                 kept = known & ~self.forget
                 m.d.comb += self.request.ready.eq(1)
-                m.d.sync += [left.eq(request.tokens), first.eq(1)]
+                m.d.sync += left.eq(request.tokens)
                 with m.If(self.request.valid):
                     m.d.sync += known.eq(1)
                     with m.If(kept & (request.position == place.position)):
                         m.next = "WALK"
-                    with m.Elif(kept & (request.position == start.position)):
-                        m.d.sync += place.eq(start)
-                        m.next = "WALK"
+                    if start is not None:
+                        with m.Elif(kept & (request.position == start.position)):
+                            m.d.sync += place.eq(start)
+                            m.next = "WALK"
                     with m.Else():
                         m.d.sync += place.position.eq(request.position)
                         m.next = "LOCATE"
@@ -154,17 +164,21 @@ class TokenWalker(wiring.Component):
             with m.State("WALK"):
                 m.d.comb += self.tokens.valid.eq(1)
                 with m.If(self.tokens.ready):
-                    m.d.sync += [
-                        place.position.eq(place.position + 1),
-                        left.eq(left - 1),
-                        first.eq(0),
-                    ]
-                    with m.If(first):
-                        m.d.sync += start.eq(place)
+                    m.d.sync += [place.position.eq(place.position + 1), left.eq(left - 1)]
                     with m.If(output.last):
                         m.next = "IDLE"
                     self._step(m, place, bounds, next_starts)
         return m
+
+    def _keep_start(self, m: Module, place: Any, start: Any) -> None:
+        """Keep the place of the first token of each request."""
+        first = Signal()
+        with m.If(self.request.ready):
+            m.d.sync += first.eq(1)
+        with m.Elif(self.tokens.valid & self.tokens.ready):
+            m.d.sync += first.eq(0)
+            with m.If(first):
+                m.d.sync += start.eq(place)
 
     def _find_bounds(self, m: Module) -> "_Bounds":
         """Find where the parts of the head's order begin and end."""

@@ -157,7 +157,7 @@ class VectorReader(wiring.Component):
             for index, depth in enumerate(_second_depths(config))
         ]
         second_room = Array(second_rooms)[bank]
-        m.submodules.walker = walker = TokenWalker(config)
+        m.submodules.walker = walker = TokenWalker(config, again=False)
         m.submodules.asked = asked = StreamFIFO(token_count_shape(config), depth=TOKENS)
         connect(m, asked.output, flipped(self.tokens))
         ready = Signal()

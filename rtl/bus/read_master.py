@@ -1,6 +1,8 @@
 """Read master: runs of units from memory, in order, through an AXI4 read port."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from typing import Any
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,6 +13,7 @@ from rtl.bus.axi import (
     ERROR_BIT,
     WORD_BYTES,
     Burst,
+    Destination,
     axi_read_signature,
     run_layout,
     vector_shape,
@@ -49,6 +52,11 @@ def unit_layout(config: Config) -> data.StructLayout:
     )
 
 
+def _of_cores(destination: Any) -> Value:
+    """Whether a run brings a core's codes or operands."""
+    return (destination != Destination.DESCRIPTOR) & (destination != Destination.VECTOR)
+
+
 class ReadMaster(wiring.Component):
     """Turns runs into bursts of one ID, and their data into units.
 
@@ -75,6 +83,8 @@ class ReadMaster(wiring.Component):
     idle : Out, 1
         No burst is offered or outstanding and, without ``stop``, no run that was taken has
         any left. Units may still be on their way.
+    cores_idle : Out, `rtl.bus.axi.vector_shape`
+        No run of codes or operands is taken and not complete.
     failed : Out, 1
         A beat came with an error response; its data is used like any other.
     failed_address : Out, 40 bits
@@ -108,6 +118,7 @@ class ReadMaster(wiring.Component):
                 "units": Out(stream.Signature(unit_layout(config))),
                 "stop": In(1),
                 "idle": Out(1),
+                "cores_idle": Out(vector_shape(config)),
                 "failed": Out(1),
                 "failed_address": Out(MEMORY_ADDRESS_BITS),
                 "failed_vector": Out(vector_shape(config)),
@@ -254,6 +265,11 @@ class ReadMaster(wiring.Component):
             self.units.valid.eq(valid & ~self.stop),
         ]
         m.d.sync += stored.eq(stored + pushed - Mux(take, words, 0))
+        if self._config.vector_channels:
+            runs_of_cores = Signal(range(RUNS + 1))
+            begun = self.runs.valid & self.runs.ready & _of_cores(self.runs.payload.destination)
+            m.d.sync += runs_of_cores.eq(runs_of_cores + begun - (last & _of_cores(destination)))
+            m.d.comb += self.cores_idle.eq(runs_of_cores == 0)
         unit = self.units.payload
         ordered = rotated(m, [lanes.read_data[i] for i in range(self._lanes)], lane, words)
         with m.If(self.units.ready):

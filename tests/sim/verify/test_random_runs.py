@@ -13,14 +13,16 @@ from paro.config import PRESETS, ParoError
 from sim.cosim.session import Session
 from sim.cosim.simulators import get_simulator
 from sim.cosim.verilog import kept_verilog
-from sim.verify.cases import BATCH, GROUP, make_case
-from sim.verify.faults import FAULT_CLASSES
+from sim.cycles.memory import Memory
+from sim.verify.cases import BATCH, GROUP, Case, make_case
+from sim.verify.faults import FAULT_CLASSES, Fault
 from sim.verify.heads import HeadShape
 from sim.verify.layers import LayerShape
 from sim.verify.plays import play_cases
 from sim.verify.queues import Item, Layout
 from sim.verify.random_runs import run_cases
 from sim.verify.shrink import reductions, shrink
+from tests.sim.cosim.network_runs import SHARED
 from tests.sim.inputs import TINY
 
 
@@ -59,6 +61,23 @@ def test_a_batch_of_the_core(session):
     report = run_cases(seeds, session, config=config)
     assert report.differences == []
     assert report.passed
+
+
+def test_a_read_error_is_told_of_its_job(session):
+    """With a vector unit a job's data may still come when the next job is known."""
+    items = tuple(
+        Item(HeadShape((1, 4, 8), order=3, skips="all but one", width="mixed"), seed)
+        for seed in range(3)
+    )
+    case = Case(0, SHARED, "accelerator", "verilator", Memory(latency=(30, 30)), items)
+    cases = [
+        replace(case, seed=number, fault=Fault("read error", number / 24, seed=number))
+        for number in range(24)
+    ]
+    outcomes = play_cases(cases, session)
+    assert [outcome.objections for outcome in outcomes] == [[]] * len(cases)
+    struck = {word for outcome in outcomes for word in outcome.struck}
+    assert {"READ_ERROR k", "READ_ERROR v"} <= struck
 
 
 def test_a_wrong_word_is_found_and_shrunk(session, monkeypatch):
@@ -145,6 +164,24 @@ def test_words_come_from_the_queue(session):
     (outcome,) = play_cases([case], session)
     assert outcome.objections == []
     assert outcome.words == 20 * TINY.head_dim + 5 * 9
+
+
+def test_what_can_be_no_smaller_is_told_as_it_is(session, monkeypatch):
+    """Of heads side by side none can be smaller alone."""
+
+    def failing(cases, session):
+        outcomes = real(cases, session)
+        if cases[0].layout.interleaved and len(cases[0].items) == 2:
+            outcomes[0].objections.append("something is wrong")
+        return outcomes
+
+    real = sim.verify.random_runs.play_cases
+    monkeypatch.setattr(sim.verify.random_runs, "play_cases", failing)
+    case = replace(make_case(2, TINY), fault=None, layout=Layout(interleaved=True))
+    case = replace(case, items=(Item(HeadShape((1, 1, 20)), 1), Item(HeadShape((1, 2, 10)), 2)))
+    monkeypatch.setattr(sim.verify.random_runs, "make_case", lambda *_: case)
+    (difference,) = run_cases(range(2, 3), session, config=TINY, shrink_tries=12).differences
+    assert difference.smallest
 
 
 def test_shrinking_ends_with_the_smallest():
