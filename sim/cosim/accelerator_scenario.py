@@ -73,6 +73,8 @@ class Step:
     address : int, optional
         The error is of the beat (response) that first moved this byte in the last step of the same
         image that ended; of number ``after`` if none did.
+    probes : bool
+        Whether every register, and some places without one, are read and written before.
     """
 
     image: int = 0
