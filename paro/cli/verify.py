@@ -42,6 +42,10 @@ def verify(
         int | None,
         typer.Option("--mutants", metavar="N", help="faults put into the RTL; likewise"),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="CHECK", help="only this check of the stage; repeatable"),
+    ] = None,
     tests: Annotated[
         Path | None,
         typer.Option(
@@ -65,6 +69,8 @@ def verify(
 
       paro verify --config mine.toml --stage V3 --cases 200 --mutants 500 -o verify
 
+      paro verify --stage V3 --only coverage -o verify
+
       pytest --junitxml tests.xml; paro verify --tests tests.xml -o verify
     """
     for name, value in (("cases", cases), ("mutants", mutants)):
@@ -83,7 +89,7 @@ def verify(
 
     settings = Settings(core, Stage(stage.value), seed, cases, mutants, output, cache_folder())
     checks = []
-    for kind in kinds_of(settings.stage):
+    for kind in kinds_of(settings.stage, only or ()):
         with progress_bar(kind.name) as progress:
             checks.append(kind.check(settings, progress))
     report = Report(core, stage.value, seed, generator_name(), tool_versions(), checks, features)

@@ -74,22 +74,19 @@ class ReciprocalLane(wiring.Component):
         bits = self._bits
         divisor = Signal(bits)
         remainder = Signal(bits)
-        exponent = Signal(range(bits))
-        above = Signal(range(bits))
+        places = Signal.like(self.places, name="places_found")
+        above = Signal(range(bits - LEAST_EXPONENT))
         stage = Signal(3)
         m.d.sync += stage.eq(Cat(self.load, stage))
 
         with m.If(self.load):
             m.d.sync += divisor.eq(self.denominator)
         with m.If(stage[0]):
-            for bit in range(bits):
+            for bit in range(LEAST_EXPONENT, bits):
                 with m.If(divisor[bit]):
-                    m.d.sync += [exponent.eq(bit), above.eq(bits - 1 - bit)]
+                    m.d.sync += [places.eq(bit - LEAST_EXPONENT), above.eq(bits - 1 - bit)]
         with m.If(stage[1]):
-            m.d.sync += [
-                self.places.eq(exponent - LEAST_EXPONENT),
-                divisor.eq(divisor << above),
-            ]
+            m.d.sync += [self.places.eq(places), divisor.eq(divisor << above)]
         doubled = Signal(bits + 1)
         m.d.comb += doubled.eq(remainder << 1)
         fits = doubled >= divisor

@@ -21,6 +21,7 @@ from sim.cosim.accelerator_scenario import (
     Step,
     StepResult,
     memory_file,
+    memory_start,
     outputs_file,
 )
 from sim.cosim.axi_memory import capacity
@@ -131,7 +132,7 @@ def _scenario(
     memory: Memory,
     keeps_bursts: bool,
 ) -> Scenario:
-    end = max(image.base + len(image.data) for image in images)
+    end = max(image.base + len(image.data) - memory_start(image.base) for image in images)
     return Scenario(
         configuration=config.model_dump(),
         images=[f"image_{i}.safetensors" for i in range(len(images))],

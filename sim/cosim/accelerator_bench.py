@@ -19,6 +19,8 @@ from safetensors.numpy import save_file
 from firmware_model.host.driver import AcceleratorError, Driver
 from firmware_model.host.image import Image, load_image
 from paro.config import ParoError
+from paro.config.registers import REGISTER_ADDRESS_BITS, REGISTERS, find_register
+from rtl.bus.axi_lite import Response
 from sim.cosim.accelerator_scenario import (
     PROGRESS_FILE,
     RESULT_FILE,
@@ -29,6 +31,7 @@ from sim.cosim.accelerator_scenario import (
     Step,
     StepResult,
     memory_file,
+    memory_start,
     outputs_file,
 )
 from sim.cosim.axi_memory import BURSTS_FILE, CONTENTS_FILE, VIOLATIONS
@@ -43,6 +46,8 @@ RESET_CYCLES = 4
 LOOK_CYCLES = 4000
 #: Chances, of 256, that a channel of the registers stalls in a clock, when stalls are on.
 STALL_RATES = (0, 26, 77, 154)
+#: Places without a register that are probed, at least, and values that registers are given.
+_PROBED_GAPS, _PATTERNS = 20, (0xFFFFFFFF, 0x55555555, 0xAAAAAAAA, 0)
 
 
 class HarnessMemory:
@@ -62,7 +67,12 @@ class HarnessMemory:
         self._dut, self._size, self._word = dut, size, word
         dut.memory_load.value = dut.memory_save.value = 0
         dut.memory_words.value = size // word
-        dut.memory_base.value = 0
+        self.begin_at(0)
+
+    def begin_at(self, start: int) -> None:
+        """Have the memory begin at an address; its content stays."""
+        self.start = start
+        self._dut.memory_base.value = start
 
     async def read(self, address: int, count: int) -> bytes:
         """Read bytes from any address on."""
@@ -71,15 +81,15 @@ class HarnessMemory:
         lines = Path(CONTENTS_FILE).read_text().splitlines()
         digits = "".join(line for line in lines if not line.startswith("//"))
         beats = np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(words, self._word)
-        start = address - first * self._word
+        start = address - self.start - first * self._word
         return beats[:, ::-1].tobytes()[start : start + count]
 
     async def write(self, address: int, data: bytes) -> None:
         """Write bytes to any address on."""
         first, words = self._words(address, len(data))
-        start = address - first * self._word
+        start = address - self.start - first * self._word
         if start or len(data) < words * self._word:
-            old = await self.read(first * self._word, words * self._word)
+            old = await self.read(self.start + first * self._word, words * self._word)
             data = old[:start] + data + old[start + len(data) :]
         beats = np.frombuffer(data, np.uint8).reshape(words, self._word)[:, ::-1]
         Path(CONTENTS_FILE).write_text(beats.tobytes().hex("\n", self._word) + "\n")
@@ -87,12 +97,13 @@ class HarnessMemory:
 
     async def contents(self) -> np.ndarray:
         """All bytes: uint8 [size]."""
-        return np.frombuffer(await self.read(0, self._size), np.uint8)
+        return np.frombuffer(await self.read(self.start, self._size), np.uint8)
 
     def _words(self, address: int, count: int) -> tuple[int, int]:
         """First word of a range of bytes, and how many words there are."""
+        address -= self.start
         if not 0 <= address < address + count <= self._size:
-            raise ParoError(f"no memory at {address:#x} to {address + count:#x}")
+            raise ParoError(f"no memory at {self.start + address:#x}, {count} bytes")
         first = address // self._word
         return first, -(-(address + count) // self._word) - first
 
@@ -190,28 +201,29 @@ class AcceleratorBench:
         driver, image = self.driver, self.images[step.image]
         await self.arm(step)
         self.bursts_before = len(_burst_lines())
+        self.memory.begin_at(memory_start(image.base))
         await driver.load(image)
         before = await self.memory.contents()
         await driver.start(image, interrupt=True)
-        if step.disturb in ("control_reset", "hard_reset"):
-            await ClockCycles(self.dut.clk, step.after)
-            await (driver.reset() if step.disturb == "control_reset" else self.reset())
+        if step.disturb in ("control_reset", "hard_reset", "start_and_reset"):
+            await self.give_up(step)
             self.check_protocol()
-            check_strays(image, before, await self.memory.contents())
+            self.check_strays(image, before, await self.memory.contents())
             return StepResult()
         error = await self.work(image, step)
         if await driver.busy():
             raise ParoError("the accelerator is busy when its driver says that it is at rest")
         self.check_protocol()
         after = await self.memory.contents()
-        check_strays(image, before, after)
+        self.check_strays(image, before, after)
         reported, burst = await self.reported(error), self.disturbed_burst(step)
         if error is not None and step.disturb != "start_again":
             return StepResult(reported, burst)
         outputs = await driver.outputs(image)
         save_file({f"head_{i}": words for i, words in enumerate(outputs)}, outputs_file(number))
         if step.keeps_memory:
-            data = after[image.base : image.base + len(image.data)]
+            first = image.base - self.memory.start
+            data = after[first : first + len(image.data)]
             Path(memory_file(number)).write_bytes(data.tobytes())
         counters = await driver.counters()
         bursts = self.ended[step.image] = self.bursts()
@@ -224,9 +236,54 @@ class AcceleratorBench:
         is_error = step.disturb in ("read_error", "write_error")
         if step.resets or is_error:
             await self.reset()
+        if step.probes:
+            await self.probe()
         if is_error:
             getattr(self.dut, f"{step.disturb}_at").value = self.error_at(step)
             self.dut.error_response.value = int(step.response)
+
+    async def give_up(self, step: Step) -> None:
+        """Reset in the midst of the work, or begin it anew and reset at once."""
+        if step.disturb == "hard_reset":
+            await ClockCycles(self.dut.clk, step.after)
+            await self.reset()
+            return
+        if step.disturb == "control_reset":
+            await ClockCycles(self.dut.clk, step.after)
+        else:
+            await self.driver.reset()
+            control = find_register("CONTROL")
+            orders = [control.field(name).mask for name in ("start", "reset")]
+            writes = [
+                self.registers.init_write(control.offset, order.to_bytes(4, "little"))
+                for order in orders
+            ]
+            for write in writes:
+                await write.wait()
+        await self.driver.reset()
+
+    async def probe(self) -> None:
+        """Read and write every register at rest, and places without one; values are as before."""
+        places = {register.offset: register for register in REGISTERS}
+        gaps = [place for place in range(0, 1 << REGISTER_ADDRESS_BITS, 4) if place not in places]
+        for place in (*places, *gaps[:: len(gaps) // _PROBED_GAPS]):
+            register = places.get(place)
+            found = await self.registers.read(place, 4)
+            legal = register is not None
+            _check_response(found.resp, place, "a read", legal=legal)
+            plain = legal and all(field.access == "rw" for field in register.fields)
+            patterns = (*_PATTERNS, int.from_bytes(found.data, "little")) if plain else (0,)
+            for pattern in patterns:
+                # Byte by byte, as hosts may.
+                for byte, value in enumerate(pattern.to_bytes(4, "little")):
+                    answer = await self.registers.write(place + byte, bytes([value]))
+                    writable = legal and register.access == "rw"
+                    _check_response(answer.resp, place, "a write", legal=writable)
+                if plain and register is not None:
+                    mask = sum(field.mask for field in register.fields)
+                    read = await self.registers.read_dword(place)
+                    if read != pattern & mask:
+                        raise ParoError(f"{register.name} reads as {read:#x} after {pattern:#x}")
 
     def error_at(self, step: Step) -> int:
         """Number of the beat, or response, that shall be an error."""
@@ -286,8 +343,20 @@ class AcceleratorBench:
         bursts: dict[str, list[tuple[int, int]]] = {"read": [], "write": []}
         for line in _burst_lines()[self.bursts_before :]:
             kind, address, beats = line.split()
-            bursts["read" if kind == "r" else "write"].append((int(address), int(beats)))
+            burst = (self.memory.start + int(address), int(beats))
+            bursts["read" if kind == "r" else "write"].append(burst)
         return bursts
+
+    def check_strays(self, image: Image, before: np.ndarray, after: np.ndarray) -> None:
+        """Raise ParoError if a byte has changed that is not of the image's outputs."""
+        changed, start = before != after, self.memory.start
+        for placed in image.outputs:
+            row = np.arange(placed.word_bytes * placed.row_words) - start
+            changed[placed.o_address + placed.tokens[:, None] * placed.o_row_stride + row] = False
+            changed[placed.mantissas.start - start : placed.mantissas.stop - start] = False
+        if changed.any():
+            place = start + int(changed.argmax())
+            raise ParoError(f"the accelerator wrote to {place:#x}: no output is there")
 
     def check_protocol(self) -> None:
         """Raise ParoError if the accelerator has broken a rule of AXI4."""
@@ -314,15 +383,10 @@ def _burst_lines() -> list[str]:
     return Path(BURSTS_FILE).read_text().splitlines()
 
 
-def check_strays(image: Image, before: np.ndarray, after: np.ndarray) -> None:
-    """Raise ParoError if a byte has changed that is not of the image's outputs."""
-    changed = before != after
-    for placed in image.outputs:
-        row = np.arange(placed.word_bytes * placed.row_words)
-        changed[placed.o_address + placed.tokens[:, None] * placed.o_row_stride + row] = False
-        changed[placed.mantissas.start : placed.mantissas.stop] = False
-    if changed.any():
-        raise ParoError(f"the accelerator wrote to {int(changed.argmax()):#x}: no output is there")
+def _check_response(response: Any, place: int, what: str, *, legal: bool) -> None:
+    """Raise ParoError unless a register answered as it must."""
+    if (int(response) == Response.OKAY) != legal:
+        raise ParoError(f"{what} of the register at {place:#x} is answered with {response!r}")
 
 
 @cocotb.test()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from firmware_model.host.driver import Counters
+from paro.config.registers import PAGE_BYTES
 from rtl.bus.axi_lite import Response
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Step",
     "StepResult",
     "memory_file",
+    "memory_start",
     "outputs_file",
 ]
 
@@ -27,7 +29,10 @@ SCENARIO_FILE, RESULT_FILE = "scenario.json", "result.json"
 PROGRESS_FILE = "progress"
 
 BusError = Literal["read_error", "write_error"]
-Disturbance = Literal["control_reset", "hard_reset", "start_again", BusError]
+Disturbance = Literal["control_reset", "hard_reset", "start_and_reset", "start_again", BusError]
+
+#: The memory of an image below this address begins at 0.
+_NEAR = 1 << 32
 
 
 def outputs_file(step: int) -> str:
@@ -40,6 +45,11 @@ def memory_file(step: int) -> str:
     return f"memory_{step}.bin"
 
 
+def memory_start(base: int) -> int:
+    """Where the memory begins that holds an image from ``base`` on."""
+    return 0 if base < _NEAR else base // PAGE_BYTES * PAGE_BYTES
+
+
 @dataclass(frozen=True)
 class Step:
     """One queue of heads.
@@ -49,8 +59,9 @@ class Step:
     image : int
         Index of the image.
     disturb : Disturbance, optional
-        A reset by register or by wire, or a second start, in clock ``after`` of the work; or an
-        error of the read beat, of the write response number ``after``, from 1.
+        A reset by register or by wire, or a second start, in clock ``after`` of the work; a start
+        and a reset by register, as soon after one another as can be; or an error of the read beat,
+        of the write response number ``after``, from 1.
     after : int
         When.
     response : Response
@@ -62,6 +73,8 @@ class Step:
     address : int, optional
         The error is of the beat (response) that first moved this byte in the last step of the same
         image that ended; of number ``after`` if none did.
+    probes : bool
+        Whether every register, and some places without one, are read and written before.
     """
 
     image: int = 0
@@ -71,6 +84,7 @@ class Step:
     keeps_memory: bool = False
     resets: bool = False
     address: int | None = None
+    probes: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ class Scenario:
     images : list of str
         Files of the images.
     memory_bytes : int
-        Size of the memory.
+        Size of the memory, from `memory_start` of the image that is played on.
     latency_low, latency_span : int
         Least cycles to an answer of the memory, and how many more there may be.
     stall_seed : int, optional

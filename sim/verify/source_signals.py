@@ -93,8 +93,8 @@ class _Module:
         if self.place is None or self.place[0].startswith(_LIBRARY):
             return
         path = _NUMBER.sub("", self.name.removeprefix(top)).removeprefix("__")
-        path = path.removeprefix("core__") or path
-        seen: dict[tuple[str, tuple[str, int]], int] = {}
+        path = path.removeprefix("core__") or Path(self.place[0]).stem
+        seen: dict[tuple[str, int], int] = {}
         for name, declared in sorted(self.declared.items(), key=lambda item: _order(item[0])):
             plain = name.partition("$")[0]
             place = declared.place
@@ -106,18 +106,21 @@ class _Module:
                 continue
             if re.search(r"[.\[]", name):
                 continue  # a part of another one
-            copy = seen[plain, place] = seen.get((plain, place), -1) + 1
-            where = f"{path}.{plain}" + f"({copy})" * bool(copy)
             line = place[1] if place[0] == self.place[0] else 0
+            copy = seen[plain, line] = seen.get((plain, line), -1) + 1
+            where = f"{path}.{plain}" + f"({copy})" * bool(copy)
             yield declared.line, SourceSignal(self.place[0], line, plain, where, constant)
 
     def assign(self, target: str, high: str | None, low: str | None, value: str) -> None:
         """Note constant bits."""
-        name = target.strip().removeprefix("\\")
+        name = _plain(target)
         if name not in self.declared or _OPERATOR.search(value):
             return
+        pieces = list(_PIECE.finditer(value))
+        if any(piece[3] and _plain(piece[3]) not in self.declared for piece in pieces):
+            return  # a word of a memory
         bit = int(low or high or 0)
-        for piece in reversed(list(_PIECE.finditer(value))):
+        for piece in reversed(pieces):
             for _ in range(int(piece[1] or 1)):
                 width = self._width(piece)
                 if piece[2]:
@@ -129,7 +132,12 @@ class _Module:
             return int(piece[2])
         if piece[4]:
             return int(piece[4]) - int(piece[5] or piece[4]) + 1
-        return self.declared[piece[3].strip().removeprefix("\\")].width
+        return self.declared[_plain(piece[3])].width
+
+
+def _plain(name: str) -> str:
+    """Name without what Verilog needs around an odd one."""
+    return name.strip().removeprefix("\\")
 
 
 def _order(name: str) -> tuple[str, int]:
@@ -152,7 +160,7 @@ def _modules(lines: list[str]) -> Iterator[_Module]:
             # The wire of a port follows it, without a place.
             if not found[3]:
                 declared = _Declared(number, int(found[1] or 0) + 1, place)
-                module.declared.setdefault(found[2].strip().removeprefix("\\"), declared)
+                module.declared.setdefault(_plain(found[2]), declared)
         elif found := _ASSIGNED.fullmatch(line):
             module.assign(*found.groups())
         elif line == "endmodule":

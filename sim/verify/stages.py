@@ -8,10 +8,12 @@ from typing import Any
 
 from firmware_model.progress import Progress
 from gen.names import ACCELERATOR, CORE, module_name
-from paro.config import Config, ParoError
+from paro.config import Config, ParoError, files
 from sim.cosim.session import Session
 from sim.cosim.simulators import SIMULATORS, Icarus, Verilator, get_simulator
 from sim.cosim.verilog import kept_verilog
+from sim.verify.coverage import GOALS
+from sim.verify.coverage_runs import measure
 from sim.verify.gate_level import gate_level_run
 from sim.verify.mutation import run_mutation
 from sim.verify.paths import handshake_paths
@@ -28,6 +30,9 @@ _MUTANTS = {Stage.V2: 200, Stage.V3: 1000}
 #: Share of mutants that must be killed, of those that are not equivalent.
 _LEAST_SCORE = 0.95
 _RANDOM_FILE = "random.json"
+#: Figures of coverage, and what was not covered.
+_COVERAGE_FILE, _PLACES_FILE = "coverage.json", "uncovered.json"
+_SHARES = ", ".join(f"{kind} {least:g} %" for kind, least in GOALS.items())
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,32 @@ def _mutation(settings: Settings, progress: Progress) -> dict[str, Any]:
     }
 
 
+def _coverage(settings: Settings, progress: Progress) -> dict[str, Any]:
+    report = measure(settings.build_dir, settings.folder / "coverage", progress=progress)
+    told, missed = report.to_dict(), len(report.uncovered)
+    files.write_json(settings.folder / _COVERAGE_FILE, told)
+    files.write_json(settings.folder / _PLACES_FILE, report.places())
+    failures, wanted = report.failures(), len(report.wanted)
+    return {
+        "holds": wanted > 0 and not failures,
+        "done": wanted - missed,
+        "total": wanted,
+        "unit": "points",
+        "failures": failures,
+        "facts": {
+            f"{kind}, per cent": figures["percent"] for kind, figures in told["totals"].items()
+        },
+        "tables": [
+            Table(
+                "left out",
+                ("points", "kind", "file", "why"),
+                [(e["points"], e["kind"], e["file"], e["reason"]) for e in told["exclusions"]],
+            ),
+            Table("runs", ("run",), [(one["run"],) for one in told["runs"]]),
+        ],
+    }
+
+
 #: In the order in which they are made.
 KINDS: tuple[Kind, ...] = (
     Kind("lint", Stage.V1, "no warning of a simulator", _lint),
@@ -244,9 +275,22 @@ KINDS: tuple[Kind, ...] = (
     Kind("random cases", Stage.V1, "every word, error and cycle as the models have it", _random),
     Kind("gate level", Stage.V2, "exact from unknown registers on", _gate_level),
     Kind("mutants", Stage.V2, f"{_LEAST_SCORE:.0%} of the mutants are found", _mutation),
+    Kind("coverage", Stage.V3, f"{_SHARES}, in small configurations with all code", _coverage),
 )
 
 
-def kinds_of(stage: Stage) -> Sequence[Kind]:
-    """Kinds of checks that a stage has."""
-    return [kind for kind in KINDS if stage.holds(kind.stage)]
+def kinds_of(stage: Stage, only: Sequence[str] = ()) -> Sequence[Kind]:
+    """Kinds of checks that a stage has, or those of them with some names.
+
+    Raises
+    ------
+    ParoError
+        If a name is of none.
+    """
+    kinds = {kind.name: kind for kind in KINDS if stage.holds(kind.stage)}
+    for name in only:
+        if name not in kinds:
+            raise ParoError(
+                f"{stage.value} has no check {name!r}; legal: {', '.join(map(repr, kinds))}"
+            )
+    return [kind for name, kind in kinds.items() if not only or name in only]

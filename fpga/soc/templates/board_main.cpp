@@ -163,8 +163,8 @@ int main(int argc, char** argv) {
       ssize_t got = read(host, buffer, sizeof buffer);
       gone = got <= 0;
       for (ssize_t i = 0; i < got; ++i) to_board.waiting.push_back(buffer[i]);
-      if (got > 0 && !received) first_byte = clocks;
       if (got > 0) {
+        if (!received) first_byte = clocks;
         received += static_cast<uint64_t>(got);
         last_byte = clocks;
       }

@@ -326,6 +326,16 @@ def test_resets_at_any_time(latency, build_dir, tmp_path, seed):
         assert_exact(done, number, expected)
 
 
+def test_registers_and_memory_at_the_far_end(build_dir, tmp_path, seed):
+    """All registers answer as their table says; a reset right after a start leaves nothing."""
+    jobs = make_jobs(TINY, SMALL[:1], seed)
+    images = [place_jobs(TINY, jobs, base) for base in (0x10000, 0xAA_AAAA_A040, 0x55_5555_5000)]
+    steps = [Step(probes=True), Step(1, "start_and_reset"), Step(1), Step(2, probes=True)]
+    done = play(TINY, images, steps, build_dir, tmp_path)
+    for number in (0, 2, 3):
+        assert_exact(done, number, expected_outputs(TINY, jobs))
+
+
 def test_every_order_is_as_fast_as_the_natural_one(build_dir, tmp_path, seed):
     """Where every row is a burst of its own the order costs nothing; dense rows are joined."""
     shape = Shape((2, 3, 8))

@@ -115,16 +115,16 @@ def test_lines_are_those_with_assignments(hits):
 def test_bits_that_rise_and_fall(hits):
     changes = toggles(hits["quiet"], "y")
     assert len(changes) == 8
-    assert {name for name, hit in changes.items() if hit} == {"1 rises"}
+    assert not any(changes.values())  # y[1] rises, but never falls
     assert all(toggles(merge(hits.values()), "flags").values())
 
 
 def test_constant_bits_are_left_out(hits):
     constant = {point.name for point in hits["loud"].constant}
-    names = {f".never[{bit}] {change}" for bit in (0, 2) for change in ("rises", "falls")}
+    names = {f"choices.never[{bit}] {change}" for bit in (0, 2) for change in ("rises", "falls")}
     assert names <= constant
-    assert not {f".never[1] {change}" for change in ("rises", "falls")} & constant
-    assert not CoverageReport(hits["loud"]).lies()
+    assert not {f"choices.never[1] {change}" for change in ("rises", "falls")} & constant
+    assert not CoverageReport({"loud": hits["loud"]}).lies()
 
 
 def test_runs_are_joined(hits):
@@ -139,33 +139,57 @@ def test_runs_are_joined(hits):
 
 
 def test_the_report_says_what_is_missing(hits):
-    report = CoverageReport(hits["quiet"], runs=["quiet"])
+    report = CoverageReport({"quiet": hits["quiet"], "loud": hits["loud"]})
     told = json.loads(json.dumps(report.to_dict()))
-    uncovered = told["files"][FILE]["uncovered"]
-    entry = {"line": line_of("m.Case(2)"), "kind": "branch", "name": "case=2 0"}
+    assert [run["run"] for run in told["runs"]] == ["quiet", "loud"]
+    quiet, loud = (run["branch"]["covered"] for run in told["runs"])
+    assert max(quiet, loud) < told["totals"]["branch"]["covered"]
+
+    report = CoverageReport({"quiet": hits["quiet"]})
+    told, places = json.loads(json.dumps([report.to_dict(), report.places()]))
+    uncovered = places["uncovered"]
+    assert places["files"][FILE] == told["totals"]
+    entry = {"file": FILE, "line": line_of("m.Case(2)"), "kind": "branch", "name": "case=2 0"}
     assert {**entry, "source": "with m.Case(2):"} in uncovered
+    # Bits of a signal are one.
+    (entry,) = (one for one in uncovered if one["name"] == "choices.y rises")
+    assert entry["bits"] == [0, 1, 2, 3]  # the others are constant
     figures = told["totals"]["branch"]
     missing = sum(one["kind"] == "branch" for one in uncovered)
     assert figures["covered"] == figures["points"] - missing < figures["points"]
-    assert figures["percent"] == round(100 * figures["covered"] / figures["points"], 2)
-    assert told["runs"] == ["quiet"]
+    share = 100 * figures["covered"] / figures["points"]
+    assert (
+        figures["percent"]
+        == figures["percent_without_exclusions"]
+        == pytest.approx(share, abs=0.01)
+    )
 
 
 def test_exclusions_leave_out_what_they_name(hits):
     never = Exclusion("branch", FILE, "not tried", source="m.Case(2)")
-    report = CoverageReport(hits["quiet"], [never])
+    report = CoverageReport({"quiet": hits["quiet"]}, [never])
     assert report.lies() == []
     assert not any(point.name == "case=2 0" for point in report.uncovered)
-    assert report.to_dict()["totals"]["branch"]["excluded"] == 1
+    figures = report.to_dict()["totals"]["branch"]
+    assert figures["excluded"] == 1
+    assert figures["percent"] > figures["percent_without_exclusions"]
 
 
 def test_exclusions_that_lie_are_told(hits):
     covered = Exclusion("branch", FILE, "never", source="m.Case(0)")
     gone = replace(covered, source="m.Case(7)")
-    lies = CoverageReport(hits["quiet"], [covered, gone]).lies()
+    lies = CoverageReport({"quiet": hits["quiet"]}, [covered, gone]).lies()
     assert len(lies) == 2
     assert "leaves out what is covered: case=0 0" in lies[0]
     assert "leaves out nothing" in lies[1]
+
+
+def test_what_changes_is_not_constant():
+    point = Point("rtl/a.py", 0, "toggle", "a.x[0] falls")
+    for count in (0, 1):
+        report = CoverageReport({"a run": Hits({point: count}, frozenset({point}))})
+        assert report.to_dict()["totals"]["toggle"]["constant"] == 1 - count
+        assert report.wanted == [point] * count
 
 
 def test_the_list_of_exclusions_is_legal(tmp_path):
