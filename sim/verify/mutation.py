@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from pydantic import TypeAdapter
 from gen.names import ACCELERATOR, module_name
 from paro.config import Config, ParoError, files
 from sim.cosim.verilog import kept_verilog
+from sim.verify.equivalence import same_in_every_state
 from sim.verify.mutants import Mutant, choose_mutants, mutated_verilog
 from sim.verify.mutation_bench import Outcome, mutation_bench
 from sim.verify.script import Script
-from sim.verify.stimuli import make_script
+from sim.verify.stimuli import make_scripts
 
 __all__ = [
     "SUBJECTS",
@@ -106,7 +107,8 @@ class MutantResult:
     mutant : Mutant
         The mutant.
     verdict : str
-        See `sim.verify.mutation_bench.Outcome`; ``equivalent`` if it survived and is judged so.
+        See `sim.verify.mutation_bench.Outcome`; ``equivalent`` if it survived and is proved, or
+        judged, to be so.
     what : str
         What differed.
     where : str
@@ -137,7 +139,7 @@ class MutationReport:
     subjects : dict of str to dict
         Configurations by name.
     cycles, seconds : dict of str to int or float
-        Of the script without a mutant, by configuration.
+        Of the scripts without a mutant, by configuration.
     results : list of MutantResult
         All mutants.
     """
@@ -239,7 +241,7 @@ def run_mutation(
     for place, (name, config) in enumerate(subjects.items()):
         share = count * (place + 1) // len(subjects) - count * place // len(subjects)
         own = _Subject(name, config, cache, folder / name.replace(" ", "_"))
-        mutants, script = own.choose(share, seed), make_script(config)
+        mutants, scripts = own.choose(share, seed), make_scripts(config)
         for first in range(0, len(mutants), batch):
             some = mutants[first : first + batch]
 
@@ -247,13 +249,28 @@ def run_mutation(
                 if progress is not None:
                     progress(min(before + number, count), count)
 
-            cycles, seconds, outcomes = own.try_batch(some, script, processes, tell)
-            report.cycles[name], report.seconds[name] = cycles, seconds
-            report.results += [_result(name, some, script, each, known) for each in outcomes]
+            report.cycles[name] = 0
+            report.seconds[name] = 0.0
+            for played in own.try_batch(some, scripts, processes, tell):
+                report.cycles[name] += played.cycles
+                report.seconds[name] += played.seconds
+                report.results += [
+                    _result(name, some, played.script, each, known) for each in played.outcomes
+                ]
             done += len(some)
     if progress is not None:
         progress(count, count)
     return report
+
+
+@dataclass(frozen=True)
+class _Played:
+    """A script that mutants played: what it takes without one, and what they came to."""
+
+    script: Script
+    cycles: int
+    seconds: float
+    outcomes: list[Outcome]
 
 
 @dataclass(frozen=True)
@@ -277,18 +294,45 @@ class _Subject:
     def try_batch(
         self,
         mutants: Sequence[Mutant],
+        scripts: Sequence[Script],
+        processes: int,
+        tell: Callable[[int], None],
+    ) -> list["_Played"]:
+        """Try some mutants, or find what they came to; survivors of a script play the next."""
+        verilog, first = mutated_verilog(self.top, mutants, self.folder), mutants[0].number
+        left, all_played = list(mutants), []
+        for script in scripts:
+            numbers = [mutant.number for mutant in left]
+            text = f"{verilog}{script.digest()}{numbers}"
+            key = hashlib.sha256(text.encode()).hexdigest()[:16]
+            path = self.folder / f"outcomes_{key}.json"
+            if not path.exists():
+                before = len(mutants) - len(left)
+                found = self._play(
+                    verilog, numbers, script, processes, lambda done, b=before: tell(b + done)
+                )
+                files.write_json(path, found)
+            cycles, seconds, found = json.loads(path.read_text())
+            outcomes = self._without_same(left, [Outcome(**each) for each in found], key)
+            survived = [each.number for each in outcomes if each.verdict == "survived"]
+            is_last = script is scripts[-1]
+            ended = [each for each in outcomes if is_last or each.verdict != "survived"]
+            all_played.append(_Played(script, cycles, seconds, ended))
+            left = [mutants[number - first] for number in survived]
+            if not left:
+                break
+        tell(len(mutants))
+        return all_played
+
+    def _play(
+        self,
+        verilog: str,
+        numbers: Sequence[int],
         script: Script,
         processes: int,
         tell: Callable[[int], None],
-    ) -> tuple[int, float, list[Outcome]]:
-        """Try some mutants, or find what they came to."""
-        verilog = mutated_verilog(self.top, mutants, self.folder)
-        key = hashlib.sha256(verilog.encode() + script.digest().encode()).hexdigest()[:16]
-        path = self.folder / f"outcomes_{key}.json"
-        if path.exists():
-            cycles, seconds, found = json.loads(path.read_text())
-            tell(len(mutants))
-            return cycles, seconds, [Outcome(**each) for each in found]
+    ) -> tuple[int, float, list[dict[str, Any]]]:
+        """Play a script with each of some mutants."""
         seen = 0
 
         def count(_: Outcome) -> None:
@@ -298,15 +342,31 @@ class _Subject:
 
         with mutation_bench(self.config, verilog, self.cache) as bench:
             cycles, seconds, outcomes = bench.play(
-                script,
-                [mutant.number for mutant in mutants],
-                self.folder / "play",
-                processes=processes,
-                progress=count,
+                script, numbers, self.folder / "play", processes=processes, progress=count
             )
         outcomes.sort(key=lambda outcome: outcome.number)
-        files.write_json(path, [cycles, seconds, [asdict(each) for each in outcomes]])
-        return cycles, seconds, outcomes
+        return cycles, seconds, [asdict(each) for each in outcomes]
+
+    def _without_same(
+        self, mutants: Sequence[Mutant], outcomes: Sequence[Outcome], key: str
+    ) -> list[Outcome]:
+        """Outcomes, ``equivalent`` for a survivor that is proved to be no change of its module."""
+        path = self.folder / f"same_{key}.json"
+        if path.exists():
+            same = json.loads(path.read_text())
+        else:
+            survived = {each.number for each in outcomes if each.verdict == "survived"}
+            left = [mutant for mutant in mutants if mutant.number in survived]
+            same = [
+                mutant.number
+                for mutant in left
+                if mutant.module and same_in_every_state(self.top, mutant, self.folder)
+            ]
+            files.write_json(path, same)
+        return [
+            replace(each, verdict="equivalent") if each.number in same else each
+            for each in outcomes
+        ]
 
 
 def _result(
@@ -319,6 +379,8 @@ def _result(
     """Mutant, outcome and judgement in one."""
     mutant = mutants[outcome.number - mutants[0].number]
     verdict, reason = outcome.verdict, ""
+    if verdict == "equivalent":
+        reason = "Proved: from any state, outputs and next states are those of the module itself."
     if verdict == "survived":
         judgement = next((each for each in judgements if each.is_of(mutant)), None)
         if judgement is not None:

@@ -1,7 +1,7 @@
 """The script that mutants play: every kind of work, every fault, every register, in few cycles."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -38,7 +38,7 @@ from sim.verify.queues import ChainShape, Item, Layout, Queue, make_queue
 from sim.verify.script import MEMORY_BYTES, Script, Weight, expected_bytes
 from sim.verify.steps import StepShape, legal_channels
 
-__all__ = ["make_script"]
+__all__ = ["make_scripts"]
 
 #: Tokens of a block for which heads are described.
 _BLOCK = 16
@@ -104,8 +104,8 @@ class _Placed:
         return expected_bytes(self.image, self.queue.words, mantissas)
 
 
-def make_script(config: Config, seed: int = 1) -> Script:
-    """Make the script of a configuration.
+def make_scripts(config: Config, seed: int = 1) -> list[Script]:
+    """Make the scripts of a configuration: what most mutants fail, and what some others do.
 
     Parameters
     ----------
@@ -114,9 +114,7 @@ def make_script(config: Config, seed: int = 1) -> Script:
     seed : int
         Of all operands and choices.
     """
-    stage = _Stage(config, random.Random(seed))
-    stage.settings(memory_words=MEMORY_BYTES * 8 // config.axi_bits)
-    for part in (
+    first = (
         _quick,
         _registers,
         _heads,
@@ -135,7 +133,16 @@ def make_script(config: Config, seed: int = 1) -> Script:
         _bus_errors,
         _given_up,
         _long,
-    ):
+    )
+    second = (_lanes, _late, _strides, _more_programs, _any, _bus_errors)
+    return [_script(config, seed, first), _script(config, seed + 1, second)]
+
+
+def _script(config: Config, seed: int, parts: Sequence[Callable[["_Stage"], None]]) -> Script:
+    """Make a script of some parts."""
+    stage = _Stage(config, random.Random(seed))
+    stage.settings(memory_words=MEMORY_BYTES * 8 // config.axi_bits)
+    for part in parts:
         part(stage)
         # Nothing else was written.
         stage.script.check(0, MEMORY_BYTES, weight=Weight.TIED)
@@ -548,6 +555,67 @@ def _counters(stage: _Stage) -> None:
             stage.script.clocks(30)
             stage.script.counted(value)
             stage.ended(placed.image)
+
+
+def _late(stage: _Stage) -> None:
+    """More that waits for an answer than the masters count, and at last each of their ends."""
+    items = [stage.item(LayerShape(stage.config.layer_tokens, 5, 2), seed) for seed in range(2)]
+    items += [stage.item(LayerShape(3, 40, 1)), stage.step((2, 3, 4), 0, 2)]
+    for latency in ((1800, 1900), (500, 700)):
+        placed = stage.place(*items, row_padding=36)
+        stage.run(f"answers after {latency[0]}", placed, _Around(latency))
+
+
+def _strides(stage: _Stage) -> None:
+    """Long axes, each as the inner, the middle and the outer one."""
+    tokens = stage.config.max_tokens
+    grids = ((2, 1, 37), (3, 45, 1), (1, 6, 33), (41, 2, 2), (5, 23, 3))
+    for number, grid in enumerate(grids):
+        stage.move()
+        # From a row in the midst on, so that the walk begins there.
+        last = grid[0] * grid[1] * grid[2] // stage.config.block
+        heads = [
+            HeadShape(grid, 5 * number, 7, order, "2", rows=(min(order, last - 1), last))
+            for order in range(6)
+        ]
+        steps = [stage.step(grid, 0, 1, number, 40 * (number % 2), order) for order in range(6)]
+        items = [stage.item(head) for head in heads if head.tokens <= tokens]
+        stage.run(f"strides of {grid}", stage.place(*items, *steps[number % 2 :: 2]))
+
+
+def _more_programs(stage: _Stage) -> None:
+    """Vector steps of many programs, and rows of every length."""
+    if not stage.config.vector_channels:
+        return
+    for number in range(10):
+        stage.move()
+        steps = [
+            stage.step((1, 2, 1 + place % 4), place % 5 - 1, 1 + (number + place) % 7, place % 3)
+            for place in range(8)
+        ]
+        stage.run(f"more programs {number}", stage.place(*steps), (_IDEAL, _STALLS)[number % 2])
+
+
+def _lanes(stage: _Stage) -> None:
+    """Orders, and what waits for them, only by the lanes that they lie in."""
+    script, placed = stage.script, _small(stage)
+    script.mark("orders by lanes")
+    stage.around(_IDEAL)
+    stage.load(placed.image)
+    script.write("CONTROL", _ENABLE)
+    script.write("CONTROL", 0, lanes=14)
+    script.read("CONTROL", _ENABLE)
+    script.write("CONTROL", 0)
+    script.write("CONTROL", 0xFFFF_FFFF, lanes=14)
+    script.read("CONTROL", 0)
+    script.read("STATUS", 0, mask=_BUSY | _DONE | _ERROR)
+    stage.begin(placed.image)
+    script.interrupt()
+    script.write("STATUS", 0xFFFF_FFFF, lanes=14)
+    script.read("STATUS", _DONE, mask=_BUSY | _DONE | _ERROR)
+    script.pin(1)
+    script.write("STATUS", _DONE)
+    stage.look(placed.image, placed.wanted())
 
 
 # -- what is refused ----------------------------------------------------------------------------
