@@ -26,6 +26,7 @@ from sim.verify.script import Script
 from sim.verify.stimuli import make_scripts
 
 __all__ = [
+    "LEAST_SCORE",
     "SUBJECTS",
     "Judgement",
     "MutantResult",
@@ -43,6 +44,8 @@ SUBJECTS: Mapping[str, Config] = {
     "one core": _ONE,
     "cluster": _ONE.changed(query_rows=2, cores=2, key_slots=4),
 }
+#: Share of mutants that must be killed, of those that are not equivalent.
+LEAST_SCORE = 0.95
 _JUDGEMENTS = Path(__file__).with_name("data") / "survivors.toml"
 
 

@@ -15,7 +15,7 @@ from sim.cosim.verilog import kept_verilog
 from sim.verify.coverage import GOALS
 from sim.verify.coverage_runs import measure
 from sim.verify.gate_level import gate_level_run
-from sim.verify.mutation import run_mutation
+from sim.verify.mutation import LEAST_SCORE, run_mutation
 from sim.verify.paths import handshake_paths
 from sim.verify.random_runs import run_cases
 from sim.verify.report import Check, Table
@@ -27,8 +27,6 @@ __all__ = ["KINDS", "Kind", "Settings", "kinds_of"]
 #: Random cases, and mutants, of each stage.
 _CASES = {Stage.V1: 40, Stage.V2: 200, Stage.V3: 1000}
 _MUTANTS = {Stage.V2: 200, Stage.V3: 1000}
-#: Share of mutants that must be killed, of those that are not equivalent.
-_LEAST_SCORE = 0.95
 _RANDOM_FILE = "random.json"
 #: Figures of coverage, and what was not covered.
 _COVERAGE_FILE, _PLACES_FILE = "coverage.json", "uncovered.json"
@@ -228,11 +226,11 @@ def _mutation(settings: Settings, progress: Progress) -> dict[str, Any]:
     equivalent = counts.get("equivalent", 0)
     survivors = [result.mutant.text for result in report.survivors]
     return {
-        "holds": report.score >= _LEAST_SCORE,
+        "holds": report.score >= LEAST_SCORE,
         "done": len(report.results) - equivalent - len(survivors),
         "total": len(report.results) - equivalent,
         "unit": "mutants",
-        "failures": [] if report.score >= _LEAST_SCORE else survivors,
+        "failures": [] if report.score >= LEAST_SCORE else survivors,
         "facts": {"score": round(report.score, 4), **counts},
         "tables": [
             Table("killed by", ("what differed", "mutants"), list(report.killers.items())),
@@ -274,7 +272,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("handshakes", Stage.V1, "no combinational path to a handshake", _handshakes),
     Kind("random cases", Stage.V1, "every word, error and cycle as the models have it", _random),
     Kind("gate level", Stage.V2, "exact from unknown registers on", _gate_level),
-    Kind("mutants", Stage.V2, f"{_LEAST_SCORE:.0%} of the mutants are found", _mutation),
+    Kind("mutants", Stage.V2, f"{LEAST_SCORE:.0%} of the mutants are found", _mutation),
     Kind("coverage", Stage.V3, f"{_SHARES}, in small configurations with all code", _coverage),
 )
 

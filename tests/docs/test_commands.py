@@ -54,6 +54,7 @@ NOT_RUN = {
         "paro verify --preset tiny --tests tests.xml -o verify",
         "make test-all",
         "make nightly",
+        "paro verify --stage V3 --only coverage -o verify",
         "make docs",
         "make tutorials",
         "make lint types",
