@@ -499,7 +499,8 @@ class Engine(wiring.Component):
             return _CoreJob(head=offer, index=queue.index, valid=valid, ends=ends)
         may_begin = self._may_begin & ((offer.out_cut == cut) | rests)
         m.d.comb += begins.eq(queue.heads.valid & (offer.kind != Kind.VECTOR) & ~begun & may_begin)
-        head, index = Signal.like(offer), Signal.like(queue.index, name="job_index")
+        head = Signal.like(offer, name="job_head")
+        index = Signal.like(queue.index, name="job_index")
         with m.If(begins):
             m.d.comb += queue.heads.ready.eq(1)
             m.d.sync += [head.eq(offer), index.eq(queue.index)]

@@ -126,7 +126,7 @@ class TokenWalker(wiring.Component):
         m = Module()
         request, output = self.request.payload, self.tokens.payload
         place = Signal(_place_layout(self._config))
-        start = Signal(_place_layout(self._config)) if self._again else None
+        start = Signal(_place_layout(self._config), name="start") if self._again else None
         known = Signal()  # `place` and `start` are of this head
         left = Signal.like(request.tokens)
 
