@@ -146,7 +146,7 @@ DESCRIPTOR: tuple[DescriptorField, ...] = (
     DescriptorField(
         name="first_block_row",
         word=3,
-        description="First block row to compute",
+        description="First block row to compute; 0 in a vector step",
         legal=range(_BLOCK_ROWS_MAX),
     ),
     DescriptorField(
@@ -334,7 +334,12 @@ _OPTIONAL = {"out_cut": 0, "after": 0, "overlap": 0, "codes_stride": 0}
 _UNUSED: dict[int, dict[str, int]] = {
     Kind.ATTENTION: {"chunks": 0, **_SHIFTS},
     Kind.LINEAR: _UNUSED_BY_LAYERS,
-    Kind.VECTOR: {"k_row_stride": HEAD_DIMS[0], "k_scales_address": 0, **_SHIFTS},
+    Kind.VECTOR: {
+        "first_block_row": 0,
+        "k_row_stride": HEAD_DIMS[0],
+        "k_scales_address": 0,
+        **_SHIFTS,
+    },
 }
 
 
@@ -443,6 +448,10 @@ def _check_vector(values: dict[str, int]) -> None:
     channels = values["chunks"] * values["head_dim"]
     if not channels:
         raise ParoError("descriptor: a vector step of no channels; legal: 1 chunk or more")
+    if values["first_block_row"]:
+        raise ParoError(
+            f"descriptor: a vector step from block row {values['first_block_row']} on; legal: 0"
+        )
     tokens = values["key_tokens"]
     _check_addresses(values, {"q": (tokens, OUT_BYTES * channels), "o": (tokens, channels)})
 

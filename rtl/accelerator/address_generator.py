@@ -90,7 +90,7 @@ class AddressGenerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, head, request = self._config, self.head, self.request.payload
-        m.submodules.walker = walker = TokenWalker(config, again=True)
+        m.submodules.walker = walker = TokenWalker(config, again=True, jumps=True)
         m.submodules.rows = rows = TokenRuns(
             config, row_bytes=config.head_dim, unit_bytes=config.load_bytes
         )

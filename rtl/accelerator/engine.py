@@ -523,7 +523,6 @@ class Engine(wiring.Component):
             first.eq(queue.index - head.overlap),
             self._may_begin.eq(~head.after | written),
             *_walk_inputs(step.rows.walk, head, Const(0)),
-            step.rows.position.eq(head.first_block_row << log2(config.block)),
             step.rows.base.eq(head.q_address),
             step.rows.row_stride.eq(head.q_row_stride),
             step.rows.second_base.eq(head.v_address),

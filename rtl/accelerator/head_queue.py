@@ -1,6 +1,6 @@
 """Head queue: reads the descriptors of a queue, one after the other, and checks them."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -155,11 +155,13 @@ class HeadQueue(wiring.Component):
         places = [
             field.name for field in DESCRIPTOR if field.name.endswith(("_address", "_row_stride"))
         ]
-        # A vector step has a head's order.
+        # A vector step has a head's order, from its first token on.
         has_order = head.kind == Kind.ATTENTION
+        begins_late = Const(0)
         last_kind = Kind.LINEAR
         if config.vector_channels:
             has_order = head.kind != Kind.LINEAR
+            begins_late = (head.kind != Kind.ATTENTION) & head.first_block_row.any()
             last_kind = Kind.VECTOR
         # A head has as many key_tokens as query_tokens at least.
         counts = ("key_tokens", "query_tokens")
@@ -182,6 +184,7 @@ class HeadQueue(wiring.Component):
                 | Mux(
                     has_order,
                     Cat(~head[name].any() for name in extents).any()
+                    | begins_late
                     | (first_query + head.query_tokens > head.key_tokens)
                     | (head.prefix_tokens + head.suffix_tokens >= head.key_tokens),
                     head.query_tokens > config.max_tokens,

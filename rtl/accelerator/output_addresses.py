@@ -119,7 +119,7 @@ class OutputAddresses(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, request = self._config, self.request.payload
-        m.submodules.walker = walker = TokenWalker(config, again=False)
+        m.submodules.walker = walker = TokenWalker(config, again=False, jumps=True)
         longest = max(config.head_dim, config.block)
         unit_bytes = config.output_bytes
         m.submodules.rows = rows = TokenRuns(

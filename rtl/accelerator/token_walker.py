@@ -73,9 +73,9 @@ class TokenWalker(wiring.Component):
 
     A place in the grid is kept as the steps left along the inner and the middle axis, and the
     tokens at which the current run along each of them began: a step is one addition. Only a jump
-    has to find its coordinates, by two divisions and three products. The place after the last
-    request is kept, so that the next block is no jump; with ``again`` its first place too, so that
-    the same block again is none.
+    has to find its coordinates, by two divisions and three products; a walker without ``jumps`` has
+    neither. The place after the last request is kept, so that the next block is no jump; with
+    ``again`` its first place too, so that the same block again is none.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ class TokenWalker(wiring.Component):
         Number of tokens.
     again : bool
         Whether a block may be asked for twice, one time after the other.
+    jumps : bool
+        Whether a request may begin anywhere.
 
     Members
     -------
@@ -102,12 +104,14 @@ class TokenWalker(wiring.Component):
     Contract
     --------
     ``position + tokens`` is at most ``walk.tokens``. ``walk`` is valid in the cycle in which a
-    request is accepted, and from then on.
+    request is accepted, and from then on. Without ``jumps`` a request inside the grid begins at
+    position 0 or, with the same ``walk``, where the last one ended.
     """
 
-    def __init__(self, config: Config, *, again: bool):
+    def __init__(self, config: Config, *, again: bool, jumps: bool):
         self._config = config
         self._again = again
+        self._jumps = jumps
         super().__init__(
             {
                 "walk": In(walk_layout(config)),
@@ -135,8 +139,8 @@ class TokenWalker(wiring.Component):
         bounds = self._find_bounds(m)
         next_starts = self._find_next_starts(m, place)
         m.d.comb += [output.token.eq(place.token), output.last.eq(left == 1)]
-        division = self._prepare_division(m)
-        product = self._multiply(m, division)
+        division = self._prepare_division(m) if self._jumps else None
+        product = None if division is None else self._multiply(m, division)
         with m.If(self.forget):
             m.d.sync += known.eq(0)
         with m.FSM():
@@ -157,10 +161,11 @@ class TokenWalker(wiring.Component):
                         m.next = "LOCATE"
             with m.State("LOCATE"):
                 self._locate(m, place, bounds, division)
-            with m.State("DIVIDE"):
-                self._divide(m, division)
-            with m.State("MULTIPLY"):
-                self._add_products(m, place, division, product)
+            if division is not None and product is not None:
+                with m.State("DIVIDE"):
+                    self._divide(m, division)
+                with m.State("MULTIPLY"):
+                    self._add_products(m, place, division, product)
             with m.State("WALK"):
                 m.d.comb += self.tokens.valid.eq(1)
                 with m.If(self.tokens.ready):
@@ -243,7 +248,9 @@ class TokenWalker(wiring.Component):
         m.d.sync += product.eq(coordinate * stride)
         return product
 
-    def _locate(self, m: Module, place: Any, bounds: "_Bounds", division: "_Division") -> None:
+    def _locate(
+        self, m: Module, place: Any, bounds: "_Bounds", division: "_Division | None"
+    ) -> None:
         """Find the part of the order that a position lies in; in the grid begin at its start."""
         walk = self.walk
         m.d.sync += [
@@ -252,16 +259,20 @@ class TokenWalker(wiring.Component):
             place.inner_start.eq(walk.prefix_tokens),
             place.middle_start.eq(walk.prefix_tokens),
             place.in_grid.eq(place.position < bounds.grid),
-            division.quotient.eq(place.position),
-            division.remainder.eq(0),
-            division.second.eq(0),
-            division.step.eq(0),
         ]
+        if division is not None:
+            m.d.sync += [
+                division.quotient.eq(place.position),
+                division.remainder.eq(0),
+                division.second.eq(0),
+                division.step.eq(0),
+            ]
         m.next = "WALK"
         with m.If(place.position < bounds.grid):
             m.d.sync += place.token.eq(walk.prefix_tokens)
-            with m.If(place.position.any()):
-                m.next = "DIVIDE"
+            if division is not None:
+                with m.If(place.position.any()):
+                    m.next = "DIVIDE"
         with m.Elif(place.position < bounds.suffix):
             m.d.sync += place.token.eq(place.position - bounds.grid)
         with m.Else():

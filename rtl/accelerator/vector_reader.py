@@ -36,7 +36,7 @@ class _Kind(enum.Enum, shape=2):
 
 
 def rows_layout(config: Config) -> data.StructLayout:
-    """Rows to read: ``tokens`` of a walk, at least 1, from ``position`` on.
+    """Rows to read: the first ``tokens`` of a walk, at least 1.
 
     Of ``chunks`` times head_dim words each, and second rows ``seconds`` times as long, for every
     ``bank_step``-th bank of the unit by turns.
@@ -45,7 +45,6 @@ def rows_layout(config: Config) -> data.StructLayout:
     return data.StructLayout(
         {
             "walk": walk_layout(config),
-            "position": token_count_shape(config),
             "tokens": token_count_shape(config),
             "chunks": unsigned(bits_unsigned(config.vector_channels // config.head_dim)),
             "seconds": range(SECONDS_MAX + 1),
@@ -157,7 +156,7 @@ class VectorReader(wiring.Component):
             for index, depth in enumerate(_second_depths(config))
         ]
         second_room = Array(second_rooms)[bank]
-        m.submodules.walker = walker = TokenWalker(config, again=False)
+        m.submodules.walker = walker = TokenWalker(config, again=False, jumps=False)
         m.submodules.asked = asked = StreamFIFO(token_count_shape(config), depth=TOKENS)
         connect(m, asked.output, flipped(self.tokens))
         ready = Signal()
@@ -198,9 +197,9 @@ class VectorReader(wiring.Component):
         return m
 
     def _walk(self, m: Module, walker: TokenWalker) -> None:
-        """Ask for all tokens, block by block, so that none but the first is a jump."""
+        """Ask for all tokens, block by block, each where the one before ended."""
         rows, block = self.rows, self._config.block
-        position = Signal.like(rows.position)
+        position = Signal.like(rows.tokens)
         left = Signal.like(rows.tokens)
         tokens = Mux(left > block, block, left)
         m.d.comb += [
@@ -212,7 +211,7 @@ class VectorReader(wiring.Component):
             self.idle.eq(~left.any() & walker.request.ready),
         ]
         with m.If(self.start):
-            m.d.sync += [position.eq(rows.position), left.eq(rows.tokens)]
+            m.d.sync += [position.eq(0), left.eq(rows.tokens)]
         with m.Elif(walker.request.valid & walker.request.ready):
             m.d.sync += [position.eq(position + block), left.eq(left - tokens)]
 

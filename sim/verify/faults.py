@@ -257,6 +257,7 @@ def _wrong_tokens(config: Config, fields: Mapping[str, int]) -> bool:
     extents = (fields[f"{axis}_extent"] for axis in ("outer", "middle", "inner"))
     return (
         not all(extents)
+        or (kind != Kind.ATTENTION and fields["first_block_row"] > 0)
         or fields["first_block_row"] * config.block + queries > keys
         or fields["prefix_tokens"] + fields["suffix_tokens"] >= keys
     )

@@ -219,6 +219,29 @@ def test_layers(config, changes: dict, cause: Cause, seed: int) -> None:
     assert len(heads) == (cause == Cause.NONE)
 
 
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, Cause.NONE),
+        ({"first_block_row": 1}, Cause.BAD_TOKENS),
+        ({"first_block_row": 2**27}, Cause.BAD_TOKENS),
+        ({"kind": Kind.ATTENTION, "first_block_row": 1}, Cause.NONE),
+        ({"kind": Kind.LINEAR, "first_block_row": 1}, Cause.NONE),
+        ({"query_tokens": 0}, Cause.BAD_TOKENS),
+        ({"middle_extent": 0}, Cause.BAD_TOKENS),
+        ({"chunks": 0}, Cause.BAD_LAYER),
+        ({"kind": 3}, Cause.BAD_KIND),
+    ],
+)
+def test_vector_steps(changes: dict, cause: Cause, seed: int) -> None:
+    """They have a head's order, from its first token on."""
+    config = TINY.changed(vector_channels=128)
+    step = layer(config, kind=Kind.VECTOR, key_tokens=100, query_tokens=50)
+    heads, fault, index = play(config, [changed(step, **changes)], random.Random(seed))
+    assert (Cause(fault), index) == (cause, cause == Cause.NONE)
+    assert len(heads) == (cause == Cause.NONE)
+
+
 @pytest.mark.parametrize("config", [TINY, LARGE])
 @pytest.mark.parametrize(("name", "by"), [("query_tokens", 1), ("key_tokens", 1), ("chunks", 1)])
 def test_one_more_than_a_layer_may_have(config, name: str, by: int, seed: int) -> None:

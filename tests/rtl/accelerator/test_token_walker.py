@@ -26,9 +26,18 @@ HEADS = [
 ]
 
 
-def walk_of(config: Config, head: HeadShape, requests, rng, stall: float, *, again: bool = True):
+def walk_of(
+    config: Config,
+    head: HeadShape,
+    requests,
+    rng,
+    stall: float,
+    *,
+    again: bool = True,
+    jumps: bool = True,
+):
     """Tokens of the requests, and the cycles in which each request's were taken."""
-    walker = TokenWalker(config, again=again)
+    walker = TokenWalker(config, again=again, jumps=jumps)
     payloads = [{"position": first, "tokens": tokens} for first, tokens in requests]
     receiver = Receiver(walker.tokens, rng, stall)
 
@@ -68,6 +77,19 @@ def test_tokens_of_blocks_in_any_sequence(config, head, order, seed) -> None:
     assert got == [permutation[first : first + tokens] for first, tokens in requests]
 
 
+@pytest.mark.parametrize("head", HEADS, ids=str)
+@pytest.mark.parametrize("order", range(len(ORDERS)), ids=ORDERS)
+def test_without_jumps(head, order, seed) -> None:
+    """All blocks, one after the other, two times."""
+    rng = random.Random(seed)
+    head = HeadShape(head.grid, head.prefix, head.suffix, order)
+    requests = 2 * list(head.blocks(SMALL.block))
+    got, times = walk_of(SMALL, head, requests, rng, 0.0, again=False, jumps=False)
+    permutation = head.permutation
+    assert got == [permutation[first : first + tokens] for first, tokens in requests]
+    assert all(after[0] - before[-1] <= 3 for before, after in itertools.pairwise(times))
+
+
 def test_long_sequence(seed) -> None:
     """Jumps in a head of nearly 2**20 tokens, every bit of whose coordinates matters."""
     rng = random.Random(seed)
@@ -82,7 +104,7 @@ def test_long_sequence(seed) -> None:
 @pytest.mark.parametrize("early", [False, True], ids=["with-request", "before-request"])
 def test_forgets_the_head_before(early) -> None:
     """The same positions in another order, without a reset between."""
-    walker = TokenWalker(SMALL, again=True)
+    walker = TokenWalker(SMALL, again=True, jumps=True)
     heads = [HeadShape((4, 5, 6), order=order) for order in range(len(ORDERS))]
     got = []
 

@@ -78,7 +78,6 @@ class Play:
             "rows": {
                 **shared,
                 "walk": self.shape.walk,
-                "position": 0,
                 "seconds": 0,
                 "bank_step": 0,
                 "base": ROWS,
