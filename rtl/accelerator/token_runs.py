@@ -1,6 +1,6 @@
 """Token runs: from indices of tokens to runs of consecutive memory units."""
 
-from amaranth.hdl import Cat, Module, Signal, unsigned
+from amaranth.hdl import Cat, Module, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,7 +39,7 @@ class TokenRuns(wiring.Component):
     tokens : In, stream of `token_layout`
     runs : Out, stream of `run_layout`
         A run ends where the next row is elsewhere, and with the last token of a request. Without
-        ``joins`` it is a single row.
+        ``joins`` it is a single row, whether the token is the last or not.
     idle : Out, 1
         No token is in the pipeline.
 
@@ -84,51 +84,63 @@ class TokenRuns(wiring.Component):
         given = Cat(self.base, self.row_stride, units, self.destination, self.cores)
         Contracts(m, platform, self).asks_constant(given, "row", unless=self.idle)
 
-        # The row that is being placed, and the token that would join it.
+        # The row that is being placed, and whether the run ends before it.
         row_valid = Signal()
-        row_last = Signal()
-        row_joins = Signal()
         words = Signal(len(token.token) + ROW_STRIDE_BITS - 2)
-        joinable = Signal()
-        expected = Signal.like(token.token)
 
         run_valid = Signal()
-        run_last = Signal()
         place_row = Signal()
         offered = Signal()
+        is_whole, can_place = run_valid, ~run_valid | offered
+        row_joins = None
+        if self._joins:
+            row_joins, run_ends = self._find_joins(m, row_valid, place_row)
+            is_whole, can_place = run_valid & run_ends, row_joins | can_place
         m.d.comb += [
             run.destination.eq(self.destination),
             run.cores.eq(self.cores),
-            self.runs.valid.eq(run_valid & (run_last | (row_valid & ~row_joins))),
+            self.runs.valid.eq(is_whole),
             offered.eq(self.runs.valid & self.runs.ready),
-            place_row.eq(row_valid & (row_joins | ~run_valid | offered)),
+            place_row.eq(row_valid & can_place),
             self.tokens.ready.eq(~row_valid | place_row),
             self.idle.eq(~row_valid & ~run_valid),
         ]
         with m.If(self.tokens.ready):
             m.d.sync += row_valid.eq(self.tokens.valid)
             with m.If(self.tokens.valid):
-                m.d.sync += [
-                    words.eq(token.token * self.row_stride[2:]),
-                    row_joins.eq(joinable & (token.token == expected)),
-                    row_last.eq(token.last),
-                    expected.eq(token.token + 1),
-                ]
-                if self._joins:
-                    follows = self.row_stride == units << log2(self._unit_bytes)
-                    m.d.sync += joinable.eq(~token.last & follows)
+                m.d.sync += words.eq(token.token * self.row_stride[2:])
         with m.If(offered):
             m.d.sync += run_valid.eq(0)
         address = Signal.like(run.address)
         number = Signal.like(run.units)
         m.d.comb += [run.address.eq(address), run.units.eq(number)]
         with m.If(place_row):
-            m.d.sync += [run_valid.eq(1), run_last.eq(row_last)]
-            with m.If(row_joins):
-                m.d.sync += number.eq(number + units)
-            with m.Else():
-                m.d.sync += [
-                    address.eq(self.base + (words << 2)),
-                    number.eq(units),
-                ]
+            m.d.sync += [
+                run_valid.eq(1),
+                address.eq(self.base + (words << 2)),
+                number.eq(units),
+            ]
+            if row_joins is not None:
+                with m.If(row_joins):
+                    m.d.sync += [address.eq(address), number.eq(number + units)]
         return m
+
+    def _find_joins(self, m: Module, row_valid: Signal, place_row: Signal) -> tuple[Signal, Value]:
+        """Find whether the row that is being placed joins the run, and whether the run ends."""
+        token = self.tokens.payload
+        row_last = Signal()
+        row_joins = Signal()
+        joinable = Signal()
+        expected = Signal.like(token.token)
+        run_last = Signal()
+        follows = self.row_stride == self.row_units << log2(self._unit_bytes)
+        with m.If(self.tokens.valid & self.tokens.ready):
+            m.d.sync += [
+                row_joins.eq(joinable & (token.token == expected)),
+                row_last.eq(token.last),
+                expected.eq(token.token + 1),
+                joinable.eq(~token.last & follows),
+            ]
+        with m.If(place_row):
+            m.d.sync += run_last.eq(row_last)
+        return row_joins, run_last | (row_valid & ~row_joins)

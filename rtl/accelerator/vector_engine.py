@@ -168,7 +168,7 @@ class VectorEngine(wiring.Component):
 
     def _take_step(self, m: Module, step: Any, begins: Signal) -> Signal:
         """Let a step wait until it ``begins``; returns whether one waits."""
-        waiting = Signal(step_layout(self._config))
+        waiting = Signal(step_layout(self._config), reset_less=True)
         waits = Signal()
         m.d.comb += [
             self.steps.ready.eq(~waits),

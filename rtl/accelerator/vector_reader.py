@@ -178,7 +178,6 @@ class VectorReader(wiring.Component):
             m.d.comb += [
                 runs.tokens.valid.eq(goes if name == "row" else goes & has_second),
                 runs.tokens.payload.token.eq(token.payload.token),
-                runs.tokens.payload.last.eq(1),
             ]
         taken = self.words.valid & self.words.ready
         contracts.holds(~taken | (room != 2 * longest), "a beat that leaves had its place")

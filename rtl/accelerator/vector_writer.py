@@ -128,7 +128,6 @@ class VectorWriter(wiring.Component):
             rows.row_units.eq((outputs.chunks << log2(units_of_chunk)) >> outputs.int8),
             rows.destination.eq(Destination.VECTOR),
             rows.tokens.payload.token.eq(self.tokens.payload),
-            rows.tokens.payload.last.eq(1),
             rows.tokens.valid.eq(self.tokens.valid & outputs.rows),
             self.tokens.ready.eq(rows.tokens.ready | ~outputs.rows),
         ]

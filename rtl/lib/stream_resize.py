@@ -54,7 +54,7 @@ class StreamResize(wiring.Component):
         ratio = self._other // self._width if joins else self._width // self._other
         assert 1 << log2(ratio) == ratio
         assert max(self._width, self._other) == ratio * min(self._width, self._other)
-        held = Signal(max(self._width, self._other))
+        held = Signal(max(self._width, self._other), reset_less=True)
         place = Signal(range(ratio))
         full = Signal()
         narrow = min(self._width, self._other)

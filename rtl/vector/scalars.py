@@ -19,6 +19,8 @@ SUM_BITS = formats.OUT_BITS + log2(vector_formats.NORM_CHANNELS_MAX)
 _MEAN_STEPS, _STEPS = MIDDLE_BITS + 1, vector_formats.ROOT_BITS
 #: Width of a normalised largest word.
 _LARGEST_BITS = formats.OUT_BITS
+#: Most places of a largest word's leading one; a root has fewer.
+_EXPONENT_MAX = _LARGEST_BITS - 1 - vector_formats.MANTISSA_PLACES[0]
 
 
 def scalar_layout() -> data.StructLayout:
@@ -213,16 +215,19 @@ class ScalarUnit(wiring.Component):
 
 
 class _Registers:
-    """What the states share: ``work`` gives its highest bits to a quotient or a root."""
+    """What the states share: ``work`` gives its highest bits to a quotient or a root.
+
+    All is set when a total is taken, or later, before it is used.
+    """
 
     def __init__(self) -> None:
-        self.kind = Signal(Reduce)
-        self.work = Signal(vector_formats.SQUARES_BITS)
-        self.divisor = Signal(vector_formats.ROOT_BITS)
-        self.remainder = Signal(vector_formats.ROOT_BITS + 1)
-        self.quotient = Signal(_MEAN_STEPS)
-        self.left = Signal(range(_MEAN_STEPS + 1))
-        self.exponent = Signal(signed(7))
-        self.places = Signal(signed(6))
-        self.halve = Signal(range(16))
-        self.short = Signal()
+        self.kind = Signal(Reduce, reset_less=True)
+        self.work = Signal(vector_formats.SQUARES_BITS, reset_less=True)
+        self.divisor = Signal(vector_formats.ROOT_BITS, reset_less=True)
+        self.remainder = Signal(vector_formats.ROOT_BITS + 1, reset_less=True)
+        self.quotient = Signal(_MEAN_STEPS, reset_less=True)
+        self.left = Signal(range(_MEAN_STEPS + 1), reset_less=True)
+        self.exponent = Signal(range(_EXPONENT_MAX + 1), reset_less=True)
+        self.places = Signal(signed(6), reset_less=True)
+        self.halve = Signal(range(16), reset_less=True)
+        self.short = Signal(reset_less=True)
