@@ -134,7 +134,7 @@ def make_scripts(config: Config, seed: int = 1) -> list[Script]:
         _given_up,
         _long,
     )
-    second = (_lanes, _late, _strides, _more_programs, _any, _bus_errors)
+    second = (_lanes, _late, _strides, _anywhere, _more_programs, _any, _bus_errors)
     return [_script(config, seed, first), _script(config, seed + 1, second)]
 
 
@@ -528,6 +528,26 @@ def _far(stage: _Stage) -> None:
             stage.run(f"rows {padding} bytes apart", placed)
 
 
+def _anywhere(stage: _Stage) -> None:
+    """Two or three rows of each kind of job, anywhere in memory, any distance apart."""
+    chance = stage.chance
+    for number in range(40):
+        stage.move()
+        rows = 2 + number % 2
+        items = [
+            Item(HeadShape((1, 1, rows), order=1, skips="none", width="2"), number),
+            stage.item(LayerShape(rows, 5, 2)),
+            *(stage.step((1, 1, rows), chance.randrange(2), 2) for _ in range(2)),
+        ]
+        items = [item for item in items if item is not None]
+        padding = 4 * chance.randrange(2 ** chance.randrange(6, 17))
+        layout = Layout(base=stage.base + 0x10000, row_padding=padding)
+        queue = make_queue(stage.config, chance.sample(items, chance.randint(1, len(items))))
+        image = layout.place(stage.config, queue)
+        if image.bytes().stop <= stage.base + MEMORY_BYTES:
+            stage.run(f"rows {padding} bytes apart, anywhere", _Placed(queue, image))
+
+
 def _any(stage: _Stage) -> None:
     """Work of random cases, anywhere in memory."""
     first = stage.chance.randrange(1000) * GROUP
@@ -587,10 +607,11 @@ def _more_programs(stage: _Stage) -> None:
     """Vector steps of many programs, and rows of every length."""
     if not stage.config.vector_channels:
         return
-    for number in range(10):
+    for number in range(40):
         stage.move()
+        most = 4 if number < 10 else 1
         steps = [
-            stage.step((1, 2, 1 + place % 4), place % 5 - 1, 1 + (number + place) % 7, place % 3)
+            stage.step((1, 2, 1 + place % most), place % 5 - 1, 1 + (number + place) % 7, place % 3)
             for place in range(8)
         ]
         stage.run(f"more programs {number}", stage.place(*steps), (_IDEAL, _STALLS)[number % 2])
