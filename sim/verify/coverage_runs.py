@@ -1,7 +1,8 @@
 """The runs that coverage is taken from: small configurations that have all of the source together.
 
-Each plays random cases (`sim.verify.cases`), so that what is covered is also checked, and some of
-its own for what no random case comes to: the far end of memory, each register, sums at their ends.
+Each plays random cases (`sim.verify.cases`), so that what is covered is also checked, some of its
+own for what no random case comes to: the far end of memory, each register, sums at their ends; and
+what mutants play (`sim.verify.stimuli`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from paro.config.registers import PAGE_BYTES, Cause
 from sim.cosim.accelerator import play_steps
 from sim.cosim.accelerator_scenario import Step
 from sim.cosim.session import Session
-from sim.cosim.simulators import Verilator
+from sim.cosim.simulators import CoverageVerilator, Verilator
+from sim.cosim.verilog import kept_verilog
 from sim.cycles.bursts import head_fields
 from sim.cycles.memory import Memory
 from sim.verify.cases import BATCH, Case, batch_seeds, make_case
@@ -33,11 +35,13 @@ from sim.verify.faults import REFUSED, Fault, FaultKind
 from sim.verify.heads import HeadShape
 from sim.verify.images import changed_bytes
 from sim.verify.layers import LayerShape
+from sim.verify.mutation_bench import mutation_bench
 from sim.verify.plays import play_cases
 from sim.verify.queues import Item, make_queue
 from sim.verify.steps import StepShape, legal_channels
+from sim.verify.stimuli import make_scripts
 
-__all__ = ["RUNS", "CoverageRun", "measure", "play_orders"]
+__all__ = ["RUNS", "CoverageRun", "measure", "play_orders", "play_scripts"]
 
 #: Faults of which there are several, and how many of them are played.
 _SEVERAL: tuple[FaultKind, ...] = (
@@ -202,6 +206,17 @@ def play_orders(case: Case, session: Session) -> list[str]:
     return found
 
 
+def play_scripts(config: Config, build_dir: Path, run_dir: Path) -> tuple[Hits, int]:
+    """Play what mutants play, and hold it against the model; returns coverage and cycles."""
+    verilog = kept_verilog(config, ACCELERATOR, build_dir, contracts=False, points=True)
+    hits, cycles = [], 0
+    with mutation_bench(config, verilog, build_dir, CoverageVerilator()) as bench:
+        for script in make_scripts(config):
+            cycles += bench.play(script, [], run_dir)[0]
+            hits.append(read_coverage(run_dir))
+    return merge(hits), cycles
+
+
 def measure(
     build_dir: Path,
     run_dir: Path,
@@ -248,7 +263,8 @@ def measure(
                 progress(done, total)
         orders = run.orders()
         objections += [f"{orders.line}: {said}" for said in play_orders(orders, session)]
-        hits = merge([hits, read_coverage(run_dir)])
+        scripted, more = play_scripts(run.config, build_dir, run_dir)
+        hits, cycles = merge([hits, read_coverage(run_dir), scripted]), cycles + more
         line = (
             f"{run.name}: {orders.name}, seeds {run.seeds.start} to {run.seeds.stop - 1}, "
             f"{words:,} words equal, {cycles:,} cycles"

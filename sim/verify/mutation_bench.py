@@ -16,7 +16,7 @@ from paro.config.programs import run_program
 from sim.cache import entry_name, kept
 from sim.cosim.accelerator_harness import BENCH_TOP, SETTINGS, harness_verilog
 from sim.cosim.axi_memory import BURSTS_FILE
-from sim.cosim.simulators import Verilator
+from sim.cosim.simulators import COVERAGE_FILE, Verilator
 from sim.verify.mutants import MUTANT
 from sim.verify.script import MEMORY_BYTES, Script, check_reference
 
@@ -182,7 +182,9 @@ class Bench:
 
 
 @contextmanager
-def mutation_bench(config: Config, verilog: str, cache: Path) -> Iterator[Bench]:
+def mutation_bench(
+    config: Config, verilog: str, cache: Path, verilator: Verilator | None = None
+) -> Iterator[Bench]:
     """Compile a bench, unless that is done; it stays during the body.
 
     Parameters
@@ -193,16 +195,24 @@ def mutation_bench(config: Config, verilog: str, cache: Path) -> Iterator[Bench]
         Its Verilog, with mutants: see `sim.verify.mutants.mutated_verilog`.
     cache : Path
         Folder that keeps it, see `sim.cache`.
+    verilator : Verilator, optional
+        Compiles it; one that counts coverage lets each play leave `COVERAGE_FILE` in its folder.
 
     Raises
     ------
     ParoError
         If it does not compile.
     """
-    verilator = Verilator()
+    verilator = verilator or Verilator()
     harness = harness_verilog(config, MEMORY_BYTES)
     name = entry_name(
-        "mutants", verilator.version(), sys.version, _MAIN.read_text(), harness, verilog
+        "mutants",
+        type(verilator).__name__,
+        verilator.version(),
+        sys.version,
+        _MAIN.read_text(),
+        harness,
+        verilog,
     )
 
     def make(folder: Path) -> None:
@@ -252,6 +262,7 @@ def _names(config: Config, verilog: str) -> str:
     ]
     lines = [
         f'#define PARO_MUTANT "+{MUTANT}="',
+        f'#define PARO_COVERAGE "{COVERAGE_FILE}"',
         f"#define PARO_SETTINGS {', '.join(settings)}",
         f"#define PARO_CONTENTS {BENCH_TOP}__DOT__memory__DOT__{_CONTENTS[1]}",
         f"#define PARO_COUNTED(value) {' '.join(stages)} "

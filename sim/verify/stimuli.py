@@ -190,7 +190,7 @@ class _Stage:
         return Item(shape, self.chance.randrange(2**20), cut if cuts else 0)
 
     def step(self, grid: tuple[int, int, int], length: int, passes: int, *walk: int) -> Item | None:
-        """Make a vector step, if there is a vector unit.
+        """Make a vector step, if there is a vector unit that takes as many tokens.
 
         Its rows have one of the legal lengths, counted from the least, and from the largest below
         0; ``walk`` are prefix, suffix and order.
@@ -199,7 +199,10 @@ class _Stage:
             return None
         channels = legal_channels(self.config)
         own = channels[min(length, len(channels) - 1)]
-        return Item(StepShape(grid, own, passes, *walk), self.chance.randrange(2**20))
+        shape = StepShape(grid, own, passes, *walk)
+        if shape.tokens > self.config.max_tokens:
+            return None
+        return Item(shape, self.chance.randrange(2**20))
 
     def place(self, *items: Item | None, **layout: object) -> _Placed:
         """Lay out a queue."""
@@ -600,7 +603,9 @@ def _strides(stage: _Stage) -> None:
         ]
         steps = [stage.step(grid, 0, 1, number, 40 * (number % 2), order) for order in range(6)]
         items = [stage.item(head) for head in heads if head.tokens <= tokens]
-        stage.run(f"strides of {grid}", stage.place(*items, *steps[number % 2 :: 2]))
+        items = [item for item in [*items, *steps[number % 2 :: 2]] if item is not None]
+        if items:
+            stage.run(f"strides of {grid}", stage.place(*items))
 
 
 def _more_programs(stage: _Stage) -> None:

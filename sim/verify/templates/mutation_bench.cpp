@@ -30,6 +30,9 @@
 #include "Vparo_axi_bench___024root.h"
 #include "bench.h"
 #include "verilated.h"
+#if VM_COVERAGE
+#include "verilated_cov.h"
+#endif
 
 namespace {
 
@@ -102,6 +105,13 @@ class Player {
             wanted ? (unsigned long long)wanted->value : 0ull, (unsigned long long)got,
             (unsigned long long)cycle);
     _exit(0);
+  }
+
+  // Keep the counts of coverage, if the bench was compiled to have any.
+  void keep_coverage() {
+#if VM_COVERAGE
+    context_.coveragep()->write(PARO_COVERAGE);
+#endif
   }
 
   void end() {
@@ -391,6 +401,7 @@ int main(int count, char** arguments) {
   auto started = Clock::now();
   Player reference(0, nullptr, -1);
   reference.play();
+  reference.keep_coverage();
   std::ofstream kept(arguments[3], std::ios::binary);
   for (const Observation& own : reference.observed)
     kept << own.step << ' ' << own.weight << ' ' << own.value << ' ' << own.kind << '\n';

@@ -38,6 +38,7 @@ def test_what_is_measured(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(coverage_runs, "play_orders", lambda *_: [])
     monkeypatch.setattr(coverage_runs, "read_coverage", lambda _: Hits({point: 1}))
+    monkeypatch.setattr(coverage_runs, "play_scripts", lambda *_: (Hits({point: 1}), 40))
     runs = [replace(RUNS[0], seeds=range(2)), replace(RUNS[1], seeds=range(1))]
     done = []
     report = measure(tmp_path, tmp_path, runs=runs, progress=lambda *now: done.append(now))
@@ -45,9 +46,9 @@ def test_what_is_measured(tmp_path, monkeypatch):
     first, cases = (sum(len(b) for run in some for b in run.batches()) for some in (runs[:1], runs))
     assert len(lines) == 2
     assert lines[0].startswith("accelerator: accelerator 4x4-b16-d32 ")
-    assert lines[0].endswith(f"seeds 0 to 1, {2 * first} words equal, {3 * first} cycles")
+    assert lines[0].endswith(f"seeds 0 to 1, {2 * first} words equal, {3 * first + 40} cycles")
     assert done[-1] == (cases, cases)
-    assert report.hits.counts == {point: 6}
+    assert report.hits.counts == {point: 8}
 
     assert report.objections == []
     assert any(
