@@ -106,6 +106,7 @@ def _port(
     lanes = config.axi_bits // 8 // WORD_BYTES
     return MemoryPort(
         present=True,
+        ahead=config.vector_channels > 0,
         lanes=lanes,
         fifo=StreamFIFO.LATENCY,
         placed_heads=PLACED_HEADS,

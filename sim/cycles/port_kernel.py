@@ -101,8 +101,7 @@ class Writer(NamedTuple):
     last_run: int = 0  # the one after the row's last
     walked: int = 0  # runs that were made
     opened: int = 0  # of these, runs whose outputs may come
-    walk_begin: int = -1  # tokens at which the last row began and ended
-    walk_end: int = -1
+    walk_end: int = -1  # token at which the last row ended
     head: int = -1  # of the last row
     run: int = -1  # whose outputs come
     run_open: int = -1  # the first of them is taken
@@ -131,6 +130,7 @@ class HeadAtPort(NamedTuple):
     waits: int = 0  # whether it begins when the outputs of those before it are written
     cut: int = 0  # whether its words have 8 bits
     alone: int = 0  # whether a row's runs are made when those of the row before have left
+    there: int = -1  # cycle in which it can be offered, where its descriptor is read ahead
     offered: int = -1  # cycle in which the head was offered to the core
     written: int = -1  # cycle in which its last output was written
 
@@ -247,6 +247,7 @@ class MemoryPort(NamedTuple):
     """The port, or a stand-in where the core's streams come from elsewhere."""
 
     present: bool
+    ahead: bool  # a descriptor is read when the head before begins
     lanes: int  # 32-bit words of a beat
     fifo: int  # cycles through a queue
     placed_heads: int  # heads that are begun and not written, at most
@@ -438,19 +439,32 @@ def read_descriptor(port, head, core_idle):
     """Read the next descriptor; returns the cycle in which the head can be taken.
 
     The descriptor is asked for when the cores are idle, all that the head before needs has been
-    read, and that head's outputs have a place.
+    read, and that head's outputs have a place; if it is read ahead, the head is offered then.
     """
     reader = port.reads.state
     ended = max(core_idle, reader.idle, reader.beat + 1)
     if head > 0:
         ended = max(ended, _placed(port, head - 1))
     reader.walk_begin = reader.walk_end = -1
-    units = _read_runs(port, head, ReadKind.DESCRIPTOR, 0, ended + 1)
-    offered = port.reads.units[units - 1] + port.reads.to_head
+    if port.ahead and head > 0:
+        offered = max(ended + 1, port.heads[head].there)
+    else:
+        offered = _descriptor_there(port, head, ended + 1)
     if port.heads[head].waits:
         offered = max(offered, port.heads[head - 1].written + 1)
+    if port.ahead:
+        offered += 1
+        if head + 1 < len(port.heads):
+            port.heads[head + 1].there = _descriptor_there(port, head + 1, offered)
     port.heads[head].offered = offered
     return offered
+
+
+@compiled
+def _descriptor_there(port, head, asked):
+    """Read a descriptor, asked for in this cycle; returns that in which its head can be offered."""
+    units = _read_runs(port, head, ReadKind.DESCRIPTOR, 0, asked)
+    return port.reads.units[units - 1] + port.reads.to_head
 
 
 @compiled
@@ -584,20 +598,20 @@ def _begin_row(port, queued):
         request = outputs_begin(port, run.head)
         if request == NEVER:
             return False
-        writer.walk_begin = writer.walk_end = -1
+        writer.walk_end = -1
     else:
         request = writer.token_known + 1
         if port.heads[run.head].alone:
             request = max(request, writer.run_taken + 1)
     queued.taken = max(request, queued.told)
     walk = 2
-    if run.begin == writer.walk_begin or run.begin == writer.walk_end:
+    if run.begin == writer.walk_end:
         walk = 1
     elif 0 < run.begin < port.heads[run.head].grid_tokens:
         walk = writes.jump
     writer.placed = max(writer.placed, queued.taken + walk)
     writer.head = run.head
-    writer.walk_begin, writer.walk_end = run.begin, run.end
+    writer.walk_end = run.end
     writer.next_run, writer.last_run = first, writes.rows[queued.row + 1]
     writer.rows_walked += 1
     return True

@@ -80,6 +80,21 @@ def test_a_read_error_is_told_of_its_job(session):
     assert {"READ_ERROR k", "READ_ERROR v"} <= struck
 
 
+def short_jobs() -> list[Case]:
+    """Layers of which one core of a cluster has all tokens; heads whose descriptors come late."""
+    case = Case(0, TINY.changed(cores=2), "accelerator", "verilator", Memory(), ())
+    layers = [LayerShape(tokens, 1, 40, codes=1) for tokens in (1, 17, 40)]
+    cases = [replace(case, items=(Item(layer, 0),)) for layer in layers]
+    heads = tuple(Item(HeadShape((1, 1, 1 + n % 2), width="8", skips="none"), n) for n in range(6))
+    memories = [Memory(latency=(200, 200)), Memory(latency=(1, 60), stall_seed=1)]
+    return cases + [replace(case, config=SHARED, items=heads, memory=each) for each in memories]
+
+
+@pytest.mark.parametrize("case", short_jobs(), ids=lambda case: case.line.partition("| ")[2])
+def test_cycles_of_short_jobs(case, session):
+    assert play_cases([case], session)[0].objections == []
+
+
 def test_a_wrong_word_is_found_and_shrunk(session, monkeypatch):
     """Of layers of more than two tokens one word is another: the smallest case is one layer."""
 
