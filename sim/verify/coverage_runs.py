@@ -263,8 +263,9 @@ def measure(
                 progress(done, total)
         orders = run.orders()
         objections += [f"{orders.line}: {said}" for said in play_orders(orders, session)]
+        hits = merge([hits, read_coverage(run_dir)])
         scripted, more = play_scripts(run.config, build_dir, run_dir)
-        hits, cycles = merge([hits, read_coverage(run_dir), scripted]), cycles + more
+        hits, cycles = merge([hits, scripted]), cycles + more
         line = (
             f"{run.name}: {orders.name}, seeds {run.seeds.start} to {run.seeds.stop - 1}, "
             f"{words:,} words equal, {cycles:,} cycles"

@@ -134,7 +134,7 @@ def make_scripts(config: Config, seed: int = 1) -> list[Script]:
         _given_up,
         _long,
     )
-    second = (_lanes, _late, _strides, _anywhere, _more_programs, _any, _bus_errors)
+    second = (_many, _lanes, _late, _strides, _anywhere, _more_programs, _any, _bus_errors)
     return [_script(config, seed, first), _script(config, seed + 1, second)]
 
 
@@ -529,6 +529,15 @@ def _far(stage: _Stage) -> None:
         for item in filter(None, items):
             placed = stage.place(item, row_padding=padding)
             stage.run(f"rows {padding} bytes apart", placed)
+
+
+def _many(stage: _Stage) -> None:
+    """More jobs than a byte counts, each as short as there are."""
+    items = [
+        stage.step((1, 1, 1), 0, 1) if number % 9 == 4 else stage.item(LayerShape(1, 1, 1))
+        for number in range(300)
+    ]
+    stage.run("a long queue", stage.place(*items))
 
 
 def _anywhere(stage: _Stage) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sim.verify import coverage_runs
-from sim.verify.coverage import KINDS, Hits, Point
+from sim.verify.coverage import GOALS, KINDS, Hits, Point
 from sim.verify.coverage_runs import RUNS, measure
 from sim.verify.faults import FAULT_KINDS, REFUSED
 from sim.verify.plays import Outcome
@@ -65,13 +65,11 @@ def test_what_is_measured(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_what_is_covered(build_dir, tmp_path):
-    """All lines and branches come to work, but what is left out with a reason; bits as published.
-
-    Bits are still short of their goal (docs/verification.md): they must not become fewer.
-    """
+    """All goals are reached, as in what is published; nothing that is left out came to work."""
     report = measure(build_dir, tmp_path / "run")
-    told = report.to_dict(), json.loads(PUBLISHED.read_text())
-    (line, branch, toggle), published = ([t["totals"][k]["percent"] for k in KINDS] for t in told)
-    assert report.objections == []
-    assert (line, branch) == (100, 100)
-    assert toggle > published[-1] - 0.1
+    assert report.failures() == []
+    told = report.to_dict()["totals"], json.loads(PUBLISHED.read_text())["totals"]
+    for kind in KINDS:
+        new, published = (totals[kind]["percent"] for totals in told)
+        assert min(new, published) >= GOALS[kind]
+        assert abs(new - published) < 0.1
