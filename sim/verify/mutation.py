@@ -55,6 +55,8 @@ class Judgement:
 
     Parameters
     ----------
+    subject : str
+        Their configuration, of `SUBJECTS`.
     module : str
         Their module, without what the generator numbers.
     reason : str
@@ -65,22 +67,28 @@ class Judgement:
         What their line of the Verilog contains.
     ports, modes : tuple of str
         Their ports and modes; any by default.
+    bits : tuple of int
+        Their bits; any by default.
     """
 
+    subject: str
     module: str
     reason: str
     equivalent: bool
     line: str = ""
     ports: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
+    bits: tuple[int, ...] = ()
 
-    def is_of(self, mutant: Mutant) -> bool:
-        """Whether it speaks of a mutant."""
+    def is_of(self, subject: str, mutant: Mutant) -> bool:
+        """Whether it speaks of a mutant of a configuration."""
         return (
-            mutant.place == self.module
+            subject == self.subject
+            and mutant.place == self.module
             and self.line in mutant.line
             and (not self.ports or mutant.port in self.ports)
             and (not self.modes or mutant.mode in self.modes)
+            and (not self.bits or mutant.bit in self.bits)
         )
 
 
@@ -385,7 +393,7 @@ def _result(
     if verdict == "equivalent":
         reason = "Proved: from any state, outputs and next states are those of the module itself."
     if verdict == "survived":
-        judgement = next((each for each in judgements if each.is_of(mutant)), None)
+        judgement = next((each for each in judgements if each.is_of(subject, mutant)), None)
         if judgement is not None:
             reason = judgement.reason
             verdict = "equivalent" if judgement.equivalent else verdict

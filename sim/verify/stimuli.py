@@ -532,12 +532,14 @@ def _far(stage: _Stage) -> None:
 
 
 def _many(stage: _Stage) -> None:
-    """More jobs than a byte counts, each as short as there are."""
+    """More jobs than a byte counts, each as short as there are; a layer of many tiles."""
     items = [
         stage.step((1, 1, 1), 0, 1) if number % 9 == 4 else stage.item(LayerShape(1, 1, 1))
         for number in range(300)
     ]
     stage.run("a long queue", stage.place(*items))
+    layer = LayerShape(1, 18 * stage.config.head_dim, 20 * stage.config.block, codes=1)
+    stage.run("many tiles", stage.place(Item(layer, 0)))
 
 
 def _anywhere(stage: _Stage) -> None:

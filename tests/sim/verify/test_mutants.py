@@ -1,5 +1,6 @@
 """Mutants of a small module: chosen, put into one text, and at work one at a time."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 
 from sim.verify.equivalence import same_in_every_state
 from sim.verify.mutants import MUTANT, Mutant, choose_mutants, mutated_verilog
+from sim.verify.mutation import LEAST_SCORE, load_judgements
 
+PUBLISHED = Path(__file__).parents[3] / "docs" / "runs" / "mutants.json"
 TOP = "sample"
 #: An adder with a register, a part whose output nobody reads, and a choice that changes nothing.
 VERILOG = """\
@@ -104,3 +107,21 @@ def test_proofs(folder: Path, mutants: list[Mutant], outputs: dict[int, str]) ->
     assert other
     assert same_in_every_state(TOP, same[0], folder)
     assert not same_in_every_state(TOP, other[0], folder)
+
+
+def test_the_published_list() -> None:
+    """Its score reaches the goal; every judgement speaks of mutants of it, and of no other's."""
+    published = json.loads(PUBLISHED.read_text())
+    assert len(published["results"]) >= 1000
+    assert published["score"] >= LEAST_SCORE
+    judged = [
+        (result["subject"], Mutant(**result["mutant"]), result["reason"])
+        for result in published["results"]
+        if result["verdict"] == "equivalent" and not result["reason"].startswith("Proved")
+    ]
+    judgements = load_judgements()
+    for subject, mutant, reason in judged:
+        assert reason in {each.reason for each in judgements if each.is_of(subject, mutant)}
+    for each in judgements:
+        assert any(each.is_of(subject, mutant) for subject, mutant, _ in judged), each
+        assert not any(each.is_of("another", mutant) for _, mutant, _ in judged)
