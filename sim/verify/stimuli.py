@@ -538,7 +538,8 @@ def _many(stage: _Stage) -> None:
         for number in range(300)
     ]
     stage.run("a long queue", stage.place(*items))
-    layer = LayerShape(1, 18 * stage.config.head_dim, 20 * stage.config.block, codes=1)
+    outputs = min(20 * stage.config.block, stage.config.max_tokens)
+    layer = LayerShape(1, 18 * stage.config.head_dim, outputs, codes=1)
     stage.run("many tiles", stage.place(Item(layer, 0)))
 
 
