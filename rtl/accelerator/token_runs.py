@@ -1,5 +1,7 @@
 """Token runs: from indices of tokens to runs of consecutive memory units."""
 
+from contextlib import nullcontext
+
 from amaranth.hdl import Cat, Module, Signal, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -115,14 +117,15 @@ class TokenRuns(wiring.Component):
         number = Signal.like(run.units)
         m.d.comb += [run.address.eq(address), run.units.eq(number)]
         with m.If(place_row):
-            m.d.sync += [
-                run_valid.eq(1),
-                address.eq(self.base + (words << 2)),
-                number.eq(units),
-            ]
+            m.d.sync += run_valid.eq(1)
             if row_joins is not None:
                 with m.If(row_joins):
-                    m.d.sync += [address.eq(address), number.eq(number + units)]
+                    m.d.sync += number.eq(number + units)
+            with nullcontext() if row_joins is None else m.Else():
+                m.d.sync += [
+                    address.eq(self.base + (words << 2)),
+                    number.eq(units),
+                ]
         return m
 
     def _find_joins(self, m: Module, row_valid: Signal, place_row: Signal) -> tuple[Signal, Value]:

@@ -206,11 +206,17 @@ class _Stage:
 
     def place(self, *items: Item | None, **layout: object) -> _Placed:
         """Lay out a queue."""
-        queue = make_queue(self.config, [item for item in items if item is not None])
-        placed = replace(Layout(base=self.base + 0x10000), **layout)  # pyright: ignore
-        image = placed.place(self.config, queue)
-        assert image.bytes().stop <= self.base + MEMORY_BYTES
-        return _Placed(queue, image)
+        where = replace(Layout(base=self.base + 0x10000), **layout)  # pyright: ignore
+        placed = self.fitted([item for item in items if item is not None], where)
+        assert placed is not None
+        return placed
+
+    def fitted(self, items: Sequence[Item], layout: Layout) -> _Placed | None:
+        """Lay out a queue as is said; None if the memory does not hold it."""
+        queue = make_queue(self.config, items)
+        image = layout.place(self.config, queue)
+        fits = image.bytes().stop <= self.base + MEMORY_BYTES
+        return _Placed(queue, image) if fits else None
 
     def load(self, image: Image) -> None:
         """Write an image to memory."""
@@ -557,10 +563,9 @@ def _anywhere(stage: _Stage) -> None:
         items = [item for item in items if item is not None]
         padding = 4 * chance.randrange(2 ** chance.randrange(6, 17))
         layout = Layout(base=stage.base + 0x10000, row_padding=padding)
-        queue = make_queue(stage.config, chance.sample(items, chance.randint(1, len(items))))
-        image = layout.place(stage.config, queue)
-        if image.bytes().stop <= stage.base + MEMORY_BYTES:
-            stage.run(f"rows {padding} bytes apart, anywhere", _Placed(queue, image))
+        placed = stage.fitted(chance.sample(items, chance.randint(1, len(items))), layout)
+        if placed is not None:
+            stage.run(f"rows {padding} bytes apart, anywhere", placed)
 
 
 def _any(stage: _Stage) -> None:
@@ -571,11 +576,10 @@ def _any(stage: _Stage) -> None:
     for case in islice(cases, _ANY):
         stage.move()
         layout = replace(case.layout, base=stage.base + case.layout.base)
-        queue = make_queue(stage.config, case.items)
-        image = layout.place(stage.config, queue)
-        if image.bytes().stop <= stage.base + MEMORY_BYTES:
+        placed = stage.fitted(case.items, layout)
+        if placed is not None:
             around = stage.chance.choice((_IDEAL, _SLOW, _STALLS, _READS_STALL, _WRITES_STALL))
-            stage.run(f"case {case.seed}", _Placed(queue, image), around)
+            stage.run(f"case {case.seed}", placed, around)
 
 
 def _counters(stage: _Stage) -> None:
