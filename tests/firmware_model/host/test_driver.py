@@ -20,6 +20,7 @@ from firmware_model.host.tasks import Buffer, Columns, Task
 from firmware_model.reference.outputs import model_outputs
 from paro.config import PRESETS, Config, ParoError
 from paro.config.descriptor import DESCRIPTOR, pack_descriptor, unpack_descriptor
+from paro.config.formats import Kind
 from paro.config.registers import (
     PAGE_BYTES,
     WINDOWS,
@@ -479,6 +480,8 @@ def test_descriptor_of_known_words() -> None:
         ({"o_address": 2**40 - 4096}, r"O ends at 0x10000000040; legal: up to 0x10000000000"),
         ({"color": 1}, r"descriptor has no field color"),
         ({"reserved": 0, "magic": 1}, r"descriptor has no field reserved, magic"),
+        ({"kind": Kind.VECTOR, "chunks": 0}, r"a vector step of no channels; legal: 1 chunk"),
+        ({"kind": Kind.VECTOR, "chunks": 1}, r"a vector step from block row 1 on; legal: 0"),
     ],
 )
 def test_descriptors_that_are_refused(change: dict, sentence: str) -> None:
