@@ -24,7 +24,9 @@ __all__ = [
     "Activate",
     "Add",
     "Attend",
+    "Attention",
     "Columns",
+    "CrossAttend",
     "Format",
     "Join",
     "Kind",
@@ -141,18 +143,29 @@ class Linear(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attend(Step):
-    """Attention ``layer`` of the model, all heads; the source is Q."""
+class Attention(Step):
+    """Attention of some kind, all heads; the source is Q."""
 
     k: str
     v: str
-    layer: int
     head_dim: int
 
     @property
     def reads(self) -> tuple[str, ...]:
         """All tensors that it reads."""
         return (self.source, self.k, self.v)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attend(Attention):
+    """Attention ``layer`` of the model, over all its tokens, as the plan says."""
+
+    layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossAttend(Attention):
+    """Attention to other tokens, such as a text's: without a plan, in 8 bits, as they stand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +177,10 @@ class Scale(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Add(Step):
-    """``base`` plus the source times a factor for each channel."""
+    """``base`` plus the source times a factor for each channel; with none named, times 1."""
 
     base: str
-    constants: str
+    constants: str = ""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -301,7 +314,9 @@ def check_program(program: Program) -> None:
             raise ParoError(f"step {type(step).__name__} that makes {step.result}: {sentence}")
 
 
-def count_tokens(program: Program, tokens: int) -> dict[str, int]:
+def count_tokens(
+    program: Program, tokens: int, others: Mapping[str, int] | None = None
+) -> dict[str, int]:
     """Count the tokens of every tensor.
 
     Parameters
@@ -309,30 +324,44 @@ def count_tokens(program: Program, tokens: int) -> dict[str, int]:
     program : Program
         Checked.
     tokens : int
-        Tokens of the inputs, and of what attention reads.
+        Tokens of the inputs, and of what attention over all tokens reads.
+    others : Mapping, optional
+        Name to tokens of inputs that have another number.
 
     Raises
     ------
     ParoError
         If a step reads tokens that are not there, or other ones than it should.
     """
-    counts = dict.fromkeys(program.inputs, tokens)
+    counts = dict.fromkeys(program.inputs, tokens) | dict(others or {})
     for step in program.steps:
-        read = [counts[name] for name in step.reads]
-        if isinstance(step, Rows):
-            if step.first < 0 or step.tokens < 1 or step.first + step.tokens > read[0]:
-                last = step.first + step.tokens - 1
-                raise ParoError(
-                    f"{step.result} has tokens {step.first} to {last} of {step.source}; legal: "
-                    f"within 0 to {read[0] - 1}"
-                )
-            counts[step.result] = step.tokens
-            continue
-        legal = tokens if isinstance(step, Attend) else read[0]
-        if not isinstance(step, Join) and set(read) != {legal}:
-            raise ParoError(f"{step.result} is made from {read} tokens; legal: {legal} of each")
-        counts[step.result] = sum(read) if isinstance(step, Join) else legal
+        counts[step.result] = _made_tokens(step, [counts[name] for name in step.reads], tokens)
     return counts
+
+
+def _made_tokens(step: Step, read: Sequence[int], tokens: int) -> int:
+    """Tokens that a step makes of those that it reads."""
+    if isinstance(step, Rows):
+        if step.first < 0 or step.tokens < 1 or step.first + step.tokens > read[0]:
+            last = step.first + step.tokens - 1
+            raise ParoError(
+                f"{step.result} has tokens {step.first} to {last} of {step.source}; legal: "
+                f"within 0 to {read[0] - 1}"
+            )
+        return step.tokens
+    if isinstance(step, Join):
+        return sum(read)
+    if isinstance(step, CrossAttend):
+        queries, keys, values = read
+        if keys != values:
+            raise ParoError(
+                f"{step.result} is made from {keys} tokens of K and {values} of V; legal: as many"
+            )
+        return queries
+    legal = tokens if isinstance(step, Attend) else read[0]
+    if set(read) != {legal}:
+        raise ParoError(f"{step.result} is made from {read} tokens; legal: {legal} of each")
+    return legal
 
 
 def _check_joins(program: Program) -> None:
@@ -341,7 +370,7 @@ def _check_joins(program: Program) -> None:
     joined = [name for step in program.steps if isinstance(step, Join) for name in step.reads]
     for name in joined:
         maker = makers.get(name)
-        if isinstance(maker, Attend | Columns | Join | Linear | Rows | None):
+        if isinstance(maker, Attention | Columns | Join | Linear | Rows | None):
             raise ParoError(f"{name} is joined to others; legal: what a vector step makes")
         if joined.count(name) > 1:
             raise ParoError(f"{name} is joined {joined.count(name)} times; legal: once")
@@ -456,7 +485,7 @@ def _linear(step: Linear, formats: _Formats) -> str:
     )
 
 
-def _attend(step: Attend, formats: _Formats) -> str:
+def _attend(step: Attention, formats: _Formats) -> str:
     made, v = formats[step.result], formats[step.v]
     wrong = (
         _mantissas(step.source, formats, step.head_dim, QUERY_SCALE_BITS)
@@ -545,6 +574,7 @@ _RULES: dict[type[Step], Callable[..., str]] = {
     Join: _in_place,
     Linear: _linear,
     Attend: _attend,
+    CrossAttend: _attend,
     Scale: _alike,
     Add: _add,
     Normalize: _normalize,

@@ -19,6 +19,7 @@ from firmware_model.host.tasks import (
     Task,
     check_tasks,
     job_tokens,
+    operand_reach,
     row_bytes,
     row_operands,
     row_words,
@@ -314,7 +315,8 @@ def _place_step(
     if not job.seconds:
         fields |= {"v_address": 0, "v_row_stride": HEAD_DIMS[0]}
     if task.mantissas is not None:
-        fields["q_scales_address"] = buffers.addresses[task.mantissas.name]
+        own = task.mantissas
+        fields["q_scales_address"] = buffers.addresses[own.buffer.name] + own.offset
     elif job.finds_mantissas:
         room = np.full(_mantissa_bytes(config, job), memory.fill, np.uint8)
         fields["q_scales_address"] = memory.place(room)
@@ -358,9 +360,9 @@ def _accesses(
     buffers: BufferPlaces,
 ) -> Accesses:
     """Bytes of buffers that a job reads and writes; all else is the job's own, or never written."""
-    tokens = job_tokens(task.job)
     reads = []
     for operand in task.inputs:
+        tokens = operand_reach(config, task.job, operand)
         start, width = values[f"{operand}_address"], row_bytes(config, task, operand)
         if operand in SCALES:
             reads.append(Access(start, tokens * width, 1, tokens * width))

@@ -67,6 +67,8 @@ class HeadJob:
         Tokens before and after the grid.
     query_blocks : range, optional
         Block rows to compute, contiguous; all by default.
+    query_tokens : int, optional
+        Queries to compute of these, some of the last block row or all; all by default.
     """
 
     head: HeadOperands
@@ -75,11 +77,26 @@ class HeadJob:
     prefix_tokens: int
     suffix_tokens: int = 0
     query_blocks: range | None = None
+    query_tokens: int | None = None
 
     def queries(self, config: Config) -> range:
         """Positions of the queries, in the head's order."""
         rows = self.rows(config)
-        return range(rows.start * config.block, min(rows.stop * config.block, self.head.tokens))
+        first, stop = rows.start * config.block, min(rows.stop * config.block, self.head.tokens)
+        return range(first, stop if self.query_tokens is None else first + self.query_tokens)
+
+    def reach(self, config: Config, operand: str) -> int:
+        """Rows of an operand up to the last that the job reads, or writes of its output, ``o``.
+
+        Of K and V these are the tokens of live blocks. Scales stand in the head's order.
+        """
+        if operand in ("q", "o", "q_scales"):
+            positions = np.asarray(self.queries(config))
+        else:
+            live = self.codes[list(self.rows(config))].any(axis=0).repeat(config.block)
+            positions = np.flatnonzero(live[: self.head.tokens])
+        places = positions if operand.endswith("scales") else self.head.permutation[positions]
+        return 1 + int(places.max())
 
     def rows(self, config: Config) -> range:
         """Block rows to compute."""

@@ -237,7 +237,8 @@ def job_cycles(task: Task, config: Config) -> float:
     job = task.job
     if isinstance(job, VectorJob):
         return vector_cycles(config, job.tokens, job.channels, len(job.passes), job.seconds)
-    digits = int(np.array(CODE_DIGITS)[job.codes].sum())
+    codes = job.codes if isinstance(job, LayerJob) else job.codes[list(job.rows(config))]
+    digits = int(np.array(CODE_DIGITS)[codes].sum())
     products = config.block * config.head_dim
     if isinstance(job, LayerJob):
         products *= job.tokens
@@ -267,5 +268,4 @@ def vector_cycles(config: Config, tokens: float, channels: int, passes: int, sec
 
 
 def _written(task: Task) -> list[Buffer]:
-    made = [] if task.output is None else [task.output.buffer]
-    return made if task.mantissas is None else [*made, task.mantissas]
+    return [own.buffer for own in (task.output, task.mantissas) if own is not None]

@@ -21,6 +21,7 @@ __all__ = [
     "Task",
     "check_tasks",
     "job_tokens",
+    "operand_reach",
     "row_bytes",
     "row_operands",
     "row_words",
@@ -85,9 +86,9 @@ class Task:
     inputs : dict of str to Columns
         Operands that earlier jobs of the queue put out: of a head ``q``, ``k``, ``v`` and their
         ``q_scales``, ``k_scales``; of a layer ``q``, its activations, and ``q_scales``; of a vector
-        step ``q``, its rows, and ``v``, its second rows. Scales are whole buffers of mantissas, in
-        the order of what reads them.
-    mantissas : Buffer, optional
+        step ``q``, its rows, and ``v``, its second rows. Scales are buffers of mantissas, in the
+        order of what reads them.
+    mantissas : Columns, optional
         Where the mantissas of a vector step go; room of their own by default.
     """
 
@@ -95,7 +96,7 @@ class Task:
     out_cut: int = 0
     output: Columns | None = None
     inputs: Mapping[str, Columns] = field(default_factory=dict)
-    mantissas: Buffer | None = None
+    mantissas: Columns | None = None
 
     def columns(self, operand: str) -> Columns | None:
         """Columns of a buffer that an operand has, or the output, ``o``."""
@@ -103,16 +104,19 @@ class Task:
 
     def buffers(self) -> Iterator[Buffer]:
         """All buffers that it uses."""
-        for columns in (*self.inputs.values(), self.output):
+        for columns in (*self.inputs.values(), self.output, self.mantissas):
             if columns is not None:
                 yield columns.buffer
-        if self.mantissas is not None:
-            yield self.mantissas
 
 
 def job_tokens(job: Job | VectorJob) -> int:
     """Number of tokens of a job."""
     return job.head.tokens if isinstance(job, HeadJob) else job.tokens
+
+
+def operand_reach(config: Config, job: Job | VectorJob, operand: str) -> int:
+    """Rows of an operand, or of the output, ``o``, up to the last that a job uses."""
+    return job.reach(config, operand) if isinstance(job, HeadJob) else job.tokens
 
 
 def row_operands(job: Job | VectorJob) -> str:
@@ -226,8 +230,8 @@ def _check_buffers(config: Config, tasks: Sequence[Task]) -> None:
             _check_columns(config, task, "o", task.output, index)
             written.setdefault(task.output.buffer.name, set()).add(word_bytes(task, "o"))
         if task.mantissas is not None:
-            _check_columns(config, task, "q_scales", Columns(task.mantissas), index)
-            written.setdefault(task.mantissas.name, set()).add(SCALE_BYTES)
+            _check_columns(config, task, "q_scales", task.mantissas, index)
+            written.setdefault(task.mantissas.buffer.name, set()).add(SCALE_BYTES)
 
 
 _WRITTEN = {
@@ -262,10 +266,10 @@ def _check_columns(config: Config, task: Task, operand: str, columns: Columns, i
             f"job {index} of the queue has {operand} in buffer {buffer.name!r} of rows of "
             f"{buffer.row_bytes} bytes; legal: {SCALE_BYTES}"
         )
-    rest = buffer.tokens - columns.token
-    if columns.token < 0 or job_tokens(job) > rest:
+    rest, reach = buffer.tokens - columns.token, operand_reach(config, job, operand)
+    if columns.token < 0 or reach > rest:
         raise ParoError(
-            f"job {index} of the queue has {job_tokens(job)} tokens; legal: up to those of buffer "
+            f"job {index} of the queue has {reach} tokens; legal: up to those of buffer "
             f"{buffer.name!r}, {rest}" + f" from token {columns.token} on" * (columns.token != 0)
         )
 
@@ -313,6 +317,14 @@ def _check_head(config: Config, job: HeadJob, index: int) -> None:
             f"{job.prefix_tokens} prefix tokens, grid {job.grid} and {job.suffix_tokens} suffix "
             "tokens"
         )
-    if job.rows(config).step != 1:
+    rows = job.rows(config)
+    if rows.step != 1:
         raise ParoError(f"head {index} of the queue: query blocks must be contiguous")
+    most = min(rows.stop * config.block, head.tokens) - rows.start * config.block
+    least = (len(rows) - 1) * config.block + 1
+    if job.query_tokens is not None and not least <= job.query_tokens <= most:
+        raise ParoError(
+            f"head {index} of the queue has {job.query_tokens} queries to compute; legal: {least} "
+            f"to {most}, in its last block row some or all"
+        )
     check_codes(job.codes, config.blocks_of(head.tokens))

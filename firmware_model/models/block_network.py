@@ -51,6 +51,10 @@ class BlockProgram:
         Factor of the logits before softmax.
     host : tuple of str
         What stays on the host, in words.
+    text : str
+        Tensor of a text that the steps read too, in cross attention; empty where there is none.
+    text_tokens : int
+        Its tokens at most.
     """
 
     source: str
@@ -58,6 +62,13 @@ class BlockProgram:
     blocks: tuple[str, ...]
     scale: float
     host: tuple[str, ...]
+    text: str = ""
+    text_tokens: int = 0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Tensors that the host gives."""
+        return (self.source, self.text) if self.text else (self.source,)
 
     @property
     def output(self) -> str:
@@ -162,7 +173,7 @@ def plan_network(pipeline: BlockPipeline, plan: ModelPlan, ranges: Ranges) -> In
     check_whole_plan(pipeline, plan)
     blocks = pipeline.block_program()
     program, layers = choose_formats(
-        (blocks.source,),
+        blocks.inputs,
         (blocks.output,),
         blocks.steps,
         ranges,
@@ -171,7 +182,11 @@ def plan_network(pipeline: BlockPipeline, plan: ModelPlan, ranges: Ranges) -> In
         blocks.scale,
     )
     return IntegerNetwork(
-        program=program, layers=layers, attention=plan, tokens=pipeline.shape.layout
+        program=program,
+        layers=layers,
+        attention=plan,
+        tokens=pipeline.shape.layout,
+        text=blocks.text,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from firmware_model.cross import CrossHead
 from firmware_model.host.image import Image, place_jobs
 from firmware_model.host.jobs import HeadJob, HeadOperands
 from firmware_model.host.schedule import interleave
@@ -21,6 +22,8 @@ from firmware_model.models.network import IntegerNetwork, Parameters
 from firmware_model.models.vector_passes import VECTOR_STEPS, ChainPasses, chain_passes
 from firmware_model.program import (
     Attend,
+    Attention,
+    CrossAttend,
     Format,
     Join,
     Kind,
@@ -35,6 +38,7 @@ from firmware_model.program import (
 from firmware_model.program import Columns as ColumnsStep
 from firmware_model.reference.jobs import layer_job
 from firmware_model.reference.linear import QuantizedInputs
+from firmware_model.reorder import token_permutation
 from paro.config import Config
 from paro.config.errors import ParoError
 from paro.config.formats import OUT_BYTES, SCALE_BYTES
@@ -70,7 +74,7 @@ class Stored:
         Its format, with its channels.
     tokens : int
         Its rows.
-    mantissas : tuple of Buffer
+    mantissas : tuple of Columns
         Of INT8 by token, those of each group of channels.
     orders : tuple of np.ndarray
         int64 [tokens], of each group: natural token of each of its mantissas.
@@ -79,7 +83,7 @@ class Stored:
     columns: Columns
     format: Format
     tokens: int
-    mantissas: tuple[Buffer, ...] = ()
+    mantissas: tuple[Columns, ...] = ()
     orders: tuple[np.ndarray, ...] = ()
 
     @property
@@ -164,8 +168,9 @@ class DeviceProgram:
         if not stored.mantissas:
             return found.long() if stored.format.kind == Kind.WORDS else found
         mantissas = np.empty((len(rows), len(stored.mantissas)), np.int32)
-        for group, (buffer, order) in enumerate(zip(stored.mantissas, stored.orders, strict=True)):
-            mantissas[order, group] = _rows(image, memory, buffer).view("<i4")[:, 0]
+        for group, (own, order) in enumerate(zip(stored.mantissas, stored.orders, strict=True)):
+            values = _rows(image, memory, own.buffer).view("<i4")[:, 0]
+            mantissas[order, group] = values[own.token : own.token + len(order)]
         return found, torch.from_numpy(mantissas)
 
 
@@ -226,8 +231,32 @@ class _Compiler:
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """Tokens of every tensor."""
-        return self.network.token_counts()
+        """Tokens of every tensor; a text has as many as are given."""
+        text = self.item.inputs.get(self.network.text, ())
+        return self.network.token_counts(len(text))
+
+    @cached_property
+    def rows_in_front(self) -> dict[str, int]:
+        """Of Q and the result of cross attention: rows before their own, which nobody uses."""
+        return {
+            name: self.counts[step.k]
+            for step in self.program.steps
+            if isinstance(step, CrossAttend)
+            for name in (step.source, step.result)
+        }
+
+    @cached_property
+    def mantissas_in_front(self) -> dict[str, int]:
+        """Of K of cross attention: mantissas before its own, which nobody uses."""
+        return {
+            step.k: self._cross_head(step).first_key
+            for step in self.program.steps
+            if isinstance(step, CrossAttend)
+        }
+
+    def _cross_head(self, step: CrossAttend) -> CrossHead:
+        block = self.network.attention.block
+        return CrossHead(self.counts[step.source], self.counts[step.k], block)
 
     @cached_property
     def joined(self) -> dict[str, tuple[str, int]]:
@@ -252,6 +281,8 @@ class _Compiler:
                 self._linear(step)
             elif isinstance(step, Attend):
                 self._attend(step)
+            elif isinstance(step, CrossAttend):
+                self._cross_attend(step)
             elif step.result in chains:
                 self._vector(chains[step.result])
         return self.queue
@@ -282,9 +313,9 @@ class _Compiler:
         parts = {part for part, (whole, _) in self.joined.items() if whole == name}
         kept = not parts.union({name}).isdisjoint(self.program.outputs)
         row_bytes = word * max(channels, made.channels)
-        count = self.counts[name]
-        buffer = Buffer(self.prefix + name, count, row_bytes, kept=kept)
-        self.tensors[name] = stored = Stored(Columns(buffer), made, count)
+        count, front = self.counts[name], self.rows_in_front.get(name, 0)
+        buffer = Buffer(self.prefix + name, front + count, row_bytes, kept=kept)
+        self.tensors[name] = stored = Stored(Columns(buffer, token=front), made, count)
         return stored
 
     def _part(self, step: ColumnsStep | Rows) -> None:
@@ -313,19 +344,14 @@ class _Compiler:
             Task(
                 layer_job(inputs, plan.weights, plan.output),
                 output=made.columns,
-                inputs={"q": read.columns, "q_scales": Columns(read.mantissas[0])},
+                inputs={"q": read.columns, "q_scales": read.mantissas[0]},
             )
         )
 
     def _attend(self, step: Attend) -> None:
+        self._check_heads(step)
         plan = self.network.attention_plan(step, self.progress)
         head_dim = self.config.head_dim
-        if step.head_dim != head_dim or plan.block != self.config.block:
-            raise ParoError(
-                f"attention {step.layer} has heads of {step.head_dim} channels and blocks of "
-                f"{plan.block} tokens; legal on this accelerator: {head_dim} and "
-                f"{self.config.block}"
-            )
         q, k, v = (self.tensors[name] for name in step.reads)
         made, tokens = self._store(step.result), self.network.tokens
         ready = [self.waiting.pop(name, []) for name in dict.fromkeys((step.source, step.k))]
@@ -342,10 +368,46 @@ class _Compiler:
             first = head * head_dim
             inputs = {"q": q.part(first), "k": k.part(first), "v": v.part(first)}
             for name, own in (("q_scales", q), ("k_scales", k)):
-                inputs[name] = Columns(own.mantissas[head])
+                inputs[name] = own.mantissas[head]
             # Q and K of a head right before it: the array begins while those of the next are made.
             self.queue += [tasks[head] for tasks in ready if tasks]
             self.queue.append(Task(job, output=made.part(first), inputs=inputs))
+
+    def _cross_attend(self, step: CrossAttend) -> None:
+        """Heads of both tokens: rows of queries begin where the keys in front of them do."""
+        self._check_heads(step)
+        cross, head_dim = self._cross_head(step), self.config.head_dim
+        q, k, v = (self.tensors[name] for name in step.reads)
+        made, tokens = self._store(step.result), cross.tokens
+        permutation = token_permutation(tokens.grid, tokens.prefix, 0)
+        job = HeadJob(
+            HeadOperands.in_buffers(permutation, 0, head_dim),
+            cross.codes,
+            tokens.grid,
+            tokens.prefix,
+            query_blocks=cross.query_blocks,
+            query_tokens=cross.queries,
+        )
+        for head in range(q.format.channels // head_dim):
+            first = head * head_dim
+            inputs = {
+                "q": replace(q.part(first), token=0),
+                "k": k.part(first),
+                "v": v.part(first),
+                "q_scales": q.mantissas[head],
+                "k_scales": replace(k.mantissas[head], token=0),
+            }
+            output = replace(made.part(first), token=0)
+            self.queue.append(Task(job, output=output, inputs=inputs))
+
+    def _check_heads(self, step: Attention) -> None:
+        """Refuse heads that are not the accelerator's."""
+        block, config = self.network.attention.block, self.config
+        if (step.head_dim, block) != (config.head_dim, config.block):
+            raise ParoError(
+                f"{step.result} is of heads of {step.head_dim} channels and blocks of {block} "
+                f"tokens; legal on this accelerator: {config.head_dim} and {config.block}"
+            )
 
     def _chains(self) -> list[tuple[Step, ...]]:
         """Vector steps, those together that one job computes."""
@@ -416,11 +478,13 @@ class _Compiler:
                 second=second,
                 **self._walk(order, read.tokens),
             )
-            found = None
+            found: Columns | None = None
             if job.finds_mantissas:
                 kept = name in self.program.outputs
                 own_name = f"{self.prefix}{name} mantissas {row}"
-                found = Buffer(own_name, read.tokens, SCALE_BYTES, kept=kept)
+                front = self.mantissas_in_front.get(name, 0)
+                buffer = Buffer(own_name, front + read.tokens, SCALE_BYTES, kept=kept)
+                found = Columns(buffer, token=front)
             tasks.append(Task(job, output=made.part(first), inputs=inputs, mantissas=found))
         mantissas = tuple(task.mantissas for task in tasks if task.mantissas is not None)
         if mantissas:

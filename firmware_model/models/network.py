@@ -14,12 +14,15 @@ from firmware_model.arrays import Tokens
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.calibration.layers import tile_config
 from firmware_model.calibration.plan import ModelPlan, Plan
+from firmware_model.cross import CrossHead
 from firmware_model.parallel import map_rows
 from firmware_model.program import (
     Activate,
     Add,
     Attend,
+    Attention,
     Columns,
+    CrossAttend,
     Format,
     Join,
     Linear,
@@ -157,7 +160,7 @@ def _float_linear(step: Linear, tensors: _Tensors, parameters: Parameters) -> to
     return torch.nn.functional.linear(x, layer.weight.to(x), bias)
 
 
-def _float_attend(step: Attend, tensors: _Tensors, parameters: Parameters) -> torch.Tensor:
+def _float_attend(step: Attention, tensors: _Tensors, parameters: Parameters) -> torch.Tensor:
     q, k, v = (
         tensors[name].unflatten(1, (-1, step.head_dim)).transpose(0, 1) for name in step.reads
     )
@@ -205,6 +208,7 @@ _FLOAT: dict[type[Step], Callable[..., torch.Tensor]] = {
     Join: lambda step, tensors, _: torch.cat([tensors[name] for name in step.reads]),
     Linear: _float_linear,
     Attend: _float_attend,
+    CrossAttend: _float_attend,
     Scale: _float_scale,
     Add: _float_add,
     Normalize: _float_normalize,
@@ -244,6 +248,8 @@ class IntegerNetwork:
         Orders and codes of every head; without transforms.
     tokens : Tokens
         What the tokens are.
+    text : str
+        Input that has a number of tokens of its own in every run, if there is one.
 
     Raises
     ------
@@ -255,6 +261,7 @@ class IntegerNetwork:
     layers: Mapping[str, LayerPlan]
     attention: ModelPlan
     tokens: Tokens
+    text: str = ""
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -269,9 +276,10 @@ class IntegerNetwork:
             if isinstance(step, Linear):
                 self._check_layer(step)
 
-    def token_counts(self) -> dict[str, int]:
-        """Tokens of every tensor of the program."""
-        return count_tokens(self.program, self.tokens.count)
+    def token_counts(self, text_tokens: int = 1) -> dict[str, int]:
+        """Tokens of every tensor, where a text has ``text_tokens``."""
+        others = {self.text: text_tokens} if self.text else {}
+        return count_tokens(self.program, self.tokens.count, others)
 
     def _check_layer(self, step: Linear) -> None:
         """Raise ParoError unless there is a plan of the layer, with the formats of its tensors."""
@@ -448,44 +456,101 @@ def _quantize_channels(run: _Run, step: QuantizeChannels) -> torch.Tensor:
     return quantize_channels(run.tensors[step.source], constants)
 
 
+@dataclass(frozen=True, eq=False)
+class _Operands:
+    """Q, K and V of all heads of an attention, and the mantissas of Q and K."""
+
+    q8: torch.Tensor
+    mq: torch.Tensor
+    k8: torch.Tensor
+    mk: torch.Tensor
+    v8: torch.Tensor
+    head_dim: int
+
+    @classmethod
+    def of(cls, run: _Run, step: Attention) -> "_Operands":
+        tensors = run.tensors
+        return cls(*tensors[step.source], *tensors[step.k], tensors[step.v], step.head_dim)
+
+    @property
+    def heads(self) -> range:
+        return range(self.q8.shape[1] // self.head_dim)
+
+    def config(self, block: int, tokens: int) -> Config:
+        """Configuration of a core that takes them."""
+        config = tile_config(block, padded_head_dim(self.head_dim))
+        return config.changed(max_tokens=max(tokens, config.max_tokens))
+
+    def head(
+        self,
+        head: int,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        permutation: torch.Tensor,
+        order: int = 0,
+    ) -> QuantizedHead:
+        """One head, with the query and the key that stand at each position, from 0; -1 for none."""
+
+        def rows(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+            return torch.where((places >= 0).unsqueeze(1), values[places], 0)
+
+        def operands(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+            own = values[:, head * self.head_dim : (head + 1) * self.head_dim]
+            missing = padded_head_dim(self.head_dim) - self.head_dim
+            return torch.nn.functional.pad(rows(own, places), (0, missing))
+
+        return QuantizedHead(
+            q8=operands(self.q8, queries),
+            k8=operands(self.k8, keys),
+            v8=operands(self.v8, keys),
+            mq=rows(self.mq[:, head : head + 1], queries).flatten(),
+            mk=rows(self.mk[:, head : head + 1], keys).flatten(),
+            v_scale=torch.ones(self.head_dim),
+            v_mean=torch.zeros(self.head_dim),
+            permutation=permutation,
+            order=order,
+        )
+
+
 def _attend(run: _Run, step: Attend) -> torch.Tensor:
     """All heads of an attention, each by the integer model."""
     network = run.network
     plan = network.attention_plan(step, run.progress)
-    (q8, mq), (k8, mk) = run.tensors[step.source], run.tensors[step.k]
-    v8 = run.tensors[step.v]
-    padded = padded_head_dim(step.head_dim)
-    config = tile_config(plan.block, padded)
-    if len(q8) > config.max_tokens:
-        config = config.changed(max_tokens=len(q8))
+    operands = _Operands.of(run, step)
+    config = operands.config(plan.block, network.tokens.count)
 
     def one(head: int) -> torch.Tensor:
-        channels = slice(head * step.head_dim, (head + 1) * step.head_dim)
         order = plan.head_order(head)
         permutation = network.permutation(order)
-
-        def operands(values: torch.Tensor) -> torch.Tensor:
-            own = values[permutation, channels]
-            return torch.nn.functional.pad(own, (0, padded - step.head_dim))
-
-        quantized = QuantizedHead(
-            q8=operands(q8),
-            k8=operands(k8),
-            v8=operands(v8),
-            mq=mq[permutation, head],
-            mk=mk[permutation, head],
-            v_scale=torch.ones(step.head_dim),
-            v_mean=torch.zeros(step.head_dim),
-            permutation=permutation,
-            order=order,
-        )
+        quantized = operands.head(head, permutation, permutation, permutation, order)
         words = integer_attention(quantized, plan.head_codes(head), config)
         output = torch.empty(len(words), step.head_dim, dtype=torch.int64)
         output[permutation] = words[:, : step.head_dim].long()
         return output
 
-    heads = range(q8.shape[1] // step.head_dim)
-    return torch.cat(map_rows(one, heads), dim=1)
+    return torch.cat(map_rows(one, operands.heads), dim=1)
+
+
+def _cross_attend(run: _Run, step: CrossAttend) -> torch.Tensor:
+    """All heads of a cross attention, each by the integer model as a head of both tokens."""
+    operands = _Operands.of(run, step)
+    queries, keys = len(operands.q8), len(operands.k8)
+    cross = CrossHead(queries, keys, run.network.attention.block)
+    config = operands.config(cross.block, cross.count)
+    places = torch.arange(cross.count)
+    codes = torch.from_numpy(cross.codes)
+
+    def one(head: int) -> torch.Tensor:
+        quantized = operands.head(
+            head,
+            torch.where(places < queries, places, -1),
+            (places - cross.first_key).clamp(min=-1),
+            places,
+        )
+        words = integer_attention(quantized, codes, config, cross.query_blocks)
+        return words[:queries, : step.head_dim].long()
+
+    return torch.cat(map_rows(one, operands.heads), dim=1)
 
 
 def _columns(run: _Run, step: Columns) -> Any:
@@ -499,6 +564,7 @@ _INTEGER: dict[type[Step], Callable[..., Any]] = {
     Join: lambda run, step: torch.cat([run.tensors[name] for name in step.reads]),
     Linear: _linear,
     Attend: _attend,
+    CrossAttend: _cross_attend,
     Scale: _scale,
     Add: _add,
     Normalize: _normalize,

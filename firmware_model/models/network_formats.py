@@ -11,7 +11,7 @@ from firmware_model.calibration.layers import tile_config
 from firmware_model.program import (
     Activate,
     Add,
-    Attend,
+    Attention,
     Columns,
     Format,
     Join,
@@ -146,7 +146,7 @@ class _Chooser:
             if isinstance(step, Add):
                 self._give(self._words(step.result), step.result)
         # An activation's unit decides that of the layer behind it.
-        asked = {Activate: self._activation, Linear: self._layer, Attend: self._attention}
+        asked = {Activate: self._activation, Linear: self._layer, Attention: self._attention}
         for kind, choose in asked.items():
             for step in self.steps:
                 if isinstance(step, kind):
@@ -203,7 +203,7 @@ class _Chooser:
         )
         self._give(Format(unit=(plan.output.unit,) * plan.outputs), step.result)
 
-    def _attention(self, step: Attend) -> None:
+    def _attention(self, step: Attention) -> None:
         """Q, K and V of an attention: units of each head, of V of each channel."""
         head_dim = step.head_dim
         q, k = (self._quantized(name) for name in (step.source, step.k))
@@ -224,8 +224,8 @@ class _Chooser:
         most = math.ceil(wanted.max().item())
         if most > high:
             raise ParoError(
-                f"logits of attention {step.layer} are beyond the format of section 1; legal: "
-                f"queries a factor of {2.0 ** (most - high):g} smaller"
+                f"logits of {step.result} are beyond the format of section 1; legal: queries "
+                f"a factor of {2.0 ** (most - high):g} smaller"
             )
         places = max(most, low)
         self._operand(step.source, q, query_units, places, head_dim, QUERY_SCALE_BITS)

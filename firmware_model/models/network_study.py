@@ -53,9 +53,11 @@ class Budget:
 def budgets(pipeline: BlockPipeline) -> list[Budget]:
     """All 8 bit; attention at 4.8 and layers at 4; and half of the cycles of that."""
     blocks, shape = pipeline.block_program(), pipeline.shape
-    program = Program((blocks.source,), (blocks.output,), blocks.steps, {})
-    counts = count_tokens(program, shape.tokens)
-    # Products of a layer and of its attention, QK and PV; cycles are products times bits.
+    program = Program(blocks.inputs, (blocks.output,), blocks.steps, {})
+    others = {blocks.text: blocks.text_tokens} if blocks.text else {}
+    counts = count_tokens(program, shape.tokens, others)
+    # Products of a layer and of its attention, QK and PV; cycles are products times bits. Cross
+    # attention has 8 bits in every budget, and is left out.
     linear = attention = 0
     for step in blocks.steps:
         if isinstance(step, Linear):

@@ -35,7 +35,8 @@ def model_outputs(config: Config, job: Job) -> np.ndarray:
     if isinstance(job, LayerJob):
         return _layer_outputs(config, job)
     codes = torch.from_numpy(job.codes)
-    return integer_attention(_quantized(job.head), codes, config, job.query_blocks).numpy()
+    words = integer_attention(_quantized(job.head), codes, config, job.query_blocks)
+    return words[: len(job.queries(config))].numpy()
 
 
 def step_outputs(job: VectorJob) -> tuple[np.ndarray, np.ndarray | None]:

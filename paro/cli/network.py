@@ -12,6 +12,7 @@ import torch
 
 from firmware_model.calibration.calibrate import calibrate_models
 from firmware_model.calibration.plan import ModelPlan, load_model_plan, save_plan
+from firmware_model.cross import CrossHead
 from firmware_model.host.driver import Counters
 from firmware_model.host.image import Image
 from firmware_model.host.jobs import HeadJob, LayerJob
@@ -90,7 +91,7 @@ class NetworkRequest:
 
 @dataclass
 class StepRow:
-    """What became of a denoising step that the device computed.
+    """What became of the blocks of a denoising step, where guidance runs them twice of one half.
 
     Expected cycles are those by which the sequence of the jobs was chosen.
     """
@@ -143,7 +144,6 @@ class _Blocks:
     config: Config
     compute: Compute | None
     on_device: range
-    progress: Steps
     rows: list[StepRow] = field(default_factory=list)
     tokens: dict[str, _Error] = field(default_factory=dict)
     added: dict[str, _Error] = field(default_factory=dict)
@@ -157,7 +157,6 @@ class _Blocks:
             words: Sequence[torch.Tensor] = wanted
             if self.compute is not None and step in self.on_device:
                 words = self._on_device(step, share, items, wanted, output)
-            self.progress.advance()
             made = self.network.program.formats[output]
             return [values_of(own, made) for own in words]
 
@@ -243,8 +242,10 @@ def run_network(request: NetworkRequest, choice: ConfigChoice) -> bool:
         with progress_bar("run") as progress:
             counter = Steps(progress, 2 * steps)
             own = pipeline.generate(request.sample, progress=lambda *_: counter.advance())
-            blocks = _Blocks(pipeline, program, network, config, compute, on_device, counter)
-            video = pipeline.generate(request.sample, blocks=blocks.at)
+            blocks = _Blocks(pipeline, program, network, config, compute, on_device)
+            video = pipeline.generate(
+                request.sample, progress=lambda *_: counter.advance(), blocks=blocks.at
+            )
     return _report(request, blocks, own, video)
 
 
@@ -284,10 +285,12 @@ def _check_fits(
             f"vector_channels = {config.vector_channels} does not fit the model; legal: {widest} "
             "or more"
         )
-    if config.max_tokens < shape.tokens:
+    needed = shape.tokens
+    if program.text:
+        needed = CrossHead(shape.tokens, program.text_tokens, config.block).count
+    if config.max_tokens < needed:
         raise ParoError(
-            f"max_tokens = {config.max_tokens} does not fit the model; legal: {shape.tokens} or "
-            "more"
+            f"max_tokens = {config.max_tokens} does not fit the model; legal: {needed} or more"
         )
     for layer in () if plan is None else plan.linear:
         layer.check_config(config)

@@ -18,8 +18,11 @@ from tests.firmware_model.models.tiny_pipelines import (
     CASES,
     WIDE_HEADS,
     cogvideox,
+    diffusers,
     dit,
     flux,
+    pixart,
+    wan,
     write,
 )
 
@@ -272,8 +275,16 @@ PROGRAMS = {
         ("--frames", "9", "--height", "32", "--width", "48"),
     ),
     "Flux": (functools.partial(flux, heads=WIDE_HEADS), ("--height", "16", "--width", "16")),
+    "PixArt": (
+        functools.partial(pixart, diffusers.PixArtSigmaPipeline, WIDE_HEADS),
+        ("--height", "16", "--width", "16"),
+    ),
+    "Wan": (
+        functools.partial(wan, WIDE_HEADS),
+        ("--frames", "5", "--height", "32", "--width", "48"),
+    ),
 }
-BLOCKS = {"DiT": 2, "CogVideoX": 2, "Flux": 3}
+BLOCKS = {"DiT": 2, "CogVideoX": 2, "Flux": 3, "PixArt": 2, "Wan": 2}
 
 
 def run_report(folder):
@@ -331,11 +342,15 @@ def test_a_pipeline_of_diffusers_in_the_accelerator(paro, tmp_path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_pipelines_that_the_device_cannot_run_are_refused(paro, refused, tmp_path):
     output = ("--device", "model", "--steps", "2", "-o", tmp_path / "run")
-    pixart = write(CASES["PixArt alpha"].build, tmp_path / "pixart")
+    ltx = write(CASES["LTX"].build, tmp_path / "ltx")
+    two = write(CASES["Wan 2.2"].build, tmp_path / "wan")
     narrow = write(dit, tmp_path / "dit")
     cases = {
-        "no rules make a program of the blocks of PixArtAlphaPipeline; legal: moving-digits, "
-        "CogVideoXPipeline, FluxPipeline, DiTPipeline": (pixart, "--height", "32", "--width", "48"),
+        "no rules make a program of the blocks of LTXPipeline; legal: moving-digits, "
+        "CogVideoXPipeline, WanPipeline, FluxPipeline, DiTPipeline, PixArtAlphaPipeline, "
+        "PixArtSigmaPipeline": (ltx, "--frames", "9", "--height", "64", "--width", "96"),
+        "this WanPipeline has two transformers, and a program is of the blocks of one; legal: a "
+        "pipeline of one transformer": (two, "--frames", "5", "--height", "32", "--width", "48"),
         "attention 0 has heads of 16 channels, and no accelerator has those; legal: 32, 64, 128, "
         "256": (narrow,),
     }

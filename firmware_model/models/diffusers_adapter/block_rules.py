@@ -10,10 +10,21 @@ from firmware_model.models.diffusers_adapter.block_steps import BlockSteps
 from firmware_model.models.network import ChannelConstants
 from paro.config.errors import ParoError
 
-__all__ = ["GRID", "RULES", "TEXT", "BlockParameters", "Rule", "block_layers", "cut_layers"]
+__all__ = [
+    "CROSS_TEXT",
+    "GRID",
+    "TEXT",
+    "BlockParameters",
+    "Rule",
+    "block_layers",
+    "cut_layers",
+    "rule_of",
+]
 
 #: Arguments of a block: tokens of the text, and of the grid.
 TEXT, GRID = "encoder_hidden_states", "hidden_states"
+#: Tensor of the text that cross attention reads.
+CROSS_TEXT = "text"
 
 
 @dataclass(eq=False)
@@ -58,17 +69,38 @@ class Rule:
         Arguments of which a block returns others, in its sequence.
     cuts : Callable
         Layers that read several tensors side by side: to the name of each tensor and its channels.
+    crosses : bool
+        Whether its text stands apart, `CROSS_TEXT`, and is read by cross attention.
     """
 
     steps: Callable[[BlockSteps, Any, str, int], str]
     constants: Callable[[BlockParameters, Any, Mapping[str, Any], int], None]
     returns: tuple[str, ...]
     cuts: Callable[[Any], Mapping[str, Mapping[str, int]]] = lambda block: {}
+    crosses: bool = False
+
+
+def rule_of(block: Any) -> Rule:
+    """Rule of a block; `ParoError` if there is none."""
+    found = _find_rule(block)
+    if found is None:
+        raise ParoError(f"no rule for blocks {_kind(block)}; legal: {', '.join(_RULES)}")
+    return found
+
+
+def _find_rule(block: Any) -> Rule | None:
+    return _RULES.get(_kind(block))
+
+
+def _kind(block: Any) -> str:
+    """Class of a block, and its norm where that decides what it computes."""
+    name = type(block).__name__
+    return f"{name} ({block.norm_type})" if name == "BasicTransformerBlock" else name
 
 
 def cut_layers(block: Any) -> Mapping[str, Mapping[str, int]]:
     """Layers of a block that are one for each tensor that they read: names, inputs of each."""
-    rule = RULES.get(type(block).__name__)
+    rule = _find_rule(block)
     return {} if rule is None else rule.cuts(block)
 
 
@@ -110,6 +142,16 @@ def _modulation(condition: torch.Tensor, norm: Any, parts: int) -> tuple[torch.T
     return norm.linear(norm.silu(condition)).chunk(parts)
 
 
+def _give_modulated(
+    found: BlockParameters, part: str, norm: Any, scale: torch.Tensor, shift: torch.Tensor
+) -> None:
+    """Give the constants of a LayerNorm, with its own where it has some, and a modulation."""
+    factor, offset = 1 + scale, shift
+    if norm.elementwise_affine:
+        factor, offset = norm.weight * factor, norm.bias * factor + shift
+    found.give(part, factor, offset)
+
+
 def _check_gelu(own: Any) -> None:
     if getattr(own, "approximate", "") != "tanh":
         raise ParoError(
@@ -121,8 +163,6 @@ def _check_gelu(own: Any) -> None:
 
 
 def _dit_steps(own: BlockSteps, block: Any, source: str, layer: int) -> str:
-    if block.norm_type != "ada_norm_zero":
-        raise ParoError(f"no rule for blocks with {block.norm_type}; legal: ada_norm_zero")
     _check_gelu(block.ff.net[0])
     normed = own.quantized(own.modulated(source, "norm1", block.norm1.norm.eps))
     q, k, v = (own.linear(normed, f"attn1.to_{letter}") for letter in "qkv")
@@ -142,6 +182,96 @@ def _dit_constants(found: BlockParameters, block: Any, given: Mapping[str, Any],
     found.give("gate1", gate)
     found.give("norm3", 1 + ff_scale, ff_shift)
     found.give("gate3", ff_gate)
+
+
+# PixArt: cross attention to the text, of the tokens as they are; scales from one table a block.
+
+
+def _pixart_steps(own: BlockSteps, block: Any, source: str, layer: int) -> str:
+    _check_gelu(block.ff.net[0])
+    if block.attn2 is None or block.attn1.norm_q is not None or block.pos_embed is not None:
+        raise ParoError(
+            "no rule for blocks that attend to no text, with norms of heads or with positions in "
+            "their blocks; legal: those of PixArt"
+        )
+    normed = own.quantized(own.modulated(source, "norm1", block.norm1.eps))
+    q, k, v = (own.linear(normed, f"attn1.to_{letter}") for letter in "qkv")
+    heads = own.attend(own.moved(q, "q"), own.moved(k, "k"), own.values(v, "v"), layer)
+    mixed = own.linear(own.quantized(own.moved(heads, "mixed")), "attn1.to_out.0")
+    source = own.gated(mixed, source, "gate1", "attended")
+    q = own.linear(own.quantized(source), "attn2.to_q")
+    k, v = (own.linear(own.text, f"attn2.to_{letter}") for letter in "kv")
+    q, k = own.moved(q, "cross.q"), own.moved(k, "cross.k")
+    source = _crossed(own, q, k, v, source)
+    normed = own.quantized(own.modulated(source, "norm2", block.norm2.eps))
+    return own.gated(own.network(normed, "ff"), source, "gate2", "tokens")
+
+
+def _crossed(own: BlockSteps, q: str, k: str, v: str, source: str) -> str:
+    """Tokens plus what cross attention makes of Q, K and V, all of them words."""
+    heads = own.cross_attend(q, k, own.values(v, "cross.v"), "cross.heads")
+    mixed = own.linear(own.quantized(own.moved(heads, "cross.mixed")), "attn2.to_out.0")
+    return own.added(mixed, source, "crossed")
+
+
+def _pixart_constants(
+    found: BlockParameters, block: Any, given: Mapping[str, Any], item: int
+) -> None:
+    parts = block.scale_shift_table + given["timestep"][item].reshape(6, -1)
+    for number, (shift, scale, gate) in ((1, parts[:3]), (2, parts[3:])):
+        _give_modulated(found, f"norm{number}", getattr(block, f"norm{number}"), scale, shift)
+        found.give(f"gate{number}", gate)
+
+
+# Wan: cross attention behind a norm; norms of Q and K over all heads together.
+
+
+def _wan_steps(own: BlockSteps, block: Any, source: str, layer: int) -> str:
+    _check_gelu(block.ffn.net[0])
+    if block.attn2.add_k_proj is not None:
+        raise ParoError(
+            "no rule for blocks of Wan that attend to an image; legal: those that attend to text"
+        )
+
+    def operands(read: str, kept: str, attention: str) -> tuple[str, str, str]:
+        """Words of Q, made of one tensor, and of K and V, made of another."""
+        q, k, v = (
+            own.linear(tokens, f"{attention}.to_{letter}")
+            for tokens, letter in zip((read, kept, kept), "qkv", strict=True)
+        )
+        module = getattr(block, attention)
+        q = own.balanced(q, f"{attention}.norm_q", module.norm_q.eps)
+        return q, own.balanced(k, f"{attention}.norm_k", module.norm_k.eps), v
+
+    normed = own.quantized(own.modulated(source, "norm1", block.norm1.eps))
+    q, k, v = operands(normed, normed, "attn1")
+    heads = own.attend(q, k, own.values(v, "v"), layer)
+    mixed = own.linear(own.quantized(own.moved(heads, "mixed")), "attn1.to_out.0")
+    source = own.gated(mixed, source, "gate1", "attended")
+    read = source
+    if not isinstance(block.norm2, torch.nn.Identity):
+        read = own.modulated(source, "norm2", block.norm2.eps)
+    source = _crossed(own, *operands(own.quantized(read), own.text, "attn2"), source)
+    normed = own.quantized(own.modulated(source, "norm3", block.norm3.eps))
+    return own.gated(own.network(normed, "ffn"), source, "gate3", "tokens")
+
+
+def _wan_constants(found: BlockParameters, block: Any, given: Mapping[str, Any], item: int) -> None:
+    condition = given["temb"][item]
+    if condition.ndim != 2:
+        raise ParoError(
+            "no rule for a noise level of each token, as Wan 2.2 has it from images; legal: one "
+            "for all"
+        )
+    parts = block.scale_shift_table[0] + condition
+    for number, (shift, scale, gate) in ((1, parts[:3]), (3, parts[3:])):
+        _give_modulated(found, f"norm{number}", getattr(block, f"norm{number}"), scale, shift)
+        found.give(f"gate{number}", gate)
+    if not isinstance(block.norm2, torch.nn.Identity):
+        found.give_norm("norm2", block.norm2, 1)
+    for attention in ("attn1", "attn2"):
+        for name in ("norm_q", "norm_k"):
+            found.give_norm(f"{attention}.{name}", getattr(getattr(block, attention), name), 1)
 
 
 # CogVideoX: layers that text and grid share, modulation and gates of their own.
@@ -188,10 +318,7 @@ def _cogvideox_constants(
         norm = getattr(block, name)
         parts = _modulation(condition, norm, 6)
         for part, (shift, scale, gate) in zip(_PARTS, (parts[3:], parts[:3]), strict=True):
-            factor, offset = 1 + scale, shift
-            if norm.norm.elementwise_affine:
-                factor, offset = norm.norm.weight * factor, norm.norm.bias * factor + shift
-            found.give(f"{name}.{part}", factor, offset)
+            _give_modulated(found, f"{name}.{part}", norm.norm, scale, shift)
             found.give(f"{name}.{part}.gate", gate)
     for name in ("norm_q", "norm_k"):
         found.give_norm(f"attn1.{name}", getattr(block.attn1, name), block.attn1.heads)
@@ -302,8 +429,12 @@ def _flux_single_cuts(block: Any) -> Mapping[str, Mapping[str, int]]:
 
 
 #: By the name of the class in diffusers.
-RULES: Mapping[str, Rule] = {
-    "BasicTransformerBlock": Rule(_dit_steps, _dit_constants, (GRID,)),
+_RULES: Mapping[str, Rule] = {
+    "BasicTransformerBlock (ada_norm_zero)": Rule(_dit_steps, _dit_constants, (GRID,)),
+    "BasicTransformerBlock (ada_norm_single)": Rule(
+        _pixart_steps, _pixart_constants, (GRID,), crosses=True
+    ),
+    "WanTransformerBlock": Rule(_wan_steps, _wan_constants, (GRID,), crosses=True),
     "CogVideoXBlock": Rule(_cogvideox_steps, _cogvideox_constants, (GRID, TEXT)),
     "FluxTransformerBlock": Rule(_flux_steps, _flux_constants, (TEXT, GRID)),
     "FluxSingleTransformerBlock": Rule(

@@ -8,6 +8,7 @@ from firmware_model.program import (
     Activate,
     Add,
     Attend,
+    CrossAttend,
     Join,
     Linear,
     Normalize,
@@ -41,6 +42,8 @@ class BlockSteps:
         What the tokens are, text before the grid.
     rotated : bool
         Whether Q and K are turned by positions.
+    text : str
+        Tensor of a text that stands apart, in INT8 by token.
     """
 
     name: str
@@ -48,6 +51,7 @@ class BlockSteps:
     head_dim: int
     tokens: Tokens
     rotated: bool
+    text: str = ""
     steps: list[Step] = field(default_factory=list)
 
     def split(self, source: str, result: str) -> tuple[str, str]:
@@ -72,6 +76,10 @@ class BlockSteps:
         """LayerNorm of whole tokens, and the constants ``part``."""
         return self._normed(source, part, self.width, True, epsilon)
 
+    def balanced(self, source: str, part: str, epsilon: float) -> str:
+        """RMSNorm of whole tokens, and the constants ``part``."""
+        return self._normed(source, part, self.width, False, epsilon)
+
     def headed(self, source: str, part: str, centred: bool, epsilon: float) -> str:
         """LayerNorm or RMSNorm of heads, and the constants ``part``."""
         return self._normed(source, part, self.head_dim, centred, epsilon)
@@ -90,6 +98,10 @@ class BlockSteps:
         return self._add(
             Add(result=self._of(result), source=source, base=base, constants=self._of(part))
         )
+
+    def added(self, source: str, base: str, result: str) -> str:
+        """``base`` plus the source."""
+        return self._add(Add(result=self._of(result), source=source, base=base))
 
     def values(self, source: str, result: str) -> str:
         """V of all heads, in INT8."""
@@ -117,6 +129,18 @@ class BlockSteps:
                 k=self.quantized(k),
                 v=v,
                 layer=layer,
+                head_dim=self.head_dim,
+            )
+        )
+
+    def cross_attend(self, q: str, k: str, v: str, result: str) -> str:
+        """Attention to other tokens, of words of Q and K and V in INT8; it returns words."""
+        return self._add(
+            CrossAttend(
+                result=self._of(result),
+                source=self.quantized(q),
+                k=self.quantized(k),
+                v=v,
                 head_dim=self.head_dim,
             )
         )

@@ -121,10 +121,11 @@ def _pixart(text_tokens: int) -> Family:
         text_tokens=lambda config: text_tokens,
         # Binning would compute another height and width than asked for.
         arguments={"negative_prompt": None, "use_resolution_binning": False},
+        has_rules=True,
     )
 
 
-def _wan(*blocks: str) -> Family:
+def _wan(*blocks: str, has_rules: bool = False) -> Family:
     return Family(
         transformers=("transformer", "transformer_2"),
         blocks=tuple((name, "attn1") for name in blocks),
@@ -136,6 +137,7 @@ def _wan(*blocks: str) -> Family:
         text_inputs=_BOTH_PROMPTS,
         text_channels="text_dim",
         text_tokens=lambda config: 512,
+        has_rules=has_rules,
     )
 
 
@@ -156,7 +158,7 @@ FAMILIES = {
         text_place="prefix",
         has_rules=True,
     ),
-    "WanPipeline": _wan("blocks"),
+    "WanPipeline": _wan("blocks", has_rules=True),
     "WanVACEPipeline": _wan("vace_blocks", "blocks"),
     "HunyuanVideoPipeline": Family(
         blocks=_JOINT_BLOCKS,

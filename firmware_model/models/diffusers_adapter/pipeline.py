@@ -18,13 +18,15 @@ from firmware_model.models.diffusers_adapter.families import (
     layers_in_parts,
     linear_layers,
     random_text,
+    transformers,
 )
 from firmware_model.models.diffusers_adapter.programs import (
     HOST,
     INPUT,
     Blocks,
+    block_inputs,
     block_outputs,
-    block_tokens,
+    cross_text,
     replaced_blocks,
     transformer_parameters,
     transformer_steps,
@@ -82,13 +84,29 @@ class DiffusersPipeline:
                 f"no rules make a program of the blocks of {type(self._pipe).__name__}; legal: "
                 f"{OWN_MODEL}, {legal}"
             )
+        if len(transformers(self._pipe, self._family)) > 1:
+            raise ParoError(
+                f"this {type(self._pipe).__name__} has two transformers, and a program is of the "
+                "blocks of one; legal: a pipeline of one transformer"
+            )
         transformer = self._pipe.transformer
+        text = cross_text(transformer)
         return BlockProgram(
             source=INPUT,
             steps=transformer_steps(transformer, self.shape.layout),
             blocks=tuple(block_outputs(transformer)),
             scale=self.shape.head_dim**-0.5,
             host=HOST,
+            text=text,
+            text_tokens=self._text_tokens() if text else 0,
+        )
+
+    def _text_tokens(self) -> int:
+        """Tokens of the text, those that a mask hides among them."""
+        if self._text is None:
+            return self._family.text_tokens(self._pipe.transformer.config)
+        return max(
+            self._text[name].shape[1] for name in ("prompt_embeds", "negative_prompt_embeds")
         )
 
     def generate(
@@ -145,8 +163,8 @@ class DiffusersPipeline:
             if own is None:
                 return None
             items = [
-                Item({INPUT: tokens}, transformer_parameters(transformer, given, item))
-                for item, tokens in enumerate(block_tokens(given))
+                Item(inputs, transformer_parameters(transformer, given, item))
+                for item, inputs in enumerate(block_inputs(transformer, given))
             ]
             return torch.stack(list(own(items)))
 

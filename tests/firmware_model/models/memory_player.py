@@ -96,15 +96,24 @@ class MemoryPlayer:
         assert [fields[f"{axis}_extent"] for axis in ("outer", "middle", "inner")] == order_axes(
             job.grid, job.head.order
         )[0]
-        shape = tokens, self.config.head_dim
-        operands = {f"{name}8": self.read(fields, name, shape, 1)[order] for name in "qkv"}
-        scales = {f"m{name}": self.scales(fields, f"{name}_scales", tokens) for name in "qk"}
+        operands, scales = {}, {}
+        for name in "qkv":
+            # Rows behind the last that is read may not be there.
+            rows = np.zeros((tokens, self.config.head_dim), np.int8)
+            reach = job.reach(self.config, name)
+            rows[:reach] = self.read(fields, name, (reach, rows.shape[1]), 1)
+            operands[f"{name}8"] = rows[order]
+        for name in "qk":
+            values = np.zeros(tokens, np.int32)
+            reach = job.reach(self.config, f"{name}_scales")
+            values[:reach] = self.scales(fields, f"{name}_scales", reach)
+            scales[f"m{name}"] = values
         words = model_outputs(
             self.config, replace(job, head=replace(job.head, **operands, **scales))
         )
-        natural = np.empty_like(words)
-        natural[order] = words
-        self.write(fields, natural)
+        written = order[list(job.queries(self.config))]
+        shape = job.reach(self.config, "o"), words.shape[1]
+        self.rows(fields, "o", shape, words.itemsize)[written] = words.view(np.uint8)
 
     def layer(self, job: LayerJob, fields: Mapping[str, int]) -> None:
         tokens = fields["query_tokens"]

@@ -11,8 +11,9 @@ from firmware_model.arrays import Tokens
 from firmware_model.models.device_program import Item
 from firmware_model.models.diffusers_adapter.programs import (
     INPUT,
+    block_inputs,
     block_outputs,
-    block_tokens,
+    cross_text,
     replaced_blocks,
     transformer_parameters,
     transformer_steps,
@@ -89,6 +90,47 @@ def flux() -> tuple[Any, dict[str, Any], Tokens]:
     return transformer, inputs, Tokens((1, 5, 7), prefix=9)
 
 
+def pixart() -> tuple[Any, dict[str, Any], Tokens]:
+    """Of the two texts a mask hides tokens; neither is whole blocks, nor is the grid."""
+    transformer = diffusers.PixArtTransformer2DModel(
+        **HEADS,
+        in_channels=4,
+        num_layers=2,
+        sample_size=10,
+        caption_channels=12,
+        cross_attention_dim=64,
+    )
+    inputs = {
+        "hidden_states": torch.randn(BATCH, 4, 10, 10),
+        "encoder_hidden_states": torch.randn(BATCH, 21, 12),
+        "encoder_attention_mask": torch.tensor([[1] * 19 + [0] * 2, [1] * 5 + [0] * 16]),
+        "timestep": torch.tensor([900, 300]),
+        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+    }
+    return transformer, inputs, Tokens((1, 5, 5))
+
+
+def wan(cross_attn_norm: bool = True) -> tuple[Any, dict[str, Any], Tokens]:
+    """More tokens of text than of the grid."""
+    transformer = diffusers.WanTransformer3DModel(
+        **HEADS,
+        in_channels=4,
+        out_channels=4,
+        text_dim=12,
+        freq_dim=8,
+        ffn_dim=128,
+        num_layers=2,
+        cross_attn_norm=cross_attn_norm,
+        rope_max_seq_len=32,
+    )
+    inputs = {
+        "hidden_states": torch.randn(BATCH, 4, 3, 4, 6),
+        "encoder_hidden_states": torch.randn(BATCH, 37, 12),
+        "timestep": torch.tensor([900, 300]),
+    }
+    return transformer, inputs, Tokens((3, 2, 3))
+
+
 class Example:
     """A transformer of random weights, its program in float, and its network.
 
@@ -122,7 +164,7 @@ class Example:
         """The library's own forward pass; keeps what each block makes if ``watched``."""
         hooks = [
             block.register_forward_hook(self.keep)
-            for name in ("transformer_blocks", "single_transformer_blocks")
+            for name in ("transformer_blocks", "single_transformer_blocks", "blocks")
             for block in getattr(self.transformer, name, ())
             if watched
         ]
@@ -138,15 +180,16 @@ class Example:
 
     @torch.no_grad()
     def run_float(self, given: Mapping[str, Any]) -> torch.Tensor:
-        for item, tokens in enumerate(block_tokens(given)):
+        for item, inputs in enumerate(block_inputs(self.transformer, given)):
             parameters = transformer_parameters(self.transformer, given, item)
-            own = Item({INPUT: tokens}, parameters)
+            own = Item(inputs, parameters)
             self.items.append(own)
             self.runs.append(run_float(self.steps, own.inputs, parameters, self.ranges))
         return torch.stack([run[self.steps[-1].result] for run in self.runs])
 
     def run_integers(self, given: Mapping[str, Any]) -> torch.Tensor:
-        assert torch.equal(block_tokens(given)[0], self.items[0].inputs[INPUT])
+        first = block_inputs(self.transformer, given)[0]
+        assert torch.equal(first[INPUT], self.items[0].inputs[INPUT])
         return torch.stack([self.values(run, self.steps[-1].result) for run in self.integers])
 
     def values(self, run: dict[str, Any], name: str) -> torch.Tensor:
@@ -156,10 +199,12 @@ class Example:
         """One block alone: its network, its items, and every tensor of each."""
         names = [INPUT, *block_outputs(self.transformer)]
         source, output = names[index : index + 2]
-        program = cut_program(self.network.program, (source,), (output,))
+        text = self.network.text
+        inputs = (source, text) if text else (source,)
+        program = cut_program(self.network.program, inputs, (output,))
         network = replace(self.network, program=program)
         items = [
-            Item({source: self.values(run, source)}, own.parameters)
+            Item({**own.inputs, source: self.values(run, source)}, own.parameters)
             for run, own in zip(self.integers, self.items, strict=True)
         ]
         return network, items, self.integers
@@ -177,8 +222,9 @@ class Example:
         orders = torch.arange(2 * len(self.blocks)).reshape(-1, 2) % 6
         codes = widths((1, *orders.shape, blocks, blocks))
         codes[..., 0] |= 1
+        text = cross_text(self.transformer)
         program, layers = choose_formats(
-            (INPUT,),
+            (INPUT, text) if text else (INPUT,),
             (self.steps[-1].result,),
             self.steps,
             self.ranges,
@@ -188,7 +234,7 @@ class Example:
         )
         attention = plan_attention(self.tokens, CONFIG, orders, codes)
         return IntegerNetwork(
-            program=program, layers=layers, attention=attention, tokens=self.tokens
+            program=program, layers=layers, attention=attention, tokens=self.tokens, text=text
         )
 
 
@@ -204,5 +250,5 @@ def _enliven(transformer: torch.nn.Module) -> None:
     """Give norms weights, and conditions gates, that a trained model has: none is near 1 or 0."""
     for name, parameter in transformer.named_parameters():
         parts = name.split(".")
-        if "norm" in parts[-2] or parts[-2:] == ["linear", "bias"]:
+        if "norm" in parts[-2:][0] or parts[-2:] == ["linear", "bias"]:
             parameter += 0.5 * torch.randn_like(parameter)

@@ -1,8 +1,9 @@
 """Networks as queues of the accelerator: every tensor in memory is the integer network's."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pytest
 
 from firmware_model.host.dependences import Wait, done_before
@@ -70,17 +71,17 @@ def test_a_network_that_does_not_fit(seed):
 def touched(config: Config, fields: dict[str, int], job: object) -> tuple[set[int], set[int]]:
     """Bytes that a job reads and writes, as its descriptor tells, in units of 4."""
 
-    def rows(operand: str, row_bytes: int) -> set[int]:
+    def rows(operand: str, row_bytes: int, own: Iterable[int] | None = None) -> set[int]:
         start, stride = fields[f"{operand}_address"], fields[f"{operand}_row_stride"]
         return {
             place // 4
-            for token in range(tokens)
+            for token in (range(tokens) if own is None else own)
             for place in range(start + token * stride, start + token * stride + row_bytes, 4)
         }
 
-    def scales(name: str) -> set[int]:
+    def scales(name: str, own: Iterable[int] | None = None) -> set[int]:
         start = fields[f"{name}_address"] // 4
-        return set(range(start, start + tokens))
+        return {start + token for token in (range(tokens) if own is None else own)}
 
     width = config.head_dim * max(fields["chunks"], 1)
     if isinstance(job, LayerJob):
@@ -96,8 +97,12 @@ def touched(config: Config, fields: dict[str, int], job: object) -> tuple[set[in
             count = -(-4 * tokens // unit) * unit
             written |= set(range(start // 4, (start + count) // 4))
         return read, written
-    read = set().union(*(rows(name, width) for name in "qkv"))
-    return read | scales("q_scales") | scales("k_scales"), rows("o", 2 * width)
+    live = job.codes[list(job.rows(config))].any(axis=0).repeat(config.block)[:tokens]
+    queries, keys = job.queries(config), np.flatnonzero(live)
+    asking, asked = job.head.permutation[list(queries)], job.head.permutation[keys]
+    read = rows("q", width, asking) | rows("k", width, asked) | rows("v", width, asked)
+    read |= scales("q_scales", queries) | scales("k_scales", keys)
+    return read, rows("o", 2 * width, asking)
 
 
 def test_no_job_meets_one_that_may_still_run(seed):

@@ -19,7 +19,15 @@ from firmware_model.quality.metrics import snr_db
 from paro.config import ParoError
 from tests.firmware_model.models.memory_player import MemoryPlayer
 from tests.firmware_model.models.network_tensors import assert_tensors
-from tests.firmware_model.models.small_transformers import CONFIG, Example, cogvideox, dit, flux
+from tests.firmware_model.models.small_transformers import (
+    CONFIG,
+    Example,
+    cogvideox,
+    dit,
+    flux,
+    pixart,
+    wan,
+)
 from tests.firmware_model.models.test_device_program import checked_overlaps
 from tests.firmware_model.models.unit_player import play_steps
 
@@ -27,7 +35,9 @@ from tests.firmware_model.models.unit_player import play_steps
 BOUND_DB = 35
 
 
-@pytest.fixture(scope="module", params=[dit, cogvideox, flux], ids=lambda build: build.__name__)
+@pytest.fixture(
+    scope="module", params=[dit, cogvideox, flux, pixart, wan], ids=lambda build: build.__name__
+)
 def example(request) -> Example:
     return Example(request.param)
 
@@ -95,13 +105,15 @@ def test_what_has_no_rule_is_refused(example):
     tokens = example.tokens
     with pytest.raises(ParoError, match="2 tokens behind the grid; legal: text before it"):
         transformer_steps(example.transformer, Tokens(tokens.grid, tokens.prefix, 2))
-    block = example.transformer.transformer_blocks[0]
-    activation = block.ff.net[0]
-    block.ff.net[0] = torch.nn.ReLU()
+    name = "blocks" if hasattr(example.transformer, "blocks") else "transformer_blocks"
+    blocks = getattr(example.transformer, name)
+    network = getattr(blocks[0], "ffn" if name == "blocks" else "ff").net
+    activation = network[0]
+    network[0] = torch.nn.ReLU()
     with pytest.raises(ParoError, match="activation ReLU is not legal; legal: GELU by its tanh"):
         transformer_steps(example.transformer, tokens)
-    block.ff.net[0] = activation
-    example.transformer.transformer_blocks.append(torch.nn.Identity())
+    network[0] = activation
+    blocks.append(torch.nn.Identity())
     with pytest.raises(ParoError, match="no rule for blocks Identity; legal: BasicTransformerBl"):
         transformer_steps(example.transformer, tokens)
-    del example.transformer.transformer_blocks[-1]
+    del blocks[-1]

@@ -1,6 +1,7 @@
 """Tiny random pipelines of every class of diffusers that the adapter knows."""
 
 import importlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,10 +85,10 @@ def wan_scheduler() -> Any:
     )
 
 
-def wan(**parts: Any) -> Any:
+def wan(heads: dict[str, Any] = HEADS, **parts: Any) -> Any:
     return diffusers.WanPipeline(
         **NO_TEXT,
-        **{"transformer": wan_transformer(), "vae": wan_vae(), "scheduler": wan_scheduler()}
+        **{"transformer": wan_transformer(**heads), "vae": wan_vae(), "scheduler": wan_scheduler()}
         | parts,
     )
 
@@ -306,16 +307,16 @@ def dit(scheduler: Any = None, **heads: Any) -> Any:
     )
 
 
-def pixart(kind: Any) -> Any:
+def pixart(kind: Any, heads: dict[str, Any] = HEADS) -> Any:
     return kind(
         **NO_TEXT,
         transformer=diffusers.PixArtTransformer2DModel(
-            **HEADS,
+            **heads,
             in_channels=4,
             num_layers=2,
             sample_size=8,
             caption_channels=12,
-            cross_attention_dim=32,
+            cross_attention_dim=math.prod(heads.values()),
         ),
         vae=image_vae(),
         scheduler=diffusers.DPMSolverMultistepScheduler(),

@@ -1,6 +1,7 @@
 """A block of each transformer of diffusers that has rules, in the accelerator from one start.
 
-Weights and widths are random. Text stands before the grid, as it does in these models.
+Weights and widths are random. Text stands before the grid, or apart from it, as it does in these
+models.
 """
 
 import random
@@ -10,7 +11,14 @@ import pytest
 
 from firmware_model.models.device_program import device_program
 from sim.cycles.memory import Memory
-from tests.firmware_model.models.small_transformers import Example, cogvideox, dit, flux
+from tests.firmware_model.models.small_transformers import (
+    Example,
+    cogvideox,
+    dit,
+    flux,
+    pixart,
+    wan,
+)
 from tests.sim.cosim.network_runs import SHARED, run_exactly
 
 #: Transformer and number of the block; Flux has blocks of two kinds.
@@ -19,6 +27,8 @@ BLOCKS = {
     "CogVideoX": (cogvideox, 0),
     "Flux, double": (flux, 0),
     "Flux, single": (flux, 1),
+    "PixArt": (pixart, 0),
+    "Wan": (wan, 0),
 }
 
 
