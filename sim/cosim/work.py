@@ -39,7 +39,7 @@ def ideal_cycles(config: Config, job: Job) -> int:
         products = job.tokens * int(digits.sum()) * config.head_dim
         return ceil(products / (LANES * config.rows * config.cols))
     codes = _computed_codes(config, job)[None]
-    cycles = attention_time.ideal_cycles(config, codes, job.head.tokens, job.rows(config))
+    cycles = attention_time.ideal_cycles(config, codes, job.head.tokens, job.queries(config))
     return ceil(cycles[0])
 
 
@@ -53,7 +53,7 @@ def wanted_bytes(config: Config, jobs: Sequence[Job]) -> dict[str, int]:
             continue
         codes = _computed_codes(config, job)[None]
         through_port, _ = attention_time.read_bytes(
-            config, codes, job.head.tokens, job.rows(config)
+            config, codes, job.head.tokens, job.queries(config)
         )
         read += through_port[0]
         written += attention_time.written_bytes(config, len(job.queries(config)))

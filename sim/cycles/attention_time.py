@@ -38,8 +38,13 @@ def _block_tokens(config: Config, codes: np.ndarray, tokens: int) -> np.ndarray:
     return sizes
 
 
+def _row_queries(config: Config, queries: range) -> np.ndarray:
+    """Queries of each block row, int64 [rows]."""
+    return np.minimum(config.block, queries.stop - np.array(queries[:: config.block]))
+
+
 def ideal_cycles(
-    config: Config, codes: np.ndarray, tokens: int, rows: range | None = None
+    config: Config, codes: np.ndarray, tokens: int, queries: range | None = None
 ) -> np.ndarray:
     """Cycles of each head if every lane worked in every cycle, on valid tokens.
 
@@ -49,8 +54,8 @@ def ideal_cycles(
     codes : np.ndarray
         uint8 [heads, rows, blocks].
     tokens : int
-    rows : range, optional
-        Which block rows the codes are of; all by default.
+    queries : range, optional
+        Positions of the queries, from the first of the first row on; all tokens by default.
 
     Returns
     -------
@@ -58,14 +63,14 @@ def ideal_cycles(
         float64 [heads].
     """
     sizes = _block_tokens(config, codes, tokens)
-    queries = sizes if rows is None else sizes[list(rows)]
+    rows = _row_queries(config, queries or range(tokens))
     digits = np.array(CODE_DIGITS)[codes]
-    operations = 2 * config.head_dim * np.einsum("hij,i,j->h", digits, queries, sizes)
+    operations = 2 * config.head_dim * np.einsum("hij,i,j->h", digits, rows, sizes)
     return operations / (LANES * config.rows * config.cols)
 
 
 def read_bytes(
-    config: Config, codes: np.ndarray, tokens: int, rows: range | None = None
+    config: Config, codes: np.ndarray, tokens: int, queries: range | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bytes that each head takes in; parameters as of `ideal_cycles`.
 
@@ -77,8 +82,7 @@ def read_bytes(
         buffer keeps K and V.
     """
     sizes = _block_tokens(config, codes, tokens)
-    queries = tokens if rows is None else sizes[list(rows)].sum()
-    once = queries * (config.head_dim + SCALE_BYTES) + DESCRIPTOR_BYTES
+    once = len(queries or range(tokens)) * (config.head_dim + SCALE_BYTES) + DESCRIPTOR_BYTES
     waves = np.arange(0, codes.shape[1], config.wave_rows)
     code_rows = codes.shape[1]
     if config.query_rows > 1:

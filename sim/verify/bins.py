@@ -121,6 +121,7 @@ CROSSES: tuple[Cross, ...] = (
     Cross("head", {"values": VALUES, "stalls": _BOTH}),
     Cross("head", {"columns": ("1", "2 to 16", "more"), "target": _TARGETS}),
     Cross("head", {"rows": ("all", "some"), "order": ORDERS, "target": _TARGETS}),
+    Cross("head", {"last row": ("whole", "part"), "rows": ("all", "some"), "target": _TARGETS}),
     Cross("head", {"cut": tuple(range(9)), "stalls": _BOTH}),
     Cross("head", {"waves": ("part of one", "one", "more"), "target": _TARGETS}),
     Cross("head", {"channels": ("all", "some"), "width": WIDTHS}),
@@ -323,6 +324,7 @@ def _head_features(config: Config, job: HeadJob) -> Features:
         "skips": skips,
         "columns": _count(columns),
         "rows": "all" if len(rows) == len(job.codes) else "some",
+        "last row": "whole" if job.query_tokens is None else "part",
         "waves": "part of one" if len(rows) < wave else "one" if len(rows) == wave else "more",
         "channels": "all" if job.head.k8[:, -1].any() else "some",
     }

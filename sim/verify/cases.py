@@ -369,7 +369,11 @@ class _Maker:
         if prefix and suffix:
             first = chance.randrange(1, text)
         values: Values = "normal" if chance.random() < 0.4 else chance.choice(VALUES)
-        return HeadShape(grid, first, text - first, order, width, skips, values, rows)
+        left_out = 0
+        if chance.random() < 0.25:
+            last = (rows[1] if rows else self.config.blocks_of(tokens)) - 1
+            left_out = chance.randrange(min(block, tokens - last * block))
+        return HeadShape(grid, first, text - first, order, width, skips, values, rows, left_out)
 
     def _grid(self, tokens: int, texts: int) -> tuple[tuple[int, int, int], int]:
         """Grid and tokens of text, none or as many as texts at least, that make so many tokens."""

@@ -96,6 +96,8 @@ class HeadShape:
         Operands.
     rows : (int, int), optional
         First block row to compute, and the one after the last; all by default.
+    left_out : int
+        Queries of the last of these rows that are not computed; less than it has.
     """
 
     grid: tuple[int, int, int]
@@ -106,6 +108,7 @@ class HeadShape:
     skips: Skips = "some"
     values: Values = "normal"
     rows: tuple[int, int] | None = None
+    left_out: int = 0
 
     @property
     def tokens(self) -> int:
@@ -116,6 +119,7 @@ class HeadShape:
     def line(self) -> str:
         """All of it in a few words."""
         rows = "" if self.rows is None else f" rows {self.rows[0]}:{self.rows[1]}"
+        rows += f" without {self.left_out}" * (self.left_out > 0)
         return (
             f"head {self.prefix}+{'x'.join(map(str, self.grid))}+{self.suffix} "
             f"order {self.order}{rows} width {self.width} skips {self.skips} {self.values}"
@@ -127,6 +131,12 @@ class HeadShape:
 
     def job(self, config: Config, seed: int) -> HeadJob:
         """Make the head, with codes and operands of a seed."""
+        job = self._whole_rows(config, seed)
+        if not self.left_out:
+            return job
+        return replace(job, query_tokens=len(job.queries(config)) - self.left_out)
+
+    def _whole_rows(self, config: Config, seed: int) -> HeadJob:
         generator = np.random.default_rng(seed)
         codes = self._codes(config, generator)
         rows = self.computed(config)

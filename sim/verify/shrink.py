@@ -88,7 +88,7 @@ def _smaller_items(case: Case, item: Item) -> Iterator[Item]:
 
 def _smaller_heads(shape: HeadShape, block: int) -> Iterator[HeadShape]:
     # Rows that are computed stay in the head.
-    whole = replace(shape, rows=None)
+    whole = replace(shape, rows=None, left_out=0)
     for side in range(3):
         if shape.grid[side] > 1:
             yield replace(whole, grid=_halved(shape.grid, side))
@@ -97,17 +97,14 @@ def _smaller_heads(shape: HeadShape, block: int) -> Iterator[HeadShape]:
     rows = range(*shape.rows) if shape.rows else range(-(-shape.tokens // block))
     if len(rows) > 1:
         middle = rows.start + len(rows) // 2
-        yield replace(shape, rows=(rows.start, middle))
+        yield replace(shape, rows=(rows.start, middle), left_out=0)
         yield replace(shape, rows=(middle, rows.stop))
-    if shape.order:
-        yield replace(shape, order=0)
-    if shape.values != "normal":
-        yield replace(shape, values="normal")
     if shape.width == "mixed":
         for width in ("2", "4", "8"):
             yield replace(shape, width=width)
-    if shape.skips != "none":
-        yield replace(shape, skips="none")
+    for name, plain in (("left_out", 0), ("order", 0), ("values", "normal"), ("skips", "none")):
+        if getattr(shape, name) != plain:
+            yield replace(shape, **{name: plain})
 
 
 def _smaller_layers(shape: LayerShape) -> Iterator[LayerShape]:

@@ -11,6 +11,7 @@ from firmware_model.program import (
     Add,
     Attend,
     Columns,
+    CrossAttend,
     Format,
     Join,
     Kind,
@@ -178,6 +179,15 @@ def test_tokens_of_every_tensor():
     added = Add(result="sum", source="first", base="x", constants="gate")
     with pytest.raises(ParoError, match=r"sum is made from \[3, 7\] tokens; legal: 3 of each"):
         count_tokens(in_parts(added), 7)
+
+
+def test_tokens_of_another_input():
+    """Q of cross attention has its own tokens, K and V have others."""
+    cross = CrossAttend(result="mixed", source="q", k="k", v="v", head_dim=HEAD)
+    made = Program(("q", "k", "v"), ("mixed",), (cross,), {})
+    assert count_tokens(made, 7, {"k": 3, "v": 3})["mixed"] == 7
+    with pytest.raises(ParoError, match="mixed is made from 3 tokens of K and 7 of V; legal: as m"):
+        count_tokens(made, 7, {"k": 3})
 
 
 def test_parts_of_a_tensor():

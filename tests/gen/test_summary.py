@@ -54,9 +54,9 @@ def test_figures(cores) -> None:
     rows, blocks = 2 * cores, 64
     for bits, wanted in summary.bytes_per_cycle.items():
         codes = np.full((1, rows, blocks), code[bits], np.uint8)
-        cycles = ideal_cycles(config, codes, 64 * blocks, range(rows))[0] / cores
-        loaded = read_bytes(config, codes, 64 * blocks, range(rows))[0][0]
-        queries = read_bytes(config, np.zeros_like(codes), 64 * blocks, range(rows))[0][0]
+        cycles = ideal_cycles(config, codes, 64 * blocks, range(64 * rows))[0] / cores
+        loaded = read_bytes(config, codes, 64 * blocks, range(64 * rows))[0][0]
+        queries = read_bytes(config, np.zeros_like(codes), 64 * blocks, range(64 * rows))[0][0]
         assert (loaded - queries) / cycles == pytest.approx(wanted)
 
 

@@ -258,11 +258,13 @@ def _wan_steps(own: BlockSteps, block: Any, source: str, layer: int) -> str:
 
 def _wan_constants(found: BlockParameters, block: Any, given: Mapping[str, Any], item: int) -> None:
     condition = given["temb"][item]
-    if condition.ndim != 2:
-        raise ParoError(
-            "no rule for a noise level of each token, as Wan 2.2 has it from images; legal: one "
-            "for all"
-        )
+    if condition.ndim == 3:  # Wan 2.2 of 5B has one of each token.
+        if not (condition == condition[0]).all():
+            raise ParoError(
+                "no rule for noise levels that differ between tokens, as Wan 2.2 has them from an "
+                "image; legal: one for all"
+            )
+        condition = condition[0]
     parts = block.scale_shift_table[0] + condition
     for number, (shift, scale, gate) in ((1, parts[:3]), (3, parts[3:])):
         _give_modulated(found, f"norm{number}", getattr(block, f"norm{number}"), scale, shift)

@@ -268,6 +268,11 @@ def test_cycles_that_carry_between_two_reads() -> None:
         ({"prefix_tokens": 4}, r"does not stand in order HWF of 4 prefix tokens, grid \(3, 4, 7\)"),
         ({"query_blocks": range(3, 9)}, r"query blocks 3:9 are not legal"),
         ({"query_blocks": range(0, 4, 2)}, r"head 1 of the queue: query blocks must be contigu"),
+        (
+            {"query_tokens": 80},
+            r"has 80 queries to compute; legal: 81 to \d\d, in its last block",
+        ),
+        ({"query_tokens": 97}, r"head 1 of the queue has 97 queries to compute; legal: 81 to \d\d"),
         ({"codes": np.zeros((6, 6), np.uint8)}, r"block row 0 has no live block"),
         ({"codes": np.ones((5, 6), np.uint8)}, r"legal: uint8 \[6, 6\]"),
     ],

@@ -1,6 +1,8 @@
 """Transformers of diffusers as programs: float against the library, integers, a queue's bytes."""
 
 import random
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,13 @@ from firmware_model.host.tasks import job_tokens
 from firmware_model.models.device_program import device_program
 from firmware_model.models.diffusers_adapter.programs import (
     INPUT,
+    block_inputs,
     block_outputs,
     replaced_blocks,
+    transformer_parameters,
     transformer_steps,
 )
+from firmware_model.models.network import run_float
 from firmware_model.quality.metrics import snr_db
 from paro.config import ParoError
 from tests.firmware_model.models.memory_player import MemoryPlayer
@@ -99,6 +104,51 @@ def test_words_of_a_joined_tensor(example):
             first = task.output.token
             outputs[place] = wanted[first : first + job_tokens(task.job)].numpy()
     assert torch.equal(device.words(outputs, 1, output), wanted)
+
+
+def float_blocks(transformer: Any, tokens: Tokens, inputs: Mapping[str, Any]) -> torch.Tensor:
+    """Output of a transformer whose blocks are steps in float."""
+    steps = transformer_steps(transformer, tokens)
+
+    def compute(given: Mapping[str, Any]) -> torch.Tensor:
+        runs = [
+            run_float(steps, own, transformer_parameters(transformer, given, item))
+            for item, own in enumerate(block_inputs(transformer, given))
+        ]
+        return torch.stack([run[steps[-1].result] for run in runs])
+
+    with replaced_blocks(transformer, compute):
+        return transformer(**inputs, return_dict=False)[0]
+
+
+@torch.no_grad()
+def test_wan_with_a_noise_level_of_each_token():
+    """As Wan 2.2 of 5B has them, one and the same; its cross attention may have no norm before."""
+    torch.manual_seed(4)
+    transformer, inputs, tokens = wan(cross_attn_norm=False)
+    transformer.eval()
+    inputs["timestep"] = inputs["timestep"][:, None].repeat(1, tokens.count)
+    exact = transformer(**inputs, return_dict=False)[0]
+    found = float_blocks(transformer, tokens, inputs)
+    assert (found - exact).abs().max() < 1e-5 * exact.abs().max()
+    inputs["timestep"][1, 3] += 1
+    with pytest.raises(ParoError, match="noise levels that differ between tokens"):
+        float_blocks(transformer, tokens, inputs)
+
+
+@torch.no_grad()
+def test_texts_and_images_that_cross_attention_does_not_take():
+    transformer, inputs, tokens = pixart()
+    inputs["encoder_attention_mask"][1] = 0
+    with pytest.raises(ParoError, match="a mask hides the whole text; legal: one that shows a tok"):
+        float_blocks(transformer, tokens, inputs)
+    transformer.transformer_blocks[1].attn2 = None
+    with pytest.raises(ParoError, match="no rule for blocks that attend to no text"):
+        transformer_steps(transformer, tokens)
+    transformer, _, tokens = wan()
+    transformer.blocks[0].attn2.add_k_proj = torch.nn.Linear(64, 64)
+    with pytest.raises(ParoError, match="no rule for blocks of Wan that attend to an image"):
+        transformer_steps(transformer, tokens)
 
 
 def test_what_has_no_rule_is_refused(example):

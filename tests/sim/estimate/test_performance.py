@@ -125,9 +125,13 @@ def test_a_cluster_counts_until_its_last_core_ends():
 def test_some_rows_by_hand():
     # The second row of the two: 8 queries.
     codes = np.array([[[0, 2]]], np.uint8)
-    assert ideal_cycles(CONFIG, codes, 24, range(1, 2))[0] == 2 * 32 * 2 * 8 * 8 / (4 * 4 * 4)
-    port, _ = read_bytes(CONFIG, codes, 24, range(1, 2))
+    assert ideal_cycles(CONFIG, codes, 24, range(16, 24))[0] == 2 * 32 * 2 * 8 * 8 / (4 * 4 * 4)
+    port, _ = read_bytes(CONFIG, codes, 24, range(16, 24))
     assert port[0] == 128 + 8 * (32 + 4) + 4 + 8 * (2 * 32 + 4)
+    # And no more than three of them.
+    assert ideal_cycles(CONFIG, codes, 24, range(16, 19))[0] == 2 * 32 * 2 * 3 * 8 / (4 * 4 * 4)
+    port, _ = read_bytes(CONFIG, codes, 24, range(16, 19))
+    assert port[0] == 128 + 3 * (32 + 4) + 4 + 8 * (2 * 32 + 4)
 
 
 def test_a_fast_memory_leaves_the_array_alone():
