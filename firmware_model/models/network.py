@@ -469,8 +469,8 @@ class _Operands:
 
     @classmethod
     def of(cls, run: _Run, step: Attention) -> "_Operands":
-        tensors = run.tensors
-        return cls(*tensors[step.source], *tensors[step.k], tensors[step.v], step.head_dim)
+        (q8, mq), (k8, mk) = run.tensors[step.source], run.tensors[step.k]
+        return cls(q8, mq, k8, mk, run.tensors[step.v], step.head_dim)
 
     @property
     def heads(self) -> range:

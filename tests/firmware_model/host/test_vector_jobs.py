@@ -177,5 +177,8 @@ def test_devices_and_buffers_that_do_not_fit(seed: int) -> None:
     refused("has q in bytes 0 to 127 of a row", Task(job, inputs={"q": Columns(rows)}))
     refused("cannot read q_scales from a buffer", Task(job, inputs={"q_scales": Columns(rows)}))
     refused("a content of shape", Task(job, output=Columns(Buffer("o", 9, 64, content=words))))
-    refused("q_scales in buffer 'rows' of rows of 64 bytes; legal: 4", Task(job, mantissas=rows))
-    refused("finds no mantissas", Task(step(seed, **changed(0, reduce=0)), mantissas=rows))
+    refused(
+        "q_scales in buffer 'rows' of rows of 64 bytes; legal: 4",
+        Task(job, mantissas=Columns(rows)),
+    )
+    refused("finds no mantissas", Task(step(seed, **changed(0, reduce=0)), mantissas=Columns(rows)))
