@@ -12,10 +12,9 @@ from firmware_model.models.network import IntegerNetwork, run_float, values_of
 from firmware_model.models.network_formats import Ranges, choose_formats
 from firmware_model.models.pipeline import Attention, Linear, Pipeline
 from firmware_model.models.replacement import check_plan
-from firmware_model.program import Attend, Step
 from firmware_model.program import Linear as LinearStep
+from firmware_model.program import Step
 from firmware_model.progress import Progress, Steps
-from paro.config.config import HEAD_DIMS
 from paro.config.errors import ParoError
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "BlockProgram",
     "Compute",
     "StepBlocks",
-    "check_device",
     "check_whole_plan",
     "integer_blocks",
     "observe",
@@ -132,16 +130,6 @@ def observe(pipeline: BlockPipeline, samples: Sequence[int], steps: Steps | None
         if steps is not None:
             steps.advance()
     return ranges
-
-
-def check_device(program: BlockProgram) -> None:
-    """Raise ParoError if no accelerator has heads of the program's size."""
-    for step in program.steps:
-        if isinstance(step, Attend) and step.head_dim not in HEAD_DIMS:
-            raise ParoError(
-                f"attention {step.layer} has heads of {step.head_dim} channels, and no accelerator "
-                f"has those; legal: {', '.join(map(str, HEAD_DIMS))}"
-            )
 
 
 def check_whole_plan(pipeline: BlockPipeline, plan: ModelPlan) -> None:

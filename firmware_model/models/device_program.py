@@ -40,10 +40,11 @@ from firmware_model.reference.jobs import layer_job
 from firmware_model.reference.linear import QuantizedInputs
 from firmware_model.reorder import token_permutation
 from paro.config import Config
+from paro.config.config import HEAD_DIMS, padded_head_dim
 from paro.config.errors import ParoError
-from paro.config.formats import OUT_BYTES, SCALE_BYTES
+from paro.config.formats import LANES, OUT_BYTES, SCALE_BYTES
 
-__all__ = ["DeviceProgram", "Item", "Stored", "device_program"]
+__all__ = ["DeviceProgram", "Item", "Stored", "check_heads", "device_program"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,8 @@ class Stored:
         Of INT8 by token, those of each group of channels.
     orders : tuple of np.ndarray
         int64 [tokens], of each group: natural token of each of its mantissas.
+    padding : int
+        Words of no meaning behind each group of channels that share a mantissa.
     """
 
     columns: Columns
@@ -85,6 +88,7 @@ class Stored:
     tokens: int
     mantissas: tuple[Columns, ...] = ()
     orders: tuple[np.ndarray, ...] = ()
+    padding: int = 0
 
     @property
     def word_bytes(self) -> int:
@@ -93,7 +97,14 @@ class Stored:
 
     def part(self, first: int) -> Columns:
         """Rows from channel ``first`` on."""
-        return replace(self.columns, first=self.columns.first + self.word_bytes * first)
+        place = int(self.places[first])
+        return replace(self.columns, first=self.columns.first + self.word_bytes * place)
+
+    @property
+    def places(self) -> np.ndarray:
+        """Word in a row that each channel has, int64 [channels]."""
+        channels = np.arange(self.format.channels)
+        return channels + channels // max(self.format.group, 1) * self.padding
 
     def rows(self, first: int) -> Columns:
         """Rows from token ``first`` on."""
@@ -160,11 +171,10 @@ class DeviceProgram:
             Tensor.
         """
         stored = self.tensors[item][name]
-        channels = stored.format.channels
-        token, first = stored.columns.token, stored.columns.first
+        token, word = stored.columns.token, stored.word_bytes
         rows = _rows(image, memory, stored.columns.buffer)[token : token + stored.tokens]
-        words = rows[:, first : first + channels * stored.word_bytes].view(f"<i{stored.word_bytes}")
-        found = torch.from_numpy(words.copy())
+        words = rows.view(f"<i{word}")[:, stored.columns.first // word :]
+        found = torch.from_numpy(words[:, stored.places])
         if not stored.mantissas:
             return found.long() if stored.format.kind == Kind.WORDS else found
         mantissas = np.empty((len(rows), len(stored.mantissas)), np.int32)
@@ -172,6 +182,38 @@ class DeviceProgram:
             values = _rows(image, memory, own.buffer).view("<i4")[:, 0]
             mantissas[order, group] = values[own.token : own.token + len(order)]
         return found, torch.from_numpy(mantissas)
+
+
+def check_heads(steps: Sequence[Step]) -> None:
+    """Check that an accelerator can compute the heads of some steps.
+
+    Heads that have fewer channels than those of any accelerator are filled up with zeros.
+
+    Raises
+    ------
+    ParoError
+        If they have too many channels, or if zeros among them would change what a step makes.
+    """
+    sizes = {step.head_dim for step in steps if isinstance(step, Attention)}
+    for size in sorted(sizes):
+        if size % LANES or size > HEAD_DIMS[-1]:
+            raise ParoError(
+                f"attention has heads of {size} channels, and no accelerator takes those; legal: "
+                f"multiples of {LANES} up to {HEAD_DIMS[-1]}"
+            )
+    filled = sizes.difference(HEAD_DIMS)
+    for step in steps:
+        wrong = ""
+        if isinstance(step, Normalize) and step.centred and step.group in filled:
+            wrong = "has a LayerNorm of heads"
+        elif isinstance(step, Rotate) and step.pairing == "halves" and step.head_dim in filled:
+            wrong = "turns halves of heads"
+        if wrong:
+            size = padded_head_dim(step.group if isinstance(step, Normalize) else step.head_dim)
+            raise ParoError(
+                f"{step.result} {wrong} that no accelerator has, and zeros up to {size} channels "
+                f"would change it; legal: heads of {', '.join(map(str, HEAD_DIMS))}"
+            )
 
 
 def _rows(image: Image, memory: bytes, buffer: Buffer) -> np.ndarray:
@@ -203,6 +245,7 @@ def device_program(
     ParoError
         If the accelerator does not fit the network and its plans.
     """
+    check_heads(network.program.steps)
     compilers = [
         _Compiler(network, item, config, progress, f"{index}.") for index, item in enumerate(items)
     ]
@@ -234,6 +277,20 @@ class _Compiler:
         """Tokens of every tensor; a text has as many as are given."""
         text = self.item.inputs.get(self.network.text, ())
         return self.network.token_counts(len(text))
+
+    @cached_property
+    def heads(self) -> set[int]:
+        """Channels of the heads of its attention."""
+        return {step.head_dim for step in self.program.steps if isinstance(step, Attention)}
+
+    @property
+    def slack(self) -> int:
+        """Channels that the accelerator's heads have more than any of the network's."""
+        return self.config.head_dim - min(self.heads, default=self.config.head_dim)
+
+    def _filled(self, group: int) -> int:
+        """Words of a row that has one group of channels: a head is as long as the device's."""
+        return self.config.head_dim if group in self.heads else group
 
     @cached_property
     def rows_in_front(self) -> dict[str, int]:
@@ -310,12 +367,16 @@ class _Compiler:
             return stored
         made = self.program.formats[name]
         word = OUT_BYTES if made.kind == Kind.WORDS else 1
+        padding = self._filled(made.group) - made.group
         parts = {part for part, (whole, _) in self.joined.items() if whole == name}
         kept = not parts.union({name}).isdisjoint(self.program.outputs)
-        row_bytes = word * max(channels, made.channels)
+        filled = padding * (made.channels // max(made.group, 1))
+        # A job that takes a head takes the words behind it too.
+        row_bytes = word * max(channels, made.channels + (filled or self.slack))
         count, front = self.counts[name], self.rows_in_front.get(name, 0)
         buffer = Buffer(self.prefix + name, front + count, row_bytes, kept=kept)
-        self.tensors[name] = stored = Stored(Columns(buffer, token=front), made, count)
+        stored = Stored(Columns(buffer, token=front), made, count, padding=padding)
+        self.tensors[name] = stored
         return stored
 
     def _part(self, step: ColumnsStep | Rows) -> None:
@@ -351,21 +412,20 @@ class _Compiler:
     def _attend(self, step: Attend) -> None:
         self._check_heads(step)
         plan = self.network.attention_plan(step, self.progress)
-        head_dim = self.config.head_dim
         q, k, v = (self.tensors[name] for name in step.reads)
         made, tokens = self._store(step.result), self.network.tokens
         ready = [self.waiting.pop(name, []) for name in dict.fromkeys((step.source, step.k))]
-        for head in range(q.format.channels // head_dim):
+        for head in range(q.format.channels // step.head_dim):
             order = plan.head_order(head)
             permutation = self.network.permutation(order).numpy()
             job = HeadJob(
-                HeadOperands.in_buffers(permutation, order, head_dim),
+                HeadOperands.in_buffers(permutation, order, self.config.head_dim),
                 plan.head_codes(head).numpy(),
                 tokens.grid,
                 tokens.prefix,
                 tokens.suffix,
             )
-            first = head * head_dim
+            first = head * step.head_dim
             inputs = {"q": q.part(first), "k": k.part(first), "v": v.part(first)}
             for name, own in (("q_scales", q), ("k_scales", k)):
                 inputs[name] = own.mantissas[head]
@@ -376,20 +436,20 @@ class _Compiler:
     def _cross_attend(self, step: CrossAttend) -> None:
         """Heads of both tokens: rows of queries begin where the keys in front of them do."""
         self._check_heads(step)
-        cross, head_dim = self._cross_head(step), self.config.head_dim
+        cross = self._cross_head(step)
         q, k, v = (self.tensors[name] for name in step.reads)
         made, tokens = self._store(step.result), cross.tokens
         permutation = token_permutation(tokens.grid, tokens.prefix, 0)
         job = HeadJob(
-            HeadOperands.in_buffers(permutation, 0, head_dim),
+            HeadOperands.in_buffers(permutation, 0, self.config.head_dim),
             cross.codes,
             tokens.grid,
             tokens.prefix,
             query_blocks=cross.query_blocks,
             query_tokens=cross.queries,
         )
-        for head in range(q.format.channels // head_dim):
-            first = head * head_dim
+        for head in range(q.format.channels // step.head_dim):
+            first = head * step.head_dim
             inputs = {
                 "q": replace(q.part(first), token=0),
                 "k": k.part(first),
@@ -403,10 +463,10 @@ class _Compiler:
     def _check_heads(self, step: Attention) -> None:
         """Refuse heads that are not the accelerator's."""
         block, config = self.network.attention.block, self.config
-        if (step.head_dim, block) != (config.head_dim, config.block):
+        if (padded_head_dim(step.head_dim), block) != (config.head_dim, config.block):
             raise ParoError(
                 f"{step.result} is of heads of {step.head_dim} channels and blocks of {block} "
-                f"tokens; legal on this accelerator: {config.head_dim} and {config.block}"
+                f"tokens; legal on this accelerator: up to {config.head_dim}, and {config.block}"
             )
 
     def _chains(self) -> list[tuple[Step, ...]]:
@@ -453,11 +513,16 @@ class _Compiler:
     def _passes(self, chain: Sequence[Step], row: int) -> ChainPasses:
         group = self._group(chain)
         channels = slice(row * group, (row + 1) * group)
-        return chain_passes(self.network, self.item.parameters, chain, channels)
+        width = self._filled(group) if self._makes_heads(chain) else group
+        return chain_passes(self.network, self.item.parameters, chain, channels, width)
+
+    def _makes_heads(self, chain: Sequence[Step]) -> bool:
+        return isinstance(chain[-1], QuantizeTokens) and self._group(chain) in self.heads
 
     def _vector(self, chain: Sequence[Step]) -> None:
         """Jobs of a chain: one, or one of each head, which wait for what reads that."""
         read, group, name = self.tensors[chain[0].source], self._group(chain), chain[-1].result
+        width = self._filled(group) if self._makes_heads(chain) else group
         made = self._store(name)
         orders = self._orders(name, made.format.channels // group)
         tasks = []
@@ -468,12 +533,12 @@ class _Compiler:
             for own in passes.seconds:
                 if isinstance(own, str):
                     inputs["v"] = self.tensors[own].part(first)
-                    second = self._in_buffer(read.tokens, group)
+                    second = self._in_buffer(read.tokens, width)
                 else:
                     second = own
             job = VectorJob(
                 passes=passes.passes,
-                rows=self._in_buffer(read.tokens, group),
+                rows=self._in_buffer(read.tokens, width),
                 tables=passes.tables,
                 second=second,
                 **self._walk(order, read.tokens),

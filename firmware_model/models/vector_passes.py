@@ -75,7 +75,11 @@ class ChainPasses:
 
 
 def chain_passes(
-    network: IntegerNetwork, parameters: Parameters, steps: Sequence[Step], channels: slice
+    network: IntegerNetwork,
+    parameters: Parameters,
+    steps: Sequence[Step],
+    channels: slice,
+    width: int | None = None,
 ) -> ChainPasses:
     """Return the passes of steps of which each but the first reads the one before it.
 
@@ -89,8 +93,10 @@ def chain_passes(
         Of `VECTOR_STEPS`. The last one's result is sent, and no other is kept.
     channels : slice
         Channels of the tensors that the row has: all, or whole groups of each step.
+    width : int, optional
+        Words of the row; those behind its channels, which may be anything, are made zeros.
     """
-    row = _Row(network, parameters, channels)
+    row = _Row(network, parameters, channels, width or channels.stop - channels.start)
     for step in steps:
         _PASSES[type(step)](row, step)
     row.passes[-1] |= {"keeps": 0, "kept": 0, "sends": 1}
@@ -106,33 +112,43 @@ class _Row:
     network: IntegerNetwork
     parameters: Parameters
     channels: slice
+    width: int
     passes: list[dict[str, int]] = field(default_factory=list)
     tables: list[list[int]] = field(default_factory=list)
     seconds: list[str | np.ndarray] = field(default_factory=list)
     copy: int = 0
 
     @property
-    def width(self) -> int:
+    def count(self) -> int:
+        """Channels of the tensors that it has."""
         return self.channels.stop - self.channels.start
+
+    def filled(self, values: torch.Tensor) -> torch.Tensor:
+        """Words of its channels, [..., channels], and zeros up to its width."""
+        return torch.nn.functional.pad(values, (0, self.width - self.count))
 
     def table(self, values: torch.Tensor) -> int:
         """Number of a table of words for each of all channels."""
-        return self._table(values[self.channels].tolist())
+        return self._table(values[self.channels])
 
-    def _table(self, words: list[int]) -> int:
+    def _table(self, values: torch.Tensor) -> int:
+        words = self.filled(values).tolist()
         if words not in self.tables:
             self.tables.append(words)
         return self.tables.index(words)
 
     def as_it_is(self) -> dict[str, int]:
         """Fields of a pass that changes no word: times 1."""
-        return {"others": self._table([1] * self.width)}
+        return {"others": self._table(torch.ones(self.count, dtype=torch.int64))}
+
+    def group(self, channels: int) -> int:
+        """Words of a group: those of the row where the group is all of its channels."""
+        return self.width if channels == self.count else channels
 
     def look(self, **fields: int) -> None:
         """Add a pass over the words whose own are not kept."""
-        self.passes.append(
-            {"group": self.width, "loads": int(not self.passes), "row": self.copy, **fields}
-        )
+        fields["group"] = self.group(fields.get("group", self.count))
+        self.passes.append({"loads": int(not self.passes), "row": self.copy, **fields})
 
     def make(self, **fields: int) -> None:
         """Add a pass whose words become the row, in the copy that is not read."""
@@ -142,7 +158,7 @@ class _Row:
 
     def find(self, reduce: Reduce, group: int, **fields: int) -> None:
         """Find something of each group of the words: in the pass that makes them, if it can."""
-        last = self.passes[-1] if self.passes else None
+        last, group = self.passes[-1] if self.passes else None, self.group(group)
         if last is None or last.get("reduce") or (_is_grouped(last) and last["group"] != group):
             self.make(**self.as_it_is())
         self.passes[-1] |= {"reduce": reduce, "group": group, **fields}
@@ -217,8 +233,8 @@ def _activate(row: _Row, step: Activate) -> None:
 def _rotate(row: _Row, step: Rotate) -> None:
     """Straight into the other copy; then crossed, over what came straight."""
     rotation = row.network.rotation(step, row.parameters)
-    heads = row.width // step.head_dim
-    both = [part.repeat(1, heads) for part in (rotation.cos, rotation.sin)]
+    heads = row.count // step.head_dim
+    both = [row.filled(part.repeat(1, heads)) for part in (rotation.cos, rotation.sin)]
     row.seconds.append(torch.cat(both, dim=1).to(torch.int16).numpy())
     if not row.passes:
         row.make(**row.as_it_is())

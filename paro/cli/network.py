@@ -20,12 +20,16 @@ from firmware_model.host.schedule import queue_cycles
 from firmware_model.models.block_network import (
     BlockPipeline,
     BlockProgram,
-    check_device,
     check_whole_plan,
     observe,
     plan_network,
 )
-from firmware_model.models.device_program import DeviceProgram, Item, device_program
+from firmware_model.models.device_program import (
+    DeviceProgram,
+    Item,
+    check_heads,
+    device_program,
+)
 from firmware_model.models.models import open_model
 from firmware_model.models.network import IntegerNetwork, run_float, values_of
 from firmware_model.models.network_study import budgets, calibration_captures
@@ -35,7 +39,7 @@ from paro.cli.console import format_value, header_table, key_value_table, progre
 from paro.cli.drawing import save_contact_sheet, save_film
 from paro.cli.options import ON_MODEL, ON_RTL, ConfigChoice
 from paro.config import Config, ParoError
-from paro.config.config import fitting_vector_channels
+from paro.config.config import fitting_vector_channels, padded_head_dim
 from paro.config.files import write_json
 from sim.cosim.accelerator import play_steps
 from sim.cosim.accelerator_scenario import Step
@@ -225,7 +229,7 @@ def run_network(request: NetworkRequest, choice: ConfigChoice) -> bool:
     """
     pipeline = open_model(request.model, **request.options)
     program = pipeline.block_program()
-    check_device(program)
+    check_heads(program.steps)
     steps = pipeline.shape.steps
     first, end = request.on_device or (0, None)
     if max(first + 1, end or 0) > steps:
@@ -276,10 +280,17 @@ def _check_fits(
 ) -> None:
     """Refuse an accelerator that cannot run the blocks, or this plan, before the long work."""
     shape, widest = pipeline.shape, _widest(pipeline, program)
-    if config.head_dim != shape.head_dim:
-        raise ParoError(
-            f"head_dim = {config.head_dim} does not fit the model; legal: its {shape.head_dim}"
-        )
+    head_dim = padded_head_dim(shape.head_dim)
+    if config.head_dim != head_dim:
+        raise ParoError(f"head_dim = {config.head_dim} does not fit the model; legal: {head_dim}")
+    for name in program.layers:
+        layer = pipeline.linears[name]
+        for channels in (layer.in_features, layer.out_features):
+            if channels % head_dim:
+                raise ParoError(
+                    f"layer {name} has rows of {channels} channels, which the vector unit does not "
+                    f"take; legal: multiples of head_dim = {head_dim}"
+                )
     if config.vector_channels < widest:
         raise ParoError(
             f"vector_channels = {config.vector_channels} does not fit the model; legal: {widest} "
@@ -310,7 +321,7 @@ def _device(
     widest = _widest(pipeline, program)
     config = choice.build(
         **({} if plan is None else {"block": plan.block}),
-        head_dim=pipeline.shape.head_dim,
+        head_dim=padded_head_dim(pipeline.shape.head_dim),
         vector_channels=fitting_vector_channels(widest),
     )
     if request.device == ON_MODEL:

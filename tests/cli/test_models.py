@@ -259,7 +259,7 @@ def test_a_models_video_through_the_integer_network(paro, refused, model, tmp_pa
     refused("the plan lacks layer", *run, "--plan", attention)
     fields = {
         "block = 32 does not fit the plan of layer blocks.0": ("--block", "32"),
-        "head_dim = 64 does not fit the model; legal: its 32": ("--head-dim", "64"),
+        "head_dim = 64 does not fit the model; legal: 32": ("--head-dim", "64"),
         "vector_channels = 0 does not fit the model; legal: 128": ("--vector-channels", "0"),
         "max_tokens = 64 does not fit the model; legal: 512 or": ("--max-tokens", "64"),
     }
@@ -270,6 +270,7 @@ def test_a_models_video_through_the_integer_network(paro, refused, model, tmp_pa
 #: Pipelines whose blocks have rules, and sizes to ask for.
 PROGRAMS = {
     "DiT": (functools.partial(dit, **WIDE_HEADS), ()),
+    "DiT, heads of 16 channels": (dit, ()),
     "CogVideoX": (
         functools.partial(cogvideox, heads=WIDE_HEADS),
         ("--frames", "9", "--height", "32", "--width", "48"),
@@ -284,7 +285,7 @@ PROGRAMS = {
         ("--frames", "5", "--height", "32", "--width", "48"),
     ),
 }
-BLOCKS = {"DiT": 2, "CogVideoX": 2, "Flux": 3, "PixArt": 2, "Wan": 2}
+BLOCKS = {name: 3 if name == "Flux" else 2 for name in PROGRAMS}
 
 
 def run_report(folder):
@@ -344,15 +345,19 @@ def test_pipelines_that_the_device_cannot_run_are_refused(paro, refused, tmp_pat
     output = ("--device", "model", "--steps", "2", "-o", tmp_path / "run")
     ltx = write(CASES["LTX"].build, tmp_path / "ltx")
     two = write(CASES["Wan 2.2"].build, tmp_path / "wan")
-    narrow = write(dit, tmp_path / "dit")
+    narrow = write(cogvideox, tmp_path / "cogvideox")
+    odd = write(functools.partial(dit, attention_head_dim=24), tmp_path / "dit")
     cases = {
         "no rules make a program of the blocks of LTXPipeline; legal: moving-digits, "
         "CogVideoXPipeline, WanPipeline, FluxPipeline, DiTPipeline, PixArtAlphaPipeline, "
         "PixArtSigmaPipeline": (ltx, "--frames", "9", "--height", "64", "--width", "96"),
         "this WanPipeline has two transformers, and a program is of the blocks of one; legal: a "
         "pipeline of one transformer": (two, "--frames", "5", "--height", "32", "--width", "48"),
-        "attention 0 has heads of 16 channels, and no accelerator has those; legal: 32, 64, 128, "
-        "256": (narrow,),
+        "transformer.transformer_blocks.0.attn1.norm_q.norm has a LayerNorm of heads that no "
+        "accelerator has, and zeros up to 32 channels would change it; legal: heads of 32, 64, "
+        "128, 256": (narrow, "--frames", "9", "--height", "32", "--width", "48"),
+        "layer transformer.transformer_blocks.0.attn1.to_q has rows of 48 channels, which the "
+        "vector unit does not take; legal: multiples of head_dim = 32": (odd,),
     }
     for sentence, arguments in cases.items():
         outcome = paro("run", *arguments, *output)

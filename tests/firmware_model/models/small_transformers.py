@@ -1,5 +1,6 @@
 """Small transformers of diffusers of random weights: their programs, in float and as networks."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,12 +30,14 @@ diffusers: Any = pytest.importorskip("diffusers")
 
 CONFIG = Config(rows=8, cols=8, block=16, head_dim=32, vector_channels=256)
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 32}
+#: Heads that no accelerator has.
+NARROW = HEADS | {"attention_head_dim": 16}
 BATCH = 2
 
 
-def dit() -> tuple[Any, dict[str, Any], Tokens]:
+def dit(heads: Mapping[str, int] = HEADS) -> tuple[Any, dict[str, Any], Tokens]:
     transformer = diffusers.DiTTransformer2DModel(
-        **HEADS, in_channels=4, out_channels=8, num_layers=2, sample_size=10
+        **heads, in_channels=4, out_channels=8, num_layers=2, sample_size=10
     )
     inputs = {
         "hidden_states": torch.randn(BATCH, 4, 10, 10),
@@ -68,15 +71,16 @@ def cogvideox() -> tuple[Any, dict[str, Any], Tokens]:
     return transformer, inputs, Tokens((3, 4, 3), prefix=6)
 
 
-def flux() -> tuple[Any, dict[str, Any], Tokens]:
+def flux(heads: Mapping[str, int] = HEADS) -> tuple[Any, dict[str, Any], Tokens]:
+    quarter = heads["attention_head_dim"] // 4
     transformer = diffusers.FluxTransformer2DModel(
-        **HEADS,
+        **heads,
         in_channels=16,
         num_layers=1,
         num_single_layers=1,
         joint_attention_dim=12,
         pooled_projection_dim=8,
-        axes_dims_rope=(8, 12, 12),
+        axes_dims_rope=(quarter, quarter, 2 * quarter),
     )
     places = torch.cartesian_prod(torch.zeros(1), torch.arange(5.0), torch.arange(7.0))
     inputs = {
@@ -90,15 +94,15 @@ def flux() -> tuple[Any, dict[str, Any], Tokens]:
     return transformer, inputs, Tokens((1, 5, 7), prefix=9)
 
 
-def pixart() -> tuple[Any, dict[str, Any], Tokens]:
+def pixart(heads: Mapping[str, int] = HEADS) -> tuple[Any, dict[str, Any], Tokens]:
     """Of the two texts a mask hides tokens; neither is whole blocks, nor is the grid."""
     transformer = diffusers.PixArtTransformer2DModel(
-        **HEADS,
+        **heads,
         in_channels=4,
         num_layers=2,
         sample_size=10,
         caption_channels=12,
-        cross_attention_dim=64,
+        cross_attention_dim=math.prod(heads.values()),
     )
     inputs = {
         "hidden_states": torch.randn(BATCH, 4, 10, 10),
@@ -129,6 +133,14 @@ def wan(cross_attn_norm: bool = True) -> tuple[Any, dict[str, Any], Tokens]:
         "timestep": torch.tensor([900, 300]),
     }
     return transformer, inputs, Tokens((3, 2, 3))
+
+
+def narrow_flux() -> tuple[Any, dict[str, Any], Tokens]:
+    return flux(NARROW)
+
+
+def narrow_pixart() -> tuple[Any, dict[str, Any], Tokens]:
+    return pixart(NARROW)
 
 
 class Example:

@@ -30,6 +30,8 @@ from tests.firmware_model.models.small_transformers import (
     cogvideox,
     dit,
     flux,
+    narrow_flux,
+    narrow_pixart,
     pixart,
     wan,
 )
@@ -41,7 +43,9 @@ BOUND_DB = 35
 
 
 @pytest.fixture(
-    scope="module", params=[dit, cogvideox, flux, pixart, wan], ids=lambda build: build.__name__
+    scope="module",
+    params=[dit, cogvideox, flux, pixart, wan, narrow_flux, narrow_pixart],
+    ids=lambda build: build.__name__,
 )
 def example(request) -> Example:
     return Example(request.param)

@@ -73,7 +73,7 @@ def wan_transformer(kind: Any = diffusers.WanTransformer3DModel, **options: Any)
         **HEADS | options,
         text_dim=12,
         freq_dim=8,
-        ffn_dim=16,
+        ffn_dim=32,
         num_layers=2,
         rope_max_seq_len=32,
     )

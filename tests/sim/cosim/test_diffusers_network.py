@@ -16,6 +16,8 @@ from tests.firmware_model.models.small_transformers import (
     cogvideox,
     dit,
     flux,
+    narrow_flux,
+    narrow_pixart,
     pixart,
     wan,
 )
@@ -29,6 +31,8 @@ BLOCKS = {
     "Flux, single": (flux, 1),
     "PixArt": (pixart, 0),
     "Wan": (wan, 0),
+    "Flux, heads of 16 channels": (narrow_flux, 0),
+    "PixArt, heads of 16 channels": (narrow_pixart, 1),
 }
 
 
