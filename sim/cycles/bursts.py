@@ -64,10 +64,14 @@ def block_bursts(config: Config, image: Image, head: int) -> dict[ReadKind, Bloc
         }
     else:
         tokens = _tokens_in_order(fields)
-        blocks = [tokens[i : i + config.block] for i in range(0, len(tokens), config.block)]
+        queries = fields["first_block_row"] * config.block + fields["query_tokens"]
         operands = {
-            kind: _operand_bursts(config, fields, kind.name.lower(), blocks)
-            for kind in (ReadKind.Q, ReadKind.K, ReadKind.V)
+            kind: _operand_bursts(config, fields, kind.name.lower(), own)
+            for kind, own in (
+                (ReadKind.Q, tokens[:queries]),
+                (ReadKind.K, tokens),
+                (ReadKind.V, tokens),
+            )
         }
     return {
         **operands,
@@ -201,14 +205,16 @@ def _runs(tokens: np.ndarray, dense: bool) -> list[tuple[int, int]]:
 
 
 def _operand_bursts(
-    config: Config, fields: dict[str, int], operand: str, blocks: list[np.ndarray]
+    config: Config, fields: dict[str, int], operand: str, positions: np.ndarray
 ) -> BlockBursts:
+    """Bursts of the tokens at a head's positions, block by block."""
     base, stride = fields[f"{operand}_address"], fields[f"{operand}_row_stride"]
     first, bursts = [0], []
-    for number, tokens in enumerate(blocks):
+    for place in range(0, len(positions), config.block):
+        tokens = positions[place : place + config.block]
         if operand != "v":
             units = -(-len(tokens) // config.load_tokens)
-            address = fields[f"{operand}_scales_address"] + number * config.block * SCALE_BYTES
+            address = fields[f"{operand}_scales_address"] + place * SCALE_BYTES
             bursts += _read_run(config, address, units * config.load_bytes, 0)
         for begin, end in _runs(tokens, stride == config.head_dim):
             address = base + int(tokens[begin]) * stride
