@@ -21,6 +21,7 @@ from firmware_model.host.vector_job import VectorJob
 from firmware_model.models.network import IntegerNetwork, Parameters
 from firmware_model.models.vector_passes import VECTOR_STEPS, ChainPasses, chain_passes
 from firmware_model.program import (
+    Add,
     Attend,
     Attention,
     CrossAttend,
@@ -351,10 +352,9 @@ class _Compiler:
             )
 
     def _input(self, name: str, words: torch.Tensor) -> None:
-        rows = words.to(torch.int16).numpy()
+        rows = np.pad(words.to(torch.int16).numpy(), ((0, 0), (0, self.slack)))
         made = self.program.formats[name]
-        row_bytes = OUT_BYTES * made.channels
-        buffer = Buffer(self.prefix + name, len(rows), row_bytes, content=rows)
+        buffer = Buffer(self.prefix + name, len(rows), rows[0].nbytes, content=rows)
         self.tensors[name] = Stored(Columns(buffer), made, len(rows))
 
     def _store(self, name: str, *, channels: int = 0) -> Stored:
@@ -483,7 +483,7 @@ class _Compiler:
             chain: tuple[Step, ...] = (step,)
             while following := self._following(chain[-1], readers):
                 longer = (*chain, following)
-                if not self._passes(longer, 0).fits or not self._is_alike(longer):
+                if not self._is_alike(longer) or not self._passes(longer, 0).fits:
                     break
                 chain = longer
             done |= {own.result for own in chain}
@@ -506,6 +506,8 @@ class _Compiler:
 
     def _is_alike(self, chain: Sequence[Step]) -> bool:
         """Whether every step of a chain works on each row by itself."""
+        if self._width(chain) != self._group(chain) and any(isinstance(s, Add) for s in chain):
+            return False  # What stands behind a head of the residual would be added to zeros.
         sizes = [step.group for step in chain if isinstance(step, Normalize)]
         sizes += [step.head_dim for step in chain if isinstance(step, Rotate)]
         return all(self._group(chain) % size == 0 for size in sizes)
@@ -513,16 +515,18 @@ class _Compiler:
     def _passes(self, chain: Sequence[Step], row: int) -> ChainPasses:
         group = self._group(chain)
         channels = slice(row * group, (row + 1) * group)
-        width = self._filled(group) if self._makes_heads(chain) else group
+        width = self._width(chain)
         return chain_passes(self.network, self.item.parameters, chain, channels, width)
 
-    def _makes_heads(self, chain: Sequence[Step]) -> bool:
-        return isinstance(chain[-1], QuantizeTokens) and self._group(chain) in self.heads
+    def _width(self, chain: Sequence[Step]) -> int:
+        """Words of a row of a chain."""
+        group = self._group(chain)
+        return self._filled(group) if isinstance(chain[-1], QuantizeTokens) else group
 
     def _vector(self, chain: Sequence[Step]) -> None:
         """Jobs of a chain: one, or one of each head, which wait for what reads that."""
         read, group, name = self.tensors[chain[0].source], self._group(chain), chain[-1].result
-        width = self._filled(group) if self._makes_heads(chain) else group
+        width = self._width(chain)
         made = self._store(name)
         orders = self._orders(name, made.format.channels // group)
         tasks = []
