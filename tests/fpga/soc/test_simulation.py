@@ -30,6 +30,7 @@ from paro.config.registers import MAGIC, find_register
 from sim.cache import cache_folder
 from sim.verify.layers import LayerShape
 from tests.firmware_model.host.jobs import make_job
+from tests.firmware_model.models.tiny_pipelines import dit, write
 from tests.fpga.soc.proxy import proxy
 
 CONFIG = PRESETS["tiny"]
@@ -336,3 +337,16 @@ def test_a_projection(board: SimulatedBoard, server: str, tmp_path, monkeypatch,
         assert report["bit_exact"] is True
         assert report["outputs_compared"] == 96 * 80
         assert report["link"]["faults"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_model_on_a_board(tmp_path, monkeypatch) -> None:
+    """Both halves of the guidance of a step of a small DiT from one start, word for word."""
+    folder = write(dit, tmp_path / "pipeline")
+    with simulated_board(CONFIG.changed(vector_channels=128), cache_folder()) as running:
+        run = (folder, "--device", running.device, "--steps", 2, "--on-device", ":1")
+        report = run_command(monkeypatch, *run, "-o", tmp_path / "out")
+    assert report["bit_exact"]
+    assert report["words_compared"] == 2 * 16 * 32
+    assert report["steps"][0]["cycles"] > 0
