@@ -34,9 +34,15 @@ BLOCKS = {
     "Flux, heads of 16 channels": (narrow_flux, 0),
     "PixArt, heads of 16 channels": (narrow_pixart, 1),
 }
+#: Those that have between them all kinds of steps: norms of heads and of rows, text beside the grid
+#: and apart, heads filled up.
+FAST = ("CogVideoX", "Wan", "PixArt, heads of 16 channels")
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in BLOCKS],
+)
 def test_a_block(name, build_dir, tmp_path, seed):
     """Both items of the batch in one queue, in a memory of random latency and stalls."""
     build: Callable
