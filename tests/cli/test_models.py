@@ -285,6 +285,7 @@ PROGRAMS = {
         ("--frames", "5", "--height", "32", "--width", "48"),
     ),
 }
+FAST_PROGRAMS = ("DiT, heads of 16 channels", "Flux", "Wan")
 BLOCKS = {name: 3 if name == "Flux" else 2 for name in PROGRAMS}
 
 
@@ -300,7 +301,13 @@ def run_report(folder):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in FAST_PROGRAMS else pytest.param(name, marks=pytest.mark.slow)
+        for name in PROGRAMS
+    ],
+)
 def test_a_pipeline_of_diffusers_through_the_integer_network(paro, tmp_path, name):
     """Split by rule, calibrated under one budget, run whole; the plan that it keeps runs again."""
     build, size = PROGRAMS[name]

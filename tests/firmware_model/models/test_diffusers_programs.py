@@ -40,12 +40,24 @@ from tests.firmware_model.models.unit_player import play_steps
 
 #: What integers may lose at 8 bits, in each block's tokens.
 BOUND_DB = 35
+#: Transformers, and whether they are tried in the fast suite.
+EXAMPLES = {
+    dit: True,
+    cogvideox: True,
+    flux: True,
+    pixart: False,
+    wan: True,
+    narrow_flux: False,
+    narrow_pixart: True,
+}
 
 
 @pytest.fixture(
     scope="module",
-    params=[dit, cogvideox, flux, pixart, wan, narrow_flux, narrow_pixart],
-    ids=lambda build: build.__name__,
+    params=[
+        pytest.param(build, id=build.__name__, marks=() if fast else pytest.mark.slow)
+        for build, fast in EXAMPLES.items()
+    ],
 )
 def example(request) -> Example:
     return Example(request.param)
