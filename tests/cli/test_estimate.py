@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.cli.captures import some_heads
+
 MODEL = """
 title = "tiny"
 layers = 2
@@ -182,8 +184,8 @@ SWEEP = (
 
 
 def test_a_sweep_writes_points_and_plots_and_is_resumed(paro, model, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    arguments = ("sweep", "--model", model, *SWEEP, "--jobs", 1, "-o", out)
+    out, few = tmp_path / "out", some_heads("two_heads", tmp_path, slice(2))
+    arguments = ("sweep", few, "--model", model, *SWEEP, "--jobs", 1, "-o", out)
     outcome = paro(*arguments)
     assert outcome.status == 0, outcome.err
     points = json.loads((out / "sweep.json").read_text())["points"]

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +9,11 @@ from PIL import Image
 
 from firmware_model import DEMO_CAPTURE
 from firmware_model.calibration.plan import load_model_plan
-from firmware_model.capture import load_capture, save_capture
+from firmware_model.capture import load_capture
 from firmware_model.models.video.checkpoint import save_model
 from firmware_model.models.video.transformer import Shape, VideoTransformer
 from fpga.pe import pe_study
+from tests.cli.captures import some_heads
 from tests.firmware_model.models.tiny_pipelines import (
     CASES,
     WIDE_HEADS,
@@ -34,15 +34,6 @@ def model(tmp_path_factory):
     torch.nn.init.normal_(network.output.weight, std=0.2)
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     save_model(network, path)
-    return path
-
-
-def some_heads(name, folder, heads, **fields):
-    """A capture with some heads of the shipped one."""
-    whole = load_capture(DEMO_CAPTURE)
-    tensors = {key: getattr(whole, key)[heads].clone() for key in "qkv"}
-    path = folder / f"{name}.safetensors"
-    save_capture(replace(whole, path=path, model=name, **tensors, **fields))
     return path
 
 
