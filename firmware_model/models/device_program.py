@@ -204,16 +204,16 @@ def check_heads(steps: Sequence[Step]) -> None:
             )
     filled = sizes.difference(HEAD_DIMS)
     for step in steps:
-        wrong = ""
-        if isinstance(step, Normalize) and step.centred and step.group in filled:
-            wrong = "has a LayerNorm of heads"
-        elif isinstance(step, Rotate) and step.pairing == "halves" and step.head_dim in filled:
-            wrong = "turns halves of heads"
-        if wrong:
-            size = padded_head_dim(step.group if isinstance(step, Normalize) else step.head_dim)
+        size, wrong = 0, ""
+        if isinstance(step, Normalize) and step.centred:
+            size, wrong = step.group, "has a LayerNorm of heads"
+        elif isinstance(step, Rotate) and step.pairing == "halves":
+            size, wrong = step.head_dim, "turns halves of heads"
+        if size in filled:
             raise ParoError(
-                f"{step.result} {wrong} that no accelerator has, and zeros up to {size} channels "
-                f"would change it; legal: heads of {', '.join(map(str, HEAD_DIMS))}"
+                f"{step.result} {wrong} that no accelerator has, and zeros up to "
+                f"{padded_head_dim(size)} channels would change it; legal: heads of "
+                f"{', '.join(map(str, HEAD_DIMS))}"
             )
 
 
