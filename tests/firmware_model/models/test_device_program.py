@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,14 @@ from firmware_model.host.dependences import Wait, done_before
 from firmware_model.host.image import Image
 from firmware_model.host.jobs import LayerJob
 from firmware_model.host.vector_job import VectorJob
-from firmware_model.models.device_program import DeviceProgram, Item, device_program
+from firmware_model.models.device_program import (
+    DeviceProgram,
+    Item,
+    check_heads,
+    device_program,
+)
 from firmware_model.models.network import IntegerNetwork
+from firmware_model.program import Attend, Normalize, Rotate
 from paro.config import Config, ParoError
 from tests.firmware_model.models.memory_player import MemoryPlayer
 from tests.firmware_model.models.network_tensors import assert_tensors
@@ -133,3 +140,27 @@ def checked_overlaps(program: DeviceProgram, image: Image) -> int:
             assert not written & other_read
             assert not read & other_written
     return overlaps
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "step", "sentence"),
+    [
+        (18, None, "heads of 18 channels, and no accelerator takes those; legal: multiples of 4"),
+        (260, None, "heads of 260 channels, and no accelerator takes those; .* up to 256"),
+        (
+            24,
+            Rotate(result="r", source="q", rotation="p", head_dim=24, pairing="halves"),
+            "r turns halves of heads that no accelerator has, and zeros up to 32 channels would",
+        ),
+        (
+            72,
+            Normalize(result="n", source="q", group=72, centred=True, epsilon=1e-5),
+            "n has a LayerNorm of heads that no accelerator has, and zeros up to 128 channels",
+        ),
+    ],
+)
+def test_heads_that_no_accelerator_takes(head_dim, step, sentence):
+    attend = Attend(result="heads", source="q", k="k", v="v", layer=0, head_dim=head_dim)
+    with pytest.raises(ParoError, match=sentence):
+        check_heads([attend] if step is None else [step, attend])
+    check_heads([replace(attend, head_dim=72)])
