@@ -1,6 +1,7 @@
 """Captures from arrays: those of a running network, or of files that numpy and torch write."""
 
 import math
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -262,7 +263,10 @@ def _numpy(stream: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _torch(stream: BinaryIO, _names: Sequence[str]) -> Mapping[str, Any]:
-    content = torch.load(stream, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        # What torch says of old files is no matter of ours; what it cannot read it refuses.
+        warnings.simplefilter("ignore")
+        content = torch.load(stream, map_location="cpu", weights_only=True)
     if isinstance(content, (list, tuple)):
         return {str(index): values for index, values in enumerate(content)}
     if not isinstance(content, Mapping):

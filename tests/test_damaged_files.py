@@ -30,7 +30,7 @@ def test_damaged_files(kind, files, tmp_path, seed):
 
 
 def test_a_reader_that_fails_is_told(tmp_path, seed, monkeypatch):
-    """Other errors, many lines, no name of the file: none of them passes."""
+    """Other errors, no words, no name of the file: none of them passes."""
     fuzz = Fuzz("capture", tmp_path / "fuzz", seed)
 
     def failing(error: BaseException):
@@ -44,7 +44,12 @@ def test_a_reader_that_fails_is_told(tmp_path, seed, monkeypatch):
         return fuzz.objection(1)
 
     assert objection(KeyError("q")) == "KeyError: 'q'"
-    assert "no sentence" in str(objection(ParoError(f"{fuzz.path}\nand more")))
+    assert "no sentence" in str(objection(ParoError(" ")))
     assert "does not name" in str(objection(ParoError("something is wrong")))
     assert "letters" in str(objection(ParoError(f"{fuzz.path} {'x' * 3000}")))
     assert objection(ParoError(f"{fuzz.path} is damaged")) is None
+
+
+def test_a_sentence_is_one_line_that_can_be_printed():
+    """Whatever names a file has in it, such as those that command a terminal."""
+    assert str(ParoError("it has \x1b[2J\nö")) == "it has \\x1b[2J\\nö"

@@ -8,8 +8,12 @@ class ParoError(Exception):
     """Bad input, configuration or environment, in one sentence.
 
     The sentence names the fault, its place and the legal values. The command line prints it alone
-    and exits with status 2.
+    and exits with status 2. Names in files may be anything: what cannot be printed is escaped.
     """
+
+    def __str__(self) -> str:
+        letters = super().__str__()
+        return "".join(own if own.isprintable() else repr(own)[1:-1] for own in letters)
 
 
 def first_line(error: BaseException) -> str:
