@@ -1,7 +1,7 @@
 """Tasks of a queue: jobs, and the memory that they share with one another."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -320,7 +320,7 @@ def _check_head(config: Config, job: HeadJob, index: int) -> None:
     rows = job.rows(config)
     if rows.step != 1:
         raise ParoError(f"head {index} of the queue: query blocks must be contiguous")
-    most = min(rows.stop * config.block, head.tokens) - rows.start * config.block
+    most = len(replace(job, query_tokens=None).queries(config))
     least = (len(rows) - 1) * config.block + 1
     if job.query_tokens is not None and not least <= job.query_tokens <= most:
         raise ParoError(

@@ -95,7 +95,7 @@ class NetworkRequest:
 
 @dataclass
 class StepRow:
-    """What became of the blocks of a denoising step, where guidance runs them twice of one half.
+    """What became of a run of the blocks: a denoising step, or one of two calls that make it.
 
     Expected cycles are those by which the sequence of the jobs was chosen.
     """

@@ -1,6 +1,6 @@
 """What each class of blocks of diffusers computes: its steps, and the constants of an item."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -152,6 +152,20 @@ def _give_modulated(
     found.give(part, factor, offset)
 
 
+def _give_both(
+    found: BlockParameters, parts: Sequence[torch.Tensor], norms: Mapping[int, Any]
+) -> None:
+    """Give the constants of two norms, by their numbers, and of the gates behind them.
+
+    Parts are shift, scale and gate of one, then of the other.
+    """
+    for (number, norm), (shift, scale, gate) in zip(
+        norms.items(), (parts[:3], parts[3:]), strict=True
+    ):
+        _give_modulated(found, f"norm{number}", norm, scale, shift)
+        found.give(f"gate{number}", gate)
+
+
 def _check_gelu(own: Any) -> None:
     if getattr(own, "approximate", "") != "tanh":
         raise ParoError(
@@ -164,24 +178,32 @@ def _check_gelu(own: Any) -> None:
 
 def _dit_steps(own: BlockSteps, block: Any, source: str, layer: int) -> str:
     _check_gelu(block.ff.net[0])
-    normed = own.quantized(own.modulated(source, "norm1", block.norm1.norm.eps))
-    q, k, v = (own.linear(normed, f"attn1.to_{letter}") for letter in "qkv")
-    heads = own.attend(own.moved(q, "q"), own.moved(k, "k"), own.values(v, "v"), layer)
-    mixed = own.linear(own.quantized(own.moved(heads, "mixed")), "attn1.to_out.0")
-    source = own.gated(mixed, source, "gate1", "attended")
+    source = _plainly_attended(own, source, block.norm1.norm.eps, layer)
     normed = own.quantized(own.modulated(source, "norm3", block.norm3.eps))
     return own.gated(own.network(normed, "ff"), source, "gate3", "tokens")
+
+
+def _plainly_attended(own: BlockSteps, source: str, epsilon: float, layer: int) -> str:
+    """Tokens plus attention over them all, without norms of Q and K."""
+    normed = own.quantized(own.modulated(source, "norm1", epsilon))
+    q, k, v = (own.linear(normed, f"attn1.to_{letter}") for letter in "qkv")
+    return _attended(own, (own.moved(q, "q"), own.moved(k, "k"), v), source, layer)
+
+
+def _attended(own: BlockSteps, operands: tuple[str, str, str], source: str, layer: int) -> str:
+    """Tokens plus what attention over them all makes of Q, K and V, all of them words."""
+    q, k, v = operands
+    heads = own.attend(q, k, own.values(v, "v"), layer)
+    mixed = own.linear(own.quantized(own.moved(heads, "mixed")), "attn1.to_out.0")
+    return own.gated(mixed, source, "gate1", "attended")
 
 
 def _dit_constants(found: BlockParameters, block: Any, given: Mapping[str, Any], item: int) -> None:
     conditions = block.norm1.emb(
         given["timestep"], given["class_labels"], hidden_dtype=given[GRID].dtype
     )
-    shift, scale, gate, ff_shift, ff_scale, ff_gate = _modulation(conditions[item], block.norm1, 6)
-    found.give("norm1", 1 + scale, shift)
-    found.give("gate1", gate)
-    found.give("norm3", 1 + ff_scale, ff_shift)
-    found.give("gate3", ff_gate)
+    parts = _modulation(conditions[item], block.norm1, 6)
+    _give_both(found, parts, {1: block.norm1.norm, 3: block.norm3})
 
 
 # PixArt: cross attention to the text, of the tokens as they are; scales from one table a block.
@@ -194,11 +216,7 @@ def _pixart_steps(own: BlockSteps, block: Any, source: str, layer: int) -> str:
             "no rule for blocks that attend to no text, with norms of heads or with positions in "
             "their blocks; legal: those of PixArt"
         )
-    normed = own.quantized(own.modulated(source, "norm1", block.norm1.eps))
-    q, k, v = (own.linear(normed, f"attn1.to_{letter}") for letter in "qkv")
-    heads = own.attend(own.moved(q, "q"), own.moved(k, "k"), own.values(v, "v"), layer)
-    mixed = own.linear(own.quantized(own.moved(heads, "mixed")), "attn1.to_out.0")
-    source = own.gated(mixed, source, "gate1", "attended")
+    source = _plainly_attended(own, source, block.norm1.eps, layer)
     q = own.linear(own.quantized(source), "attn2.to_q")
     k, v = (own.linear(own.text, f"attn2.to_{letter}") for letter in "kv")
     q, k = own.moved(q, "cross.q"), own.moved(k, "cross.k")
@@ -218,9 +236,7 @@ def _pixart_constants(
     found: BlockParameters, block: Any, given: Mapping[str, Any], item: int
 ) -> None:
     parts = block.scale_shift_table + given["timestep"][item].reshape(6, -1)
-    for number, (shift, scale, gate) in ((1, parts[:3]), (2, parts[3:])):
-        _give_modulated(found, f"norm{number}", getattr(block, f"norm{number}"), scale, shift)
-        found.give(f"gate{number}", gate)
+    _give_both(found, parts, {1: block.norm1, 2: block.norm2})
 
 
 # Wan: cross attention behind a norm; norms of Q and K over all heads together.
@@ -244,10 +260,7 @@ def _wan_steps(own: BlockSteps, block: Any, source: str, layer: int) -> str:
         return q, own.balanced(k, f"{attention}.norm_k", module.norm_k.eps), v
 
     normed = own.quantized(own.modulated(source, "norm1", block.norm1.eps))
-    q, k, v = operands(normed, normed, "attn1")
-    heads = own.attend(q, k, own.values(v, "v"), layer)
-    mixed = own.linear(own.quantized(own.moved(heads, "mixed")), "attn1.to_out.0")
-    source = own.gated(mixed, source, "gate1", "attended")
+    source = _attended(own, operands(normed, normed, "attn1"), source, layer)
     read = source
     if not isinstance(block.norm2, torch.nn.Identity):
         read = own.modulated(source, "norm2", block.norm2.eps)
@@ -266,9 +279,7 @@ def _wan_constants(found: BlockParameters, block: Any, given: Mapping[str, Any],
             )
         condition = condition[0]
     parts = block.scale_shift_table[0] + condition
-    for number, (shift, scale, gate) in ((1, parts[:3]), (3, parts[3:])):
-        _give_modulated(found, f"norm{number}", getattr(block, f"norm{number}"), scale, shift)
-        found.give(f"gate{number}", gate)
+    _give_both(found, parts, {1: block.norm1, 3: block.norm3})
     if not isinstance(block.norm2, torch.nn.Identity):
         found.give_norm("norm2", block.norm2, 1)
     for attention in ("attn1", "attn2"):

@@ -105,9 +105,8 @@ class DiffusersPipeline:
         """Tokens of the text, those that a mask hides among them."""
         if self._text is None:
             return self._family.text_tokens(self._pipe.transformer.config)
-        return max(
-            self._text[name].shape[1] for name in ("prompt_embeds", "negative_prompt_embeds")
-        )
+        names = ("prompt_embeds", "negative_prompt_embeds")
+        return max(self._text[name].shape[1] for name in names if name in self._text)
 
     def generate(
         self,

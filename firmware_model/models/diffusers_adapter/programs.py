@@ -210,7 +210,8 @@ def _rotations(transformer: Any, given: Mapping[str, Any]) -> dict[str, torch.Te
     # Of Wan they have an axis of a batch and one of heads.
     cos, sin = (part.double().cpu().reshape(-1, part.shape[-1])[:, ::2] for part in positions)
     angles = torch.atan2(sin, cos)
-    text = block_inputs(transformer, given)[0][INPUT].shape[0] - len(angles)
+    tokens = given[GRID] if cross_text(transformer) else _joint_tokens(given)
+    text = tokens.shape[1] - len(angles)
     return {ROTATION: torch.cat([angles.new_zeros(text, angles.shape[1]), angles])}
 
 
