@@ -14,16 +14,34 @@ __all__ = ["attention_cycles", "ideal_cycles", "read_bytes", "written_bytes"]
 
 
 def attention_cycles(
-    config: Config, codes: np.ndarray, tokens: int, latency: int = 0
+    config: Config,
+    codes: np.ndarray,
+    tokens: int,
+    queries: range | None = None,
+    *,
+    latency: int = 0,
 ) -> np.ndarray:
-    """Cycles that each head takes of a core, of a cluster of all its cores together: int64 [heads].
+    """Cycles that each head takes of a core, of a cluster of all its cores together.
+
+    Parameters
+    ----------
+    config, codes, tokens, queries
+        As of `ideal_cycles`.
+    latency : int
+        Cycles from a request to memory to the first beat.
+
+    Returns
+    -------
+    np.ndarray
+        int64 [heads].
 
     Raises
     ------
     ParoError
         If shapes do not fit.
     """
-    found = predict_heads(config, codes, tokens, tokens, memory_latency=latency)
+    count = len(queries or range(tokens))
+    found = predict_heads(config, codes, count, tokens, memory_latency=latency)
     return found.cycles * config.cores
 
 

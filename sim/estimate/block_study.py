@@ -126,7 +126,7 @@ def _cost(
         plan = by_model[capture.model].for_capture(capture)
         config = model_config(capture, plan.block, rows, cols)
         codes = changed(np.ascontiguousarray(plan.codes.numpy()))
-        cycles += int(attention_cycles(config, codes, capture.tokens, LATENCY).sum())
+        cycles += int(attention_cycles(config, codes, capture.tokens, latency=LATENCY).sum())
         ideal += float(ideal_cycles(config, codes, capture.tokens).sum())
         code_bytes += codes[..., 0].size * -(-plan.blocks // CODES_PER_BEAT) * CODE_WORD_BYTES
         read += float(read_bytes(config, codes, capture.tokens)[0].sum())

@@ -9,14 +9,17 @@ and writing overlap: the slowest of these counts, head by head:
 * the buffer, if its bandwidth is given (the same),
 * the memory (the same, or Q, K and V once if the buffer holds K and V; and O).
 
+Cross attention is one more head of each, of all tokens' queries and the text's keys, dense at 8
+bits.
+
 A buffer holds K and V of all heads that have a row in work; where it has room for fewer, these
 heads are finished before the next ones begin, and cores without a row wait.
 
 Linear layers run on the same arrays (`sim.estimate.linear_layers`), under the traffic rule of
 `sim.estimate.traffic`; a weight is a byte in memory, whatever its width. What lies between layers
 is the vector unit's (`sim.estimate.vector_steps`), if the configuration has one: the time in which
-cores wait for it is added, and its bytes take their share of the memory. Not counted: text encoder
-and image decoder.
+cores wait for it is added, and its bytes take their share of the memory. Not counted: text encoder,
+image decoder, and what a cross attention does with the text's rows before it reads them.
 """
 
 from collections.abc import Mapping
@@ -26,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from firmware_model.calibration.allocation import EIGHT_BITS
+from paro.config import Config
 from paro.config.config import blocks_of
 from paro.config.errors import ParoError
 from sim.cycles.attention_time import (
@@ -54,7 +59,8 @@ class HeadCycles:
     Parameters
     ----------
     measured, ideal : np.ndarray
-        float64 [maps]. The cores of a cluster count until the last one ends.
+        float64 [maps]. The cores of a cluster count until the last one ends. Behind the maps of
+        the plans stands that of a cross attention, if the model has one.
     """
 
     measured: np.ndarray
@@ -73,11 +79,47 @@ def head_cycles(workload: Workload, machine: Machine, plans: HeadPlans) -> HeadC
     check_fits(workload, config)
     if config.block != plans.block:
         raise ParoError(f"block = {config.block} does not fit the plan, which has {plans.block}")
-    tokens = workload.tokens
+    heads = _head_kinds(workload, config, plans)
     return HeadCycles(
-        measured=attention_cycles(config, plans.codes, tokens, machine.latency).astype(np.float64),
-        ideal=ideal_cycles(config, plans.codes, tokens),
+        measured=np.concatenate([kind.measured(config, machine.latency) for kind in heads]),
+        ideal=np.concatenate([kind.ideal(config) for kind in heads]),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Heads:
+    """Heads of one kind: their maps, how many of each a pass has, tokens of queries and keys."""
+
+    codes: np.ndarray
+    counts: np.ndarray
+    queries: range
+    keys: int
+
+    def measured(self, config: Config, latency: int) -> np.ndarray:
+        """Cycles of each map, by the cycle model."""
+        found = attention_cycles(config, self.codes, self.keys, self.queries, latency=latency)
+        return found.astype(np.float64)
+
+    def ideal(self, config: Config) -> np.ndarray:
+        """Cycles of each map if every lane worked in every cycle."""
+        return ideal_cycles(config, self.codes, self.keys, self.queries)
+
+    def moved(self, config: Config, *, held: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Bytes of each map: read through the port, and moved by the memory."""
+        through_port, at_least = read_bytes(config, self.codes, self.keys, self.queries)
+        from_memory = at_least if held else through_port
+        return through_port, from_memory + written_bytes(config, len(self.queries))
+
+
+def _head_kinds(workload: Workload, config: Config, plans: HeadPlans) -> list[_Heads]:
+    """Heads of self-attention, and of a cross attention behind each."""
+    queries, text = range(workload.tokens), workload.cross_tokens
+    kinds = [_Heads(plans.codes, plans.counts, queries, len(queries))]
+    if text:
+        shape = (1, config.blocks_of(len(queries)), config.blocks_of(text))
+        count = np.array([float(workload.layers * workload.heads)])
+        kinds.append(_Heads(np.full(shape, EIGHT_BITS, np.uint8), count, queries, text))
+    return kinds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +129,7 @@ class Estimate:
     Parameters
     ----------
     attention_seconds, linear_seconds : float
-        Of all layers.
+        Of all layers; attention is cross attention too.
     exposed_seconds : float
         In which the cores wait for vector steps, or for the memory because of these.
     vector_seconds : float
@@ -97,7 +139,7 @@ class Estimate:
     linear_utilisation : float
         The same of linear layers.
     mean_bits, density : float
-        Of the plans.
+        Of the plans, which a cross attention is no part of.
     linear_bits : float
         Mean width of the weights of linear layers.
     attention_bounds : dict of str to float
@@ -204,10 +246,12 @@ def estimate(
     """
     known = head_cycles(workload, machine, plans) if cycles is None else cycles
     config, resources = machine.config, machine.resources
-    tokens = workload.tokens
-    through_port, at_least = read_bytes(config, plans.codes, tokens)
     held = heads_held(workload, 1, resources.buffer)
-    from_memory = (at_least if held else through_port) + written_bytes(config, tokens)
+    heads = _head_kinds(workload, config, plans)
+    counts = np.concatenate([kind.counts for kind in heads])
+    through_port, from_memory = np.concatenate(
+        [kind.moved(config, held=held > 0) for kind in heads], axis=1
+    )
     rows = blocks_of(plans.codes.shape[1], config.cores)
     waits = _waits(rows, workload.heads, machine.clusters, held)
     from_buffer = 1e9 * machine.buffer_gbs if held and machine.buffer_gbs else np.inf
@@ -219,9 +263,10 @@ def estimate(
             from_memory / resources.bandwidth,
         ]
     )
-    seconds = plans.counts * parts.max(axis=0)
+    seconds = counts * parts.max(axis=0)
     bound = parts.argmax(axis=0)
     total = float(seconds.sum())
+    crossed = float(seconds[len(plans.codes) :].sum())
 
     group = config.layer_tokens * config.wave_rows
     tiles = (linear_tile(side, resources.buffer) for side in (config.block, group))
@@ -234,13 +279,15 @@ def estimate(
         moved / resources.bandwidth,
     ]
     shares = linear.shares(machine.cores)
+    cycles_of_layer = resources.clock_hz / workload.layers
     vector = vector_time(
         workload,
         machine,
-        total / workload.layers * resources.clock_hz,
+        (total - crossed) * cycles_of_layer,
         [share * max(layers) * resources.clock_hz for share in shares],
+        crossed * cycles_of_layer,
     )
-    all_moved = float(plans.counts @ from_memory) + workload.layers * (moved + vector.moved_bytes)
+    all_moved = float(counts @ from_memory) + workload.layers * (moved + vector.moved_bytes)
     computed = total + workload.layers * max(layers)
     exposed = workload.layers * vector.exposed_seconds
     if vector.moved_bytes:
@@ -250,7 +297,7 @@ def estimate(
         linear_seconds=workload.layers * max(layers),
         exposed_seconds=exposed,
         vector_seconds=workload.layers * vector.busy_seconds,
-        utilisation=float(plans.counts @ known.ideal / (plans.counts @ known.measured)),
+        utilisation=float(counts @ known.ideal / (counts @ known.measured)),
         linear_utilisation=linear.utilisation,
         mean_bits=plans.mean_bits,
         density=plans.density,
@@ -260,7 +307,7 @@ def estimate(
         },
         linear_bound=BOUNDS[int(np.argmax(layers))],
         moved_bytes=all_moved,
-        core_reads=float(plans.counts @ through_port) / total,
+        core_reads=float(counts @ through_port) / total,
         linear_core_reads=read / max(layers),
         plans=plans.source,
         assumed=plans.assumed,

@@ -1,10 +1,11 @@
 """Bytes between memory and multipliers: one rule for every machine.
 
 Attention goes by tiles of queries: Q is read and O written once, K and V are read for each tile
-again. A buffer that holds K and V of one head spares the memory all but the first reading. Linear
-layers go by square tiles of outputs: each operand is read once for each tile beside it, and the
-accumulators of a tile (32 bits) fill the buffer. Without a buffer a tile is as large as one of
-attention. Rows of DRAM, refresh and bank conflicts are left out: a byte costs the same everywhere.
+again, those of a cross attention too. A buffer that holds K and V of one head spares the memory all
+but the first reading. Linear layers go by square tiles of outputs: each operand is read once for
+each tile beside it, and the accumulators of a tile (32 bits) fill the buffer. Without a buffer a
+tile is as large as one of attention. Rows of DRAM, refresh and bank conflicts are left out: a byte
+costs the same everywhere.
 """
 
 from math import ceil, sqrt
@@ -33,9 +34,10 @@ def heads_held(workload: Workload, operand_bytes: float, buffer: float) -> int:
 
 def attention_bytes(workload: Workload, operand_bytes: float, buffer: float) -> float:
     """Bytes of the attention of a layer, if every key is read for every tile of queries."""
-    operand = workload.tokens * workload.width * operand_bytes
     tiles = 1 if heads_held(workload, operand_bytes, buffer) else workload.blocks(TILE)
-    return operand + 2 * tiles * operand + workload.tokens * workload.width * _OUTPUT
+    keys = tiles * (workload.tokens + workload.cross_tokens)
+    queries = workload.tokens * (2 if workload.cross_tokens else 1)
+    return workload.width * (2 * keys * operand_bytes + queries * (operand_bytes + _OUTPUT))
 
 
 def linear_tile(tile: int, buffer: float) -> float:

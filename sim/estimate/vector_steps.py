@@ -7,7 +7,8 @@ is not hidden so is found by the search that the host makes for its queues
 
 The steps are those of a block of CogVideoX as it runs on the device: layer norms with scale and
 shift, norms and rotary positions of the heads of Q and K, GELU, gates and residuals, and INT8 for
-every layer and head. A test holds them against the queue of such a block.
+every layer and head; around a cross attention those of a block of Wan, but for the text's rows. A
+test holds them against the queues of such blocks.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from paro.config import Config
 from sim.estimate.machine import Machine
 from sim.estimate.workloads import Workload
 
-__all__ = ["BLOCK_STEPS", "Row", "VectorStep", "VectorTime", "vector_time"]
+__all__ = ["BLOCK_STEPS", "CROSS_STEPS", "Row", "VectorStep", "VectorTime", "vector_time"]
 
 #: Q, K and V: layers of a block that are one of a workload's.
 _PROJECTIONS = 3
@@ -74,12 +75,17 @@ _VALUES = VectorStep(Row.TOKEN, 1)  # V in INT8
 _HEADS = VectorStep(Row.HEAD, 7, seconds=2)  # of Q or K: norm, rotary positions, INT8
 _GATE = VectorStep(Row.TOKEN, 1, seconds=1, makes_bytes=False)
 _ACTIVATION = VectorStep(Row.HIDDEN, 3)  # GELU, INT8
+_NORM_INT8 = VectorStep(Row.TOKEN, 5)  # centred, with scale and shift
+_BALANCED = VectorStep(Row.TOKEN, 4, makes_bytes=False)  # norm of all heads of Q together
+_QUERIES = VectorStep(Row.HEAD, 2)  # Q in INT8
 
 #: Of a block, in their sequence.
 BLOCK_STEPS = (
     *(_NORM, _INT8, _VALUES, _HEADS, _HEADS, _INT8, _GATE),
     *(_NORM, _INT8, _ACTIVATION, _GATE),
 )
+#: Around a cross attention, which stands between the two halves of these.
+CROSS_STEPS = (_NORM_INT8, _BALANCED, _QUERIES, _INT8, _GATE)
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,11 @@ class VectorTime:
 
 
 def vector_time(
-    workload: Workload, machine: Machine, attention: float, linear: Sequence[float]
+    workload: Workload,
+    machine: Machine,
+    attention: float,
+    linear: Sequence[float],
+    crossed: float = 0.0,
 ) -> VectorTime:
     """Time and traffic of the vector steps of a transformer layer.
 
@@ -116,19 +126,22 @@ def vector_time(
         Cycles of the heads of a layer, of all cores at the same time.
     linear : sequence of float
         The same of each of ``workload.linear_layers``.
+    crossed : float
+        The same of the heads of a cross attention.
     """
     config = machine.config
     if not config.vector_channels:
         return VectorTime(0.0, 0.0, 0.0)
     jobs = _Jobs(workload, config, workload.tokens / machine.clusters)
-    _add_block(jobs, attention, linear)
+    _add_block(jobs, attention, linear, crossed)
     block = tuple(jobs.works)
     busy, cores = (
         sum(work.cycles for work in block if work.on_vector_unit is is_vector)
         for is_vector in (True, False)
     )
     waits = max(0.0, _block_cycles(block, workload.guidance_passes) - cores)
-    moved = sum(step.bytes_moved(jobs.channels(step.row)) for step in BLOCK_STEPS)
+    steps = BLOCK_STEPS + (CROSS_STEPS if workload.cross_tokens else ())
+    moved = sum(step.bytes_moved(jobs.channels(step.row)) for step in steps)
     return VectorTime(
         busy_seconds=busy / machine.resources.clock_hz,
         exposed_seconds=waits / machine.resources.clock_hz,
@@ -163,9 +176,9 @@ class _Jobs:
         return len(self.works) - 1
 
 
-def _add_block(jobs: _Jobs, attention: float, linear: Sequence[float]) -> None:
+def _add_block(jobs: _Jobs, attention: float, linear: Sequence[float], crossed: float) -> None:
     """Add the jobs of a block in the sequence of its queue."""
-    projections, output, *network = linear
+    projections, output, *others = linear
     inputs = jobs.add_step(_INT8, jobs.add_step(_NORM, -1))
     q, k, v = (jobs.add(projections / _PROJECTIONS, inputs) for _ in range(_PROJECTIONS))
     place = values = jobs.add_step(_VALUES, v)
@@ -173,10 +186,16 @@ def _add_block(jobs: _Jobs, attention: float, linear: Sequence[float]) -> None:
         jobs.add_step(_HEADS, q, 1 / _HEAD_GROUPS)
         keys = jobs.add_step(_HEADS, k, 1 / _HEAD_GROUPS)
         place = jobs.add(attention / _HEAD_GROUPS, max(keys, values))
-    place = jobs.add(output, jobs.add_step(_INT8, place))
-    place = jobs.add_step(_INT8, jobs.add_step(_NORM, jobs.add_step(_GATE, place)))
-    if network:
-        expansion, reduction = network
+    place = jobs.add_step(_GATE, jobs.add(output, jobs.add_step(_INT8, place)))
+    if jobs.workload.cross_tokens:
+        projection, output, *others = others
+        q = jobs.add_step(_BALANCED, jobs.add(projection, jobs.add_step(_NORM_INT8, place)))
+        for _ in range(_HEAD_GROUPS):
+            place = jobs.add(crossed / _HEAD_GROUPS, jobs.add_step(_QUERIES, q, 1 / _HEAD_GROUPS))
+        place = jobs.add_step(_GATE, jobs.add(output, jobs.add_step(_INT8, place)))
+    place = jobs.add_step(_INT8, jobs.add_step(_NORM, place))
+    if others:
+        expansion, reduction = others
         place = jobs.add_step(_ACTIVATION, jobs.add(expansion, place))
         place = jobs.add(reduction, place)
     jobs.add_step(_GATE, place)

@@ -18,7 +18,11 @@ WORKLOADS = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 
 
 class Workload(BaseModel):
-    """One model at one resolution. All layers are alike: attention, then a feed-forward network."""
+    """One model at one resolution. All layers are alike: attention, then a feed-forward network.
+
+    Between them may be a cross attention to text of its own, with layers for its queries and its
+    outputs. Those for its keys and values are left out: they have the text's few rows.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +33,12 @@ class Workload(BaseModel):
     ffn: int = Field(ge=0, le=2**20, description="hidden channels of the feed-forward network")
     prefix_tokens: int = Field(default=0, ge=0, description="text tokens before the grid")
     suffix_tokens: int = Field(default=0, ge=0, description="text tokens after the grid")
+    cross_tokens: int = Field(
+        default=0,
+        ge=0,
+        le=TOKENS_MAX,
+        description="text tokens that a cross attention reads; 0: there is none",
+    )
     grid: tuple[int, int, int] = Field(description="frames, height, width of the token grid")
     steps: int = Field(ge=1, le=100_000, description="denoising steps of a sample")
     guidance_passes: int = Field(ge=1, le=8, description="passes of a step; 2 with guidance")
@@ -78,20 +88,31 @@ class Workload(BaseModel):
         return self.steps * self.guidance_passes
 
     @property
-    def attention_macs(self) -> int:
-        """Multiply-accumulates of QK and PV of a dense layer."""
+    def self_macs(self) -> int:
+        """Multiply-accumulates of QK and PV of a dense self-attention."""
         return 2 * self.tokens**2 * self.width
 
     @property
+    def cross_macs(self) -> int:
+        """The same of a cross attention."""
+        return 2 * self.tokens * self.cross_tokens * self.width
+
+    @property
+    def attention_macs(self) -> int:
+        """The same of all attention of a dense layer."""
+        return self.self_macs + self.cross_macs
+
+    @property
     def linear_layers(self) -> tuple[tuple[int, int], ...]:
-        """Channels in and out of QKV, output projection and feed-forward network."""
+        """Channels in and out: QKV and output, cross attention's two, feed-forward network."""
         width, ffn = self.width, self.ffn
-        layers = ((width, 3 * width), (width, width), (width, ffn), (ffn, width))
-        return tuple(layer for layer in layers if all(layer))
+        crossed = ((width, width), (width, width)) if self.cross_tokens else ()
+        network = ((width, ffn), (ffn, width)) if ffn else ()
+        return ((width, 3 * width), (width, width), *crossed, *network)
 
     @property
     def weights(self) -> int:
-        """Weights of a layer: four projections of attention, two of the feed-forward network."""
+        """Weights of a layer's linear layers."""
         return sum(inputs * outputs for inputs, outputs in self.linear_layers)
 
     @property
@@ -101,7 +122,7 @@ class Workload(BaseModel):
 
     @property
     def map_bytes(self) -> int:
-        """Attention maps of one layer in FP16, all guidance passes together."""
+        """Maps of a layer's self-attention in FP16, all guidance passes together."""
         return 2 * self.guidance_passes * self.heads * self.tokens**2
 
     @property

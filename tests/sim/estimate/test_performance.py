@@ -28,7 +28,7 @@ from sim.estimate.performance import HeadCycles
 from sim.estimate.performance import estimate as estimate_pass
 from sim.estimate.sweep import sweep
 from sim.estimate.targets import WANTED, width_limit
-from sim.estimate.traffic import linear_bytes, linear_reads
+from sim.estimate.traffic import attention_bytes, linear_bytes, linear_reads
 from sim.estimate.workloads import Workload, load_workload
 from tests.places import ROOT
 
@@ -152,6 +152,40 @@ def test_a_fast_memory_leaves_the_array_alone():
     assert halved.linear_seconds < 0.65 * linear
     assert halved.attention_seconds == found.attention_seconds
     assert found.utilisation == pytest.approx(ideal_cycles(CONFIG, plans.codes, 72)[0] / cycles)
+
+
+def test_cross_attention_is_a_head_more_of_each():
+    """40 tokens of text: heads of 72 queries and 40 keys at 8 bits, and two layers."""
+    crossing = TINY.model_copy(update={"cross_tokens": 40})
+    plans, queries = full_plans(code=1), range(72)
+    dense = np.full((1, 5, 3), 3, np.uint8)
+    (cycles,) = attention_cycles(CONFIG, dense, 40, queries)
+    (ideal,) = ideal_cycles(CONFIG, dense, 40, queries)
+    assert 0.7 < ideal / cycles < 1
+
+    fast = Machine(config=CONFIG, clock_mhz=100, bandwidth_gbs=1e6)
+    plain, crossed = (estimate(work, fast, plans) for work in (TINY, crossing))
+    attention = crossed.attention_seconds - plain.attention_seconds
+    assert attention == pytest.approx(6 * cycles / 100e6)
+    both = linear_cycles(TINY, CONFIG, 8.0), linear_cycles(crossing, CONFIG, 8.0)
+    more = sum(both[1].measured) - sum(both[0].measured)
+    # Two of 64 by 64, as the output's is.
+    assert more == pytest.approx(2 * both[0].measured[1])
+    assert crossed.linear_seconds - plain.linear_seconds == pytest.approx(3 * more / 100e6)
+    assert (crossed.mean_bits, crossed.density) == (plain.mean_bits, plain.density)
+
+    slow = Machine(config=CONFIG, bandwidth_gbs=1e-6)
+    plain, crossed = (estimate(work, slow, plans) for work in (TINY, crossing))
+    port, _ = read_bytes(CONFIG, dense, 40, queries)
+    attention = crossed.attention_seconds - plain.attention_seconds
+    assert attention == pytest.approx(6 * (port[0] + written_bytes(CONFIG, 72)) / 1e3)
+
+
+def test_bytes_of_a_peers_cross_attention_by_hand():
+    crossing = TINY.model_copy(update={"cross_tokens": 40})
+    more = attention_bytes(crossing, 2, 0) - attention_bytes(TINY, 2, 0)
+    # Q and O once; K and V for each of two tiles of 64 queries.
+    assert more == 64 * (72 * (2 + 2) + 2 * 2 * 40 * 2)
 
 
 def test_a_slow_memory_counts_alone():

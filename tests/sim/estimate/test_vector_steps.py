@@ -1,39 +1,66 @@
 """Steps between layers: those of a queue, their time by hand, and what hides them."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
+from firmware_model.host.jobs import Job
 from firmware_model.host.tasks import job_tokens
 from firmware_model.host.vector_job import VectorJob
 from firmware_model.models.device_program import device_program
 from paro.config import Config, ParoError
 from sim.estimate.machine import Machine
-from sim.estimate.vector_steps import BLOCK_STEPS, Row, vector_time
+from sim.estimate.vector_steps import BLOCK_STEPS, CROSS_STEPS, Row, VectorStep, vector_time
 from sim.estimate.workloads import Workload, check_fits, load_workload
-from tests.firmware_model.models.small_transformers import CONFIG, HEADS, Example, cogvideox
+from tests.firmware_model.models.small_transformers import (
+    CONFIG,
+    HEADS,
+    Example,
+    cogvideox,
+    wan,
+)
 
 ARRAY = Config(rows=16, cols=32, axi_bits=512, vector_channels=16384)
 
 
-def test_steps_are_those_of_a_queue():
-    """Rows of all tokens, by what is done to them, in a block of CogVideoX."""
-    network, items, _ = Example(cogvideox).block(0)
-    program = device_program(network, items[:1], CONFIG)
-    heads, head_dim = HEADS["num_attention_heads"], HEADS["attention_head_dim"]
-    width = heads * head_dim
+def steps_of(jobs: Sequence[Job]) -> Counter[tuple]:
+    """Rows of all tokens by what is done to them."""
+    head_dim = HEADS["attention_head_dim"]
+    width = HEADS["num_attention_heads"] * head_dim
     rows = {head_dim: Row.HEAD, width: Row.TOKEN, 4 * width: Row.HIDDEN}
-    found: dict[tuple, int] = {}
-    for task in program.tasks:
-        job = task.job
+    found: Counter[tuple] = Counter()
+    for job in jobs:
         if isinstance(job, VectorJob):
             kind = (rows[job.channels], len(job.passes), job.seconds, job.sends_bytes)
-            found[kind] = found.get(kind, 0) + job_tokens(job)
-    wanted: dict[tuple, int] = {}
-    for step in BLOCK_STEPS:
-        kind = (step.row, step.passes, step.seconds, step.makes_bytes)
-        count = network.tokens.count * (heads if step.row is Row.HEAD else 1)
-        wanted[kind] = wanted.get(kind, 0) + count
-    assert found == wanted
+            found[kind] += job_tokens(job)
+    return found
+
+
+def as_counted(steps: Sequence[VectorStep], tokens: int) -> Counter[tuple]:
+    """The same of what estimates count."""
+    found: Counter[tuple] = Counter()
+    for step in steps:
+        heads = HEADS["num_attention_heads"] if step.row is Row.HEAD else 1
+        found[(step.row, step.passes, step.seconds, step.makes_bytes)] += tokens * heads
+    return found
+
+
+def test_steps_are_those_of_a_queue():
+    network, items, _ = Example(cogvideox).block(0)
+    jobs = [task.job for task in device_program(network, items[:1], CONFIG).tasks]
+    assert steps_of(jobs) == as_counted(BLOCK_STEPS, network.tokens.count)
+
+
+def test_steps_around_a_cross_attention_are_those_of_a_queue():
+    """Between the first sum and the second, the text's rows left out, in a block of Wan."""
+    network, items, _ = Example(wan).block(0)
+    jobs = [task.job for task in device_program(network, items[:1], CONFIG).tasks]
+    sums = [n for n, job in enumerate(jobs) if isinstance(job, VectorJob) and job.seconds == 1]
+    tokens = network.tokens.count
+    crossed = [job for job in jobs[sums[0] + 1 : sums[1] + 1] if job_tokens(job) == tokens]
+    assert steps_of(crossed) == as_counted(CROSS_STEPS, tokens)
 
 
 def test_bytes_by_hand():

@@ -5,12 +5,13 @@ import pytest
 from paro.config import ParoError
 from sim.estimate.workloads import WORKLOADS, load_workload
 
-#: Tokens, TFLOP a layer of attention and of linear layers, as published shapes give them.
+#: Layers, width, tokens, TFLOP a layer of self-attention and of linear layers, as published shapes
+#: give them.
 TABLE = {
     "cogvideox-2b": (30, 1920, 17776, 2.43, 1.57),
     "cogvideox-5b": (42, 3072, 17776, 3.88, 4.03),
-    "wan2.1-1.3b-480p": (30, 1536, 32760, 6.59, 2.42),
-    "wan2.1-14b-720p": (40, 5120, 75600, 117, 37.3),
+    "wan2.1-1.3b-480p": (30, 1536, 32760, 6.59, 2.73),
+    "wan2.1-14b-720p": (40, 5120, 75600, 117, 45.2),
     "hunyuanvideo-720p": (60, 3072, 119056, 174, 27),
     "flux.1-dev": (57, 3072, 4608, 0.26, 1.04),
 }
@@ -49,7 +50,7 @@ def test_models_have_their_published_shapes(name):
     layers, width, tokens, attention, linear = TABLE[name]
     workload = load_workload(name)
     assert (workload.layers, workload.width, workload.tokens) == (layers, width, tokens)
-    assert 2 * workload.attention_macs / 1e12 == pytest.approx(attention, rel=5e-3)
+    assert 2 * workload.self_macs / 1e12 == pytest.approx(attention, rel=5e-3)
     assert 2 * workload.linear_macs / 1e12 == pytest.approx(linear, rel=5e-3)
 
 
@@ -60,6 +61,13 @@ def test_a_model_of_ones_own(model):
     assert workload.attention_macs == 2 * 40 * 40 * 96
     assert workload.linear_macs == 40 * (4 * 96 * 96 + 2 * 96 * 64)
     assert workload.map_bytes == 2 * 2 * 3 * 40 * 40
+
+
+def test_a_model_with_cross_attention(model):
+    plain, crossed = load_workload(model()), load_workload(model(cross_tokens="7"))
+    assert crossed.attention_macs - plain.attention_macs == 2 * 32 * 7 * 96
+    assert crossed.linear_macs - plain.linear_macs == 32 * 2 * 96 * 96
+    assert crossed.map_bytes == plain.map_bytes
 
 
 @pytest.mark.parametrize(
@@ -75,6 +83,7 @@ def test_a_model_of_ones_own(model):
         ("steps = 0 is not legal", {"steps": "0"}),
         ("no field 'depth'; legal fields: title, layers", {"depth": "3"}),
         ("heads is missing: attention heads of a layer", {"heads": None}),
+        ("cross_tokens = -1 is not legal", {"cross_tokens": "-1"}),
         ("2097152 tokens are not legal; legal: up to 1048576", {"grid": "[2, 1024, 1024]"}),
     ],
 )
