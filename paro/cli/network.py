@@ -24,12 +24,8 @@ from firmware_model.models.block_network import (
     observe,
     plan_network,
 )
-from firmware_model.models.device_program import (
-    DeviceProgram,
-    Item,
-    check_heads,
-    device_program,
-)
+from firmware_model.models.compiler import check_heads, compile_network
+from firmware_model.models.device_program import DeviceProgram, Item
 from firmware_model.models.models import open_model
 from firmware_model.models.network import IntegerNetwork, run_float, values_of
 from firmware_model.models.network_study import budgets, calibration_captures
@@ -186,7 +182,7 @@ class _Blocks:
         output: str,
     ) -> list[torch.Tensor]:
         assert self.compute is not None
-        program = device_program(self.network, items, self.config, share)
+        program = compile_network(self.network, items, self.config, share)
         outputs, counters = self.compute(program, program.image())
         words = [program.words(outputs, item, output) for item in range(len(items))]
         wrong = sum(int((got != want).sum()) for got, want in zip(words, wanted, strict=True))

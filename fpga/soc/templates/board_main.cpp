@@ -26,7 +26,7 @@ namespace {
 constexpr int kClocks = 256;          // between two looks at the host
 constexpr uint64_t kQuiet = 400000;   // clocks without a byte after which it slows down
 constexpr size_t kMostWaiting = 4096; // bytes of the host that are taken ahead
-constexpr int kRest = 10;             // milliseconds between two looks when it has slowed down
+constexpr int kRest = 100;            // milliseconds between two looks when it has slowed down
 constexpr int kPressed = 8;           // looks at the host for which the reset button is pressed
 uint32_t step;                        // of the phase, in a clock
 

@@ -3,7 +3,7 @@
 from firmware_model.host.schedule import interleave, job_cycles, queue_cycles
 from firmware_model.host.tasks import Task
 from firmware_model.host.vector_job import VectorJob
-from firmware_model.models.device_program import device_program
+from firmware_model.models.compiler import compile_network
 from paro.config import Config
 from tests.firmware_model.models.small_network import small_items, small_network
 
@@ -13,7 +13,7 @@ CONFIG = Config(rows=8, cols=8, block=16, head_dim=32, vector_channels=256)
 def queue(seed: int) -> list[Task]:
     (item,) = small_items(seed, 1)
     network = small_network([item], CONFIG, seed)
-    return list(device_program(network, [item], CONFIG).tasks)
+    return list(compile_network(network, [item], CONFIG).tasks)
 
 
 def test_every_item_keeps_its_sequence(seed):

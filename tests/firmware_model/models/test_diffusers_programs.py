@@ -10,7 +10,7 @@ import torch
 
 from firmware_model.arrays import Tokens
 from firmware_model.host.tasks import job_tokens
-from firmware_model.models.device_program import device_program
+from firmware_model.models.compiler import compile_network
 from firmware_model.models.diffusers_adapter.programs import (
     INPUT,
     block_inputs,
@@ -35,7 +35,7 @@ from tests.firmware_model.models.small_transformers import (
     pixart,
     wan,
 )
-from tests.firmware_model.models.test_device_program import checked_overlaps
+from tests.firmware_model.models.test_compiler import checked_overlaps
 from tests.firmware_model.models.unit_player import play_steps
 
 #: What integers may lose at 8 bits, in each block's tokens.
@@ -87,7 +87,7 @@ def test_the_network_is_near_float(example):
 def test_the_blocks_as_a_queue(example):
     """Every tensor in memory, and the output where memory is used again."""
     items, network = example.items, example.network
-    device = device_program(network, items, CONFIG)
+    device = compile_network(network, items, CONFIG)
     image = device.image(0x1000, reuse=False)
     memory = MemoryPlayer(CONFIG, device.tasks, image).play()
     assert_tensors(device, image, memory, example.integers)
@@ -102,7 +102,7 @@ def test_the_blocks_as_a_queue(example):
 
 def test_the_vector_steps_on_the_unit(example, seed):
     """What is compared with the network is what the hardware makes of the same streams."""
-    device = device_program(example.network, example.items[:1], CONFIG)
+    device = compile_network(example.network, example.items[:1], CONFIG)
     player = MemoryPlayer(CONFIG, device.tasks, device.image())
     player.play()
     cycles = play_steps(CONFIG, player.steps, range(1), random.Random(seed))
@@ -111,7 +111,7 @@ def test_the_vector_steps_on_the_unit(example, seed):
 
 def test_words_of_a_joined_tensor(example):
     """As a driver returns them, of every job; two make the output where text is apart."""
-    device = device_program(example.network, example.items, CONFIG)
+    device = compile_network(example.network, example.items, CONFIG)
     (output,) = example.network.program.outputs
     buffer = device.tensors[1][output].columns.buffer
     wanted, outputs = example.integers[1][output], [np.zeros((0, 0))] * len(device.tasks)

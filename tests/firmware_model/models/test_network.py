@@ -8,7 +8,7 @@ import torch
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.calibration.layers import tile_config
 from firmware_model.models.block_network import integer_blocks, observe, plan_network
-from firmware_model.models.device_program import device_program
+from firmware_model.models.compiler import compile_network
 from firmware_model.models.models import open_model
 from firmware_model.models.names import OWN_CHECKPOINT
 from firmware_model.models.network import IntegerNetwork, run_float, values_of
@@ -170,7 +170,7 @@ def test_the_blocks_as_a_queue(example):
         model, example.tokens.repeat(2, 1, 1), torch.cat([example.modulation, -example.modulation])
     )
     first = replace(network, program=cut_program(program, (INPUT,), ("blocks.0.network.sum",)))
-    device = device_program(first, items, QUEUE_CONFIG)
+    device = compile_network(first, items, QUEUE_CONFIG)
     image = device.image(0x1000, reuse=False)
     memory = MemoryPlayer(QUEUE_CONFIG, device.tasks, image).play()
     for index, item in enumerate(items):
@@ -178,7 +178,7 @@ def test_the_blocks_as_a_queue(example):
         for name in device.tensors[index]:
             assert_same(device.integers(image, memory, index, name), wanted[name])
     # Of all blocks the output, where memory is used again.
-    device = device_program(network, items[:1], QUEUE_CONFIG)
+    device = compile_network(network, items[:1], QUEUE_CONFIG)
     image = device.image()
     assert len(image.buffers.used) < 0.2 * image.buffers.without_reuse
     memory = MemoryPlayer(QUEUE_CONFIG, device.tasks, image).play()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from firmware_model.models.device_program import device_program
+from firmware_model.models.compiler import compile_network
 from sim.cycles.memory import Memory
 from tests.firmware_model.models.small_transformers import (
     Example,
@@ -51,5 +51,5 @@ def test_a_block(name, build_dir, tmp_path, seed):
     least = rng.randrange(40)
     memory = Memory((least, least + rng.randrange(80)), rng.randrange(2**31))
     network, items, wanted = Example(build, seed).block(index)
-    program = device_program(network, items, SHARED)
+    program = compile_network(network, items, SHARED)
     run_exactly(program, wanted, memory, build_dir, tmp_path)

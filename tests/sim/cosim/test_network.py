@@ -8,7 +8,8 @@ import pytest
 
 from firmware_model.host.image import Image
 from firmware_model.host.vector_job import VectorJob
-from firmware_model.models.device_program import DeviceProgram, device_program
+from firmware_model.models.compiler import compile_network
+from firmware_model.models.device_program import DeviceProgram
 from paro.config import Config
 from paro.config.descriptor import DESCRIPTOR, DESCRIPTOR_BYTES
 from paro.config.registers import Cause
@@ -16,7 +17,7 @@ from sim.cosim.accelerator_scenario import Step
 from sim.cycles.memory import Memory
 from tests.firmware_model.models.memory_player import MemoryPlayer
 from tests.firmware_model.models.small_network import small_items, small_network
-from tests.firmware_model.models.test_device_program import touched
+from tests.firmware_model.models.test_compiler import touched
 from tests.sim.accelerator_runs import play
 from tests.sim.cosim.network_runs import SHARED, assert_memory, run_exactly
 
@@ -37,7 +38,7 @@ def blocks(config: Config, seed: int, items: int = 2) -> tuple[DeviceProgram, li
     given = small_items(seed, items)
     network = small_network(given, config, seed)
     wanted = [network.run(item.inputs, item.parameters) for item in given]
-    return device_program(network, given, config), wanted
+    return compile_network(network, given, config), wanted
 
 
 def run_blocks(

@@ -9,7 +9,7 @@ import pytest
 from firmware_model.host.jobs import Job
 from firmware_model.host.tasks import job_tokens
 from firmware_model.host.vector_job import VectorJob
-from firmware_model.models.device_program import device_program
+from firmware_model.models.compiler import compile_network
 from paro.config import Config, ParoError
 from sim.estimate.machine import Machine
 from sim.estimate.vector_steps import BLOCK_STEPS, CROSS_STEPS, Row, VectorStep, vector_time
@@ -25,7 +25,7 @@ from tests.firmware_model.models.small_transformers import (
 ARRAY = Config(rows=16, cols=32, axi_bits=512, vector_channels=16384)
 
 
-def steps_of(jobs: Sequence[Job]) -> Counter[tuple]:
+def steps_of(jobs: Sequence[Job | VectorJob]) -> Counter[tuple]:
     """Rows of all tokens by what is done to them."""
     head_dim = HEADS["attention_head_dim"]
     width = HEADS["num_attention_heads"] * head_dim
@@ -49,14 +49,14 @@ def as_counted(steps: Sequence[VectorStep], tokens: int) -> Counter[tuple]:
 
 def test_steps_are_those_of_a_queue():
     network, items, _ = Example(cogvideox).block(0)
-    jobs = [task.job for task in device_program(network, items[:1], CONFIG).tasks]
+    jobs = [task.job for task in compile_network(network, items[:1], CONFIG).tasks]
     assert steps_of(jobs) == as_counted(BLOCK_STEPS, network.tokens.count)
 
 
 def test_steps_around_a_cross_attention_are_those_of_a_queue():
     """Between the first sum and the second, the text's rows left out, in a block of Wan."""
     network, items, _ = Example(wan).block(0)
-    jobs = [task.job for task in device_program(network, items[:1], CONFIG).tasks]
+    jobs = [task.job for task in compile_network(network, items[:1], CONFIG).tasks]
     sums = [n for n, job in enumerate(jobs) if isinstance(job, VectorJob) and job.seconds == 1]
     tokens = network.tokens.count
     crossed = [job for job in jobs[sums[0] + 1 : sums[1] + 1] if job_tokens(job) == tokens]

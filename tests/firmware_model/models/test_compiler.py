@@ -11,12 +11,8 @@ from firmware_model.host.dependences import Wait, done_before
 from firmware_model.host.image import Image
 from firmware_model.host.jobs import LayerJob
 from firmware_model.host.vector_job import VectorJob
-from firmware_model.models.device_program import (
-    DeviceProgram,
-    Item,
-    check_heads,
-    device_program,
-)
+from firmware_model.models.compiler import check_heads, compile_network
+from firmware_model.models.device_program import DeviceProgram, Item
 from firmware_model.models.network import IntegerNetwork
 from firmware_model.program import Attend, Normalize, Rotate
 from paro.config import Config, ParoError
@@ -43,7 +39,7 @@ def played(
 def test_every_tensor_in_memory(seed, reuse):
     items = small_items(seed, 2)
     network = small_network(items, CONFIG, seed)
-    program = device_program(network, items, CONFIG)
+    program = compile_network(network, items, CONFIG)
     _, compared = played(network, items, program, reuse=reuse)
     assert compared == (2 if reuse else 2 * len(program.tensors[0]))
     # Chains leave their ends alone; of each item 11 vector steps, 4 layers and 2 heads.
@@ -55,7 +51,7 @@ def test_the_vector_steps_on_the_unit(seed):
     """What is compared with the network is what the hardware makes of the same streams."""
     items = small_items(seed, 1)
     network = small_network(items, CONFIG, seed)
-    player, _ = played(network, items, device_program(network, items, CONFIG), reuse=False)
+    player, _ = played(network, items, compile_network(network, items, CONFIG), reuse=False)
     assert len(player.steps) == 11
     cycles = play_steps(CONFIG, player.steps, range(2), random.Random(seed))
     print(f"{cycles} cycles")
@@ -67,7 +63,7 @@ def test_a_network_that_does_not_fit(seed):
 
     def refused(sentence: str, **changes) -> None:
         with pytest.raises(ParoError, match=sentence):
-            device_program(network, items, CONFIG.changed(**changes)).image()
+            compile_network(network, items, CONFIG.changed(**changes)).image()
 
     refused("block = 32 does not fit the plan of layer blocks.0.qkv", block=32)
     refused("job 0 of the queue is a vector step, but the device has no", vector_channels=0)
@@ -116,7 +112,7 @@ def test_no_job_meets_one_that_may_still_run(seed):
     """From the bytes of the descriptors alone, where memory is used again and again."""
     items = small_items(seed, 3)
     network = small_network(items, CONFIG, seed)
-    program = device_program(network, items, CONFIG)
+    program = compile_network(network, items, CONFIG)
     image = program.image(0x1000)
     assert len(image.buffers.used) < 0.6 * image.buffers.without_reuse
     # On average another job runs beside one.
