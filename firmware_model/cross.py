@@ -6,6 +6,7 @@ import numpy as np
 
 from firmware_model.arrays import Tokens
 from paro.config.config import blocks_of
+from paro.config.formats import EIGHT_BITS
 
 __all__ = ["CrossHead"]
 
@@ -55,5 +56,5 @@ class CrossHead:
         """Codes of all blocks, uint8 [blocks, blocks]; of rows that nobody computes too."""
         blocks, first = blocks_of(self.count, self.block), len(self.query_blocks)
         codes = np.zeros((blocks, blocks), np.uint8)
-        codes[:, first:] = 3
+        codes[:, first:] = EIGHT_BITS
         return codes

@@ -14,10 +14,8 @@ import torch
 from firmware_model.calibration.goal import Goal
 from firmware_model.capture import CaptureSource
 from paro.config.config import blocks_of
-from paro.config.formats import CODE_BITS
+from paro.config.formats import CODE_BITS, EIGHT_BITS
 
-#: Code of an 8-bit block.
-EIGHT_BITS = len(CODE_BITS) - 1
 #: Halvings of the logarithm of the price.
 BISECTIONS = 50
 #: Prices tried, relative to the largest error: 2**-100 is below what float32 resolves.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors, allocate, allocate_masks
+from firmware_model.calibration.allocation import HeadErrors, allocate, allocate_masks
 from firmware_model.calibration.cells import (
     LEAST_KEPT,
     MEASURED_TIMES,
@@ -45,7 +45,7 @@ from firmware_model.progress import Progress, Steps
 from firmware_model.reference.quantize import BeyondFormatError
 from paro.config.config import padded_head_dim
 from paro.config.errors import ParoError
-from paro.config.formats import CODE_BITS
+from paro.config.formats import CODE_BITS, EIGHT_BITS
 
 #: Inputs of a layer's tile if no head tells.
 HEAD_DIM = 64

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors, least_codes
+from firmware_model.calibration.allocation import HeadErrors, least_codes
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.sensitivity import RowErrors, block_errors, block_sums, row_errors
 from firmware_model.capture import Capture, CaptureSource
 from firmware_model.progress import Steps
-from paro.config.formats import CODE_BITS
+from paro.config.formats import CODE_BITS, EIGHT_BITS
 
 #: Ratio of a row's error to the expected one above which the row counts more.
 EXPECTED = 1.5

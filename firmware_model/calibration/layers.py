@@ -10,11 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from firmware_model.calibration.allocation import (
-    EIGHT_BITS,
-    HeadErrors,
-    allocate_codes,
-)
+from firmware_model.calibration.allocation import HeadErrors, allocate_codes
 from firmware_model.calibration.feedback import feedback_weights, second_moments
 from firmware_model.calibration.layer_plan import LayerPlan
 from firmware_model.choices import check_weight_bits
@@ -33,7 +29,7 @@ from firmware_model.reference.linear import (
 from firmware_model.transform import rotate_groups
 from paro.config.config import Config, blocks_of
 from paro.config.errors import ParoError
-from paro.config.formats import CODE_BITS, OPERAND_MAX, QUERY_SCALE_BITS
+from paro.config.formats import CODE_BITS, EIGHT_BITS, OPERAND_MAX, QUERY_SCALE_BITS
 
 __all__ = [
     "BY_LAYER",

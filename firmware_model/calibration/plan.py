@@ -29,7 +29,7 @@ from firmware_model.layer import Layer
 from firmware_model.tensorfile import parse_integers, read_header, read_tensors, write_tensors
 from paro.config.config import BLOCKS, blocks_of
 from paro.config.errors import ParoError, quoted
-from paro.config.formats import CODE_BITS
+from paro.config.formats import CODE_BITS, EIGHT_BITS
 
 #: Version of the file format; a plan of another version is refused.
 VERSION = "paro-plan-4"
@@ -350,7 +350,7 @@ def fit_codes(
         codes = torch.cat([kept, *[widest] * mixed], dim=side)
     own = torch.eye(codes.shape[-1], dtype=torch.bool)
     dead = (codes == 0).all(dim=-1, keepdim=True)
-    return codes.masked_fill(dead & own, len(CODE_BITS) - 1)
+    return codes.masked_fill(dead & own, EIGHT_BITS)
 
 
 def step_group(step_groups: Sequence[float], progress: float) -> int:

@@ -26,7 +26,7 @@ from firmware_model.reference.methods import Method
 from firmware_model.reference.number_formats import FORMATS, FormatHead, NumberFormat
 from paro.config.config import Config
 from paro.config.errors import ParoError
-from paro.config.formats import CODE_BITS, PAPER_BITS
+from paro.config.formats import CODE_BITS, EIGHT_BITS, PAPER_BITS
 
 #: The order of the capture: no reorder.
 NATURAL = "FHW"
@@ -76,7 +76,7 @@ class _Heads:
     def logit_errors(self, name: str, block: int) -> dict[str, float | None]:
         """Mean over the heads of the logits' error in a format, by width in bits."""
         chosen = FORMATS[name]
-        codes = range(1, len(CODE_BITS)) if chosen.key_table else (len(CODE_BITS) - 1,)
+        codes = range(1, len(CODE_BITS)) if chosen.key_table else (EIGHT_BITS,)
         errors: dict[int, list[float]] = {code: [] for code in codes}
         for capture, head in self.keys:
             config = model_config(capture, block)

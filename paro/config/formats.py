@@ -9,6 +9,8 @@ from enum import IntEnum
 
 #: Bits of a block's operand for each 2-bit code; code 0 is a skipped block.
 CODE_BITS = (0, 2, 4, 8)
+#: Code of an 8-bit block.
+EIGHT_BITS = len(CODE_BITS) - 1
 #: Mean width in bits that the papers report; the default of everything here.
 PAPER_BITS = 4.8
 #: Block codes in a 32-bit word.

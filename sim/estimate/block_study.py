@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from firmware_model.calibration.allocation import EIGHT_BITS
 from firmware_model.calibration.calibrate import Calibration
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.plan import ModelPlan
@@ -15,7 +14,7 @@ from firmware_model.capture import Capture, CaptureSource
 from firmware_model.progress import Progress, Steps
 from firmware_model.quality.metrics import finite, finite_mean
 from paro.config.config import BLOCKS
-from paro.config.formats import CODE_WORD_BYTES
+from paro.config.formats import CODE_WORD_BYTES, EIGHT_BITS
 from rtl.interfaces import CODES_PER_BEAT
 from sim.cycles.attention_time import attention_cycles, ideal_cycles, read_bytes
 

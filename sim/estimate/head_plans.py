@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from firmware_model.calibration.allocation import EIGHT_BITS, HeadErrors, allocate_codes, text_floor
+from firmware_model.calibration.allocation import HeadErrors, allocate_codes, text_floor
 from firmware_model.calibration.calibrate import Calibration
 from firmware_model.calibration.goal import Goal
 from firmware_model.calibration.plan import ModelPlan, group_shares
@@ -32,7 +32,7 @@ from firmware_model.progress import Progress
 from firmware_model.tensorfile import read_tensors, tensor_names, write_tensors
 from paro.config.config import BLOCKS, blocks_of
 from paro.config.errors import ParoError
-from paro.config.formats import CODE_BITS
+from paro.config.formats import CODE_BITS, EIGHT_BITS
 from sim.estimate.machine import check_density
 from sim.estimate.workloads import Workload
 from sim.sources import source_digest

@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from firmware_model.calibration.allocation import EIGHT_BITS
 from paro.config import Config
 from paro.config.config import blocks_of
 from paro.config.errors import ParoError
+from paro.config.formats import EIGHT_BITS
 from sim.cycles.attention_time import (
     attention_cycles,
     ideal_cycles,
