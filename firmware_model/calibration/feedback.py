@@ -8,7 +8,7 @@ from functools import cache
 import torch
 
 from firmware_model.reference.digits import key_table
-from firmware_model.reference.linear import QuantizedWeights
+from firmware_model.reference.linear import QuantizedWeights, weights_unit
 from firmware_model.reference.quantize import scale_mantissas
 from paro.config.config import Config
 from paro.config.formats import CODE_BITS, KEY_SCALE_BITS, OPERAND_MAX
@@ -93,7 +93,7 @@ def _scales(
         error = ((values - target).square() @ power) * scale.square()
         better = error < lowest
         best[better], lowest[better] = scale[better], error[better]
-    unit = best.max().item() / (2**KEY_SCALE_BITS - 1) or 1.0
+    unit = weights_unit(best.max().item())
     return scale_mantissas(best * OPERAND_MAX, unit, KEY_SCALE_BITS).int(), unit
 
 

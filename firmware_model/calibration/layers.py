@@ -20,6 +20,8 @@ from firmware_model.progress import Progress, Steps
 from firmware_model.reference.linear import (
     QuantizedWeights,
     dequantize_outputs,
+    fitting_unit,
+    inputs_unit,
     largest_product,
     output_format,
     quantize_inputs,
@@ -29,7 +31,7 @@ from firmware_model.reference.linear import (
 from firmware_model.transform import rotate_groups
 from paro.config.config import Config, blocks_of
 from paro.config.errors import ParoError
-from paro.config.formats import CODE_BITS, EIGHT_BITS, OPERAND_MAX, QUERY_SCALE_BITS
+from paro.config.formats import CODE_BITS, EIGHT_BITS, OPERAND_MAX, OUT_BITS
 
 __all__ = [
     "BY_LAYER",
@@ -324,7 +326,7 @@ def round_layer(
     inputs = _measure_inputs(sources, [rotation])
     weight = rotate_groups(first.weight.double(), rotation)
     weights = feedback_weights(_turned(inputs.moments, rotation), weight, codes, config)
-    unit = inputs.largest[rotation] / OPERAND_MAX / 2 ** (QUERY_SCALE_BITS - 1) or 1.0
+    unit = inputs_unit(inputs.largest[rotation])
     eight = quantize_weights(weight, torch.full_like(codes, EIGHT_BITS))
     values = _values(eight, config)
     largest = eight_noise = 0.0
@@ -335,7 +337,13 @@ def round_layer(
         tokens = quantized.x8.double() * quantized.mx.double().unsqueeze(1) * unit
         y = tokens @ values.T
         y = y if layer.bias is None else y + layer.bias.double()
-        eight_noise += (y - layer.reference()).square().sum().item()
+        exact = layer.reference()
+        eight_noise += (y - exact).square().sum().item()
+        # With 8-bit weights too, outputs are words, of a factor of 2 in reserve.
+        word = 2 * exact.abs().max().item() / 2 ** (OUT_BITS - 1)
+        eight_noise += exact.numel() * word**2 / 12
+    fitting = fitting_unit(largest, unit, weights, first.bias, config)
+    largest, unit = largest * unit / fitting, fitting
     plan = LayerPlan(
         name=first.name,
         digest=weights_digest(first.weight, first.bias),

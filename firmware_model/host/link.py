@@ -300,7 +300,7 @@ def _answered(receive: Callable[..., Any]) -> Callable[..., Any]:
     return received
 
 
-def open_bus(device: str, *, silence: float | None = None) -> Bus:
+def open_bus(device: str, *, silence: float | None = None, others: str = "") -> Bus:
     """Way to a board, not tried yet.
 
     Parameters
@@ -311,6 +311,8 @@ def open_bus(device: str, *, silence: float | None = None) -> Bus:
         ``litex:HOST:PORT`` of a ``litex_server``.
     silence : float, optional
         Seconds without a byte after which an answer is given up.
+    others : str
+        End of the list of what is legal, where that is more.
 
     Raises
     ------
@@ -338,5 +340,5 @@ def open_bus(device: str, *, silence: float | None = None) -> Bus:
     raise ParoError(
         f"device = {device!r} is not legal; legal: serial:PATH such as serial:/dev/ttyUSB0, "
         "serial:PATH@BAUD, udp:HOST of a board with Ethernet, tcp:HOST:PORT, litex:HOST:PORT of a "
-        "litex_server, or sim"
+        f"litex_server{others}"
     )

@@ -212,16 +212,19 @@ class _Chooser:
         # Half of a rotation, the mean taken off, must not saturate either.
         largest = largest.maximum(self._before(k) + mean.abs())
         units = _heads(largest, head_dim) / (OPERAND_MAX * (2**KEY_SCALE_BITS - 1))
-        units = torch.where(units > 0, units, 1.0)
+        shift = tile_config(64, padded_head_dim(head_dim)).key_scale_shift + QUERY_SCALE_SHIFT
+        product = 2.0 ** -(shift + LOGIT_FRAC) / (self.scale * math.log2(math.e))
+        reached = _heads(self.ranges.largest(q).maximum(self._before(q)), head_dim)
+        fitting = _positive(MARGIN * reached / (WORD_MAX * OPERAND_MAX), 1.0)
+        # Keys that are nothing have the unit that suits the queries.
+        units = _positive(units, product / fitting)
         places = KEY_SCALE_BITS - OUT_BITS + 1
         self._operand(step.k, k, units, places, head_dim, KEY_SCALE_BITS, mean)
 
-        shift = tile_config(64, padded_head_dim(head_dim)).key_scale_shift + QUERY_SCALE_SHIFT
-        query_units = 2.0 ** -(shift + LOGIT_FRAC) / (units * self.scale * math.log2(math.e))
-        reached = _heads(self.ranges.largest(q).maximum(self._before(q)), head_dim)
-        wanted = torch.log2(MARGIN * reached / WORD_MAX / (OPERAND_MAX * query_units))
+        query_units = product / units
         low, high = MANTISSA_PLACES
-        most = math.ceil(wanted.max().item())
+        wanted = torch.log2(fitting / query_units)[reached > 0]
+        most = math.ceil(wanted.max().item()) if len(wanted) else low
         if most > high:
             raise ParoError(
                 f"logits of {step.result} are beyond the format of section 1; legal: queries "
@@ -232,10 +235,18 @@ class _Chooser:
 
         mean = self.ranges.mean(step.v)
         unit = VALUE_MARGIN * self.ranges.largest(step.v, mean) / OPERAND_MAX
-        unit = torch.where(unit > 0, unit, 1.0)
+        # A channel that is the same for all tokens is its zero, a whole number of units.
+        unit = _positive(_positive(unit, mean.abs() / OPERAND_MAX), self._byte_units(step.v))
         zero = tuple((torch.round(mean / unit) * unit).tolist())
         self._give(Format(kind=Kind.BY_CHANNEL, unit=tuple(unit.tolist()), zero=zero), step.v)
         self._give(Format(unit=tuple((unit * 2.0**-OUT_FRAC).tolist()), zero=zero), step.result)
+
+    def _byte_units(self, name: str) -> torch.Tensor:
+        """Units at which INT8 reaches as far as the words that it is made of."""
+        words = self.found.get(self._quantized(name))
+        channels = len(self.ranges.largest(name))
+        units = torch.ones(channels) if words is None else torch.tensor(words.unit)
+        return units.double() * WORD_MAX / OPERAND_MAX
 
     def _quantized(self, name: str) -> str:
         """Words that INT8 is made of."""
@@ -303,6 +314,11 @@ def _heads(largest: torch.Tensor, head_dim: int) -> torch.Tensor:
     return largest.unflatten(0, (-1, head_dim)).amax(dim=1)
 
 
+def _positive(values: torch.Tensor, others: torch.Tensor | float) -> torch.Tensor:
+    """Values that are above 0, others in the place of those that are not."""
+    return torch.where(values > 0, values, others)
+
+
 def _unit(largest: float) -> float:
     """Unit at which words reach `MARGIN` times ``largest``."""
     return MARGIN * largest / WORD_MAX or 1.0
@@ -314,6 +330,11 @@ def _with_unit(plan: LayerPlan, unit: float, bias: torch.Tensor | None) -> Layer
     output_unit = own.unit * unit / plan.input_unit
     largest = 2 ** (OUT_BITS - 1) - 1
     values = torch.zeros(plan.outputs) if bias is None else bias.detach()
-    rounded = torch.round(values.double() / output_unit).clamp(-largest, largest).int()
-    output = OutputFormat(own.sum_shift, own.out_shift, rounded, output_unit)
+    rounded = torch.round(values.double() / output_unit)
+    if rounded.abs().max() > largest:
+        raise ParoError(
+            f"the bias of layer {plan.name} is {values.abs().max().item():.3g}, beyond the "
+            f"{largest * output_unit:.3g} that its outputs reach with the inputs that it has"
+        )
+    output = OutputFormat(own.sum_shift, own.out_shift, rounded.int(), output_unit)
     return replace(plan, input_unit=unit, output=output)

@@ -29,12 +29,15 @@ __all__ = [
     "cut_words",
     "dequantize_outputs",
     "fit_outputs",
+    "fitting_unit",
+    "inputs_unit",
     "integer_linear",
     "largest_product",
     "output_format",
     "quantize_inputs",
     "quantize_weights",
     "tile_values",
+    "weights_unit",
 ]
 
 _OUT_MAX = 2 ** (OUT_BITS - 1) - 1
@@ -119,7 +122,7 @@ def quantize_inputs(x: torch.Tensor, unit: float | None = None) -> QuantizedInpu
     x = x.double()
     largest = x.abs().amax(dim=1, keepdim=True)
     if unit is None:
-        unit = largest.max().item() / OPERAND_MAX / 2 ** (QUERY_SCALE_BITS - 1) or 1.0
+        unit = inputs_unit(largest.max().item())
     mx = scale_mantissas(largest, unit, QUERY_SCALE_BITS)
     return QuantizedInputs(round_operands(x / (mx * unit)), mx.flatten().int(), unit)
 
@@ -136,9 +139,19 @@ def quantize_weights(weight: torch.Tensor, codes: torch.Tensor) -> QuantizedWeig
     """
     weight = weight.double()
     largest = weight.abs().amax(dim=1, keepdim=True)
-    unit = largest.max().item() / (OPERAND_MAX * (2**KEY_SCALE_BITS - 1)) or 1.0
+    unit = weights_unit(largest.max().item() / OPERAND_MAX)
     mw = scale_mantissas(largest, unit, KEY_SCALE_BITS)
     return QuantizedWeights(round_operands(weight / (mw * unit)), mw.flatten().int(), unit, codes)
+
+
+def inputs_unit(largest: float) -> float:
+    """Unit of mantissas of inputs up to ``largest``; as if that were 1 where all are 0."""
+    return (largest or 1.0) / OPERAND_MAX / 2 ** (QUERY_SCALE_BITS - 1)
+
+
+def weights_unit(largest: float) -> float:
+    """Unit of mantissas of scales up to ``largest``; as if weights reached 1 where all are 0."""
+    return (largest or 1 / OPERAND_MAX) / (2**KEY_SCALE_BITS - 1)
 
 
 def tile_values(weights: QuantizedWeights, config: Config) -> torch.Tensor:
@@ -194,6 +207,30 @@ def largest_product(inputs: QuantizedInputs, weights: QuantizedWeights, config: 
     """
     short = _short_sums(inputs, weights, _sum_shift(weights, config), config)
     return (short * _scales(inputs, weights)).abs().max().item()
+
+
+def fitting_unit(
+    largest: float,
+    unit: float,
+    weights: QuantizedWeights,
+    bias: torch.Tensor | None,
+    config: Config,
+) -> float:
+    """Unit of the inputs at which the bias has room beside the products, ``unit`` or more.
+
+    A larger one leaves the inputs' mantissas fewer bits, which a bias that is so much larger than
+    all products hides.
+
+    Parameters
+    ----------
+    largest : float
+        `largest_product` of inputs of ``unit``.
+    """
+    if bias is None:
+        return unit
+    step = weights.unit * 2.0 ** (_sum_shift(weights, config) + LAYER_SCALE_SHIFT)
+    reached = largest * unit * step + bias.double().abs().max().item()
+    return max(unit, 2 * reached / (_OUT_MAX * 2.0 ** OUT_SHIFTS[-1] * step))
 
 
 def output_format(

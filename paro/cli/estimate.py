@@ -149,7 +149,7 @@ def estimate(
     if len(given) > 1:
         raise ParoError(f"give plans by one of: {'; '.join(given)}")
 
-    from paro.config.config import fitting_vector_channels, padded_head_dim
+    from paro.config.config import padded_head_dim
     from sim.estimate.linear_layers import check_linear_bits
     from sim.estimate.machine import Machine, check_density
     from sim.estimate.workloads import check_fits, load_workload
@@ -157,7 +157,7 @@ def estimate(
     workload = load_workload(model)
     own_plan = None if plan is None else _own_plan(plan)
     implied = {} if own_plan is None else {"block": own_plan.block}
-    implied["vector_channels"] = fitting_vector_channels(workload.widest)
+    implied |= _vector_channels(config, workload)
     core = build_config(config, padded_head_dim(workload.head_dim), cluster, **implied)
     check_fits(workload, core)
     machine = Machine(
@@ -211,6 +211,18 @@ def _given_plans(
         return head_plans.plans_of(own, workload, block, name)
     assert density is not None
     return head_plans.assumed_plans(workload, block, density)
+
+
+def _vector_channels(config: ConfigChoice, workload: "Workload") -> dict[str, int]:
+    """A vector unit that takes the rows of a model, unless the user chose one."""
+    from paro.config.config import fitting_vector_channels
+
+    if config.fields["vector_channels"] is not None:
+        return {}
+    try:
+        return {"vector_channels": fitting_vector_channels(workload.widest)}
+    except ParoError as error:
+        raise ParoError(f"{error}, or --vector-channels 0 to leave vector steps out") from None
 
 
 def _own_plan(path: Path) -> "ModelPlan":

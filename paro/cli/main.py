@@ -1,11 +1,13 @@
 """Entry of the command line: registers the commands, turns errors into exit codes."""
 
 import importlib
+import re
 import sys
 from importlib import metadata
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.markup import escape
 
 from paro.cli.console import announcements, stderr
 from paro.cli.dependencies import DISTRIBUTION, install_command, provider
@@ -59,6 +61,16 @@ def _options(
         raise typer.Exit
 
 
+def _command() -> Any:
+    """Make the command line, whose help shows all brackets but those of headings."""
+    group: Any = typer.main.get_command(app)
+    for command in group.commands.values():
+        for shown in (command, *command.params):
+            text = escape(shown.help or "")
+            shown.help = re.sub(r"\\(\[/?bold\])", r"\1", text) or None
+    return group
+
+
 def run() -> None:
     """Run the command line.
 
@@ -67,7 +79,7 @@ def run() -> None:
     """
     try:
         with interruptible(), announcements():
-            app()
+            _command()()
     except ParoError as error:
         _refuse(str(error))
     except ModuleNotFoundError as error:

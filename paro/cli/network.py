@@ -268,6 +268,8 @@ def _network(
 def _widest(pipeline: BlockPipeline, program: BlockProgram) -> int:
     """Channels of the longest row that the vector unit must hold: what a layer reads or makes."""
     layers = [pipeline.linears[name] for name in program.layers]
+    if not layers:
+        raise ParoError("the model has no transformer block; legal: one or more")
     return max(max(layer.in_features, layer.out_features) for layer in layers)
 
 

@@ -97,17 +97,17 @@ def run(
     """Compute heads, a layer or a model on a device; compare every word with the integer model.
 
     The board must have a bitstream of `paro synth --board`. It says itself which accelerator it
-    has; options of the configuration are for --device sim alone, which compiles a simulated board
-    and keeps it, as `paro cosim` does.
+    has; options of the configuration are for --device sim, which compiles a simulated board and
+    keeps it, as `paro cosim` does, and for --device rtl and model.
 
     What the link loses or changes is noticed and sent again. A run ends with the right result, or
     with one sentence that says what did not work.
 
     Of a model (moving-digits, a checkpoint of it, or a folder that a diffusers pipeline was saved
-    to: CogVideoX, DiT, Flux) the device computes all blocks of every denoising step, both halves of
-    the guidance, from one start: linear layers, attention and the vector steps between them. The
-    host keeps embeddings, condition and sampler. Without --plan one is calibrated. The same tokens
-    go through the blocks in float, and the error of each block is told.
+    to: CogVideoX, DiT, Flux, PixArt, Wan) the device computes all blocks of every denoising step,
+    both halves of the guidance, from one start: linear layers, attention and the vector steps
+    between them. The host keeps embeddings, condition and sampler. Without --plan one is
+    calibrated. The same tokens go through the blocks in float, and the error of each block is told.
 
     Writes DIR/report.json and DIR/outputs.safetensors; of a model DIR/report.json, DIR/film.gif
     (above float, below the device), DIR/contact_sheet.png and the plan that was made. Exit status 1
@@ -143,10 +143,22 @@ def run(
         chosen = parse_range("on-device", on_device)
         _run_model(capture, output, config, device, plan, options, (sample or 0, chosen, simulator))
         return
+    if capture.is_dir():
+        raise ParoError(
+            f"{capture} is a folder without model_index.json; legal: one of a diffusers pipeline, "
+            "or the file of a capture or a checkpoint"
+        )
     for name, value in (options | {"sample": sample, "on-device": on_device}).items():
         if value is not None:
             raise ParoError(f"--{name} is for a model, but {capture} is a capture")
     _run_capture(capture, output, config, device, plan, heads, query_blocks, silence)
+
+
+def _check_device(device: str, others: str) -> None:
+    """Refuse a board as it is named, before the long work."""
+    from firmware_model.host.link import open_bus
+
+    open_bus(device, others=others)
 
 
 def _run_capture(
@@ -174,9 +186,7 @@ def _run_capture(
         raise ParoError(f"--silence {silence:g} is not legal; legal: more than 0")
 
     if not simulated:
-        from firmware_model.host.link import open_bus
-
-        open_bus(device)  # refused as it is named, before the long work
+        _check_device(device, f", or {_SIMULATED}")
 
     from fpga.soc.device import BoardSetup, connect
     from paro.cli.work import choose_work, cosim_work, holds_layer
@@ -222,9 +232,7 @@ def _run_model(
     if device == _SIMULATED:
         raise ParoError("a simulated board is too small for a model; legal: rtl, model or a board")
     if device not in (ON_MODEL, ON_RTL):
-        from firmware_model.host.link import open_bus
-
-        open_bus(device)  # refused as it is named, before the long work
+        _check_device(device, f", {ON_RTL} or {ON_MODEL}")
     sample, on_device, simulator = choices
     from sim.cosim.simulators import get_simulator
 

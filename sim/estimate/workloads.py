@@ -151,8 +151,9 @@ def load_workload(name: str) -> Workload:
         )
     values = read_toml(path, "model")
     try:
-        # As JSON, so that no value is turned into another type.
-        return Workload.model_validate_json(json.dumps(values, default=str), strict=True)
+        # As JSON, so that no value is turned into another type; TOML's dates are none of its types.
+        content = json.dumps(values, default=lambda date: [str(date)])
+        return Workload.model_validate_json(content, strict=True)
     except ValidationError as error:
         raise ParoError(f"model {path}: {_sentence(error)}") from None
     except ValueError as error:
@@ -169,7 +170,7 @@ def check_fits(workload: Workload, config: Config) -> None:
     if workload.tokens > config.max_tokens:
         raise ParoError(
             f"max_tokens = {config.max_tokens} does not fit the {workload.tokens} tokens of "
-            f"{workload.title}"
+            f"{workload.title}; legal: as many or more"
         )
     if 0 < config.vector_channels < workload.widest:
         raise ParoError(
@@ -188,4 +189,6 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{field} is missing: {Workload.model_fields[str(first['loc'][0])].description}"
     legal = first["msg"].removeprefix("Input should be ")
+    if first["type"] == "too_long":
+        legal = f"{first.get('ctx', {}).get('max_length')} values"
     return f"{field} = {quoted(first['input'])} is not legal; legal: {legal}"

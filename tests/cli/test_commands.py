@@ -5,12 +5,14 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
+from typer.main import get_command
 
 from firmware_model import DEMO_CAPTURE
-from paro.cli.main import COMMANDS
+from paro.cli.main import COMMANDS, app
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,18 @@ def test_help_of_every_command_has_examples(paro, command):
     outcome = paro(command, "--help")
     assert outcome.status == 0
     assert re.search(rf"^\s+paro {command}", outcome.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_all_brackets(paro, command, monkeypatch):
+    """Shapes of arrays are no markup."""
+    monkeypatch.setenv("COLUMNS", "300")
+    own: Any = get_command(app)
+    own = own.commands[command]
+    written = " ".join([own.help, *(parameter.help or "" for parameter in own.params)])
+    shapes = re.findall(r"\[[^\]]*\]", written.replace("[bold]", "").replace("[/bold]", ""))
+    shown = " ".join(paro(command, "--help").out.split())
+    assert [shape for shape in shapes if " ".join(shape.split()) not in shown] == []
 
 
 def test_help_lists_every_command_and_the_exit_statuses(paro):
@@ -139,6 +153,7 @@ CAPTURE = str(DEMO_CAPTURE)
         ("clock = 3 MHz cannot be made", ["synth", "--self-test", "--min-mhz", "3"]),
         ("no board 'de10'; legal: ulx3s-12f", ["synth", "--self-test", "--board", "de10"]),
         ("device = 'usb' is not legal; legal: serial:PATH", ["run", CAPTURE, "--device", "usb"]),
+        ("of a litex_server, or sim", ["run", CAPTURE, "--device", "rtl"]),
         ("plan missing does not exist", ["run", CAPTURE, "--device", "sim", "--plan", "missing"]),
         (
             "options of the configuration are for --device sim",
@@ -152,7 +167,8 @@ CAPTURE = str(DEMO_CAPTURE)
             ["run", "moving-digits", "--device", "rtl", "--heads", "0"],
         ),
         ("too small for a model; legal: rtl, model", ["run", "moving-digits", "--device", "sim"]),
-        ("device = 'usb' is not legal", ["run", "moving-digits", "--device", "usb"]),
+        ("of a litex_server, rtl or model", ["run", "moving-digits", "--device", "usb"]),
+        ("is a folder without model_index.json", ["run", ".", "--device", "model"]),
         ("no simulator 'vcs'", ["run", "moving-digits", "--device", "rtl", "--sim", "vcs"]),
         (
             "--on-device 0:3 is not legal; legal: up to 0:2",

@@ -334,7 +334,13 @@ def random_text(pipe: Any, family: Family, generator: torch.Generator) -> dict[s
         elif "pooled_" in name:
             tensor = torch.randn(1, config.pooled_projection_dim, generator=generator)
         else:
-            channels = config["text_embed_2_dim" if second else family.text_channels]
+            field = "text_embed_2_dim" if second else family.text_channels
+            channels = config[field]
+            if channels is None:
+                raise ParoError(
+                    f"{field} of the transformer is not given, so a random text has no channels; "
+                    "legal: a pipeline with a text encoder, or a transformer that gives it"
+                )
             tensor = torch.randn(1, tokens, channels, generator=generator)
         text[name] = tensor.to(pipe.device, pipe.transformer.dtype)
     return text

@@ -127,6 +127,21 @@ def test_report_is_that_of_the_plan():
     assert eight.snr_db > report.snr_db + 1
 
 
+@pytest.mark.parametrize(
+    ("inputs", "weights", "bias"),
+    [(1, 1, 1e4), (1, 1, 1e9), (1, 1, 1e38), (0, 1, 1), (1, 0, 1), (0, 0, 1)],
+)
+def test_a_bias_that_is_all(inputs, weights, bias):
+    """Products that are nothing beside it, or nothing at all."""
+    one = layer()
+    one = dataclasses.replace(
+        one, x=inputs * one.x, weight=weights * one.weight, bias=bias * one.bias
+    )
+    found = round_layer([one], 1, torch.full((3, 3), 2, dtype=torch.uint8), 4.0, CONFIG)
+    assert run_layer(one, found.plan, CONFIG).snr_db > 60
+    assert found.report.loss_db < 25
+
+
 def test_what_is_not_legal_is_refused():
     one = layer()
     for bits in (1.9, 8.1, float("nan")):

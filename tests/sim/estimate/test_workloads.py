@@ -83,6 +83,8 @@ def test_a_model_with_cross_attention(model):
         ("steps = 0 is not legal", {"steps": "0"}),
         ("no field 'depth'; legal fields: title, layers", {"depth": "3"}),
         ("heads is missing: attention heads of a layer", {"heads": None}),
+        ("title = ['2020-01-01'] is not legal; legal: a valid string", {"title": "2020-01-01"}),
+        ("grid = [1, 2, 4, 4] is not legal; legal: 3 values", {"grid": "[1, 2, 4, 4]"}),
         ("cross_tokens = -1 is not legal", {"cross_tokens": "-1"}),
         ("2097152 tokens are not legal; legal: up to 1048576", {"grid": "[2, 1024, 1024]"}),
     ],
