@@ -1,9 +1,11 @@
 # amaranth: UnusedElaboratable=no
 """A design that a board can run: the core computes a built-in tile and checks the result itself."""
 
+from typing import Any
+
 from amaranth.hdl import Array, Module, Signal, Value, unsigned
 from amaranth.lib import memory, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect
 
 from fpga.tile import Tile, signature_parameters
 from fpga.top import LEDS
@@ -13,6 +15,7 @@ from paro.config.formats import Operand
 from rtl.core.core import Core
 from rtl.lib.arithmetic import log2
 from rtl.lib.library import ModuleLibrary, replicate
+from rtl.lib.stream_fifo import StreamFIFO
 
 __all__ = ["BeatPlayer", "SelfTest"]
 
@@ -20,6 +23,8 @@ __all__ = ["BeatPlayer", "SelfTest"]
 _BLINK_BIT = 11
 #: Beats of a ROM: those of one block RAM.
 _ROM_BEATS = 1024
+#: Beats that wait for the core.
+_WAITING = 4
 
 
 class BeatPlayer(wiring.Component):
@@ -155,17 +160,10 @@ class SelfTest(wiring.Component):
             "codes": [(0, len(tile.beats["codes"]))],
             **{operand.name.lower(): tile.blocks[operand] for operand in Operand},
         }
-        players = {}
-        for name, blocks in ranges.items():
-            port = getattr(core, name)
-            width = len(Value.cast(port.payload))
-            players[name] = player = BeatPlayer(tile.beats[name], width, blocks)
-            m.submodules[f"{name}_player"] = player
-            m.d.comb += [
-                Value.cast(port.payload).eq(player.output.payload),
-                port.valid.eq(player.output.valid),
-                player.output.ready.eq(port.ready),
-            ]
+        players = {
+            name: self._add_player(m, name, getattr(core, name), blocks)
+            for name, blocks in ranges.items()
+        }
         for name in ("command", "codes"):
             m.d.comb += players[name].request.valid.eq(start)
 
@@ -233,3 +231,20 @@ class SelfTest(wiring.Component):
             self.leds[4:].eq(self.crc[: LEDS - 4]),
         ]
         return m
+
+    def _add_player(
+        self, m: Module, name: str, port: Any, blocks: list[tuple[int, int]]
+    ) -> BeatPlayer:
+        """Add the player of a stream of the core; returns it."""
+        width = len(Value.cast(port.payload))
+        player = BeatPlayer(self.tile.beats[name], width, blocks)
+        m.submodules[f"{name}_player"] = player
+        # The core's ready, which is late, moves a queue and not all of a ROM.
+        m.submodules[f"{name}_beats"] = queue = StreamFIFO(unsigned(width), depth=_WAITING)
+        connect(m, player.output, queue.input)
+        m.d.comb += [
+            Value.cast(port.payload).eq(queue.output.payload),
+            port.valid.eq(queue.output.valid),
+            queue.output.ready.eq(port.ready),
+        ]
+        return player

@@ -2,7 +2,16 @@
 
 from typing import Any
 
-from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
+from amaranth.hdl import (
+    ClockDomain,
+    ClockSignal,
+    Const,
+    Elaboratable,
+    Instance,
+    Module,
+    ResetSignal,
+    Signal,
+)
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
@@ -45,10 +54,16 @@ class BoardTop(Elaboratable):
         m.submodules.button_buffer = button_buffer = io.Buffer(io.Direction.Input, button_pin)
 
         m.domains.sync = ClockDomain()
+        m.domains.start = ClockDomain()
         restart = Signal()
-        m.submodules.reset = ResetSynchronizer(restart, domain="sync")
+        m.submodules.reset = ResetSynchronizer(restart, domain="start")
+        # Thousands of registers hear of the reset: it goes by the wires of a clock.
+        m.submodules.reset_buffer = Instance(
+            "DCCA", i_CLKI=ResetSignal("start"), i_CE=Const(1), o_CLKO=ResetSignal("sync")
+        )
         m.d.comb += [
             pll.clk_in.eq(clock_buffer.i),
+            ClockSignal("start").eq(pll.clk_out),
             ClockSignal("sync").eq(pll.clk_out),
             restart.eq(~pll.locked | button_buffer.i),
         ]
