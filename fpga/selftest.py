@@ -167,7 +167,14 @@ class SelfTest(wiring.Component):
         for name in ("command", "codes"):
             m.d.comb += players[name].request.valid.eq(start)
 
-        fetch = core.fetch
+        # The way from the scheduler's state through its fetch ends at a queue, too.
+        m.submodules.fetches = fetches = StreamFIFO(core.fetch.payload.shape(), depth=_WAITING)
+        m.d.comb += [
+            fetches.input.payload.eq(core.fetch.payload),
+            fetches.input.valid.eq(core.fetch.valid),
+            core.fetch.ready.eq(fetches.input.ready),
+        ]
+        fetch = fetches.output
         for operand in Operand:
             chosen = players[operand.name.lower()].request
             asked = fetch.payload.operand == operand
