@@ -214,10 +214,10 @@ def _given_plans(
 
 
 def _vector_channels(config: ConfigChoice, workload: "Workload") -> dict[str, int]:
-    """A vector unit that takes the rows of a model, unless the user chose one."""
+    """A vector unit that takes the rows of a model, unless an option or a file says which."""
     from paro.config.config import fitting_vector_channels
 
-    if config.fields["vector_channels"] is not None:
+    if config.file is not None or config.fields["vector_channels"] is not None:
         return {}
     try:
         return {"vector_channels": fitting_vector_channels(workload.widest)}

@@ -1,6 +1,7 @@
 """`paro estimate` and `paro sweep` on a model small enough for seconds."""
 
 import json
+import re
 
 import pytest
 
@@ -67,6 +68,18 @@ def test_linear_layers_have_the_widths_asked_for(paro, model, tmp_path):
     assert found["equal_gates"][0]["machine"] == found["equal_resources"][0]["machine"]
     # Targets are of their own widths.
     assert {target["linear_bits"] for target in found["targets"]} == {8, 4, 3.5}
+
+
+def test_rows_that_no_vector_unit_takes(paro, refused, model, tmp_path):
+    """Vector steps can be left out, by an option or by a file."""
+    model.write_text(re.sub(r"ffn = \d+", "ffn = 20000", model.read_text()))
+    arguments = ("estimate", "--model", model, "--assume-density", 0.5, "-o", tmp_path / "out")
+    refused("legal: up to 16384, or --vector-channels 0", *arguments, *CORE)
+    core = tmp_path / "core.toml"
+    core.write_text("rows = 8\ncols = 8\nblock = 16\nhead_dim = 32\nvector_channels = 0\n")
+    for chosen in ((*CORE, "--vector-channels", 0), ("--config", core)):
+        outcome = paro(*arguments, *chosen)
+        assert outcome.status == 0, outcome.err
 
 
 def test_names_are_printed_as_they_are(paro, model, tmp_path):
